@@ -1,0 +1,1 @@
+//! Placeholder opening; replaced by its first real part.

@@ -1,0 +1,3 @@
+//! Placeholder opening; replaced by its first real part.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! Crate `images`: what an image is. A manifest names chunks; a chunk is a piece of the raw disk, named by the
+//! SHA-256 of its raw bytes and carried as one zstd frame. Where chunks are kept and who may fetch them is the
+//! server's business; how they reach a disk is the agent's.
+
+pub mod chunk;
+pub mod manifest;
+
+pub use manifest::{Architecture, ChunkRef, Firmware, Manifest, ManifestError, PartitionTable};

@@ -1,0 +1,86 @@
+//! The agent's conversation with the server: hello, inventory, work, reports. All requests go from the agent to the
+//! provisioning listener; the agent never listens.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /agent/v1/hello` | [`Hello`] | [`Welcome`] |
+//! | `PUT /agent/v1/inventory` | [`Inventory`](crate::inventory::Inventory) | 204 |
+//! | `GET /agent/v1/work?wait=25` | | [`Work`], held open up to `wait` seconds |
+//! | `POST /agent/v1/report` | [`ReportBatch`](crate::report::ReportBatch) | [`ReportReply`] |
+//! | `GET /images/{image}/manifest` | | canonical manifest JSON |
+//! | `GET /chunks/{chunk}` | | one zstd frame |
+//!
+//! All but hello carry `Authorization: Bearer <session>`; manifests and chunks are public signed artefacts.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{MacAddr, NodeId, Timestamp};
+use crate::job::Job;
+
+/// Kernel argument with the base URL of the provisioning listener, such as `http://10.77.0.1:8080`.
+pub const ARG_SERVER: &str = "billet.server";
+/// Kernel argument with the one-time nonce of the boot script, 64 hexadecimal digits.
+pub const ARG_NONCE: &str = "billet.nonce";
+/// Kernel argument with the MAC address of the NIC that booted (tried first).
+pub const ARG_BOOT_MAC: &str = "billet.mac";
+
+/// The agent introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION).
+    pub protocol: u32,
+    /// Version of the agent program.
+    pub agent_version: String,
+    /// Version of the kernel it runs on.
+    pub kernel: String,
+    /// The nonce from the boot script.
+    pub nonce: String,
+    /// SMBIOS system UUID.
+    pub uuid: Option<Uuid>,
+    /// SMBIOS system serial number.
+    pub serial: Option<String>,
+    /// Every station address of the machine.
+    pub macs: Vec<MacAddr>,
+    /// Milliseconds from kernel start to this hello.
+    pub uptime_ms: u64,
+}
+
+/// The server's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The node this machine is.
+    pub node: NodeId,
+    /// Its name, for the agent's own console.
+    pub name: String,
+    /// Bearer token for this boot.
+    pub session: String,
+    /// The server's clock; the agent sets its own by it.
+    pub now: Timestamp,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Work {
+    /// Nothing yet: ask again.
+    Wait,
+    /// This job. The same job is given again until a final report arrived.
+    Job {
+        /// The job.
+        job: Box<Job>,
+    },
+    /// Leave the ramdisk and boot again.
+    Reboot,
+    /// Leave the ramdisk and switch off.
+    PowerOff,
+}
+
+/// Answer to a batch of reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    /// Highest sequence number that is safely stored; older ones need not be sent again.
+    pub acked: u64,
+    /// The job was aborted: stop at the next safe point and report [`FaultCode::Aborted`](crate::fault::FaultCode).
+    pub abort: bool,
+}

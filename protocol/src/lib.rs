@@ -1,0 +1,17 @@
+//! What crosses a wire between Billet's own programs: ids, inventory, jobs, reports, faults.
+//!
+//! Types here are only added to. A field that older peers do not send has `#[serde(default)]`; golden bytes
+//! per version live in `tests/`. No logic beyond parsing and printing: what to *do* is decided in the cores.
+
+pub mod agent;
+pub mod fault;
+pub mod ids;
+pub mod inventory;
+pub mod job;
+pub mod limits;
+pub mod report;
+
+pub use ids::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
+
+/// Version of the agent protocol spoken by this build. The server refuses an agent whose major differs.
+pub const PROTOCOL_VERSION: u32 = 1;
