@@ -1,0 +1,146 @@
+//! Files of the NoCloud data source (cloud-init). JSON is YAML, so every value is written by a JSON writer and no
+//! text can become structure. What Billet adds goes into vendor data, which the user's own data overrides.
+
+use protocol::JobId;
+use serde_json::{Value, json};
+
+use crate::deploy::DeployRefused;
+
+/// Who may log in.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// Host name.
+    pub hostname: &'a str,
+    /// User name.
+    pub user: &'a str,
+    /// SSH public keys.
+    pub ssh_keys: &'a [String],
+    /// Password as a crypt(5) hash.
+    pub password_hash: Option<&'a str>,
+}
+
+/// SSH keys per user; more is a mistake.
+const SSH_KEYS_MAX: usize = 64;
+
+impl Login<'_> {
+    /// Checks every value before it goes near a file.
+    ///
+    /// # Errors
+    /// Names the value that cannot be used and says what it should look like.
+    pub fn check(&self) -> Result<(), DeployRefused> {
+        let refuse =
+            |code, message: String, hint: &str| Err(DeployRefused { code, message, hint: hint.to_owned() });
+        if !is_hostname(self.hostname) {
+            return refuse(
+                "hostname",
+                format!("`{}` is not a host name", cut(self.hostname)),
+                "use labels of a-z, 0-9 and -, as in RFC 1123",
+            );
+        }
+        if !is_user(self.user) {
+            return refuse(
+                "user",
+                format!("`{}` is not a user name", cut(self.user)),
+                "use a-z, 0-9, _ and -, starting with a letter, at most 32 characters",
+            );
+        }
+        if self.ssh_keys.len() > SSH_KEYS_MAX {
+            return refuse(
+                "ssh-key",
+                format!("{} SSH keys are more than {SSH_KEYS_MAX}", self.ssh_keys.len()),
+                "give fewer",
+            );
+        }
+        if let Some(bad) = self.ssh_keys.iter().find(|k| !is_ssh_key(k)) {
+            return refuse(
+                "ssh-key",
+                format!("`{}` is not an SSH public key", cut(bad)),
+                "paste one line of a .pub file, such as `ssh-ed25519 AAAA… name`",
+            );
+        }
+        if self.password_hash.is_some_and(|p| !is_crypt(p)) {
+            return refuse(
+                "password-hash",
+                "the password hash is not a crypt(5) hash".to_owned(),
+                "make one with `mkpasswd` or `openssl passwd -6`; never send the password itself",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+/// True for host names by RFC 1123 section 2.1, at most 253 characters, labels of at most 63.
+pub fn is_hostname(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    (1..=253).contains(&text.len()) && text.split('.').all(label)
+}
+
+fn is_user(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+fn is_ssh_key(text: &str) -> bool {
+    let mut words = text.split(' ').filter(|w| !w.is_empty());
+    let kinds = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
+    let known = words.next().is_some_and(|w| kinds.iter().any(|k| w.starts_with(k)));
+    let body = words.next().unwrap_or_default();
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+    known
+        && text.len() <= 16_384
+        && body.len() >= 40
+        && body.bytes().all(base64)
+        && !text.contains(|c: char| c.is_control())
+}
+
+fn is_crypt(text: &str) -> bool {
+    let kinds = ["$5$", "$6$", "$y$", "$2b$", "$2y$"];
+    text.len() <= 256
+        && kinds.iter().any(|k| text.starts_with(k))
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b':' && b != b'"' && b != b'\\')
+}
+
+/// `meta-data`.
+pub fn meta_data(instance: JobId, hostname: &str) -> String {
+    pretty(&json!({ "instance-id": instance.to_string(), "local-hostname": hostname }))
+}
+
+/// `vendor-data`: the user, the keys, growth of the root file system, and the call that says the OS is up.
+pub fn vendor_data(login: &Login<'_>, phone_home_url: &str) -> String {
+    let mut user = json!({
+        "name": login.user,
+        "ssh_authorized_keys": login.ssh_keys,
+        "lock_passwd": login.password_hash.is_none(),
+        "shell": "/bin/bash",
+    });
+    if login.user != "root" {
+        user["sudo"] = Value::from("ALL=(ALL) NOPASSWD:ALL");
+    }
+    if let Some(hash) = login.password_hash {
+        user["hashed_passwd"] = Value::from(hash);
+    }
+    let config = json!({
+        "users": [user],
+        "disable_root": login.user != "root",
+        "ssh_pwauth": false,
+        "growpart": { "mode": "auto", "devices": ["/"] },
+        "phone_home": { "url": phone_home_url, "post": ["instance_id", "hostname"], "tries": 60 },
+    });
+    format!("#cloud-config\n{}", pretty(&config))
+}
+
+fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,197 @@
+//! What the agent says.
+
+use std::time::Duration;
+
+use protocol::agent::{Hello, Work};
+use protocol::job::Task;
+use protocol::report::{ReportBatch, ReportBody, Stage, Summary};
+use protocol::{JobId, PROTOCOL_VERSION, Sha256};
+
+use super::event::{Effect, Refused};
+use super::identity::Claim;
+use super::state::{Run, RunStage, State};
+use super::step::Step;
+use super::timeline::Phase;
+use super::{Node, Session};
+
+/// How long a nonce is good for (DESIGN section 6).
+pub const NONCE_LIFETIME: Duration = Duration::from_mins(10);
+
+impl Node {
+    /// What the agent is to do now.
+    pub fn work(&self) -> Work {
+        match &self.state {
+            State::Inspecting(run) | State::Cleaning(run) | State::Deploying(run) => match run.stage {
+                RunStage::Assign | RunStage::Agent(_) => Work::Job { job: Box::new(run.job.clone()) },
+                RunStage::Restart | RunStage::FirstBoot => Work::Reboot,
+                RunStage::Boot | RunStage::Kernel => Work::Wait,
+            },
+            // An agent that still runs where the disk should: the machine is on its way there.
+            State::Active => Work::Reboot,
+            State::Enroll | State::Manageable | State::Available | State::Deleting(_) | State::Failed(_) => {
+                Work::Wait
+            }
+        }
+    }
+
+    /// True where `token` hashes to the session of this boot. Hashes are compared, so the time says nothing.
+    pub fn has_session(&self, token: Sha256) -> bool {
+        self.link.session.as_ref().is_some_and(|s| s.sha256 == token)
+    }
+}
+
+pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha256) -> Result<(), Refused> {
+    if hello.protocol != PROTOCOL_VERSION {
+        return Err(Refused::Protocol { theirs: hello.protocol, ours: PROTOCOL_VERSION });
+    }
+    let Some(issued) = &s.node.link.nonce else {
+        return Err(Refused::Nonce { why: "used already or never given" });
+    };
+    if issued.sha256 != nonce {
+        return Err(Refused::Nonce { why: "not the one of this node's newest boot" });
+    }
+    if issued.epoch != s.node.epoch || s.now().since(issued.issued) > NONCE_LIFETIME {
+        return Err(Refused::Nonce { why: "too old: restart the machine" });
+    }
+    s.node.link.nonce = None;
+    s.node.link.session =
+        Some(Session { sha256: session, since: s.now(), agent_version: hello.agent_version.clone() });
+    s.node.identity.learn(&Claim {
+        uuid: hello.uuid,
+        serial: hello.serial.clone(),
+        macs: hello.macs.clone(),
+    });
+    s.mark(Phase::Agent);
+    s.info(
+        "agent.hello",
+        format!(
+            "agent {} on kernel {}, {} s after kernel start",
+            hello.agent_version,
+            hello.kernel,
+            hello.uptime_ms / 1000
+        ),
+    );
+    let now = s.now();
+    if let State::Deleting(run) = &s.node.state {
+        s.node.state = State::Cleaning(run.clone());
+    }
+    if let Some(run) = s.node.state.run_mut()
+        && matches!(run.stage, RunStage::Boot | RunStage::Kernel)
+    {
+        run.enter(RunStage::Assign, now);
+    }
+    Ok(())
+}
+
+/// A new inventory ends an inspection; whether the node is then offered by itself depends on what its disks hold.
+pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool) {
+    let State::Inspecting(_) = &s.node.state else { return };
+    s.mark(Phase::Done);
+    s.info("inspect.finished", "inspected");
+    if disks_blank && s.context.policy.provide_blank && s.node.maintenance.is_none() {
+        s.info("node.available", "available: all disks are blank, nothing had to be cleaned");
+        s.node.state = State::Available;
+    } else {
+        s.info("node.manageable", "its disks hold data: make it available when that may be wiped");
+        s.node.state = State::Manageable;
+    }
+}
+
+pub(super) fn work_taken(s: &mut Step<'_>, job: JobId) -> Result<(), Refused> {
+    let now = s.now();
+    let run = current(s, job)?;
+    if run.stage == RunStage::Assign {
+        let first = first_stage(&run.job.task);
+        run.enter(RunStage::Agent(first), now);
+        s.mark(Phase::Plan);
+    }
+    Ok(())
+}
+
+fn first_stage(task: &Task) -> Stage {
+    match task {
+        Task::Inspect => Stage::Inspect,
+        Task::Clean { .. } => Stage::Clean,
+        Task::Deploy(_) => Stage::Plan,
+    }
+}
+
+fn current<'a>(s: &'a mut Step<'_>, job: JobId) -> Result<&'a mut Run, Refused> {
+    s.node.state.run_mut().filter(|run| run.job.id == job).ok_or(Refused::StaleJob { job })
+}
+
+/// Takes in the reports that follow the highest one known; repeated ones change nothing.
+pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refused> {
+    current(s, batch.job)?;
+    for report in &batch.reports {
+        let now = s.now();
+        let Ok(run) = current(s, batch.job) else { break };
+        if report.seq <= run.acked {
+            continue;
+        }
+        run.acked = report.seq;
+        if matches!(run.stage, RunStage::Agent(_)) {
+            run.deadline = now.after(run.stage.patience());
+        }
+        match &report.body {
+            ReportBody::Stage { stage } => stage_began(s, *stage),
+            ReportBody::Progress(progress) => run.progress = Some(*progress),
+            ReportBody::Note { message } => s.info("agent.note", message.clone()),
+            ReportBody::Finished { summary } => finished(s, *summary),
+            ReportBody::Failed { fault } => s.fail(fault.clone()),
+        }
+    }
+    Ok(())
+}
+
+fn stage_began(s: &mut Step<'_>, stage: Stage) {
+    let now = s.now();
+    if let Some(run) = s.node.state.run_mut()
+        && matches!(run.stage, RunStage::Assign | RunStage::Agent(_))
+    {
+        run.progress = None;
+        run.enter(RunStage::Agent(stage), now);
+    }
+    let phase = match stage {
+        Stage::Inspect | Stage::Plan => Phase::Plan,
+        Stage::Clean => Phase::Clean,
+        Stage::Write => Phase::Write,
+        Stage::Verify => Phase::Verify,
+        Stage::Customise => Phase::Customise,
+        Stage::Reboot => return,
+    };
+    s.mark(phase);
+}
+
+fn finished(s: &mut Step<'_>, done: Summary) {
+    let now = s.now();
+    let state = s.node.state.clone();
+    match state {
+        State::Deploying(mut run) => {
+            let mib = |bytes: u64| bytes >> 20;
+            s.info(
+                "deploy.written",
+                format!(
+                    "written and read back: {} chunks fetched ({} MiB), {} kept, {} MiB written, {} MiB zeroed, {} MiB verified",
+                    done.chunks_fetched, mib(done.bytes_fetched), done.chunks_kept, mib(done.bytes_written),
+                    mib(done.bytes_zeroed), mib(done.bytes_verified),
+                ),
+            );
+            s.mark(Phase::Written);
+            run.progress = None;
+            run.enter(RunStage::Restart, now);
+            s.effects.push(Effect::WakeAgent);
+            s.node.state = State::Deploying(run);
+        }
+        State::Cleaning(_) | State::Deleting(_) => {
+            s.info("clean.finished", "wiped and read back");
+            s.info("node.available", "available");
+            s.node.installed = None;
+            s.mark(Phase::Done);
+            s.node.state = State::Available;
+        }
+        State::Inspecting(_) => inventory(s, false),
+        // No run, no report: `current` refused it before.
+        State::Enroll | State::Manageable | State::Available | State::Active | State::Failed(_) => {}
+    }
+}

@@ -1,0 +1,53 @@
+//! What happens when waiting takes too long: first the machine is sent round again, then a person is told.
+
+use protocol::fault::{Fault, FaultCode};
+
+use super::event::Effect;
+use super::state::RunStage;
+use super::step::Step;
+
+pub(super) fn tick(s: &mut Step<'_>) {
+    let now = s.now();
+    let Some(run) = s.node.state.run_mut() else { return };
+    if now < run.deadline {
+        return;
+    }
+    match run.stage {
+        RunStage::Boot => s.fail(timeout(
+            "the machine did not boot from the network",
+            "check power, cable and boot order (network first), then retry",
+        )),
+        RunStage::Kernel => s.fail(timeout(
+            "the boot script was served, but the agent never said hello",
+            "look at the machine's console; its NIC or firmware may need a driver that the ramdisk lacks; then retry",
+        )),
+        RunStage::Assign | RunStage::Agent(_) => {
+            // The agent is gone without a restart of the machine: it needs one.
+            run.restarts = run.restarts.saturating_add(1);
+            run.enter(RunStage::Boot, now);
+            s.node.link.session = None;
+            s.effects.push(Effect::PowerCycle);
+            s.warn("agent.lost", "the agent stopped answering: the machine must be restarted");
+        }
+        RunStage::Restart => s.fail(timeout(
+            "the OS was written and verified, but the machine did not restart",
+            "restart it by hand: the OS is complete and the deploy ends when it phones home",
+        )),
+        RunStage::FirstBoot => s.fail(timeout(
+            "the OS was written and verified, but it did not phone home",
+            "look at its console: does it boot, and does it get an address on this network? The deploy ends when it phones home",
+        )),
+    }
+}
+
+fn timeout(message: &str, hint: &str) -> Fault {
+    Fault::new(FaultCode::Timeout, message, hint)
+}
+
+/// Nobody could be heard while the server was down, so every clock starts anew.
+pub(super) fn server_started(s: &mut Step<'_>) {
+    let now = s.now();
+    if let Some(run) = s.node.state.run_mut() {
+        run.deadline = now.after(run.stage.patience());
+    }
+}

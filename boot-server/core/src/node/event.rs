@@ -1,0 +1,242 @@
+//! What can happen to a node, and what follows from it.
+
+use protocol::agent::Hello;
+use protocol::job::{DeploySpec, DiskTarget};
+use protocol::report::ReportBatch;
+use protocol::{JobId, Sha256, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use super::boot::Boot;
+use super::state::StateName;
+
+/// What happened. API calls, packets, agent reports and deadlines are all events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Its firmware or boot loader asked for an address; `first_seen` is the start of this boot.
+    DhcpSeen {
+        /// First packet of this boot.
+        first_seen: Timestamp,
+    },
+    /// It asked for a boot loader.
+    LoaderServed,
+    /// iPXE asked what to boot, and got `boot`; an agent boot carries a fresh nonce.
+    BootRequested {
+        /// The answer, as [`required_boot`](super::required_boot) gave it.
+        boot: Boot,
+        /// SHA-256 of the nonce in the script.
+        nonce: Sha256,
+    },
+    /// It asked for the kernel.
+    KernelServed,
+    /// The agent said hello with a nonce that hashes to `nonce`; `session` is the hash of the token it will get.
+    Hello {
+        /// What it said.
+        hello: Box<Hello>,
+        /// SHA-256 of the nonce it gave.
+        nonce: Sha256,
+        /// SHA-256 of its new session token.
+        session: Sha256,
+    },
+    /// The agent sent an inventory, which is stored beside the node.
+    Inventory {
+        /// No disk holds anything that could be lost.
+        disks_blank: bool,
+    },
+    /// The agent was handed the job.
+    WorkTaken {
+        /// The job.
+        job: JobId,
+    },
+    /// The agent reported.
+    Report(ReportBatch),
+    /// The OS phoned home with a token that hashes to this.
+    PhoneHome {
+        /// SHA-256 of the token.
+        token: Sha256,
+    },
+    /// Time has passed.
+    Tick,
+    /// The server started again: waiting starts anew, because nobody could have been heard meanwhile.
+    ServerStarted,
+    /// A person or program wants something.
+    Verb(Verb),
+}
+
+/// What people and programs can ask for (Ironic's verbs).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Take a machine out of `enroll` or `failed` and keep it.
+    Manage,
+    /// Look at the hardware again.
+    Inspect,
+    /// Offer it; these disks are wiped first, all others stay as they are.
+    Provide {
+        /// Disks to wipe.
+        wipe: Vec<DiskTarget>,
+    },
+    /// Put an OS on it.
+    Deploy(Box<DeployOrder>),
+    /// Put an OS on it again.
+    Rebuild(Box<DeployOrder>),
+    /// Give it back: wipe these disks, then offer it.
+    Delete {
+        /// Disks to wipe.
+        wipe: Vec<DiskTarget>,
+    },
+    /// Stop the job at the next safe point.
+    Abort,
+    /// Do the failed job again.
+    Retry,
+    /// Set or clear maintenance.
+    Maintenance {
+        /// Why; `None` clears it.
+        reason: Option<String>,
+    },
+    /// Give it another name (checked and unique; the store refuses a second one).
+    Rename {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Verb {
+    /// As it is written in the API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Manage => "manage",
+            Self::Inspect => "inspect",
+            Self::Provide { .. } => "provide",
+            Self::Deploy(_) => "deploy",
+            Self::Rebuild(_) => "rebuild",
+            Self::Delete { .. } => "delete",
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::Maintenance { .. } => "maintenance",
+            Self::Rename { .. } => "rename",
+        }
+    }
+}
+
+/// An OS to put on a node, checked against its inventory and the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployOrder {
+    /// What the agent will do.
+    pub spec: DeploySpec,
+    /// Host name given to the OS.
+    pub hostname: String,
+    /// SHA-256 of the token with which the OS phones home.
+    pub phone_home: Sha256,
+}
+
+/// What a step may not find out by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The moment.
+    pub now: Timestamp,
+    /// A job id that was never used.
+    pub fresh_job: JobId,
+    /// What the site wants.
+    pub policy: Policy,
+}
+
+/// What the site wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Offer a discovered machine by itself when no disk of it holds anything.
+    pub provide_blank: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { provide_blank: true }
+    }
+}
+
+/// What follows from an event: stored in one transaction, then carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The node as it is now.
+    pub node: Node,
+    /// To carry out, at least once.
+    pub effects: Vec<Effect>,
+    /// Lines for the event list.
+    pub notes: Vec<Note>,
+}
+
+/// Something to carry out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Answer the agent's waiting request for work now.
+    WakeAgent,
+    /// Restart the machine (or switch it on) so that it boots from the network.
+    PowerCycle,
+}
+
+/// One line of what happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Stable kind, such as `deploy.finished`.
+    pub kind: String,
+    /// How bad.
+    pub severity: Severity,
+    /// In words.
+    pub message: String,
+}
+
+/// How bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As expected.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Somebody must act.
+    Error,
+}
+
+/// Why an event changes nothing. The client gets the sentence; nothing is lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The verb does not fit the state.
+    #[error("cannot {verb} a node that is {state}")]
+    WrongState {
+        /// What was asked.
+        verb: &'static str,
+        /// Where the node stands.
+        state: StateName,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The node is under maintenance.
+    #[error("the node is under maintenance: {reason}")]
+    Maintenance {
+        /// Why.
+        reason: String,
+    },
+    /// A nonce that is unknown, used, old, or of another boot.
+    #[error("the boot nonce is {why}")]
+    Nonce {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It speaks of a job that is not the node's current one.
+    #[error("job {job} is not the current one")]
+    StaleJob {
+        /// The job.
+        job: JobId,
+    },
+    /// A phone-home token that fits nothing that is awaited.
+    #[error("nothing waits for this phone-home")]
+    StalePhoneHome,
+    /// The agent speaks another major version.
+    #[error("agent speaks protocol {theirs}, this server {ours}")]
+    Protocol {
+        /// The agent's.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+}

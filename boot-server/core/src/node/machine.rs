@@ -1,0 +1,130 @@
+//! What the machine itself shows: packets, boot requests, an OS that phones home.
+
+use protocol::job::Task;
+use protocol::{Sha256, Timestamp};
+
+use super::boot::Boot;
+use super::event::Refused;
+use super::state::{Fallback, RunStage, State};
+use super::step::Step;
+use super::timeline::{Phase, Timeline};
+use super::{Installed, Nonce};
+use protocol::fault::{Fault, FaultCode};
+use protocol::job::Job;
+
+/// How often a machine may fall back to the start of one job before it is left to a person.
+const RESTARTS_MAX: u32 = 5;
+
+/// Its firmware asks for an address: it was switched on or restarted.
+pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {
+    let restarting = matches!(s.node.state.run().map(|r| r.stage), Some(RunStage::Restart));
+    if restarting {
+        s.mark(Phase::Restart);
+        return;
+    }
+    if s.node.state.run().is_some() {
+        s.node.timeline.mark(Phase::Dhcp, first_seen);
+    }
+}
+
+/// A step of the boot, if the node has work for which it boots.
+pub(super) fn mark_boot(s: &mut Step<'_>, phase: Phase) {
+    let loading = matches!(s.node.state.run().map(|r| r.stage), Some(RunStage::Boot | RunStage::Kernel));
+    if loading {
+        s.mark(phase);
+    }
+}
+
+/// iPXE asked for its script: whatever ran on the machine before does not run any more.
+pub(super) fn boot_requested(s: &mut Step<'_>, boot: Boot, nonce: Sha256) {
+    s.drop_agent();
+    if boot == Boot::LocalDisk {
+        return boot_local(s);
+    }
+    s.node.epoch = s.node.epoch.saturating_add(1);
+    s.node.link.nonce = Some(Nonce { sha256: nonce, issued: s.now(), epoch: s.node.epoch });
+    if matches!(s.node.state, State::Enroll) {
+        let first = s.node.timeline.at(Phase::Dhcp);
+        s.node.timeline = Timeline::start("discovery");
+        if let Some(first) = first {
+            s.node.timeline.mark(Phase::Dhcp, first);
+        }
+        s.info("node.discovered", "an unknown machine booted from the network");
+        let job = Job { id: s.context.fresh_job, task: Task::Inspect };
+        let run = s.new_run(job, Fallback::Enroll);
+        s.effects.clear();
+        s.node.state = State::Inspecting(run);
+    }
+    let now = s.now();
+    let Some(run) = s.node.state.run_mut() else { return };
+    if matches!(run.stage, RunStage::Agent(_)) {
+        run.restarts = run.restarts.saturating_add(1);
+        let (restarts, verb) = (run.restarts, run.job.task.verb());
+        if restarts > RESTARTS_MAX {
+            return s.fail(Fault::new(
+                FaultCode::Agent,
+                format!("the machine restarted {restarts} times during {verb}"),
+                "look at its console and power supply, then retry",
+            ));
+        }
+        s.warn(
+            "machine.restarted",
+            format!("the machine restarted during {verb}: the job goes on from what is on the disk"),
+        );
+        s.node.timeline.rewind(Phase::Script);
+    }
+    if let Some(run) = s.node.state.run_mut() {
+        // The agent that numbered the reports is gone; the next one starts again from 1.
+        run.acked = 0;
+        run.progress = None;
+        run.enter(RunStage::Kernel, now);
+    }
+    s.mark(Phase::Script);
+}
+
+fn boot_local(s: &mut Step<'_>) {
+    let now = s.now();
+    if let Some(run) = s.node.state.run_mut()
+        && run.stage == RunStage::Restart
+    {
+        run.enter(RunStage::FirstBoot, now);
+        s.mark(Phase::Restart);
+        s.mark(Phase::LocalBoot);
+    }
+}
+
+/// The new OS runs and has its network.
+pub(super) fn phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
+    let State::Deploying(run) = &s.node.state else {
+        return late_phone_home(s, token);
+    };
+    if run.phone_home != Some(token) || !matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) {
+        return Err(Refused::StalePhoneHome);
+    }
+    let Task::Deploy(spec) = &run.job.task else { return Err(Refused::StalePhoneHome) };
+    let installed = Installed {
+        image: spec.image,
+        image_name: spec.image_name.clone(),
+        hostname: run.hostname.clone().unwrap_or_default(),
+        disk: spec.target.id.clone(),
+        since: s.now(),
+    };
+    s.info("deploy.finished", format!("{} runs and phoned home", installed.image_name));
+    s.node.installed = Some(installed);
+    s.drop_agent();
+    s.mark(Phase::Done);
+    s.node.state = State::Active;
+    Ok(())
+}
+
+/// A deploy that was given up only because the OS was slow is not lost: it becomes active when it does come up.
+fn late_phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
+    let State::Failed(failure) = &s.node.state else { return Err(Refused::StalePhoneHome) };
+    let Some(run) =
+        failure.run.as_deref().filter(|r| failure.boot == Boot::LocalDisk && r.phone_home == Some(token))
+    else {
+        return Err(Refused::StalePhoneHome);
+    };
+    s.node.state = State::Deploying(run.clone());
+    phone_home(s, token)
+}

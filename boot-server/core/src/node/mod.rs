@@ -1,0 +1,142 @@
+//! A node: one physical machine and its life.
+//!
+//! ```text
+//!             manage            inspect                 provide
+//!   enroll ──────────▶ manageable ◀──▶ inspecting   ──────────────▶ cleaning ──▶ available
+//!     ▲  first packet of an unknown machine                             ▲             │ deploy
+//!     │                                                        deleted  │             ▼
+//!   discovery                                             deleting ◀────┴── active ◀── deploying
+//!                                                                           │  ▲
+//!                                                                           └──┴── rebuild -> deploying
+//!   any ──▶ failed{during, fault}: retry, deploy, provide or manage
+//! ```
+//!
+//! [`step`](step::step) is the one place where a node changes. What carries effects out, and where nodes are kept, is
+//! the shell's business.
+
+pub mod boot;
+pub mod event;
+pub mod identity;
+pub mod state;
+pub mod step;
+pub mod timeline;
+
+mod agent;
+mod deadline;
+mod machine;
+mod people;
+
+use protocol::{ImageId, NodeId, Sha256, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use boot::{Boot, required_boot};
+pub use event::{Context, Effect, Event, Note, Outcome, Policy, Refused, Severity};
+pub use identity::{Claim, Identity, Match};
+pub use state::{Failure, Run, RunStage, State, StateName};
+pub use step::step;
+pub use timeline::{Phase, Timeline};
+
+/// A physical machine as the server remembers it. The inventory is kept beside it, not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Names it for ever.
+    pub id: NodeId,
+    /// Names it for people; unique; a host name (RFC 1123).
+    pub name: String,
+    /// What it answers to.
+    pub identity: Identity,
+    /// When it was first seen.
+    pub created: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// Set while somebody works on it: it is not offered for deployment.
+    #[serde(default)]
+    pub maintenance: Option<Maintenance>,
+    /// The agent's credentials of this boot.
+    #[serde(default)]
+    pub link: AgentLink,
+    /// Counts boots of the agent; a nonce is bound to the epoch it was made in.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The OS on it, as far as Billet put it there.
+    #[serde(default)]
+    pub installed: Option<Installed>,
+    /// Phases of the newest piece of work.
+    #[serde(default)]
+    pub timeline: Timeline,
+}
+
+/// Why a node is not to be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// In somebody's words.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What proves that a request comes from the agent that this server booted on this node. Only hashes are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AgentLink {
+    /// The nonce of the newest boot script, until it is used.
+    #[serde(default)]
+    pub nonce: Option<Nonce>,
+    /// The session that a used nonce became.
+    #[serde(default)]
+    pub session: Option<Session>,
+}
+
+/// A one-time nonce (DESIGN section 6, level T1): single use, ten minutes, one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonce {
+    /// SHA-256 of its text.
+    pub sha256: Sha256,
+    /// When it was made.
+    pub issued: Timestamp,
+    /// The epoch it is bound to.
+    pub epoch: u64,
+}
+
+/// A session of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// SHA-256 of its token.
+    pub sha256: Sha256,
+    /// Since when.
+    pub since: Timestamp,
+    /// Version of the agent program.
+    pub agent_version: String,
+}
+
+/// The OS that Billet put on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// The image.
+    pub image: ImageId,
+    /// Its name and version.
+    pub image_name: String,
+    /// Host name it was given.
+    pub hostname: String,
+    /// The disk it is on.
+    pub disk: protocol::DiskId,
+    /// When it phoned home.
+    pub since: Timestamp,
+}
+
+impl Node {
+    /// A machine that nobody announced: its first boot request makes it.
+    pub fn discovered(id: NodeId, name: String, identity: Identity, now: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            identity,
+            created: now,
+            state: State::Enroll,
+            maintenance: None,
+            link: AgentLink::default(),
+            epoch: 0,
+            installed: None,
+            timeline: Timeline::default(),
+        }
+    }
+}

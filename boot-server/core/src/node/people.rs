@@ -1,0 +1,198 @@
+//! What people ask for.
+
+use protocol::fault::{Fault, FaultCode};
+use protocol::job::{DiskTarget, Job, Task};
+
+use super::Maintenance;
+use super::event::{DeployOrder, Effect, Refused, Verb};
+use super::state::{Fallback, Run, RunStage, State, StateName};
+use super::step::Step;
+use super::timeline::Phase;
+
+pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
+    let busy = !matches!(verb, Verb::Maintenance { .. } | Verb::Rename { .. } | Verb::Abort);
+    if let (true, Some(maintenance)) = (busy, &s.node.maintenance) {
+        return Err(Refused::Maintenance { reason: maintenance.reason.clone() });
+    }
+    match verb {
+        Verb::Manage => manage(s),
+        Verb::Inspect => inspect(s),
+        Verb::Provide { wipe } => provide(s, wipe),
+        Verb::Deploy(order) => deploy(s, *order),
+        Verb::Rebuild(order) => rebuild(s, *order),
+        Verb::Delete { wipe } => delete(s, wipe),
+        Verb::Abort => abort(s),
+        Verb::Retry => retry(s),
+        Verb::Maintenance { reason } => {
+            maintenance(s, reason);
+            Ok(())
+        }
+        Verb::Rename { name } => {
+            s.info("node.renamed", format!("renamed from {} to {name}", s.node.name));
+            s.node.name = name;
+            Ok(())
+        }
+    }
+}
+
+fn manage(s: &mut Step<'_>) -> Result<(), Refused> {
+    if !s.is(&[StateName::Enroll, StateName::Available, StateName::Failed]) {
+        return Err(s.wrong_state("manage", "only a node in enroll, available or failed can be managed"));
+    }
+    s.info("node.manageable", "taken out of the offer");
+    s.node.state = State::Manageable;
+    Ok(())
+}
+
+fn inspect(s: &mut Step<'_>) -> Result<(), Refused> {
+    let fallback = match s.node.state.name() {
+        StateName::Enroll => Fallback::Enroll,
+        StateName::Manageable => Fallback::Manageable,
+        StateName::Available => Fallback::Available,
+        _ => return Err(s.wrong_state("inspect", "manage it first; inspection needs the machine for itself")),
+    };
+    s.start_timeline("inspect".to_owned());
+    let job = Job { id: s.context.fresh_job, task: Task::Inspect };
+    let run = s.new_run(job, fallback);
+    s.info("inspect.requested", "inspection requested");
+    s.node.state = State::Inspecting(run);
+    Ok(())
+}
+
+fn provide(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
+    if !s.is(&[StateName::Manageable, StateName::Failed]) {
+        return Err(s.wrong_state("provide", "only a manageable or failed node can be made available"));
+    }
+    clean(s, wipe, Fallback::Manageable);
+    Ok(())
+}
+
+/// Starts cleaning, or, with nothing to wipe, offers the node at once.
+fn clean(s: &mut Step<'_>, wipe: Vec<DiskTarget>, fallback: Fallback) {
+    if wipe.is_empty() {
+        s.info("node.available", "available; no disk was wiped");
+        s.node.state = State::Available;
+        return;
+    }
+    s.start_timeline(format!("clean {} disk(s)", wipe.len()));
+    s.info("clean.requested", format!("wipe of {}", names(&wipe)));
+    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
+    let run = s.new_run(job, fallback);
+    s.node.state = State::Cleaning(run);
+}
+
+fn names(disks: &[DiskTarget]) -> String {
+    disks.iter().map(|d| d.id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn deploy(s: &mut Step<'_>, order: DeployOrder) -> Result<(), Refused> {
+    let fallback = match &s.node.state {
+        State::Available => Fallback::Available,
+        // A failed deploy may be followed by another one; the disk was named again by whoever asked.
+        State::Failed(failure) if failure.during == StateName::Deploying => Fallback::Manageable,
+        State::Active => {
+            return Err(s.wrong_state("deploy", "it runs an OS: use rebuild, or delete it first"));
+        }
+        _ => return Err(s.wrong_state("deploy", "make it available first (provide)")),
+    };
+    put_os(s, order, fallback, "deploy");
+    Ok(())
+}
+
+fn rebuild(s: &mut Step<'_>, order: DeployOrder) -> Result<(), Refused> {
+    if !s.is(&[StateName::Active]) {
+        return Err(s.wrong_state("rebuild", "only an active node can be rebuilt; use deploy"));
+    }
+    put_os(s, order, Fallback::Active, "rebuild");
+    Ok(())
+}
+
+fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) {
+    s.start_timeline(format!("{verb} {}", order.spec.image_name));
+    s.info(
+        &format!("{verb}.requested"),
+        format!("{verb} of {} to disk {} as {}", order.spec.image_name, order.spec.target.id, order.hostname),
+    );
+    let job = Job { id: s.context.fresh_job, task: Task::Deploy(Box::new(order.spec)) };
+    let mut run = s.new_run(job, fallback);
+    run.phone_home = Some(order.phone_home);
+    run.hostname = Some(order.hostname);
+    s.node.state = State::Deploying(run);
+}
+
+fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
+    let active = s.is(&[StateName::Active]);
+    let failed_deploy = matches!(&s.node.state, State::Failed(f) if matches!(f.during, StateName::Deploying | StateName::Deleting | StateName::Cleaning));
+    if !active && !failed_deploy {
+        return Err(
+            s.wrong_state("delete", "only an active node, or one whose deploy failed, can be given back")
+        );
+    }
+    if wipe.is_empty() {
+        return Err(s.wrong_state("delete without a disk to wipe", "name the disk that holds the OS"));
+    }
+    s.start_timeline(format!("delete, wipe {} disk(s)", wipe.len()));
+    s.info("delete.requested", format!("given back; wipe of {}", names(&wipe)));
+    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
+    let fallback = if active { Fallback::Active } else { Fallback::Manageable };
+    let run = s.new_run(job, fallback);
+    s.node.state = if run.stage == RunStage::Boot { State::Deleting(run) } else { State::Cleaning(run) };
+    Ok(())
+}
+
+fn abort(s: &mut Step<'_>) -> Result<(), Refused> {
+    let Some(run) = s.node.state.run_mut() else {
+        return Err(s.wrong_state("abort", "nothing is running on it"));
+    };
+    match run.stage {
+        // Nothing was changed yet. A restart in the middle of a write is not "nothing".
+        RunStage::Boot | RunStage::Kernel | RunStage::Assign if run.restarts == 0 => {
+            let back = run.fallback;
+            s.info("job.aborted", "called off before anything was changed");
+            s.mark(Phase::Done);
+            s.node.state = back.state();
+        }
+        RunStage::Agent(_) => {
+            run.abort = true;
+            s.info("job.abort_requested", "stop at the next safe point requested");
+            s.effects.push(Effect::WakeAgent);
+        }
+        _ => s.fail(Fault::new(
+            FaultCode::Aborted,
+            "stopped by an operator",
+            "deploy again, retry, or make it available again; the disk may be incomplete and then does not boot",
+        )),
+    }
+    Ok(())
+}
+
+fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
+    let State::Failed(failure) = &s.node.state else {
+        return Err(s.wrong_state("retry", "only a failed node can be retried"));
+    };
+    let (during, Some(old)) = (failure.during, failure.run.clone()) else {
+        return Err(s.wrong_state("retry", "no job is left to repeat: manage or deploy it"));
+    };
+    s.start_timeline(format!("retry of {}", old.job.task.verb()));
+    s.info("job.retry", format!("{} again", old.job.task.verb()));
+    let mut run: Run = s.new_run(Job { id: s.context.fresh_job, task: old.job.task.clone() }, old.fallback);
+    // It may have been half-way: calling it off is no longer "nothing was changed".
+    run.restarts = 1;
+    run.phone_home = old.phone_home;
+    run.hostname = old.hostname;
+    s.node.state = match during {
+        StateName::Inspecting => State::Inspecting(run),
+        StateName::Cleaning | StateName::Deleting => State::Cleaning(run),
+        _ => State::Deploying(run),
+    };
+    Ok(())
+}
+
+fn maintenance(s: &mut Step<'_>, reason: Option<String>) {
+    match &reason {
+        Some(reason) => s.warn("maintenance.set", format!("under maintenance: {reason}")),
+        None => s.info("maintenance.cleared", "maintenance ended"),
+    }
+    let since = s.now();
+    s.node.maintenance = reason.map(|reason| Maintenance { reason, since });
+}

@@ -1,0 +1,271 @@
+//! Where a node stands, and what it waits for. Data lives in the variant.
+
+use std::fmt;
+use std::time::Duration;
+
+use protocol::fault::Fault;
+use protocol::job::Job;
+use protocol::report::{Progress, Stage};
+use protocol::{Sha256, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::boot::Boot;
+
+/// Ironic's provision states, as far as Billet has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "name", content = "data")]
+pub enum State {
+    /// Seen, nothing known.
+    Enroll,
+    /// The agent looks at the hardware.
+    Inspecting(Run),
+    /// Known; not offered, because its disks may hold somebody's data.
+    Manageable,
+    /// The agent wipes the disks that were named.
+    Cleaning(Run),
+    /// Ready to be deployed.
+    Available,
+    /// An OS is being put on it.
+    Deploying(Run),
+    /// Runs the OS that was asked for.
+    Active,
+    /// Given back: waits until it has left its OS, then cleans.
+    Deleting(Run),
+    /// Stopped with a cause; a person decides.
+    Failed(Failure),
+}
+
+/// A state's name alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the variants of `State`, documented there")]
+pub enum StateName {
+    Enroll,
+    Inspecting,
+    Manageable,
+    Cleaning,
+    Available,
+    Deploying,
+    Active,
+    Deleting,
+    Failed,
+}
+
+impl StateName {
+    /// As it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enroll => "enroll",
+            Self::Inspecting => "inspecting",
+            Self::Manageable => "manageable",
+            Self::Cleaning => "cleaning",
+            Self::Available => "available",
+            Self::Deploying => "deploying",
+            Self::Active => "active",
+            Self::Deleting => "deleting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One job on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The work.
+    pub job: Job,
+    /// How far it is.
+    pub stage: RunStage,
+    /// Since when it is in this stage.
+    pub since: Timestamp,
+    /// When waiting ends.
+    pub deadline: Timestamp,
+    /// How often the machine was sent back to the start of this job.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Highest report sequence number that was taken in.
+    #[serde(default)]
+    pub acked: u64,
+    /// Newest progress of the agent.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    /// Somebody asked to stop it.
+    #[serde(default)]
+    pub abort: bool,
+    /// Where the node goes if the job is called off before it changed anything.
+    pub fallback: Fallback,
+    /// Deploys: SHA-256 of the token with which the OS phones home.
+    #[serde(default)]
+    pub phone_home: Option<Sha256>,
+    /// Deploys: host name given to the OS.
+    #[serde(default)]
+    pub hostname: Option<String>,
+}
+
+/// Where a job that changed nothing leads back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named like the states they lead to")]
+pub enum Fallback {
+    Enroll,
+    Manageable,
+    Available,
+    Active,
+}
+
+impl Fallback {
+    /// The state itself.
+    pub fn state(self) -> State {
+        match self {
+            Self::Enroll => State::Enroll,
+            Self::Manageable => State::Manageable,
+            Self::Available => State::Available,
+            Self::Active => State::Active,
+        }
+    }
+}
+
+/// How far a job is. Each waits for one thing and has one deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "stage", content = "of")]
+pub enum RunStage {
+    /// Waits for the machine to boot from the network.
+    Boot,
+    /// The script was served: waits for the agent's hello.
+    Kernel,
+    /// The agent is there: waits for it to take the job.
+    Assign,
+    /// The agent works on this stage.
+    Agent(Stage),
+    /// The agent is done: waits for the machine to leave the ramdisk.
+    Restart,
+    /// Told to boot its disk: waits for phone-home.
+    FirstBoot,
+}
+
+impl RunStage {
+    /// How long this stage may take before something is done about it. Firmware of large servers takes up to ten
+    /// minutes to POST; a person may have to press the power button.
+    pub fn patience(self) -> Duration {
+        let minutes = match self {
+            Self::Boot => 30,
+            Self::Kernel => 10,
+            Self::Assign => 2,
+            // Refreshed by every report, of which there is at least one every few seconds.
+            Self::Agent(_) => 5,
+            Self::Restart => 15,
+            Self::FirstBoot => 20,
+        };
+        Duration::from_mins(minutes)
+    }
+}
+
+/// Why a node stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What it was doing.
+    pub during: StateName,
+    /// The cause, and what to do.
+    pub fault: Fault,
+    /// When.
+    pub at: Timestamp,
+    /// What a netboot of this machine gets meanwhile.
+    pub boot: Boot,
+    /// The work, for a retry.
+    #[serde(default)]
+    pub run: Option<Box<Run>>,
+}
+
+impl State {
+    /// The name alone.
+    pub fn name(&self) -> StateName {
+        match self {
+            Self::Enroll => StateName::Enroll,
+            Self::Inspecting(_) => StateName::Inspecting,
+            Self::Manageable => StateName::Manageable,
+            Self::Cleaning(_) => StateName::Cleaning,
+            Self::Available => StateName::Available,
+            Self::Deploying(_) => StateName::Deploying,
+            Self::Active => StateName::Active,
+            Self::Deleting(_) => StateName::Deleting,
+            Self::Failed(_) => StateName::Failed,
+        }
+    }
+
+    /// The job on its way, if any.
+    pub fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Inspecting(run) | Self::Cleaning(run) | Self::Deploying(run) | Self::Deleting(run) => {
+                Some(run)
+            }
+            Self::Enroll | Self::Manageable | Self::Available | Self::Active | Self::Failed(_) => None,
+        }
+    }
+
+    /// The job on its way, if any.
+    pub fn run_mut(&mut self) -> Option<&mut Run> {
+        match self {
+            Self::Inspecting(run) | Self::Cleaning(run) | Self::Deploying(run) | Self::Deleting(run) => {
+                Some(run)
+            }
+            Self::Enroll | Self::Manageable | Self::Available | Self::Active | Self::Failed(_) => None,
+        }
+    }
+
+    /// When something must be done about waiting, if the state waits.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.run().map(|run| run.deadline)
+    }
+}
+
+impl Run {
+    /// Enters `stage` and starts its clock.
+    pub fn enter(&mut self, stage: RunStage, now: Timestamp) {
+        self.stage = stage;
+        self.since = now;
+        self.deadline = now.after(stage.patience());
+    }
+
+    /// What it waits for, in words.
+    pub fn waits_for(&self, macs: &str) -> String {
+        match self.stage {
+            RunStage::Boot => format!(
+                "a network boot of this machine (DHCPDISCOVER from {macs}): switch it on or restart it"
+            ),
+            RunStage::Kernel => {
+                "the agent's hello: the boot script was served, kernel and ramdisk are loading".to_owned()
+            }
+            RunStage::Assign => "the agent to take the job".to_owned(),
+            RunStage::Agent(stage) => match self.progress {
+                Some(p) if matches!(stage, Stage::Write | Stage::Verify) && p.chunks_total > 0 => {
+                    format!(
+                        "chunk {} of {} ({})",
+                        p.chunks_done.saturating_add(1).min(p.chunks_total),
+                        p.chunks_total,
+                        stage_words(stage)
+                    )
+                }
+                _ => format!("the agent: {}", stage_words(stage)),
+            },
+            RunStage::Restart => "the machine to restart".to_owned(),
+            RunStage::FirstBoot => "the OS to phone home".to_owned(),
+        }
+    }
+}
+
+fn stage_words(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Inspect => "looking at the hardware",
+        Stage::Plan => "checking the disk and the image",
+        Stage::Clean => "wiping",
+        Stage::Write => "writing",
+        Stage::Verify => "reading back",
+        Stage::Customise => "partition table and config",
+        Stage::Reboot => "restarting",
+    }
+}

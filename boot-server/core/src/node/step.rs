@@ -1,0 +1,135 @@
+//! The one transition: `step(node, event, context) -> new node, effects, notes`. Total and pure; what does not fit is
+//! refused and changes nothing.
+
+use protocol::Timestamp;
+use protocol::fault::Fault;
+use protocol::job::Job;
+
+use super::boot::Boot;
+use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
+use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
+use super::timeline::{Phase, Timeline};
+use super::{Node, agent, deadline, machine, people};
+
+/// Takes `event` in.
+///
+/// # Errors
+/// Where the event does not fit the node as it stands; then nothing has changed.
+pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Refused> {
+    let mut s = Step { node: node.clone(), effects: Vec::new(), notes: Vec::new(), context };
+    match event {
+        Event::DhcpSeen { first_seen } => machine::dhcp_seen(&mut s, first_seen),
+        Event::LoaderServed => machine::mark_boot(&mut s, Phase::Loader),
+        Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, boot, nonce),
+        Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
+        Event::PhoneHome { token } => machine::phone_home(&mut s, token)?,
+        Event::Hello { hello, nonce, session } => agent::hello(&mut s, &hello, nonce, session)?,
+        Event::Inventory { disks_blank } => agent::inventory(&mut s, disks_blank),
+        Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
+        Event::Report(batch) => agent::report(&mut s, &batch)?,
+        Event::Tick => deadline::tick(&mut s),
+        Event::ServerStarted => deadline::server_started(&mut s),
+        Event::Verb(verb) => people::verb(&mut s, verb)?,
+    }
+    Ok(Outcome { node: s.node, effects: s.effects, notes: s.notes })
+}
+
+/// A step on its way: the node being changed and what follows.
+pub(super) struct Step<'a> {
+    pub node: Node,
+    pub effects: Vec<Effect>,
+    pub notes: Vec<Note>,
+    pub context: &'a Context,
+}
+
+impl Step<'_> {
+    pub fn now(&self) -> Timestamp {
+        self.context.now
+    }
+
+    pub fn info(&mut self, kind: &str, message: impl Into<String>) {
+        self.note(kind, Severity::Info, message);
+    }
+
+    pub fn warn(&mut self, kind: &str, message: impl Into<String>) {
+        self.note(kind, Severity::Warning, message);
+    }
+
+    pub fn note(&mut self, kind: &str, severity: Severity, message: impl Into<String>) {
+        self.notes.push(Note { kind: kind.to_owned(), severity, message: message.into() });
+    }
+
+    pub fn mark(&mut self, phase: Phase) {
+        let now = self.now();
+        self.node.timeline.mark(phase, now);
+    }
+
+    /// A run of `task` at its beginning. With an agent at hand it is assigned at once, else the machine must boot.
+    pub fn new_run(&mut self, job: Job, fallback: Fallback) -> Run {
+        let now = self.now();
+        let mut run = Run {
+            job,
+            stage: RunStage::Boot,
+            since: now,
+            deadline: now,
+            restarts: 0,
+            acked: 0,
+            progress: None,
+            abort: false,
+            fallback,
+            phone_home: None,
+            hostname: None,
+        };
+        self.begin(&mut run);
+        run
+    }
+
+    /// Sends a run to its first stage: with an agent at hand the job is assigned, else the machine must boot.
+    pub fn begin(&mut self, run: &mut Run) {
+        if self.node.link.session.is_some() {
+            run.enter(RunStage::Assign, self.now());
+            self.effects.push(Effect::WakeAgent);
+        } else {
+            run.enter(RunStage::Boot, self.now());
+            self.effects.push(Effect::PowerCycle);
+        }
+    }
+
+    /// New work that a person asked for: its waterfall starts here.
+    pub fn start_timeline(&mut self, title: String) {
+        self.node.timeline = Timeline::start(title);
+        self.mark(Phase::Requested);
+    }
+
+    /// Ends the current work with a cause.
+    pub fn fail(&mut self, fault: Fault) {
+        let during = self.node.state.name();
+        let at = self.now();
+        let run = self.node.state.run().cloned();
+        // After the write the OS is whole and may only be slow: the disk stays what a netboot is sent to.
+        let boot = match run.as_ref().map(|r| r.stage) {
+            Some(RunStage::Restart | RunStage::FirstBoot) => Boot::LocalDisk,
+            _ => Boot::Agent,
+        };
+        self.note(
+            &format!("{during}.failed"),
+            Severity::Error,
+            format!("{} ({})", fault.message, fault.hint),
+        );
+        self.mark(Phase::Done);
+        self.node.state = State::Failed(Failure { during, fault, at, boot, run: run.map(Box::new) });
+    }
+
+    /// The machine left the agent: its credentials end with that boot.
+    pub fn drop_agent(&mut self) {
+        self.node.link.session = None;
+    }
+
+    pub fn wrong_state(&self, verb: &'static str, hint: &'static str) -> Refused {
+        Refused::WrongState { verb, state: self.node.state.name(), hint }
+    }
+
+    pub fn is(&self, names: &[StateName]) -> bool {
+        names.contains(&self.node.state.name())
+    }
+}
