@@ -1,0 +1,361 @@
+//! What the API shows: one JSON form per noun, used by the REST API, the web UI, the command line and the tests.
+
+use boot_server_core::deploy::DiskFate;
+use boot_server_core::node::{Boot, Node, Severity, StateName, required_boot, state::RunStage};
+use protocol::fault::Fault;
+use protocol::inventory::Inventory;
+use protocol::report::Progress;
+use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A node in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Names it for ever.
+    pub id: NodeId,
+    /// Names it for people.
+    pub name: String,
+    /// Where it stands.
+    pub state: StateName,
+    /// What it waits for, in words; empty where it waits for nothing.
+    pub waits_for: Option<String>,
+    /// When something will be done about the wait.
+    pub deadline: Option<Timestamp>,
+    /// The cause, in `failed`.
+    pub fault: Option<Fault>,
+    /// Why it is under maintenance.
+    pub maintenance: Option<String>,
+    /// An agent of the current boot is known.
+    pub agent: bool,
+    /// What a network boot would get now.
+    pub boots: Boot,
+    /// The job on its way.
+    pub job: Option<JobView>,
+    /// The OS on it.
+    pub installed: Option<InstalledView>,
+    /// SMBIOS UUID.
+    pub uuid: Option<Uuid>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Addresses.
+    pub macs: Vec<MacAddr>,
+    /// First seen.
+    pub created: Timestamp,
+    /// One line about the hardware, once it is known.
+    pub hardware: Option<Hardware>,
+    /// The waterfall of the newest work.
+    pub timeline: TimelineView,
+}
+
+/// A node with all that is known of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub node: NodeView,
+    /// The whole inventory.
+    pub inventory: Option<Inventory>,
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobView {
+    /// Names it.
+    pub id: JobId,
+    /// `inspect`, `clean` or `deploy`.
+    pub verb: String,
+    /// How far it is: `boot`, `kernel`, `assign`, a stage of the agent, `restart`, `first_boot`.
+    pub stage: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Progress of the stage.
+    pub progress: Option<Progress>,
+    /// Seconds left at the current rate.
+    pub seconds_left: Option<u64>,
+    /// Image being written.
+    pub image: Option<String>,
+    /// Disk being written.
+    pub disk: Option<DiskId>,
+    /// A stop was asked for.
+    pub abort: bool,
+}
+
+/// The OS on a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstalledView {
+    /// Image.
+    pub image: ImageId,
+    /// Its name and version.
+    pub image_name: String,
+    /// Host name.
+    pub hostname: String,
+    /// Disk.
+    pub disk: DiskId,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The hardware in one line's worth of facts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Manufacturer and product.
+    pub product: String,
+    /// CPU model of the first socket.
+    pub cpu: String,
+    /// Cores in all sockets.
+    pub cores: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Disks.
+    pub disks: u32,
+    /// Bytes on all disks.
+    pub disk_bytes: u64,
+    /// Network ports.
+    pub nics: u32,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+}
+
+/// The waterfall.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TimelineView {
+    /// What the work is.
+    pub title: String,
+    /// Phases in order.
+    pub phases: Vec<PhaseView>,
+}
+
+/// One phase of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PhaseView {
+    /// Stable name, such as `write`.
+    pub phase: String,
+    /// When it began.
+    pub at: Timestamp,
+    /// Milliseconds since the first phase.
+    pub offset_ms: u64,
+    /// Milliseconds until the next phase, if that has come.
+    pub took_ms: Option<u64>,
+}
+
+/// An image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Names it for ever.
+    pub id: ImageId,
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// `x86_64` or `aarch64`.
+    pub architecture: String,
+    /// `bios`, `uefi`.
+    pub firmware: Vec<String>,
+    /// Size of the raw disk in bytes.
+    pub raw_bytes: u64,
+    /// Raw bytes that are not holes.
+    pub data_bytes: u64,
+    /// Smallest disk in bytes.
+    pub minimum_disk: u64,
+    /// SHA-256 of the raw disk.
+    pub sha256: Sha256,
+    /// Default user.
+    pub default_user: Option<String>,
+    /// Chunks that hold data.
+    pub chunks: u64,
+    /// When it was added.
+    pub added: Timestamp,
+    /// How it came here: `upload`, a path or a URL.
+    pub origin: String,
+    /// Nodes that run it.
+    pub used_by: Vec<String>,
+}
+
+/// An ingest on its way or ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IngestView {
+    /// Names it.
+    pub id: Uuid,
+    /// Name and version of the image to be.
+    pub image: String,
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// Bytes of the source, where it says so.
+    pub bytes_total: Option<u64>,
+    /// Raw bytes stored so far.
+    pub raw_bytes: u64,
+    /// The image, once it is there.
+    pub finished: Option<ImageId>,
+    /// The reason, where it was refused.
+    pub failed: Option<Problem>,
+}
+
+/// One line of what happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventView {
+    /// Grows by one; the cursor of lists and streams.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// The node it happened to.
+    pub node: Option<NodeId>,
+    /// Its name.
+    pub node_name: Option<String>,
+    /// Who: `operator`, `agent`, `machine`, `server`.
+    pub actor: String,
+    /// Stable kind.
+    pub kind: String,
+    /// How bad.
+    pub severity: Severity,
+    /// In words.
+    pub message: String,
+}
+
+/// What a deploy would do, for the form and `--dry-run`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeployPreview {
+    /// The disk that would be written.
+    pub target: Option<DiskId>,
+    /// Every disk: what will be erased and what stays.
+    pub disks: Vec<DiskFate>,
+    /// Why it would be refused, if it would.
+    pub refused: Option<Problem>,
+}
+
+/// An error as the client gets it (RFC 9457 members plus code and hint).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give this as `cursor` for the next page.
+    pub next: Option<String>,
+}
+
+impl NodeView {
+    /// The node as the API shows it.
+    pub fn of(node: &Node, inventory: Option<&Inventory>) -> Self {
+        let run = node.state.run();
+        let macs: Vec<MacAddr> = node.identity.macs.iter().copied().collect();
+        let mac_text = macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let fault = match &node.state {
+            boot_server_core::node::State::Failed(failure) => Some(failure.fault.clone()),
+            _ => None,
+        };
+        Self {
+            id: node.id,
+            name: node.name.clone(),
+            state: node.state.name(),
+            waits_for: run.map(|r| r.waits_for(&mac_text)),
+            deadline: node.state.deadline(),
+            fault,
+            maintenance: node.maintenance.as_ref().map(|m| m.reason.clone()),
+            agent: node.link.session.is_some(),
+            boots: required_boot(node),
+            job: run.map(JobView::of),
+            installed: node.installed.as_ref().map(|i| InstalledView {
+                image: i.image,
+                image_name: i.image_name.clone(),
+                hostname: i.hostname.clone(),
+                disk: i.disk.clone(),
+                since: i.since,
+            }),
+            uuid: node.identity.uuid,
+            serial: node.identity.serial.clone(),
+            macs,
+            created: node.created,
+            hardware: inventory.map(Hardware::of),
+            timeline: TimelineView::of(&node.timeline),
+        }
+    }
+}
+
+impl JobView {
+    fn of(run: &boot_server_core::node::Run) -> Self {
+        let stage = match run.stage {
+            RunStage::Boot => "boot".to_owned(),
+            RunStage::Kernel => "kernel".to_owned(),
+            RunStage::Assign => "assign".to_owned(),
+            RunStage::Agent(stage) => snake(&stage),
+            RunStage::Restart => "restart".to_owned(),
+            RunStage::FirstBoot => "first_boot".to_owned(),
+        };
+        let deploy = match &run.job.task {
+            protocol::job::Task::Deploy(spec) => Some(spec),
+            protocol::job::Task::Inspect | protocol::job::Task::Clean { .. } => None,
+        };
+        let left = |p: &Progress| p.bytes_total.saturating_sub(p.bytes_done).checked_div(p.bytes_per_second);
+        Self {
+            id: run.job.id,
+            verb: run.job.task.verb().to_owned(),
+            stage,
+            since: run.since,
+            progress: run.progress,
+            seconds_left: run.progress.as_ref().and_then(left),
+            image: deploy.map(|d| d.image_name.clone()),
+            disk: deploy.map(|d| d.target.id.clone()),
+            abort: run.abort,
+        }
+    }
+}
+
+impl Hardware {
+    fn of(inventory: &Inventory) -> Self {
+        let system = &inventory.system;
+        let product = [&system.manufacturer, &system.product]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self {
+            product,
+            cpu: inventory.cpus.first().map(|c| c.model.clone()).unwrap_or_default(),
+            cores: inventory.cpus.iter().map(|c| c.cores).sum(),
+            memory_bytes: inventory.memory_bytes,
+            disks: u32::try_from(inventory.disks.len()).unwrap_or(u32::MAX),
+            disk_bytes: inventory.disks.iter().map(|d| d.size_bytes).sum(),
+            nics: u32::try_from(inventory.nics.len()).unwrap_or(u32::MAX),
+            firmware: snake(&inventory.firmware.mode),
+        }
+    }
+}
+
+impl TimelineView {
+    fn of(timeline: &boot_server_core::node::Timeline) -> Self {
+        let start = timeline.marks.first().map(|(_, at)| *at).unwrap_or_default();
+        let phase = |(i, (phase, at)): (usize, &(boot_server_core::node::Phase, Timestamp))| PhaseView {
+            phase: snake(phase),
+            at: *at,
+            offset_ms: millis(at.since(start)),
+            took_ms: timeline.marks.get(i + 1).map(|(_, next)| millis(next.since(*at))),
+        };
+        Self { title: timeline.title.clone(), phases: timeline.marks.iter().enumerate().map(phase).collect() }
+    }
+}
+
+fn millis(d: std::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The name that serde gives a unit variant.
+fn snake<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
