@@ -12,6 +12,7 @@ use crate::cloud_config;
 
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// Image: its id, its name (newest version), or `name:version`.
@@ -44,6 +45,7 @@ pub struct DeployRequest {
 
 /// Which disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskChoice {
     /// This one.
@@ -60,6 +62,7 @@ impl Default for DiskChoice {
 
 /// A rule over the disks that could take the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskRule {
     /// The machine has exactly one.
@@ -315,6 +318,7 @@ fn config(
 
 /// One disk in the plain diff that is shown before a destructive act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DiskFate {
     /// Stable name, if it has one.
     pub id: Option<DiskId>,

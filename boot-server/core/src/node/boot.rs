@@ -8,6 +8,7 @@ use super::state::{RunStage, State};
 
 /// The answer to a network boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
     /// Kernel and ramdisk with the agent.
