@@ -7,10 +7,11 @@ use protocol::inventory::Inventory;
 use protocol::report::Progress;
 use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A node in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
     /// Names it for ever.
     pub id: NodeId,
@@ -49,7 +50,7 @@ pub struct NodeView {
 }
 
 /// A node with all that is known of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {
     /// As in the list.
     #[serde(flatten)]
@@ -59,7 +60,7 @@ pub struct NodeDetail {
 }
 
 /// A job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// Names it.
     pub id: JobId,
@@ -82,7 +83,7 @@ pub struct JobView {
 }
 
 /// The OS on a node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct InstalledView {
     /// Image.
     pub image: ImageId,
@@ -97,7 +98,7 @@ pub struct InstalledView {
 }
 
 /// The hardware in one line's worth of facts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Hardware {
     /// Manufacturer and product.
     pub product: String,
@@ -118,7 +119,7 @@ pub struct Hardware {
 }
 
 /// The waterfall.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TimelineView {
     /// What the work is.
     pub title: String,
@@ -127,7 +128,7 @@ pub struct TimelineView {
 }
 
 /// One phase of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PhaseView {
     /// Stable name, such as `write`.
     pub phase: String,
@@ -140,7 +141,7 @@ pub struct PhaseView {
 }
 
 /// An image.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ImageView {
     /// Names it for ever.
     pub id: ImageId,
@@ -173,7 +174,7 @@ pub struct ImageView {
 }
 
 /// An ingest on its way or ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct IngestView {
     /// Names it.
     pub id: Uuid,
@@ -192,7 +193,7 @@ pub struct IngestView {
 }
 
 /// One line of what happened.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Grows by one; the cursor of lists and streams.
     pub id: i64,
@@ -213,7 +214,7 @@ pub struct EventView {
 }
 
 /// What a deploy would do, for the form and `--dry-run`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeployPreview {
     /// The disk that would be written.
     pub target: Option<DiskId>,
@@ -224,7 +225,7 @@ pub struct DeployPreview {
 }
 
 /// An error as the client gets it (RFC 9457 members plus code and hint).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// HTTP status.
     pub status: u16,
@@ -238,7 +239,7 @@ pub struct Problem {
 }
 
 /// A page of a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A failure with its cause and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct Fault {
     /// Stable code.
@@ -23,6 +24,7 @@ impl Fault {
 
 /// Kinds of failure. Only added to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultCode {
     /// No disk answers to the name in the job, or more than one does.

@@ -41,6 +41,14 @@ macro_rules! text_serde {
                 fmt::Display::fmt(self, f)
             }
         }
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $t {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::schema::Object::with_type(utoipa::openapi::schema::Type::String).into()
+            }
+        }
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $t {}
     };
 }
 
@@ -227,6 +235,7 @@ text_serde!(DiskId);
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. The cores get it as an argument and never ask a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

@@ -8,6 +8,7 @@ use crate::ids::{DiskId, MacAddr};
 
 /// The whole machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Inventory {
     /// Who made it and what it calls itself (SMBIOS types 1, 2, 3).
@@ -36,6 +37,7 @@ pub struct Inventory {
 
 /// Chassis, board and system identity (SMBIOS 3.7, 7.2 to 7.4).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct System {
     /// System UUID (type 1), byte order already corrected for SMBIOS 2.6 and later.
@@ -62,6 +64,7 @@ pub struct System {
 
 /// Firmware facts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Firmware {
     /// How this boot came about.
@@ -78,6 +81,7 @@ pub struct Firmware {
 
 /// BIOS or UEFI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FirmwareMode {
     /// Legacy BIOS, or a UEFI in compatibility mode.
@@ -89,6 +93,7 @@ pub enum FirmwareMode {
 
 /// One processor socket.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Cpu {
     /// Physical package number.
@@ -109,6 +114,7 @@ pub struct Cpu {
 
 /// One memory module.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Dimm {
     /// Slot name as printed on the board, such as `DIMM_A1`.
@@ -129,6 +135,7 @@ pub struct Dimm {
 
 /// One block device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Disk {
     /// Stable name; `None` where the disk reports nothing that could name it (then it is never a target).
     pub id: Option<DiskId>,
@@ -164,6 +171,7 @@ pub struct Disk {
 
 /// How a disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// NVMe over PCIe.
@@ -185,6 +193,7 @@ pub enum Transport {
 
 /// What a disk holds, told from its first and last sectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum DiskContent {
     /// First and last MiB are zero.
@@ -212,6 +221,7 @@ pub enum DiskContent {
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Partition {
     /// Number in the table, from 1.
     pub number: u32,
@@ -227,6 +237,7 @@ pub struct Partition {
 
 /// One network port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Nic {
     /// Kernel name of this boot.
     pub name: String,
@@ -247,6 +258,7 @@ pub struct Nic {
     /// PCI vendor:device, such as `15b3:1021`.
     pub pci_id: Option<String>,
     /// IPv4 address of this boot, if any.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub address: Option<std::net::Ipv4Addr>,
     /// The switch port it is plugged into.
     pub lldp: Option<LldpNeighbour>,
@@ -254,6 +266,7 @@ pub struct Nic {
 
 /// What the neighbour on a link says of itself (IEEE 802.1AB).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct LldpNeighbour {
     /// Chassis id, printed by its subtype.
@@ -270,6 +283,7 @@ pub struct LldpNeighbour {
 
 /// One PCI function.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PciDevice {
     /// Address, such as `0000:00:04.0`.
@@ -292,9 +306,11 @@ pub struct PciDevice {
 
 /// The management controller as seen from inside (IPMI 2.0, Get LAN Configuration Parameters).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Bmc {
     /// IPv4 address.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub address: Option<std::net::Ipv4Addr>,
     /// Ethernet address.
     pub mac: Option<MacAddr>,
@@ -306,6 +322,7 @@ pub struct Bmc {
 
 /// The TPM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Tpm {
     /// 1 or 2.

@@ -75,6 +75,7 @@ pub enum Stage {
 
 /// How far a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Progress {
     /// Chunks done, holes not counted.
