@@ -1,3 +1,48 @@
-//! Placeholder opening; replaced by its first real part.
+//! `cargo xtask`: the project's own verbs. Each one can be run on a fresh clone; what it needs from the others it
+//! makes first and keeps under `artifacts/`.
 
-fn main() {}
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod cache;
+mod cpio;
+mod deb;
+mod deps;
+mod disk;
+mod image;
+mod kernel;
+mod paths;
+mod ramdisk;
+mod tool;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The verbs of the Billet project")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install the Debian packages that the other verbs need (only those that are missing).
+    Deps,
+    /// Build the ramdisk: kernel, modules, static agent.
+    Ramdisk(ramdisk::Args),
+    /// Build an OS image.
+    Image(image::Args),
+    /// Fetch the web UI's third-party assets, at the versions pinned in its package.json.
+    Ui,
+    /// Build the programs, the UI's assets and the ramdisk.
+    Build,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().verb {
+        Verb::Deps => deps::run(),
+        Verb::Ramdisk(args) => ramdisk::run(&args),
+        Verb::Image(args) => image::run(&args),
+        Verb::Ui => build::ui(),
+        Verb::Build => build::run(),
+    }
+}
