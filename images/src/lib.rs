@@ -3,6 +3,23 @@
 //! server's business; how they reach a disk is the agent's.
 
 pub mod chunk;
+#[cfg(feature = "ingest")]
+pub mod disk;
+#[cfg(feature = "ingest")]
+pub mod ingest;
 pub mod manifest;
+#[cfg(feature = "ingest")]
+pub mod reader;
+#[cfg(test)]
+#[cfg(feature = "ingest")]
+mod scratch;
+#[cfg(feature = "ingest")]
+pub mod store;
 
 pub use manifest::{Architecture, ChunkRef, Firmware, Manifest, ManifestError, PartitionTable};
+#[cfg(feature = "ingest")]
+pub use {
+    ingest::{IngestError, IngestOptions, IngestProgress, Limits, ingest},
+    reader::{Format, Source},
+    store::{Store, StoreError},
+};
