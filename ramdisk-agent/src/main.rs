@@ -1,3 +1,16 @@
-//! Placeholder opening; replaced by its first real part.
+//! `billet-agent`: `/init` of the deploy ramdisk, and the same stages as commands on any Linux.
 
-fn main() {}
+mod cli;
+mod customise;
+mod deploy;
+mod device;
+mod feed;
+mod fetch;
+mod inspect;
+mod sys;
+mod verify;
+mod write;
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    cli::run()
+}

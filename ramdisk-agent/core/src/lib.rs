@@ -1,1 +1,12 @@
-//! Placeholder opening; replaced by its first real part.
+//! What the deploy agent decides. Bytes and facts come in, plans and values go out; no socket, file, clock, thread or
+//! random source is known here. How the plans are carried out is the agent's shell's business (`ramdisk-agent/src`).
+
+pub mod cmdline;
+pub mod content;
+pub mod edges;
+pub mod gpt;
+pub mod modules;
+pub mod plan;
+pub mod progress;
+pub mod retry;
+pub mod wipe;

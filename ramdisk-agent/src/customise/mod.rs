@@ -1,0 +1,3 @@
+//! What makes an image this server's own: the config partition and the firmware's boot entry.
+
+pub mod cidata;

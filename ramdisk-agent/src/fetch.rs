@@ -1,0 +1,252 @@
+//! Fetching from the provisioning listener over plain HTTP/1.1 with a kept connection. Manifests and chunks are named
+//! by their hash, so who answers need not be trusted. No name is ever looked up: a static binary has no NSS.
+
+use std::io::Read;
+use std::time::Duration;
+
+use images::chunk::{self, ChunkError};
+use images::manifest::{CHUNK_SIZE, MANIFEST_MAX, Manifest};
+use protocol::fault::{Fault, FaultCode};
+use protocol::{ChunkId, ImageId};
+use ramdisk_agent_core::retry::Backoff;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use crate::feed::Feed;
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the head of an answer; the long poll asks for less.
+const HEAD: Duration = Duration::from_secs(60);
+/// Longest wait for a body: 4 MiB in this is 560 kbit/s, below which a deploy makes no sense.
+const BODY: Duration = Duration::from_secs(60);
+/// Fetches of a chunk whose bytes are wrong, before the job fails.
+const CORRUPT_TRIES: u32 = 3;
+/// Answers that say "there is no such thing", before the job fails: a restoring server may say so for a moment.
+const MISSING_TRIES: u32 = 5;
+
+/// Why one request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The connection failed, or the answer broke off.
+    #[error("{url}: {cause}")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        cause: Box<ureq::Error>,
+    },
+    /// An answer other than 2xx.
+    #[error("{url}: HTTP status {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// HTTP status code.
+        status: u16,
+    },
+    /// An answer larger than it may be.
+    #[error("{url}: answer is larger than {max} bytes")]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// Not the chunk.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+}
+
+impl FetchError {
+    /// HTTP status, where that is the failure.
+    pub fn status(&self) -> Option<u16> {
+        if let Self::Status { status, .. } = self { Some(*status) } else { None }
+    }
+
+    /// True where the server says no and means it (RFC 9110, 15.5), not "later" (408, 429).
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.status(), Some(400..=499)) && !matches!(self.status(), Some(408 | 429))
+    }
+
+    pub(crate) fn network(url: &str, cause: ureq::Error) -> Self {
+        Self::Network { url: url.to_owned(), cause: Box::new(cause) }
+    }
+}
+
+/// An HTTP client of our own kind: literal addresses, no redirects, no proxy from the environment.
+pub fn http_agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(HEAD))
+        .timeout_recv_body(Some(BODY))
+        .user_agent(concat!("billet-agent/", env!("CARGO_PKG_VERSION")))
+        .build();
+    ureq::Agent::with_parts(config, DefaultConnector::default(), LiteralResolver)
+}
+
+/// Resolves addresses only.
+#[derive(Debug)]
+struct LiteralResolver;
+
+impl Resolver for LiteralResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let ip = host.parse().map_err(|_| ureq::Error::HostNotFound)?;
+        let mut found = self.empty();
+        found.push(std::net::SocketAddr::new(ip, uri.port_u16().unwrap_or(80)));
+        Ok(found)
+    }
+}
+
+/// One connection's worth of fetching, with its buffers.
+pub struct Fetcher {
+    agent: ureq::Agent,
+    base: String,
+    frame: Vec<u8>,
+    decompressor: zstd::bulk::Decompressor<'static>,
+}
+
+impl Fetcher {
+    /// For the server at `base`, such as `http://10.77.0.1:8080`.
+    ///
+    /// # Errors
+    /// Where zstd finds no memory.
+    pub fn new(base: &str) -> std::io::Result<Self> {
+        Ok(Self {
+            agent: http_agent(),
+            base: base.trim_end_matches('/').to_owned(),
+            // Address space only, until a frame that large arrives.
+            frame: Vec::with_capacity(chunk::frame_max(CHUNK_SIZE as usize) + 1),
+            decompressor: zstd::bulk::Decompressor::new()?,
+        })
+    }
+
+    /// Fetches the chunk, opens it into `raw` (of the chunk's exact length) and compares its hash; tries again as long
+    /// as the network is at fault. Bytes fetched. On error `raw` is not to be used.
+    ///
+    /// # Errors
+    /// [`FaultCode::ChunkCorrupt`] naming chunk and index, [`FaultCode::Fetch`] where the server has no such chunk,
+    /// [`FaultCode::Aborted`].
+    pub fn chunk(&mut self, feed: &Feed, index: usize, id: ChunkId, raw: &mut [u8]) -> Result<u64, Fault> {
+        let (mut backoff, mut corrupt, mut missing) = (Backoff::default(), 0, 0);
+        loop {
+            feed.check_abort()?;
+            let error = match self.try_chunk(id, raw) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => e,
+            };
+            if matches!(error, FetchError::Chunk(_) | FetchError::TooLarge { .. }) {
+                corrupt += 1;
+                feed.note(format!(
+                    "chunk {index} is not what the manifest names, try {corrupt} of {CORRUPT_TRIES}: {error}"
+                ));
+                if corrupt >= CORRUPT_TRIES {
+                    return Err(Fault::new(
+                        FaultCode::ChunkCorrupt,
+                        format!("chunk {index} ({id}) is corrupt on the server: {error}"),
+                        "run `billet image verify`, add the image again, then deploy again; the disk does not boot",
+                    ));
+                }
+                continue;
+            }
+            missing += u32::from(error.is_refusal());
+            if missing >= MISSING_TRIES {
+                return Err(missing_fault(&format!("chunk {index} ({id})"), &error));
+            }
+            wait(feed, &mut backoff, &error)?;
+        }
+    }
+
+    fn try_chunk(&mut self, id: ChunkId, raw: &mut [u8]) -> Result<u64, FetchError> {
+        let url = format!("{}/chunks/{id}", self.base);
+        self.frame.clear();
+        get(&self.agent, &url, chunk::frame_max(raw.len()), &mut self.frame)?;
+        chunk::open(&mut self.decompressor, id, &self.frame, raw)?;
+        Ok(self.frame.len() as u64)
+    }
+
+    /// Fetches the manifest that hashes to `id`; tries again as long as the network is at fault.
+    ///
+    /// # Errors
+    /// [`FaultCode::Manifest`], [`FaultCode::Fetch`], [`FaultCode::Aborted`].
+    pub fn manifest(&mut self, feed: &Feed, id: ImageId) -> Result<Manifest, Fault> {
+        let url = format!("{}/images/{id}/manifest", self.base);
+        let (mut backoff, mut missing) = (Backoff::default(), 0);
+        loop {
+            feed.check_abort()?;
+            let mut bytes = Vec::new();
+            match get(&self.agent, &url, MANIFEST_MAX, &mut bytes) {
+                Ok(()) => {
+                    return Manifest::parse_as(&bytes, id).map_err(|e| {
+                        Fault::new(
+                            FaultCode::Manifest,
+                            format!("the manifest of image {id} is refused: {e}"),
+                            "add the image again",
+                        )
+                    });
+                }
+                Err(error) => {
+                    missing += u32::from(error.is_refusal());
+                    if missing >= MISSING_TRIES {
+                        return Err(missing_fault(&format!("image {id}"), &error));
+                    }
+                    wait(feed, &mut backoff, &error)?;
+                }
+            }
+        }
+    }
+}
+
+/// Fetches a body of at most `max` bytes.
+pub(crate) fn get(agent: &ureq::Agent, url: &str, max: usize, into: &mut Vec<u8>) -> Result<(), FetchError> {
+    let response = agent.get(url).call().map_err(|e| FetchError::network(url, e))?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(FetchError::Status { url: url.to_owned(), status });
+    }
+    let body = response.into_body();
+    if body.content_length().is_some_and(|n| n > max as u64) {
+        return Err(FetchError::TooLarge { url: url.to_owned(), max });
+    }
+    let reader = body.into_with_config().limit(max as u64 + 1).reader();
+    reader
+        .take(max as u64 + 1)
+        .read_to_end(into)
+        .map_err(|e| FetchError::network(url, ureq::Error::from(e)))?;
+    if into.len() > max {
+        return Err(FetchError::TooLarge { url: url.to_owned(), max });
+    }
+    Ok(())
+}
+
+fn wait(feed: &Feed, backoff: &mut Backoff, error: &FetchError) -> Result<(), Fault> {
+    let wait = backoff.wait(random());
+    // Said once per outage, not once per try: four workers share one console.
+    if backoff.tries() == 3 {
+        feed.note(format!("waiting for the server: {error}"));
+    }
+    feed.sleep(wait)
+}
+
+fn missing_fault(what: &str, error: &FetchError) -> Fault {
+    Fault::new(
+        FaultCode::Fetch,
+        format!("the server does not give {what}: {error}"),
+        "check that the image still exists (`billet image list`), then deploy again",
+    )
+}
+
+/// A random number for jitter. Where the kernel gives none yet, its clock will do.
+pub fn random() -> u32 {
+    getrandom::u32().unwrap_or_else(|_| crate::feed::now().0 as u32)
+}

@@ -1,0 +1,90 @@
+//! The end of a write: config partition, backup table, and last of all the first MiB. Each is flushed and read back
+//! before the next, so the disk becomes bootable in one step, when everything else on it is right.
+
+use protocol::fault::{Fault, FaultCode};
+use protocol::job::DeploySpec;
+use protocol::report::Stage;
+use ramdisk_agent_core::edges::EDGE;
+use ramdisk_agent_core::gpt::{Entry, SECTOR, Table};
+
+use super::Held;
+use crate::customise::cidata;
+use crate::device::Target;
+use crate::feed::Feed;
+use crate::sys::Buffer;
+
+/// What the finished disk has.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    /// The EFI system partition.
+    pub esp: Option<Entry>,
+    /// Bytes written and read back.
+    pub bytes: u64,
+}
+
+/// Makes the disk bootable.
+///
+/// # Errors
+/// Where table or config do not fit, or the disk fails; it does not boot then.
+pub fn seal(
+    spec: &DeploySpec,
+    gpt: bool,
+    mut held: Held,
+    target: &Target,
+    feed: &Feed,
+) -> Result<Sealed, Fault> {
+    feed.stage(Stage::Customise, 0, 0);
+    feed.check_abort()?;
+    let mut sealed = Sealed::default();
+    if gpt {
+        let volume = spec.config.as_ref().map(cidata::volume).transpose()?;
+        let guid = volume.is_some().then(partition_guid);
+        let refuse = |e| {
+            Fault::new(
+                FaultCode::Customise,
+                format!("{} cannot be adapted to the disk: {e}", spec.image_name),
+                "use a larger disk, or an image whose partition table is sound (`sgdisk -v`)",
+            )
+        };
+        let table = Table::parse(&held.head, SECTOR).map_err(refuse)?;
+        let new = table.relocate(&held.head, target.size(), spec.grow_root, guid).map_err(refuse)?;
+        held.head[..new.head.len()].copy_from_slice(&new.head);
+        let at = EDGE as usize - new.tail.len();
+        held.tail[at..].copy_from_slice(&new.tail);
+        if let Some((number, size)) = new.grown {
+            feed.note(format!("partition {number} grown to {} MiB", size >> 20));
+        }
+        if let (Some(range), Some(volume)) = (&new.config, &volume) {
+            put(target, range.start, volume)?;
+            sealed.bytes += volume.len() as u64;
+            feed.note("config partition written (cidata)");
+        }
+        sealed.esp = new.esp;
+    }
+    feed.check_abort()?;
+    put(target, target.size() - EDGE, &held.tail)?;
+    put(target, 0, &held.head)?;
+    sealed.bytes += 2 * EDGE;
+    if let Err(e) = target.reread_partitions() {
+        eprintln!("billet: the kernel keeps its old view of the partitions: {e}");
+    }
+    Ok(sealed)
+}
+
+/// Writes, flushes, reads back, compares.
+fn put(target: &Target, offset: u64, bytes: &Buffer) -> Result<(), Fault> {
+    target.write_at(offset, bytes)?;
+    target.flush()?;
+    let mut back = Buffer::new(bytes.len());
+    target.read_at(offset, &mut back)?;
+    if back[..] == bytes[..] { Ok(()) } else { Err(crate::verify::differs(target, offset)) }
+}
+
+/// A random version 4 GUID (RFC 9562), as stored in a table.
+fn partition_guid() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for part in bytes.chunks_exact_mut(4) {
+        part.copy_from_slice(&crate::fetch::random().to_le_bytes());
+    }
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_bytes_le()
+}
