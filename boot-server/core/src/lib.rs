@@ -3,4 +3,6 @@
 
 pub mod cloud_config;
 pub mod deploy;
+pub mod dhcp;
+pub mod ipxe;
 pub mod node;
