@@ -19,7 +19,46 @@ fn quiet(_: IngestProgress) -> ControlFlow<()> {
 }
 
 fn zst(bytes: &[u8]) -> Vec<u8> {
-    zstd::stream::encode_all(bytes, 1).unwrap()
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+type Codec = fn(&[u8]) -> Vec<u8>;
+/// Each compression, with a checksum of the content.
+const CODECS: [Codec; 3] = [zst, gz, xz];
+
+/// The disk as a qcow2 of 64 KiB clusters; `None` without `qemu-img`.
+fn qcow2(dir: &Scratch, disk: &[u8]) -> Option<std::path::PathBuf> {
+    let (raw, out) = (dir.file("for-qcow2.raw", disk), dir.path().join("disk.qcow2"));
+    let run = std::process::Command::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "qcow2"])
+        .args([&raw, &out])
+        .status();
+    match run {
+        Ok(status) => {
+            assert!(status.success());
+            Some(out)
+        }
+        Err(e) => {
+            println!("skipped: qemu-img does not run here: {e}");
+            None
+        }
+    }
 }
 
 /// The disk as the store has it.
@@ -68,7 +107,12 @@ fn the_same_disk_from_every_source() {
     let path = dir.file("disk.misnamed", &packed);
     let file = |path| Source::path(path).unwrap();
     let mut ids = Vec::new();
-    for source in [stream(&disk), file(&raw), stream(&packed), file(&path)] {
+    let mut sources = vec![file(&raw), file(&path)];
+    sources.extend([stream(&disk), stream(&packed), stream(&gz(&disk)), stream(&xz(&disk))]);
+    if let Some(qcow2) = qcow2(&dir, &disk) {
+        sources.extend([stream(&std::fs::read(&qcow2).unwrap()), file(&qcow2)]);
+    }
+    for source in sources {
         let manifest = ingest(&store, source, options(), &mut quiet).unwrap();
         assert_eq!(read_back(&store, &manifest), disk);
         assert_eq!(manifest.sha256, chunk::sha256(&disk));
@@ -139,8 +183,9 @@ fn what_was_announced_and_is_true_passes() {
     let dir = Scratch::new();
     let store = Store::open(dir.path().join("store")).unwrap();
     let disk = disk(2);
-    let packed = zst(&disk);
-    for file in [&disk, &packed] {
+    let mut given = vec![disk.clone(), zst(&disk), gz(&disk), xz(&disk)];
+    given.extend(qcow2(&dir, &disk).map(|path| std::fs::read(path).unwrap()));
+    for file in &given {
         let announced = IngestOptions {
             expected_size: Some(file.len() as u64),
             expected_sha256: Some(chunk::sha256(file)),
@@ -163,7 +208,9 @@ fn what_was_announced_and_is_true_passes() {
 fn lies_about_size_are_refused() {
     let dir = Scratch::new();
     let disk = disk(1);
-    for file in [disk.clone(), zst(&disk)] {
+    let mut given = vec![disk.clone(), zst(&disk), gz(&disk), xz(&disk)];
+    given.extend(qcow2(&dir, &disk).map(|path| std::fs::read(path).unwrap()));
+    for file in given {
         let len = file.len() as u64;
         let say = |n| IngestOptions { expected_size: Some(n), ..options() };
         let path = dir.file("given", &file);
@@ -180,10 +227,16 @@ fn lies_about_size_are_refused() {
 
 #[test]
 fn wrong_hashes_are_refused() {
+    let dir = Scratch::new();
     let disk = disk(1);
     let other = Some(chunk::sha256(b"other"));
-    for file in [disk.clone(), zst(&disk)] {
+    let mut given = vec![disk.clone(), zst(&disk), gz(&disk), xz(&disk)];
+    given.extend(qcow2(&dir, &disk).map(|path| std::fs::read(path).unwrap()));
+    for file in given {
         let file_hash = IngestOptions { expected_sha256: other, ..options() };
+        let path = dir.file("given", &file);
+        let error = refused(Source::path(&path).unwrap(), file_hash.clone());
+        assert!(matches!(error, IngestError::WrongHash { .. }), "{error}");
         assert!(matches!(refused(stream(&file), file_hash), IngestError::WrongHash { .. }));
         let raw_hash = IngestOptions { expected_raw_sha256: other, ..options() };
         assert!(matches!(refused(stream(&file), raw_hash), IngestError::WrongRawHash { .. }));
@@ -192,25 +245,36 @@ fn wrong_hashes_are_refused() {
 
 #[test]
 fn a_cut_stream_is_refused() {
-    let packed = zst(&disk(1));
-    for cut in [5, packed.len() / 2, packed.len() - 1] {
-        let error = refused(stream(&packed[..cut]), options());
-        assert!(matches!(error, IngestError::Read(ReadError::Truncated { .. })), "{cut}: {error}");
+    for codec in CODECS {
+        let packed = codec(&disk(1));
+        for cut in [5, packed.len() / 2, packed.len() - 1] {
+            let error = refused(
+                stream(&packed[..cut]),
+                IngestOptions { format: Some(sniff(&packed).unwrap()), ..options() },
+            );
+            assert!(matches!(error, IngestError::Read(ReadError::Truncated { .. })), "{cut}: {error}");
+        }
+        let say = IngestOptions { expected_size: Some(packed.len() as u64), ..options() };
+        let error = refused(stream(&packed[..1000]), say);
+        assert!(matches!(error, IngestError::WrongSize { found: 1000, .. }), "{error}");
     }
-    let say = IngestOptions { expected_size: Some(packed.len() as u64), ..options() };
-    let error = refused(stream(&packed[..1000]), say);
-    assert!(matches!(error, IngestError::WrongSize { found: 1000, .. }), "{error}");
 }
 
 #[test]
 fn trailing_data_is_refused_and_more_frames_are_not() {
     let disk = disk(1);
-    let mut file = zst(&disk);
-    file.push(0);
-    let error = refused(stream(&file), options());
-    assert!(matches!(error, IngestError::Read(ReadError::TrailingData { .. })), "{error}");
-
     let (a, b) = disk.split_at(100_000);
+    for codec in CODECS {
+        for rest in [&[0][..], b"PK", &[0x1f; 5000]] {
+            let error = refused(stream(&[&codec(&disk), rest].concat()), options());
+            assert!(matches!(error, IngestError::Read(ReadError::TrailingData { .. })), "{error}");
+        }
+        let dir = Scratch::new();
+        let store = Store::open(dir.path().join("store")).unwrap();
+        let two = [codec(a), codec(b)].concat();
+        let manifest = ingest(&store, stream(&two), options(), &mut quiet).unwrap();
+        assert_eq!(manifest.sha256, chunk::sha256(&disk));
+    }
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
     let file = [&skippable[..], &zst(a), &skippable, &zst(b)].concat();
     let dir = Scratch::new();
@@ -221,15 +285,14 @@ fn trailing_data_is_refused_and_more_frames_are_not() {
 
 #[test]
 fn a_flipped_bit_is_refused() {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.include_checksum(true).unwrap();
-    encoder.write_all(&disk(1)).unwrap();
-    let good = encoder.finish().unwrap();
-    for at in [20, good.len() / 2, good.len() - 2] {
-        let mut bad = good.clone();
-        bad[at] ^= 0x10;
-        let error = refused(stream(&bad), options());
-        assert!(matches!(error, IngestError::Read(_)), "{at}: {error}");
+    for codec in CODECS {
+        let good = codec(&disk(1));
+        for at in [20, good.len() / 3, good.len() / 2, good.len() - 2] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            let error = refused(stream(&bad), options());
+            assert!(matches!(error, IngestError::Read(_)), "{at}: {error}");
+        }
     }
 }
 
@@ -247,10 +310,12 @@ fn sizes_that_no_disk_has_are_refused() {
 
 #[test]
 fn a_decompression_bomb_stops_at_the_limit() {
-    let bomb = zst(&vec![0; 65 << 20]);
-    assert!(bomb.len() < 10_000);
-    let error = refused(stream(&bomb), options());
-    assert!(matches!(error, IngestError::TooBig { limit: 67_108_864 }), "{error}");
+    for codec in CODECS {
+        let bomb = codec(&vec![0; 65 << 20]);
+        assert!(bomb.len() < 1_000_000);
+        let error = refused(stream(&bomb), options());
+        assert!(matches!(error, IngestError::TooBig { limit: 67_108_864 }), "{error}");
+    }
     let endless = Source::stream(std::io::repeat(7));
     assert!(matches!(refused(endless, options()), IngestError::TooBig { .. }));
     // Frames without content: no raw byte ever comes, so their number is bounded.
@@ -318,5 +383,41 @@ fn options_are_checked_before_anything_is_read() {
     ] {
         let error = refused(Source::stream(std::io::repeat(0)), bad);
         assert!(matches!(error, IngestError::Options(_)), "{error}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 400, ..Default::default() })]
+
+    /// Whatever is written over a compressed file: an error, and no panic in any decoder.
+    #[test]
+    fn a_broken_stream_never_panics(
+        which in 0_usize..3,
+        edits in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<[u8; 4]>()),
+            1..5,
+        ),
+    ) {
+        let small = [&noise(1, 3000)[..], &[0; 20_000], &b"billet ".repeat(500)].concat();
+        let mut file = CODECS[which](&small);
+        for (at, bytes) in edits {
+            // Half of them where headers and indexes are.
+            let at = match bytes[3] % 4 {
+                0 => at.index(64),
+                1 => file.len() - 64 + at.index(60),
+                _ => at.index(file.len() - 4),
+            };
+            file[at..at + 4].copy_from_slice(&bytes);
+        }
+        let format = [Format::RawZst, Format::RawGz, Format::RawXz][which];
+        let input = crate::reader::Input::new(Cursor::new(file));
+        let mut disk = crate::reader::open_stream(input, format).unwrap();
+        let mut buf = vec![0; 65536];
+        for _ in 0..64 {
+            match disk.read_chunk(&mut buf) {
+                Ok(piece) if piece.len() == buf.len() => {}
+                _ => break,
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod gz;
 pub mod input;
 mod members;
+mod qcow2;
 mod raw;
 mod xz;
 mod zst;
@@ -13,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 pub use input::{Input, Metered, Tally};
+pub use qcow2::{Qcow2, Qcow2Error};
 pub use raw::{RawFile, RawStream};
 
 /// Bytes at the start of a file that [`sniff`] wants to see; fewer are enough for a shorter file.
@@ -160,6 +162,9 @@ pub enum ReadError {
     /// A format that needs to be read out of order, in a stream.
     #[error("{0} image cannot be read from a stream, only from a file")]
     NeedsFile(Format),
+    /// A qcow2 file that is damaged or has what is not read here.
+    #[error(transparent)]
+    Qcow2(#[from] Qcow2Error),
     /// A format that is known and not read.
     #[error("image is a {0}, which is not read here; convert it to qcow2 or raw first")]
     Unsupported(&'static str),
@@ -252,7 +257,7 @@ fn read_full(reader: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (usize, io::R
 pub fn open_file(file: File, format: Format) -> Result<Box<dyn RawDisk>, ReadError> {
     match format {
         Format::Raw => Ok(Box::new(RawFile::new(file)?)),
-        Format::Qcow2 => Err(ReadError::Unsupported("qcow2 of a later build")),
+        Format::Qcow2 => Ok(Box::new(Qcow2::open(file)?)),
         other => open_stream(Input::new(file), other),
     }
 }
