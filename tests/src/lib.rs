@@ -1,1 +1,4 @@
-//! Placeholder opening; replaced by its first real part.
+//! The virtual rack and what the suites share. A rack is a network namespace with a bridge, a Billet server and QEMU
+//! machines; it ends its own processes and takes its namespace away, whatever becomes of the test.
+
+pub mod rack;

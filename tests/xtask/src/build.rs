@@ -3,17 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::Result;
 
+use crate::cache::Key;
 use crate::ramdisk;
 use crate::{paths, tool};
-
-/// The part of the UI's package.json that this reads: `"vendor": {"<path in node_modules>": "<name in vendor/>"}`.
-#[derive(Debug, Deserialize)]
-struct Package {
-    vendor: std::collections::BTreeMap<String, String>,
-}
 
 /// Builds everything that a running Billet consists of.
 pub fn run() -> Result<()> {
@@ -30,30 +24,22 @@ pub fn server() -> Result<PathBuf> {
     Ok(paths::target().join("release/billet"))
 }
 
-/// Fetches the UI's assets as locked, and puts those that its package.json names where the server embeds them from.
+/// Fetches the UI's assets as locked, and puts those that are used where the server embeds them from. Done again only
+/// when the lock file or the list of files changed.
 pub fn ui() -> Result<()> {
     let ui = paths::root().join("boot-server/ui");
-    let manifest = ui.join("package.json");
-    let text = fs::read_to_string(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    let package: Package = serde_json::from_str(&text).context("boot-server/ui/package.json")?;
-    let vendor = ui.join("vendor");
-    let stamp = vendor.join(".lock-sha256");
-    let lock =
-        crate::cache::file_sha256(&ui.join("package-lock.json"))? + &crate::cache::file_sha256(&manifest)?;
-    if fs::read_to_string(&stamp).is_ok_and(|s| s == lock) {
+    let mut key = Key::new("ui", 1);
+    for file in ["package.json", "package-lock.json", "copy-vendor.mjs"] {
+        key = key.with_file(&ui.join(file))?;
+    }
+    let stamp = ui.join("vendor/.key");
+    if fs::read_to_string(&stamp).is_ok_and(|s| s == key.hex()) {
         return Ok(());
     }
-    // No package's own scripts are run.
-    tool::shown(
-        tool::command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&ui),
-    )?;
-    fs::create_dir_all(&vendor)?;
-    for (from, to) in &package.vendor {
-        let from = ui.join("node_modules").join(from);
-        let to = vendor.join(to);
-        fs::create_dir_all(to.parent().unwrap_or(&vendor))?;
-        fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
-    }
-    fs::write(&stamp, lock)?;
+    // No package's own scripts are run; what is installed is what the lock file names, by hash.
+    let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    tool::shown(tool::command("npm", &args).current_dir(&ui))?;
+    tool::shown(tool::command("node", &["copy-vendor.mjs"]).current_dir(&ui))?;
+    fs::write(&stamp, key.hex())?;
     Ok(())
 }
