@@ -2,3 +2,4 @@
 //! machines; it ends its own processes and takes its namespace away, whatever becomes of the test.
 
 pub mod rack;
+pub mod scenario;
