@@ -79,3 +79,64 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, tail) = bytes.as_chunks::<32>();
     blocks.iter().all(|block| *block == [0; 32]) && tail.iter().all(|b| *b == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decompressor() -> zstd::bulk::Decompressor<'static> {
+        zstd::bulk::Decompressor::new().unwrap()
+    }
+
+    #[test]
+    fn a_chunk_opens_only_as_itself() {
+        let raw = b"billet".repeat(1000);
+        let id = ChunkId(sha256(&raw));
+        let frame = zstd::bulk::compress(&raw, 3).unwrap();
+        let mut buffer = vec![0; raw.len()];
+        open(&mut decompressor(), id, &frame, &mut buffer).unwrap();
+        assert_eq!(buffer, raw);
+        let other = ChunkId(sha256(b"other"));
+        let wrong = open(&mut decompressor(), other, &frame, &mut buffer);
+        assert!(matches!(wrong, Err(ChunkError::Hash { .. })));
+        let wrong = open(&mut decompressor(), id, &frame, &mut vec![0; raw.len() + 1]);
+        assert!(matches!(wrong, Err(ChunkError::Length { found: 6000, wanted: 6001, .. })));
+        let wrong = open(&mut decompressor(), id, &frame, &mut buffer[1..]);
+        assert!(matches!(wrong, Err(ChunkError::Frame { .. })));
+        let wrong = open(&mut decompressor(), id, &frame[..frame.len() - 1], &mut buffer);
+        assert!(matches!(wrong, Err(ChunkError::Frame { .. })));
+    }
+
+    #[test]
+    fn a_probe_is_the_first_block_with_data() {
+        assert_eq!(probe(&[]), None);
+        assert_eq!(probe(&[0; 3 * PROBE_BLOCK]), None);
+        let mut raw = [0; 3 * PROBE_BLOCK - 5];
+        raw[3 * PROBE_BLOCK - 6] = 1;
+        assert_eq!(probe(&raw).unwrap(), Probe(2, crc32fast::hash(&raw[2 * PROBE_BLOCK..])));
+        raw[0] = 1;
+        assert_eq!(probe(&raw).unwrap().0, 0);
+        // CRC-32/ISO-HDLC check value.
+        assert_eq!(probe(b"123456789").unwrap().1, 0xcbf4_3926);
+    }
+
+    proptest! {
+        #[test]
+        fn zero_is_zero(len in 0_usize..200, at: prop::sample::Index, byte in 1_u8..) {
+            let mut bytes = vec![0; len];
+            prop_assert!(is_zero(&bytes));
+            if len > 0 {
+                bytes[at.index(len)] = byte;
+                prop_assert!(!is_zero(&bytes));
+            }
+        }
+
+        #[test]
+        fn frames_of_noise_fit_their_bound(raw in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            let frame = zstd::bulk::compress(&raw, 1).unwrap();
+            prop_assert!(frame.len() <= frame_max(raw.len()));
+        }
+    }
+}

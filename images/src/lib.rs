@@ -7,6 +7,8 @@ pub mod chunk;
 pub mod disk;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+#[cfg(feature = "ingest")]
+pub mod initramfs;
 pub mod manifest;
 #[cfg(feature = "ingest")]
 pub mod reader;

@@ -227,3 +227,110 @@ pub fn is_name(text: &str) -> bool {
 fn id_of(bytes: &[u8]) -> ImageId {
     ImageId(crate::chunk::sha256(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The canonical bytes of format 1. If a test against them fails, do not change them: images in the field would
+    /// lose their ids.
+    const GOLDEN: &str = concat!(
+        r#"{"format":"billet-image/1","name":"debian-12","version":"20261122","architecture":"x86_64","#,
+        r#""firmware":["bios","uefi"],"partition_table":"gpt","raw_size":131584,"#,
+        r#""sha256":"0101010101010101010101010101010101010101010101010101010101010101","#,
+        r#""minimum_disk":1073741824,"default_user":"debian","chunk_size":65536,"chunks":["#,
+        r#"{"id":"0202020202020202020202020202020202020202020202020202020202020202","probe":[15,4294967295]},"#,
+        r#"null,{"id":"0303030303030303030303030303030303030303030303030303030303030303","probe":[0,7]}]}"#,
+    );
+
+    fn golden() -> Manifest {
+        let chunk = |byte, at, crc| Some(ChunkRef { id: ChunkId(Sha256([byte; 32])), probe: Probe(at, crc) });
+        Manifest {
+            format: FORMAT.to_owned(),
+            name: "debian-12".to_owned(),
+            version: "20261122".to_owned(),
+            architecture: Architecture::X86_64,
+            firmware: BTreeSet::from([Firmware::Uefi, Firmware::Bios]),
+            partition_table: PartitionTable::Gpt,
+            raw_size: 131_584,
+            sha256: Sha256([1; 32]),
+            minimum_disk: 1 << 30,
+            default_user: Some("debian".to_owned()),
+            chunk_size: 65536,
+            chunks: vec![chunk(2, 15, u32::MAX), None, chunk(3, 0, 7)],
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_format_1() {
+        assert_eq!(String::from_utf8(golden().canonical()).unwrap(), GOLDEN);
+        assert_eq!(Manifest::parse(GOLDEN.as_bytes()).unwrap(), golden());
+        let id = golden().id();
+        assert_eq!(id.to_string(), "de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65");
+        assert_eq!(Manifest::parse_as(GOLDEN.as_bytes(), id).unwrap(), golden());
+        let other = ImageId(Sha256([9; 32]));
+        assert!(matches!(Manifest::parse_as(GOLDEN.as_bytes(), other), Err(ManifestError::WrongId { .. })));
+    }
+
+    #[test]
+    fn only_canonical_bytes_are_taken() {
+        for other in [
+            format!("{GOLDEN}\n"),
+            GOLDEN.replace(r#","version""#, r#", "version""#),
+            GOLDEN.replace("0202020202", "02020202+2"),
+            GOLDEN.replace(r#"["bios","uefi"]"#, r#"["uefi","bios"]"#),
+        ] {
+            assert!(matches!(Manifest::parse(other.as_bytes()), Err(ManifestError::NotCanonical)), "{other}");
+        }
+        let unknown = GOLDEN.replace(r#","version""#, r#","extra":1,"version""#);
+        assert!(matches!(Manifest::parse(unknown.as_bytes()), Err(ManifestError::Json(_))));
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_together_are_refused() {
+        let wrong: [fn(&mut Manifest); 12] = [
+            |m| m.format = "billet-image/2".to_owned(),
+            |m| m.name = String::new(),
+            |m| m.name = ".hidden".to_owned(),
+            |m| m.version = "a/b".to_owned(),
+            |m| m.raw_size = 0,
+            |m| m.raw_size = 131_585,
+            |m| m.raw_size = RAW_SIZE_MAX + 512,
+            |m| m.chunk_size = 65537,
+            |m| m.chunk_size = CHUNK_SIZE * 2,
+            |m| m.chunks.truncate(2),
+            |m| m.minimum_disk = m.raw_size - 1,
+            |m| m.chunks[2].as_mut().unwrap().probe.0 = 1,
+        ];
+        for (number, spoil) in wrong.iter().enumerate() {
+            let mut manifest = golden();
+            spoil(&mut manifest);
+            let parsed = Manifest::parse(&manifest.canonical());
+            assert!(matches!(parsed, Err(ManifestError::Invalid(_))), "{number}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_is_shorter() {
+        let manifest = golden();
+        assert_eq!([0, 1, 2, 3].map(|i| manifest.chunk_len(i)), [65536, 65536, 512, 0]);
+        assert_eq!(manifest.chunk_offset(2), 131_072);
+        assert_eq!(manifest.data_bytes(), 65536 + 512);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let mut bytes = GOLDEN.as_bytes().to_vec();
+            for (at, byte) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(manifest) = Manifest::parse(&bytes) {
+                prop_assert_eq!(manifest.canonical(), bytes);
+            }
+        }
+    }
+}
