@@ -1,0 +1,23 @@
+//! The only unsafe code of the server: socket addresses that no safe interface makes.
+#![expect(unsafe_code, reason = "a link-layer socket address has no safe constructor in socket2 or nix")]
+
+use nix::libc;
+use socket2::SockAddr;
+
+/// The address of an interface for sending whole Ethernet frames (packet(7)).
+pub(crate) fn link_layer_address(interface_index: u32) -> std::io::Result<SockAddr> {
+    let index = i32::try_from(interface_index).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let fill = |storage: *mut socket2::SockAddrStorage, len: *mut libc::socklen_t| {
+        let link = storage.cast::<libc::sockaddr_ll>();
+        // SAFETY: `storage` points to a zeroed `sockaddr_storage`, which is as large and as aligned as any socket
+        // address (POSIX), so a `sockaddr_ll` fits; all-zero is a valid one; `len` points to an initialised length.
+        unsafe {
+            (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*link).sll_ifindex = index;
+            *len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        }
+        Ok(())
+    };
+    // SAFETY: `fill` sets the family and the length of the address that it writes.
+    unsafe { SockAddr::try_init(fill) }.map(|((), address)| address)
+}
