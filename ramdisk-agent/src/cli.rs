@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use images::Manifest;
 use protocol::fault::Fault;
 use protocol::inventory::{Disk, DiskContent, Transport};
@@ -14,10 +15,13 @@ use protocol::job::{DeploySpec, DiskTarget, Job, Task};
 use protocol::{DiskId, ImageId, JobId};
 use ramdisk_agent_core::plan;
 
+use crate::agent::{self, Leave, Settings};
 use crate::device::Target;
 use crate::feed::Feed;
 use crate::inspect::disks::disks;
+use crate::inspect::lldp::Neighbours;
 use crate::inspect::tree::Tree;
+use crate::inspect::{self, nics};
 use crate::{deploy, fetch, verify};
 
 /// Deploy agent of Billet: inspects a machine and writes verified OS images to its disks.
@@ -30,12 +34,41 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at the hardware and print the inventory.
+    Inspect {
+        /// Look at a recorded tree of `/sys`, `/proc` and `/dev` instead of this machine.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+        /// Seconds to listen for neighbours (LLDP) on every port first.
+        #[arg(long, default_value_t = 0)]
+        listen: u64,
+        /// Output format.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+    /// Say hello to a server and work for it, without being the machine's init.
+    Run {
+        /// Base URL of the provisioning listener, with an address and no name.
+        #[arg(long)]
+        server: String,
+        /// One-time nonce.
+        #[arg(long)]
+        nonce: String,
+    },
     /// Show what a deploy job would do, and do nothing.
     Plan(JobArgs),
     /// Carry out a deploy or clean job, or write an image to a given device or file.
     Write(WriteArgs),
     /// Compare a disk with the image of a job; exit code 1 where data chunks differ.
     Verify(JobArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// A few lines for people.
+    Text,
+    /// The inventory as the server gets it.
+    Json,
 }
 
 #[derive(Args)]
@@ -79,10 +112,41 @@ struct WriteArgs {
 /// Where arguments or files are wrong, or the stage failed.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        Command::Inspect { root, listen, output } => show_inventory(&root, listen, output),
+        Command::Run { server, nonce } => Ok(work(server, nonce)),
         Command::Plan(args) => show_plan(&args),
         Command::Write(args) => write(&args),
         Command::Verify(args) => compare(&args),
     }
+}
+
+fn show_inventory(root: &Path, listen: u64, output: Output) -> anyhow::Result<ExitCode> {
+    let neighbours = Arc::new(Neighbours::default());
+    if listen > 0 {
+        nics::physical(&Tree::new(root)).iter().for_each(|port| neighbours.listen(port));
+        std::thread::sleep(Duration::from_secs(listen));
+    }
+    let inventory = inspect::collect(root, &neighbours);
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&inventory)?),
+        Output::Text => print!("{}", inspect::text(&inventory)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn work(server: String, nonce: String) -> ExitCode {
+    let neighbours = Arc::new(Neighbours::default());
+    let settings = Settings {
+        server,
+        nonce,
+        owns_machine: false,
+        dev: PathBuf::from("/dev"),
+        neighbours: neighbours.clone(),
+        current: Arc::default(),
+    };
+    let left = agent::run(&settings, &|| inspect::collect(Path::new("/"), &neighbours));
+    eprintln!("billet: the server says: {left:?}");
+    if left == Leave::Lost { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn show_plan(args: &JobArgs) -> anyhow::Result<ExitCode> {

@@ -65,11 +65,6 @@ impl Feed {
         }
     }
 
-    /// The job.
-    pub fn job(&self) -> JobId {
-        lock(&self.outbox).job()
-    }
-
     /// A stage begins; `chunks` and `bytes` are what it has to do.
     pub fn stage(&self, stage: Stage, chunks: u64, bytes: u64) {
         self.meter.chunks_total.store(chunks, Ordering::Relaxed);

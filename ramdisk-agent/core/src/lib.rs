@@ -3,10 +3,13 @@
 
 pub mod cmdline;
 pub mod content;
+pub mod cpu;
 pub mod edges;
 pub mod gpt;
+pub mod lldp;
 pub mod modules;
 pub mod plan;
 pub mod progress;
 pub mod retry;
+pub mod smbios;
 pub mod wipe;

@@ -1,5 +1,7 @@
 //! The whole write path of the real program against files and a loop device: order, resume, corruption, cuts.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
 mod bench;
 
 use std::path::Path;
