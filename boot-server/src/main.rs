@@ -1,3 +1,5 @@
-//! Placeholder opening; replaced by its first real part.
+//! The `billet` program: server and command line in one.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    boot_server::cli::main()
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::agent::{Hello, Work};
 use protocol::job::Task;
 use protocol::report::{ReportBatch, ReportBody, Stage, Summary};
-use protocol::{JobId, PROTOCOL_VERSION, Sha256};
+use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Sha256, Timestamp};
 
 use super::event::{Effect, Refused};
 use super::identity::Claim;
@@ -16,6 +16,8 @@ use super::{Node, Session};
 
 /// How long a nonce is good for (DESIGN section 6).
 pub const NONCE_LIFETIME: Duration = Duration::from_mins(10);
+/// How long an agent that got no answer to its hello may say it again.
+const HELLO_AGAIN: Duration = Duration::from_mins(2);
 
 impl Node {
     /// What the agent is to do now.
@@ -44,18 +46,15 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
     if hello.protocol != PROTOCOL_VERSION {
         return Err(Refused::Protocol { theirs: hello.protocol, ours: PROTOCOL_VERSION });
     }
-    let Some(issued) = &s.node.link.nonce else {
-        return Err(Refused::Nonce { why: "used already or never given" });
-    };
-    if issued.sha256 != nonce {
-        return Err(Refused::Nonce { why: "not the one of this node's newest boot" });
-    }
-    if issued.epoch != s.node.epoch || s.now().since(issued.issued) > NONCE_LIFETIME {
-        return Err(Refused::Nonce { why: "too old: restart the machine" });
-    }
+    let since = check_nonce(s, nonce)?;
     s.node.link.nonce = None;
-    s.node.link.session =
-        Some(Session { sha256: session, since: s.now(), agent_version: hello.agent_version.clone() });
+    s.node.link.session = Some(Session {
+        sha256: session,
+        since,
+        agent_version: hello.agent_version.clone(),
+        nonce: Some(nonce),
+        used: false,
+    });
     s.node.identity.learn(&Claim {
         uuid: hello.uuid,
         serial: hello.serial.clone(),
@@ -83,8 +82,43 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
     Ok(())
 }
 
+/// Returns since when the session of this nonce runs. An agent whose welcome was lost (the server was restarted, a
+/// packet did not arrive) says hello again: that is the same session as long as nothing was done with it.
+fn check_nonce(s: &Step<'_>, nonce: Sha256) -> Result<Timestamp, Refused> {
+    if let Some(issued) = &s.node.link.nonce {
+        if issued.sha256 != nonce {
+            return Err(Refused::Nonce { why: "not the one of this node's newest boot" });
+        }
+        if issued.epoch != s.node.epoch || s.now().since(issued.issued) > NONCE_LIFETIME {
+            return Err(Refused::Nonce { why: "too old: restart the machine" });
+        }
+        return Ok(s.now());
+    }
+    match &s.node.link.session {
+        Some(session) if session.nonce == Some(nonce) && !session.used => {
+            if s.now().since(session.since) > HELLO_AGAIN {
+                return Err(Refused::Nonce { why: "too old: restart the machine" });
+            }
+            Ok(session.since)
+        }
+        _ => Err(Refused::Nonce { why: "used already or never given" }),
+    }
+}
+
+fn session_used(s: &mut Step<'_>) {
+    if let Some(session) = &mut s.node.link.session {
+        session.used = true;
+    }
+}
+
 /// A new inventory ends an inspection; whether the node is then offered by itself depends on what its disks hold.
-pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool) {
+pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool, macs: Vec<MacAddr>) {
+    session_used(s);
+    s.node.identity.learn(&Claim { uuid: None, serial: None, macs });
+    inspected(s, disks_blank);
+}
+
+fn inspected(s: &mut Step<'_>, disks_blank: bool) {
     let State::Inspecting(_) = &s.node.state else { return };
     s.mark(Phase::Done);
     s.info("inspect.finished", "inspected");
@@ -99,6 +133,8 @@ pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool) {
 
 pub(super) fn work_taken(s: &mut Step<'_>, job: JobId) -> Result<(), Refused> {
     let now = s.now();
+    current(s, job)?;
+    session_used(s);
     let run = current(s, job)?;
     if run.stage == RunStage::Assign {
         let first = first_stage(&run.job.task);
@@ -123,6 +159,7 @@ fn current<'a>(s: &'a mut Step<'_>, job: JobId) -> Result<&'a mut Run, Refused> 
 /// Takes in the reports that follow the highest one known; repeated ones change nothing.
 pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refused> {
     current(s, batch.job)?;
+    session_used(s);
     for report in &batch.reports {
         let now = s.now();
         let Ok(run) = current(s, batch.job) else { break };
@@ -190,7 +227,7 @@ fn finished(s: &mut Step<'_>, done: Summary) {
             s.mark(Phase::Done);
             s.node.state = State::Available;
         }
-        State::Inspecting(_) => inventory(s, false),
+        State::Inspecting(_) => inspected(s, false),
         // No run, no report: `current` refused it before.
         State::Enroll | State::Manageable | State::Available | State::Active | State::Failed(_) => {}
     }

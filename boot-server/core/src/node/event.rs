@@ -3,7 +3,7 @@
 use protocol::agent::Hello;
 use protocol::job::{DeploySpec, DiskTarget};
 use protocol::report::ReportBatch;
-use protocol::{JobId, Sha256, Timestamp};
+use protocol::{JobId, MacAddr, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
@@ -42,6 +42,8 @@ pub enum Event {
     Inventory {
         /// No disk holds anything that could be lost.
         disks_blank: bool,
+        /// Every address of its network ports.
+        macs: Vec<MacAddr>,
     },
     /// The agent was handed the job.
     WorkTaken {

@@ -17,6 +17,13 @@ const RESTARTS_MAX: u32 = 5;
 
 /// Its firmware asks for an address: it was switched on or restarted.
 pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {
+    if matches!(s.node.state, State::Enroll) {
+        if s.node.timeline.at(Phase::Dhcp) != Some(first_seen) {
+            s.node.timeline = Timeline::start("discovery");
+            s.node.timeline.mark(Phase::Dhcp, first_seen);
+        }
+        return;
+    }
     let restarting = matches!(s.node.state.run().map(|r| r.stage), Some(RunStage::Restart));
     if restarting {
         s.mark(Phase::Restart);
@@ -29,8 +36,9 @@ pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {
 
 /// A step of the boot, if the node has work for which it boots.
 pub(super) fn mark_boot(s: &mut Step<'_>, phase: Phase) {
+    let discovery = matches!(s.node.state, State::Enroll);
     let loading = matches!(s.node.state.run().map(|r| r.stage), Some(RunStage::Boot | RunStage::Kernel));
-    if loading {
+    if discovery || loading {
         s.mark(phase);
     }
 }
@@ -44,11 +52,8 @@ pub(super) fn boot_requested(s: &mut Step<'_>, boot: Boot, nonce: Sha256) {
     s.node.epoch = s.node.epoch.saturating_add(1);
     s.node.link.nonce = Some(Nonce { sha256: nonce, issued: s.now(), epoch: s.node.epoch });
     if matches!(s.node.state, State::Enroll) {
-        let first = s.node.timeline.at(Phase::Dhcp);
-        s.node.timeline = Timeline::start("discovery");
-        if let Some(first) = first {
-            s.node.timeline.mark(Phase::Dhcp, first);
-        }
+        "discovery".clone_into(&mut s.node.timeline.title);
+        s.node.timeline.rewind(Phase::Script);
         s.info("node.discovered", "an unknown machine booted from the network");
         let job = Job { id: s.context.fresh_job, task: Task::Inspect };
         let run = s.new_run(job, Fallback::Enroll);
@@ -108,6 +113,7 @@ pub(super) fn phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused>
         hostname: run.hostname.clone().unwrap_or_default(),
         disk: spec.target.id.clone(),
         since: s.now(),
+        phone_home: Some(token),
     };
     s.info("deploy.finished", format!("{} runs and phoned home", installed.image_name));
     s.node.installed = Some(installed);

@@ -106,6 +106,12 @@ pub struct Session {
     pub since: Timestamp,
     /// Version of the agent program.
     pub agent_version: String,
+    /// The nonce it came from.
+    #[serde(default)]
+    pub nonce: Option<Sha256>,
+    /// The agent did something with it.
+    #[serde(default)]
+    pub used: bool,
 }
 
 /// The OS that Billet put on a node.
@@ -121,6 +127,9 @@ pub struct Installed {
     pub disk: protocol::DiskId,
     /// When it phoned home.
     pub since: Timestamp,
+    /// SHA-256 of the token it phoned home with, so that a second call is known as such.
+    #[serde(default)]
+    pub phone_home: Option<Sha256>,
 }
 
 impl Node {

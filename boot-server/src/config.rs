@@ -1,0 +1,550 @@
+//! The configuration file, and what follows from it and the machine's interfaces. Every option is explained in
+//! `config/billet.toml`; all are optional.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use boot_server_core::node::Policy;
+use serde::{Deserialize, Serialize};
+
+/// The file as it is written. Unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Database, images, tokens.
+    pub state_dir: PathBuf,
+    /// The network with the machines.
+    pub provisioning: Provisioning,
+    /// Addresses for them.
+    pub dhcp: Dhcp,
+    /// Boot loaders for firmware without HTTP.
+    pub tftp: Tftp,
+    /// What they boot.
+    pub boot: Boot,
+    /// Where people and programs come in.
+    pub operators: Operators,
+    /// What happens to machines that nobody announced.
+    pub discovery: Discovery,
+    /// Where images may come from.
+    pub images: Images,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[provisioning]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Provisioning {
+    pub interface: Option<String>,
+    pub listen_port: u16,
+}
+
+/// `[dhcp]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Dhcp {
+    pub enabled: bool,
+    pub range_start: Option<Ipv4Addr>,
+    pub range_end: Option<Ipv4Addr>,
+    pub router: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub lease_seconds: u32,
+}
+
+/// `[tftp]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Tftp {
+    pub enabled: bool,
+}
+
+/// `[boot]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Boot {
+    pub directory: Option<PathBuf>,
+    pub loaders: PathBuf,
+    pub arguments: String,
+}
+
+/// `[operators]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Operators {
+    pub listen: SocketAddr,
+}
+
+/// `[discovery]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Discovery {
+    pub provide_blank: bool,
+}
+
+/// `[images]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Images {
+    pub import_dirs: Vec<PathBuf>,
+    pub trusted_hosts: Vec<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/billet"),
+            provisioning: Provisioning::default(),
+            dhcp: Dhcp::default(),
+            tftp: Tftp::default(),
+            boot: Boot::default(),
+            operators: Operators::default(),
+            discovery: Discovery::default(),
+            images: Images::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Provisioning {
+    fn default() -> Self {
+        Self { interface: None, listen_port: 8080 }
+    }
+}
+
+impl Default for Dhcp {
+    fn default() -> Self {
+        let lease_seconds = 3600;
+        Self {
+            enabled: true,
+            range_start: None,
+            range_end: None,
+            router: None,
+            dns: Vec::new(),
+            lease_seconds,
+        }
+    }
+}
+
+impl Default for Tftp {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            loaders: PathBuf::from("/usr/lib/ipxe"),
+            arguments: "console=tty0 console=ttyS0,115200".to_owned(),
+        }
+    }
+}
+
+impl Default for Operators {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8090)) }
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { provide_blank: true }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{file}, line {line}: {message}")]
+    Parse {
+        /// The file.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// What is wrong, with the nearest right name where a key is unknown.
+        message: String,
+    },
+    /// No interface was named.
+    #[error(
+        "no provisioning interface: give --interface, or set provisioning.interface; this machine has {have}"
+    )]
+    NoInterface {
+        /// Interfaces with an IPv4 address.
+        have: String,
+    },
+    /// The interface has no IPv4 address, or does not exist.
+    #[error("interface {name} has no IPv4 address; this machine has {have}")]
+    NoAddress {
+        /// The interface.
+        name: String,
+        /// Interfaces with an IPv4 address.
+        have: String,
+    },
+    /// The system does not list its interfaces.
+    #[error("cannot list network interfaces")]
+    Interfaces(#[source] nix::Error),
+    /// An address range that does not fit the interface.
+    #[error("dhcp: {0}")]
+    Range(String),
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`], [`ConfigError::Parse`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses the text of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`] with line and, for an unknown key, the nearest right name.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1;
+            ConfigError::Parse { file: file.to_owned(), line, message: explain(error.message()) }
+        })
+    }
+}
+
+/// Says which key was meant. The message of serde names the unknown key first and then all that are known.
+fn explain(message: &str) -> String {
+    if !message.starts_with("unknown field") {
+        return message.to_owned();
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next().unwrap_or_default();
+    let near = names
+        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len().div_ceil(2));
+    match near {
+        Some((_, name)) => format!("unknown key `{unknown}`, did you mean `{name}`?"),
+        None => format!("unknown key `{unknown}` ({})", message.split_once(", ").map_or("", |(_, r)| r)),
+    }
+}
+
+/// What the server runs with: the configuration with all that was left open filled in.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Database, images, tokens.
+    pub state_dir: PathBuf,
+    /// Interface with the machines.
+    pub interface: String,
+    /// Our address there.
+    pub address: Ipv4Addr,
+    /// Length of its network prefix.
+    pub prefix: u8,
+    /// Port of the provisioning listener.
+    pub port: u16,
+    /// DHCP, unless it is off.
+    pub dhcp: Option<Pool>,
+    /// TFTP is on.
+    pub tftp: bool,
+    /// Where kernel and ramdisk are looked for, in order.
+    pub boot: Vec<PathBuf>,
+    /// Where the boot loaders are.
+    pub loaders: PathBuf,
+    /// Kernel arguments that the site adds.
+    pub kernel_arguments: String,
+    /// Where operators come in.
+    pub operators: SocketAddr,
+    /// What the site wants.
+    pub policy: Policy,
+    /// Directories from which images may be taken by path.
+    pub import_dirs: Vec<PathBuf>,
+    /// Hosts from which images may be fetched wherever they are.
+    pub trusted_hosts: Vec<String>,
+}
+
+/// What DHCP gives out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// First address.
+    pub start: Ipv4Addr,
+    /// Last address.
+    pub end: Ipv4Addr,
+    /// Router, if the network has one.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Length of a lease.
+    pub lease: Duration,
+}
+
+/// An interface and its IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Such as `eth1`.
+    pub name: String,
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Length of the network prefix.
+    pub prefix: u8,
+}
+
+/// Interfaces of this machine that have an IPv4 address.
+///
+/// # Errors
+/// Where the system does not list them.
+pub fn interfaces() -> Result<Vec<Interface>, ConfigError> {
+    let found = nix::ifaddrs::getifaddrs().map_err(ConfigError::Interfaces)?;
+    let of = |entry: nix::ifaddrs::InterfaceAddress| {
+        let address = entry.address?.as_sockaddr_in()?.ip();
+        let mask = entry.netmask?.as_sockaddr_in()?.ip();
+        let prefix = u8::try_from(u32::from(mask).leading_ones()).ok()?;
+        Some(Interface { name: entry.interface_name, address, prefix })
+    };
+    Ok(found.filter_map(of).collect())
+}
+
+impl Settings {
+    /// Fills in what was left open.
+    ///
+    /// # Errors
+    /// Where the interface or the address range cannot be used.
+    pub fn new(config: &Config, interfaces: &[Interface]) -> Result<Self, ConfigError> {
+        let have = || {
+            let text = interfaces
+                .iter()
+                .map(|i| format!("{} ({}/{})", i.name, i.address, i.prefix))
+                .collect::<Vec<_>>()
+                .join(", ");
+            if text.is_empty() { "none".to_owned() } else { text }
+        };
+        let Some(name) = &config.provisioning.interface else {
+            return Err(ConfigError::NoInterface { have: have() });
+        };
+        let Some(interface) = interfaces.iter().find(|i| i.name == *name) else {
+            return Err(ConfigError::NoAddress { name: name.clone(), have: have() });
+        };
+        let boot = match &config.boot.directory {
+            Some(directory) => vec![directory.clone()],
+            None => vec![config.state_dir.join("boot"), PathBuf::from("/usr/share/billet/boot")],
+        };
+        Ok(Self {
+            state_dir: config.state_dir.clone(),
+            interface: name.clone(),
+            address: interface.address,
+            prefix: interface.prefix,
+            port: config.provisioning.listen_port,
+            dhcp: config.dhcp.enabled.then(|| pool(&config.dhcp, interface)).transpose()?,
+            tftp: config.tftp.enabled,
+            boot,
+            loaders: config.boot.loaders.clone(),
+            kernel_arguments: config.boot.arguments.clone(),
+            operators: config.operators.listen,
+            policy: Policy { provide_blank: config.discovery.provide_blank },
+            import_dirs: match config.images.import_dirs.as_slice() {
+                [] => vec![config.state_dir.join("import")],
+                dirs => dirs.to_vec(),
+            },
+            trusted_hosts: config.images.trusted_hosts.clone(),
+        })
+    }
+
+    /// Base URL of the provisioning listener, such as `http://10.77.0.1:8080`.
+    pub fn provisioning_url(&self) -> String {
+        format!("http://{}:{}", self.address, self.port)
+    }
+
+    /// Directory of the image store.
+    pub fn images_dir(&self) -> PathBuf {
+        self.state_dir.join("images")
+    }
+
+    /// The file with the operators' token.
+    pub fn operator_token(&self) -> PathBuf {
+        self.state_dir.join("operator.token")
+    }
+}
+
+/// The range to give out: as configured, else the upper half of the subnet without the broadcast address.
+fn pool(config: &Dhcp, interface: &Interface) -> Result<Pool, ConfigError> {
+    let (address, prefix) = (u32::from(interface.address), u32::from(interface.prefix));
+    if prefix > 30 {
+        return Err(ConfigError::Range(format!(
+            "{}/{prefix} on {} leaves no address to give out: use a larger subnet, or set dhcp.enabled = false",
+            interface.address, interface.name
+        )));
+    }
+    let size = 1_u64 << (32 - prefix);
+    let network = u64::from(address) & !(size - 1);
+    let (first, last) = (network + 1, network + size - 2);
+    let inside = |ip: Ipv4Addr| (first..=last).contains(&u64::from(u32::from(ip)));
+    let at = |n: u64| Ipv4Addr::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let start = config.range_start.unwrap_or_else(|| at(network + size / 2));
+    let end = config.range_end.unwrap_or_else(|| at(last));
+    if let Some(bad) = [start, end].into_iter().find(|ip| !inside(*ip)) {
+        return Err(ConfigError::Range(format!(
+            "{bad} is not in the subnet {}/{prefix} of {} ({} to {})",
+            at(network),
+            interface.name,
+            at(first),
+            at(last)
+        )));
+    }
+    if start > end {
+        return Err(ConfigError::Range(format!("range_start {start} comes after range_end {end}")));
+    }
+    if config.lease_seconds < 60 {
+        return Err(ConfigError::Range("lease_seconds must be at least 60".to_owned()));
+    }
+    Ok(Pool {
+        start,
+        end,
+        router: config.router,
+        dns: config.dns.clone(),
+        lease: Duration::from_secs(config.lease_seconds.into()),
+    })
+}
+
+/// Names of all keys of the file, as `section.key`; for the test that each is explained.
+pub fn keys() -> BTreeSet<String> {
+    let known = |text: &str| -> Vec<String> {
+        match toml::from_str::<Config>(text) {
+            Err(error) => error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect(),
+            Ok(_) => Vec::new(),
+        }
+    };
+    let mut keys = BTreeSet::new();
+    for name in known("__ = 0\n") {
+        let inner = known(&format!("[{name}]\n__ = 0\n"));
+        if inner.is_empty() {
+            keys.insert(name);
+        } else {
+            keys.extend(inner.into_iter().map(|key| format!("{name}.{key}")));
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../../config/billet.toml");
+
+    fn interface(address: [u8; 4], prefix: u8) -> Interface {
+        Interface { name: "eth1".into(), address: address.into(), prefix }
+    }
+
+    fn settings(text: &str, address: [u8; 4], prefix: u8) -> Result<Settings, ConfigError> {
+        let mut config = Config::parse(text, "test").unwrap();
+        config.provisioning.interface = Some("eth1".into());
+        Settings::new(&config, &[interface(address, prefix)])
+    }
+
+    #[test]
+    fn the_file_shows_the_defaults() {
+        assert_eq!(Config::parse(FILE, "billet.toml").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_file_explains_every_key() {
+        let mut section = String::new();
+        let mut shown = BTreeSet::new();
+        for line in FILE.lines() {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            if let Some(name) = line.strip_prefix('[') {
+                section = format!("{}.", name.trim_end_matches(']'));
+            } else if let Some((key, _)) = line.split_once(" = ")
+                && !key.contains(' ')
+            {
+                shown.insert(format!("{section}{key}"));
+            }
+        }
+        assert!(keys().len() > 10, "{:?}", keys());
+        assert_eq!(shown, keys());
+    }
+
+    #[test]
+    fn commented_examples_are_valid() {
+        let all: String = FILE
+            .lines()
+            .map(|l| l.strip_prefix('#').filter(|l| !l.starts_with(' ') && l.contains(" = ")).unwrap_or(l))
+            .flat_map(|l| [l, "\n"])
+            .collect();
+        Config::parse(&all, "billet.toml").unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest() {
+        let error = Config::parse("# x\n[dhcp]\nrange_strat = \"10.0.0.1\"\n", "f.toml").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "f.toml, line 3: unknown key `range_strat`, did you mean `range_start`?"
+        );
+        let error = Config::parse("zzzzzzzzzzzzzz = 1", "f.toml").unwrap_err().to_string();
+        assert!(
+            error.starts_with("f.toml, line 1: unknown key `zzzzzzzzzzzzzz` (expected one of"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_pool_is_the_upper_half() {
+        let pool = |text, a, p| settings(text, a, p).map(|s| s.dhcp.unwrap()).map(|p| (p.start, p.end));
+        let ip = |a: [u8; 4]| Ipv4Addr::from(a);
+        assert_eq!(pool("", [10, 77, 0, 1], 24).unwrap(), (ip([10, 77, 0, 128]), ip([10, 77, 0, 254])));
+        assert_eq!(pool("", [10, 0, 0, 1], 30).unwrap(), (ip([10, 0, 0, 2]), ip([10, 0, 0, 2])));
+        assert!(pool("", [10, 0, 0, 1], 31).is_err());
+        assert!(pool("[dhcp]\nrange_start = \"10.78.0.1\"", [10, 77, 0, 1], 24).is_err());
+        assert!(
+            pool("[dhcp]\nrange_start = \"10.77.0.9\"\nrange_end = \"10.77.0.8\"", [10, 77, 0, 1], 24)
+                .is_err()
+        );
+        assert!(settings("[dhcp]\nenabled = false", [10, 0, 0, 1], 32).unwrap().dhcp.is_none());
+    }
+}

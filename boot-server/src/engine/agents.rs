@@ -1,0 +1,135 @@
+//! What the agent asks for and says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boot_server_core::deploy::all_blank;
+use boot_server_core::node::{Event, Node, Phase, Refused, Severity};
+use protocol::agent::{Hello, ReportReply, Welcome, Work};
+use protocol::inventory::Inventory;
+use protocol::report::ReportBatch;
+use protocol::{NodeId, Sha256};
+
+use super::{Actor, Along, Engine, EngineError, now};
+use crate::secret;
+
+/// A job or another order that was handed to the agent.
+pub type Handed = Work;
+
+impl Engine {
+    /// The agent introduces itself with the nonce of its boot script and gets a session.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] with [`Refused::Nonce`] or [`Refused::Protocol`].
+    pub async fn hello(&self, mut hello: Hello) -> Result<Welcome, EngineError> {
+        let nonce = secret::hash(&hello.nonce);
+        let issued = |node: &Node| {
+            node.link.nonce.as_ref().is_some_and(|n| secret::same(&n.sha256, &nonce))
+                || node
+                    .link
+                    .session
+                    .as_ref()
+                    .is_some_and(|s| s.nonce.is_some_and(|n| secret::same(&n, &nonce)))
+        };
+        let Some(node) = self.0.nodes.find(issued) else {
+            return Err(Refused::Nonce { why: "used already or never given" }.into());
+        };
+        // Neither kept nor logged from here on.
+        hello.nonce.clear();
+        hello.macs = self.own_addresses(node.id, hello.macs).await?;
+        let session = secret::token()?;
+        let event = Event::Hello { hello: Box::new(hello), nonce, session: secret::hash(&session) };
+        let node = self.apply(node.id, Actor::Agent, event).await?;
+        let seconds =
+            node.timeline.at(Phase::Dhcp).map(|first| now().since(first).as_millis() as f64 / 1000.0);
+        tracing::info!(node = %node.name, seconds, "agent hello: seconds since the first DHCPDISCOVER");
+        Ok(Welcome { node: node.id, name: node.name, session, now: now() })
+    }
+
+    /// The node whose agent has this session token.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSession`].
+    pub fn session(&self, token: &str) -> Result<Arc<Node>, EngineError> {
+        let hash = secret::hash(token);
+        self.0.nodes.find(|node| has_session(node, hash)).ok_or(EngineError::NoSession)
+    }
+
+    /// Stores what the agent found out.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSession`] where the machine was restarted meanwhile, or what the store says.
+    pub async fn put_inventory(&self, token: &str, inventory: Inventory) -> Result<(), EngineError> {
+        let node = self.session(token)?;
+        let engine = self.clone();
+        let mut inventory = inventory;
+        let inventory = tokio::task::spawn_blocking(move || {
+            engine.0.pci.fill(&mut inventory);
+            Arc::new(inventory)
+        })
+        .await?;
+        for warning in &inventory.warnings {
+            tracing::warn!(node = %node.name, warning, "inventory");
+        }
+        let macs = inventory.nics.iter().flat_map(|n| [Some(n.mac), n.permanent_mac]).flatten().collect();
+        let macs = self.own_addresses(node.id, macs).await?;
+        let disks_blank = all_blank(&inventory);
+        let along = Along { inventory: Some(inventory), ..Along::default() };
+        self.apply_along(node.id, Actor::Agent, Event::Inventory { disks_blank, macs }, along).await?;
+        Ok(())
+    }
+
+    /// What the agent is to do, held open until there is something or `wait` has passed.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSession`], or what the store says.
+    pub async fn next_work(&self, token: &str, wait: Duration) -> Result<Handed, EngineError> {
+        let end = tokio::time::Instant::now() + wait;
+        let hash = secret::hash(token);
+        let id = self.session(token)?.id;
+        loop {
+            // Subscribed before the look, so that no change comes between the two unnoticed.
+            let mut changed = self.watch(id).ok_or(EngineError::NoSession)?;
+            let node = self.0.nodes.get(id).filter(|n| has_session(n, hash)).ok_or(EngineError::NoSession)?;
+            match node.work() {
+                Work::Wait => {}
+                Work::Job { job } => {
+                    self.apply(id, Actor::Agent, Event::WorkTaken { job: job.id }).await?;
+                    return Ok(Work::Job { job });
+                }
+                other => return Ok(other),
+            }
+            match tokio::time::timeout_at(end, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(EngineError::NoSession),
+                Err(_) => return Ok(Work::Wait),
+            }
+        }
+    }
+
+    /// Takes reports in. Whoever sends them again gets the same answer.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSession`], [`Refused::StaleJob`], or what the store says.
+    pub async fn report(&self, token: &str, batch: ReportBatch) -> Result<ReportReply, EngineError> {
+        let id = self.session(token)?.id;
+        let (job, last) = (batch.job, batch.reports.last().map_or(0, |r| r.seq));
+        let node = self.apply(id, Actor::Agent, Event::Report(batch)).await?;
+        // A final report ends the run: then everything up to it was taken in.
+        let run = node.state.run().filter(|run| run.job.id == job);
+        Ok(ReportReply { acked: run.map_or(last, |run| run.acked), abort: run.is_some_and(|run| run.abort) })
+    }
+
+    /// Notes that something a machine sent was cut to what the limits allow.
+    pub async fn note_cut(&self, id: NodeId, what: &str) {
+        let noted =
+            self.note(Actor::Server, Some(id), "inventory.cut", Severity::Warning, what.to_owned()).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "event was not stored");
+        }
+    }
+}
+
+fn has_session(node: &Node, hash: Sha256) -> bool {
+    node.link.session.as_ref().is_some_and(|s| secret::same(&s.sha256, &hash))
+}

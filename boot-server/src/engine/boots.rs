@@ -1,0 +1,252 @@
+//! Machines that boot from the network: who they are, since when they try, and what they get.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use boot_server_core::node::identity::identify;
+use boot_server_core::node::{Claim, Event, Match, Node, Phase, Severity, required_boot};
+use protocol::{MacAddr, NodeId, Timestamp};
+use uuid::Uuid;
+
+use super::{Actor, Along, Engine, EngineError, lock, now};
+use crate::secret;
+use crate::store::queries::{self, NodeRow};
+
+/// Machines seen at once by DHCP; more than a hall holds. The oldest sighting goes first.
+const SIGHTINGS_MAX: usize = 8192;
+/// Addresses that are remembered with the node they belong to.
+const ADDRESSES_MAX: usize = 8192;
+/// Nodes in all: a stranger that invents addresses must not fill the disk.
+const NODES_MAX: usize = 20_000;
+/// Firmware asks again within this time as long as it gets no answer (RFC 2131 section 4.1: up to 64 s); a longer
+/// silence means another boot.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// What a machine that asks for its boot script gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootAnswer {
+    /// The agent, with this nonce.
+    Agent {
+        /// Name of the node.
+        name: String,
+        /// 64 hexadecimal digits.
+        nonce: String,
+    },
+    /// Its disk.
+    LocalDisk {
+        /// Name of the node.
+        name: String,
+    },
+    /// Nothing: it cannot be told apart.
+    Refuse {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Who was seen when.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    by_mac: BTreeMap<MacAddr, Sighting>,
+    by_address: BTreeMap<IpAddr, MacAddr>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sighting {
+    first: Timestamp,
+    last: Timestamp,
+    loader: Option<Timestamp>,
+    /// The script was served: the next packet belongs to another boot.
+    over: bool,
+}
+
+impl Sightings {
+    /// Notes a packet and returns when this boot began.
+    fn note(&mut self, mac: MacAddr, now: Timestamp) -> Timestamp {
+        if self.by_mac.len() >= SIGHTINGS_MAX && !self.by_mac.contains_key(&mac) {
+            let oldest = self.by_mac.iter().min_by_key(|(_, s)| s.last).map(|(mac, _)| *mac);
+            oldest.map(|mac| self.by_mac.remove(&mac));
+        }
+        let fresh = Sighting { first: now, last: now, loader: None, over: false };
+        let sighting = self.by_mac.entry(mac).or_insert(fresh);
+        if sighting.over || now.since(sighting.last) > SILENCE {
+            *sighting = fresh;
+        }
+        sighting.last = now;
+        sighting.first
+    }
+
+    /// The boot of the machine with this address, which is then over.
+    fn finish(&mut self, mac: MacAddr) -> Option<Sighting> {
+        let sighting = self.by_mac.get_mut(&mac)?;
+        sighting.over = true;
+        Some(*sighting)
+    }
+
+    fn belongs(&mut self, address: IpAddr, mac: MacAddr) {
+        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {
+            self.by_address.pop_first();
+        }
+        self.by_address.insert(address, mac);
+    }
+}
+
+impl Engine {
+    /// A machine's firmware or boot loader asked for an address. Unknown machines become nodes only when they ask for
+    /// their boot script.
+    pub async fn dhcp_seen(&self, mac: MacAddr) {
+        let first_seen = lock(&self.0.sightings).note(mac, now());
+        let Some(node) = self.0.nodes.find(|node| node.identity.macs.contains(&mac)) else {
+            tracing::debug!(%mac, "DHCP from an unknown machine");
+            return;
+        };
+        if let Err(error) = self.apply(node.id, Actor::Machine, Event::DhcpSeen { first_seen }).await {
+            tracing::warn!(node = %node.name, %error, "DHCP was not noted");
+        }
+    }
+
+    /// The machine at this address fetched a boot loader or the kernel.
+    pub async fn file_served(&self, address: IpAddr, event: Event) {
+        let Some(mac) = lock(&self.0.sightings).by_address.get(&address).copied() else { return };
+        let Some(node) = self.0.nodes.find(|node| node.identity.macs.contains(&mac)) else {
+            if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac)
+                && event == Event::LoaderServed
+            {
+                sighting.loader.get_or_insert(now());
+            }
+            return;
+        };
+        if let Err(error) = self.apply(node.id, Actor::Machine, event).await {
+            tracing::warn!(node = %node.name, %error, "a boot file was not noted");
+        }
+    }
+
+    /// Remembers which machine has this address, so that what it fetches can be told to be its.
+    pub fn address_given(&self, mac: MacAddr, address: IpAddr) {
+        lock(&self.0.sightings).belongs(address, mac);
+    }
+
+    /// A machine asks what to boot. Makes it a node where it is unknown.
+    ///
+    /// # Errors
+    /// Where the store fails or the server is full.
+    pub async fn boot(&self, claim: Claim, address: IpAddr) -> Result<BootAnswer, EngineError> {
+        let claim = claim.cleaned();
+        let sighting = claim.macs.first().and_then(|mac| {
+            let mut sightings = lock(&self.0.sightings);
+            sightings.belongs(address, *mac);
+            sightings.finish(*mac)
+        });
+        let id = match self.identify(&claim) {
+            Match::Node(id) => id,
+            Match::Unknown if claim.macs.is_empty() && claim.uuid.is_none() => {
+                let why = "it tells neither a MAC address nor a UUID".to_owned();
+                return Ok(BootAnswer::Refuse { why });
+            }
+            Match::Unknown => self.discover(claim.clone(), sighting).await?,
+            Match::Conflict { nodes, why } => match self.settle(&claim, &nodes, &why).await? {
+                Some(id) => id,
+                None => return Ok(BootAnswer::Refuse { why }),
+            },
+        };
+        let nonce = secret::hex()?;
+        let hash = secret::hash(&nonce);
+        let event = |node: &Node| Event::BootRequested { boot: required_boot(node), nonce: hash };
+        let node = self.apply_with(id, Actor::Machine, event, Along::default()).await?;
+        let seconds = sighting.map(|seen| now().since(seen.first).as_millis() as f64 / 1000.0);
+        let name = node.name.clone();
+        let agent = node.link.nonce.as_ref().is_some_and(|n| n.sha256 == hash);
+        tracing::info!(node = %name, agent, seconds, "boot script: seconds since the first DHCPDISCOVER");
+        Ok(if agent { BootAnswer::Agent { name, nonce } } else { BootAnswer::LocalDisk { name } })
+    }
+
+    fn identify(&self, claim: &Claim) -> Match {
+        let nodes = self.0.nodes.all();
+        identify(claim, nodes.iter().map(|node| (node.id, &node.identity)))
+    }
+
+    /// Two facts point to different nodes: the address decides where it is one node's alone, else nobody does.
+    async fn settle(
+        &self,
+        claim: &Claim,
+        nodes: &[NodeId],
+        why: &str,
+    ) -> Result<Option<NodeId>, EngineError> {
+        let by_mac: Vec<NodeId> = nodes
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.0.nodes.get(*id).is_some_and(|n| claim.macs.iter().any(|m| n.identity.macs.contains(m)))
+            })
+            .collect();
+        let first = nodes.first().copied();
+        self.note(Actor::Server, first, "identity.conflict", Severity::Warning, why).await?;
+        Ok(match by_mac.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        })
+    }
+
+    /// A machine that nobody announced.
+    async fn discover(&self, claim: Claim, seen: Option<Sighting>) -> Result<NodeId, EngineError> {
+        let _turn = self.0.discovery.lock().await;
+        // It may have asked twice at once.
+        if let Match::Node(id) = self.identify(&claim) {
+            return Ok(id);
+        }
+        let known = self.0.nodes.all();
+        if known.len() >= NODES_MAX {
+            return Err(EngineError::Full("it has 20,000 nodes"));
+        }
+        let name = fresh_name(&claim, |name| known.iter().any(|n| n.name == name));
+        let at = now();
+        let mut node = Node::discovered(NodeId(Uuid::now_v7()), name, claim.into_identity(), at);
+        if let Some(seen) = seen {
+            node.timeline.mark(Phase::Dhcp, seen.first);
+            seen.loader.into_iter().for_each(|at| node.timeline.mark(Phase::Loader, at));
+        }
+        let stored = node.clone();
+        self.0.store.write(move |db| queries::insert_node(db, &stored)).await?;
+        let id = node.id;
+        self.0.nodes.add(NodeRow { node, version: 1 });
+        Ok(id)
+    }
+
+    /// Leaves out addresses that belong to other nodes, and says so.
+    pub(super) async fn own_addresses(
+        &self,
+        id: NodeId,
+        macs: Vec<MacAddr>,
+    ) -> Result<Vec<MacAddr>, EngineError> {
+        let mut own = Vec::new();
+        for mac in macs {
+            let other = self.0.nodes.find(|n| n.id != id && n.identity.macs.contains(&mac));
+            match other {
+                None => own.push(mac),
+                Some(other) => {
+                    let message = format!("its address {mac} is known as one of {}", other.name);
+                    self.note(Actor::Server, Some(id), "identity.conflict", Severity::Warning, message)
+                        .await?;
+                }
+            }
+        }
+        Ok(own)
+    }
+}
+
+/// `node-` and the last three octets of the first address (or of the UUID), with a number where that is taken.
+fn fresh_name(claim: &Claim, taken: impl Fn(&str) -> bool) -> String {
+    let tail = match (claim.macs.first(), claim.uuid) {
+        (Some(MacAddr([.., a, b, c])), _) => format!("{a:02x}{b:02x}{c:02x}"),
+        (None, Some(uuid)) => {
+            uuid.simple().to_string().chars().rev().take(6).collect::<Vec<_>>().iter().rev().collect()
+        }
+        (None, None) => "unknown".to_owned(),
+    };
+    let first = format!("node-{tail}");
+    if !taken(&first) {
+        return first;
+    }
+    (2_u32..).map(|n| format!("node-{tail}-{n}")).find(|name| !taken(name)).unwrap_or(first)
+}

@@ -1,0 +1,11 @@
+//! The one place that asks the clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::Timestamp;
+
+/// This moment.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,169 @@
+//! Deploys: from a request to an order that the core takes.
+
+use std::time::Duration;
+
+use boot_server_core::deploy::{self, DeployRequest, Given};
+use boot_server_core::node::event::{DeployOrder, Verb};
+use boot_server_core::node::{Context, Event, Node, StateName, step};
+use protocol::{JobId, NodeId, Timestamp};
+use uuid::Uuid;
+
+use super::{Actor, Along, Engine, EngineError, now};
+use crate::secret;
+use crate::store::queries::{self, Remembered};
+use crate::view::DeployPreview;
+
+/// How long an answer is remembered under its idempotency key.
+const REMEMBERED: Duration = Duration::from_hours(24);
+
+/// A request that fits machine and image.
+#[derive(Debug, Clone)]
+pub struct PlannedDeploy {
+    /// What the core takes. It holds the phone-home token as a hash only; its text is in the OS's vendor data.
+    pub order: DeployOrder,
+}
+
+/// Answers older than this are forgotten.
+pub(super) fn forgotten(now: Timestamp) -> Timestamp {
+    Timestamp(now.0.saturating_sub(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl Engine {
+    /// Checks a request against the node's inventory and the image, and makes the phone-home token.
+    ///
+    /// # Errors
+    /// [`EngineError::NoInventory`], [`EngineError::ImageNotFound`], [`EngineError::DeployRefused`].
+    pub async fn plan(&self, node: &Node, request: &DeployRequest) -> Result<PlannedDeploy, EngineError> {
+        let inventory = self.inventory(node.id).await?;
+        let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
+        let (_, manifest) = self.resolve_image(&request.image).await?;
+        let token = secret::token()?;
+        let url = format!("{}/phone-home/{token}", self.settings().provisioning_url());
+        let given = Given { node_name: &node.name, instance: JobId(Uuid::now_v7()), phone_home_url: &url };
+        let (spec, hostname) = deploy::plan(request, &inventory, &manifest, &given)?;
+        Ok(PlannedDeploy { order: DeployOrder { spec, hostname, phone_home: secret::hash(&token) } })
+    }
+
+    /// Says what a deploy would do. Changes nothing and needs no confirmation.
+    ///
+    /// # Errors
+    /// Where the store cannot be read. A refusal is part of the preview.
+    pub async fn preview(&self, node: &Node, request: &DeployRequest) -> Result<DeployPreview, EngineError> {
+        let confirmed = DeployRequest { confirm: Some(node.name.clone()), ..request.clone() };
+        let (target, refused) = match self.plan(node, &confirmed).await {
+            Ok(planned) => {
+                let target = planned.order.spec.target.id.clone();
+                let rebuild = node.state.name() == StateName::Active;
+                let context =
+                    Context { now: now(), fresh_job: JobId(Uuid::nil()), policy: self.settings().policy };
+                let refused = step(node, event(planned, rebuild), &context).err();
+                (Some(target), refused.map(|r| EngineError::from(r).problem()))
+            }
+            Err(error @ (EngineError::Store(_) | EngineError::NoRandomness(_))) => return Err(error),
+            Err(error) => (None, Some(error.problem())),
+        };
+        let inventory = self.inventory(node.id).await?;
+        let erased: Vec<_> = target.iter().cloned().collect();
+        let disks = inventory.map(|i| deploy::fates(&i, &erased)).unwrap_or_default();
+        Ok(DeployPreview { target, disks, refused })
+    }
+
+    /// Puts an OS on a node. With an idempotency key the same request is done once and answered again.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`] and [`Engine::apply`]; [`EngineError::KeyReused`].
+    pub async fn deploy(
+        &self,
+        node: &Node,
+        actor: Actor,
+        request: DeployRequest,
+        rebuild: bool,
+        idempotency_key: Option<String>,
+    ) -> Result<Node, EngineError> {
+        let verb = if rebuild { "rebuild" } else { "deploy" };
+        let remember = idempotency_key.map(|key| Remembered {
+            scope: format!("{verb} {}", node.id),
+            key,
+            request: fingerprint(&request),
+            answer: node.id.to_string(),
+        });
+        if let Some(wanted) = &remember
+            && self.answered(&wanted.scope, &wanted.key, &wanted.request).await?.is_some()
+        {
+            return self.node(&node.id.to_string()).await;
+        }
+        let planned = self.plan(node, &request).await?;
+        let along = Along { remember: remember.clone(), ..Along::default() };
+        let done = self.apply_along(node.id, actor, event(planned, rebuild), along).await;
+        match (done, remember) {
+            // The same request came twice at once and the other one was first.
+            (Err(error), Some(wanted)) => {
+                match self.answered(&wanted.scope, &wanted.key, &wanted.request).await? {
+                    Some(_) => self.node(&node.id.to_string()).await,
+                    None => Err(error),
+                }
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// What was answered to the same request under this idempotency key, if it came before. `request` is a
+    /// fingerprint of the body.
+    ///
+    /// # Errors
+    /// [`EngineError::KeyReused`] where the key came with another request.
+    pub async fn answered(
+        &self,
+        scope: &str,
+        key: &str,
+        request: &str,
+    ) -> Result<Option<String>, EngineError> {
+        let (scope, key_text, since) = (scope.to_owned(), key.to_owned(), forgotten(now()));
+        let found = self.0.store.read(move |db| queries::remembered(db, &scope, &key_text, since)).await?;
+        match found {
+            Some(before) if before.request == request => Ok(Some(before.answer)),
+            Some(_) => Err(EngineError::KeyReused(key.chars().take(80).collect())),
+            None => Ok(None),
+        }
+    }
+
+    /// Remembers an answer under its idempotency key, for requests that change no node.
+    ///
+    /// # Errors
+    /// A conflict where the key was used meanwhile, or what the store says.
+    pub async fn remember(&self, it: Remembered) -> Result<(), EngineError> {
+        let at = now();
+        Ok(self.0.store.write(move |db| queries::remember(db, &it, at, forgotten(at))).await?)
+    }
+
+    /// True where the OS on this node phoned home with a token of this hash before.
+    pub(crate) fn is_home(&self, id: NodeId, token: protocol::Sha256) -> bool {
+        let node = self.0.nodes.get(id);
+        let known = node.as_ref().and_then(|n| n.installed.as_ref()).and_then(|i| i.phone_home);
+        known.is_some_and(|known| secret::same(&known, &token))
+    }
+
+    /// The node that waits for a phone-home with this token hash, or had it as its last.
+    pub(crate) fn node_of_phone_home(&self, token: protocol::Sha256) -> Option<NodeId> {
+        let is = |known: &Option<protocol::Sha256>| known.as_ref().is_some_and(|k| secret::same(k, &token));
+        let waits = |node: &Node| {
+            let run = match &node.state {
+                boot_server_core::node::State::Failed(failure) => failure.run.as_deref(),
+                state => state.run(),
+            };
+            run.is_some_and(|run| is(&run.phone_home))
+                || node.installed.as_ref().is_some_and(|i| is(&i.phone_home))
+        };
+        self.0.nodes.find(waits).map(|node| node.id)
+    }
+}
+
+fn event(planned: PlannedDeploy, rebuild: bool) -> Event {
+    let order = Box::new(planned.order);
+    Event::Verb(if rebuild { Verb::Rebuild(order) } else { Verb::Deploy(order) })
+}
+
+/// SHA-256 of a request's canonical JSON.
+pub fn fingerprint<T: serde::Serialize>(request: &T) -> String {
+    secret::hash(&serde_json::to_string(request).unwrap_or_default()).to_string()
+}

@@ -1,0 +1,120 @@
+//! Why the engine did not do what it was asked, and how the client gets to know.
+
+use boot_server_core::deploy::DeployRefused;
+use boot_server_core::node::Refused;
+use images::StoreError as ImageStoreError;
+
+use crate::secret::NoRandomness;
+use crate::store::StoreError;
+use crate::view::Problem;
+
+/// Why not.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No node has this id or name.
+    #[error("no node `{0}`")]
+    NodeNotFound(String),
+    /// No image has this id or name.
+    #[error("no image `{0}`")]
+    ImageNotFound(String),
+    /// The event does not fit the node as it stands.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The deploy does not fit machine and image.
+    #[error(transparent)]
+    DeployRefused(#[from] DeployRefused),
+    /// The node was never inspected.
+    #[error("node {0} has no inventory yet")]
+    NoInventory(String),
+    /// A name that cannot be a host name.
+    #[error("`{0}` is not a name for a node")]
+    BadName(String),
+    /// Another node has the name.
+    #[error("the name {0} is taken")]
+    NameTaken(String),
+    /// The image is needed by a job.
+    #[error("image {image} is being written to {node}")]
+    ImageInUse {
+        /// The image.
+        image: String,
+        /// Name of the node.
+        node: String,
+    },
+    /// The same idempotency key came with another request.
+    #[error("idempotency key `{0}` was used for another request")]
+    KeyReused(String),
+    /// A machine that cannot be told apart.
+    #[error("this machine cannot be told apart: {0}")]
+    Identity(String),
+    /// The agent's credentials are not those of a running boot.
+    #[error("the session is not that of this node's current boot")]
+    NoSession,
+    /// The database.
+    #[error("the database failed")]
+    Store(#[source] StoreError),
+    /// The image store.
+    #[error("the image store failed")]
+    Images(#[from] ImageStoreError),
+    /// The system gives no random bytes.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    /// A task of the server broke.
+    #[error("a task of the server broke")]
+    Task(#[from] tokio::task::JoinError),
+    /// The server cannot take this on at the moment.
+    #[error("the server is full: {0}")]
+    Full(&'static str),
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NameTaken(name) => Self::NameTaken(name),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl EngineError {
+    /// Status, code and hint of each error; the only place that knows them.
+    pub fn problem(&self) -> Problem {
+        let (status, code, hint) = match self {
+            Self::NodeNotFound(_) => (404, "node-not-found", "list them with `billet node list`"),
+            Self::ImageNotFound(_) => (404, "image-not-found", "list them with `billet image list`"),
+            Self::Refused(refused) => of_refused(refused),
+            Self::DeployRefused(refused) => (422, refused.code, refused.hint.as_str()),
+            Self::NoInventory(_) => {
+                (409, "no-inventory", "boot the machine from the network once, so that it is inspected")
+            }
+            Self::BadName(_) => {
+                (422, "bad-name", "use a host name: letters, digits and -, at most 63 characters")
+            }
+            Self::NameTaken(_) => (409, "name-taken", "choose another name"),
+            Self::ImageInUse { .. } => (409, "image-in-use", "wait for the job, or abort it"),
+            Self::KeyReused(_) => (422, "idempotency-key-reused", "use a new key for a new request"),
+            Self::Identity(_) => (409, "identity-conflict", "look at the event list; correct UUID or serial"),
+            Self::NoSession => (401, "session", "restart the machine"),
+            Self::Store(StoreError::Conflict) => (409, "conflict", "look at the node again, then repeat"),
+            Self::Store(_) => (503, "store", "look at the server's log and at its disk"),
+            Self::Images(ImageStoreError::NoImage(_) | ImageStoreError::NoChunk(_)) => {
+                (404, "image-not-found", "it was removed")
+            }
+            Self::Images(ImageStoreError::InUse) => (409, "image-store-in-use", "try again later"),
+            Self::Images(_) => (503, "image-store", "look at the server's log and at its disk"),
+            Self::NoRandomness(_) | Self::Task(_) => (500, "internal", "look at the server's log"),
+            Self::Full(_) => (503, "full", "look at the server's log"),
+        };
+        Problem { status, code: code.to_owned(), message: self.to_string(), hint: hint.to_owned() }
+    }
+}
+
+fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
+    match refused {
+        Refused::WrongState { hint, .. } => (409, "wrong-state", hint),
+        Refused::Maintenance { .. } => (409, "maintenance", "end the maintenance first"),
+        Refused::Nonce { .. } => (401, "nonce", "restart the machine, so that it gets a new boot script"),
+        Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),
+        Refused::StalePhoneHome => (404, "stale-phone-home", "nothing waits for it"),
+        Refused::Protocol { .. } => (422, "protocol", "use kernel and ramdisk of the server's version"),
+    }
+}

@@ -1,0 +1,452 @@
+//! The engine: takes events to nodes, one at a time per node, and keeps what follows.
+//!
+//! ```text
+//! event ─▶ node's lock ─▶ core step() ─▶ one transaction: node (version), events, effects ─▶ memory, wakes, broadcast
+//!                                                       effects worker ◀── open effects
+//! ```
+//!
+//! What a node does is decided in the core; how it is stored is the store's business; who may ask is the listeners'.
+
+mod agents;
+mod boots;
+mod clock;
+mod deploys;
+mod effects;
+mod error;
+mod images;
+mod pci;
+mod registry;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use boot_server_core::cloud_config::is_hostname;
+use boot_server_core::node::{Context, Event, Node, Outcome, Severity, StateName, event::Verb, step};
+use protocol::inventory::Inventory;
+use protocol::{JobId, NodeId};
+use tokio::sync::{Notify, broadcast};
+use uuid::Uuid;
+
+pub use agents::Handed;
+pub use boots::BootAnswer;
+pub use clock::now;
+pub use deploys::PlannedDeploy;
+pub use error::EngineError;
+pub use registry::lock;
+
+use crate::config::Settings;
+use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
+use crate::store::{Store, StoreError};
+use crate::view::{EventView, NodeDetail, NodeView};
+use boots::Sightings;
+use registry::{Registry, Slot};
+
+pub use crate::store::queries::{EventFilter, ImageRow};
+
+/// Changes that a slow listener may be behind; it then reads everything anew.
+const CHANGES_MAX: usize = 1024;
+/// How often a step is done again because the row was changed by another server.
+const CONFLICTS_MAX: usize = 8;
+/// Inventories kept parsed in memory; others are read when they are asked for.
+const INVENTORIES_MAX: usize = 4096;
+/// Events given at once.
+pub const EVENTS_MAX: usize = 1000;
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    store: Store,
+    image_store: ::images::Store,
+    nodes: Registry,
+    inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
+    manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
+    sightings: Mutex<Sightings>,
+    /// Held while a node is made.
+    discovery: tokio::sync::Mutex<()>,
+    changes: broadcast::Sender<Change>,
+    /// Some effect waits to be carried out.
+    effects: Notify,
+    /// Some deadline changed.
+    deadlines: Notify,
+    pci: pci::Names,
+    opened: protocol::Timestamp,
+}
+
+/// Who did it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A person or program, by name.
+    Operator(String),
+    /// The agent in the ramdisk.
+    Agent,
+    /// The machine's firmware, boot loader or OS.
+    Machine,
+    /// Billet itself.
+    Server,
+}
+
+impl Actor {
+    /// As it stands in the event list.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Operator(name) if !name.is_empty() => name,
+            Self::Operator(_) => "operator",
+            Self::Agent => "agent",
+            Self::Machine => "machine",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Something changed; for pages that keep themselves up to date.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// This node.
+    Node(NodeId),
+    /// A new line in the event list.
+    Event(EventView),
+    /// The list of images.
+    Images,
+    /// This ingest went on.
+    Ingest(Uuid),
+}
+
+/// What is stored together with a step.
+#[derive(Default)]
+struct Along {
+    inventory: Option<Arc<Inventory>>,
+    remember: Option<Remembered>,
+}
+
+impl Engine {
+    /// An engine over an open store. Nodes are read into memory, and images that the image store has but the list
+    /// does not (a crash came between) are listed.
+    ///
+    /// # Errors
+    /// Where a store cannot be read.
+    pub async fn open(
+        settings: Settings,
+        store: Store,
+        image_store: ::images::Store,
+    ) -> Result<Self, EngineError> {
+        let rows = store.read(queries::nodes).await?;
+        let engine = Self(Arc::new(Inner {
+            settings,
+            store,
+            image_store,
+            nodes: Registry::new(rows),
+            inventories: Mutex::default(),
+            manifests: Mutex::default(),
+            sightings: Mutex::default(),
+            discovery: tokio::sync::Mutex::default(),
+            changes: broadcast::channel(CHANGES_MAX).0,
+            effects: Notify::new(),
+            deadlines: Notify::new(),
+            pci: pci::Names::default(),
+            opened: now(),
+        }));
+        engine.reconcile_images().await?;
+        Ok(engine)
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// None at present; a later store may fail.
+    pub async fn nodes(&self) -> Result<Vec<Node>, EngineError> {
+        let mut nodes: Vec<Node> = self.0.nodes.all().iter().map(|n| Node::clone(n)).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(nodes)
+    }
+
+    /// The node with this id or name.
+    ///
+    /// # Errors
+    /// [`EngineError::NodeNotFound`].
+    pub async fn node(&self, reference: &str) -> Result<Node, EngineError> {
+        let found = match reference.parse::<NodeId>() {
+            Ok(id) => self.0.nodes.get(id),
+            Err(_) => self.0.nodes.all().into_iter().find(|n| n.name == reference),
+        };
+        let short = || reference.chars().take(80).collect();
+        found.map(|n| Node::clone(&n)).ok_or_else(|| EngineError::NodeNotFound(short()))
+    }
+
+    /// A node's inventory, if it was ever inspected.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn inventory(&self, id: NodeId) -> Result<Option<Arc<Inventory>>, EngineError> {
+        if let Some(known) = lock(&self.0.inventories).get(&id) {
+            return Ok(known.clone());
+        }
+        let found = self.0.store.read(move |db| queries::inventory(db, id)).await?.map(Arc::new);
+        let mut cache = lock(&self.0.inventories);
+        if cache.len() < INVENTORIES_MAX {
+            // An inventory that arrived meanwhile is newer than what was read.
+            return Ok(cache.entry(id).or_insert(found).clone());
+        }
+        Ok(found)
+    }
+
+    /// The node as the API shows it. An inventory that cannot be read is logged and left out.
+    pub async fn view(&self, node: &Node) -> NodeView {
+        NodeView::of(node, self.readable_inventory(node.id).await.as_deref())
+    }
+
+    /// The node with all that is known of it.
+    pub async fn detail(&self, node: &Node) -> NodeDetail {
+        let inventory = self.readable_inventory(node.id).await;
+        let view = NodeView::of(node, inventory.as_deref());
+        NodeDetail { node: view, inventory: inventory.as_deref().cloned() }
+    }
+
+    async fn readable_inventory(&self, id: NodeId) -> Option<Arc<Inventory>> {
+        self.inventory(id).await.unwrap_or_else(|error| {
+            tracing::error!(node = %id, %error, "inventory cannot be read");
+            None
+        })
+    }
+
+    /// Takes an event to a node. When this returns, the outcome is durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where it does not fit the node, or what the store says; then nothing has changed.
+    pub async fn apply(&self, id: NodeId, actor: Actor, event: Event) -> Result<Node, EngineError> {
+        self.apply_along(id, actor, event, Along::default()).await
+    }
+
+    async fn apply_along(
+        &self,
+        id: NodeId,
+        actor: Actor,
+        event: Event,
+        along: Along,
+    ) -> Result<Node, EngineError> {
+        if let Event::Verb(Verb::Rename { name }) = &event
+            && (!is_hostname(name) || name.contains('.'))
+        {
+            return Err(EngineError::BadName(name.chars().take(80).collect()));
+        }
+        self.apply_with(id, actor, |_| event.clone(), along).await
+    }
+
+    /// As [`Engine::apply`], for an event that depends on the node as it stands when its turn has come.
+    async fn apply_with(
+        &self,
+        id: NodeId,
+        actor: Actor,
+        event: impl Fn(&Node) -> Event,
+        along: Along,
+    ) -> Result<Node, EngineError> {
+        let slot = self.0.nodes.slot(id).ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?;
+        let _turn = slot.turn.lock().await;
+        for _ in 0..CONFLICTS_MAX {
+            let event = event(&slot.row().node);
+            match self.step(&slot, &actor, event, &along).await {
+                Err(EngineError::Store(StoreError::Conflict)) => self.reload(id, &slot).await?,
+                other => return other,
+            }
+        }
+        Err(EngineError::Store(StoreError::Conflict))
+    }
+
+    /// Reads a node again that somebody else changed.
+    async fn reload(&self, id: NodeId, slot: &Slot) -> Result<(), EngineError> {
+        let row = self.0.store.read(move |db| queries::node(db, id)).await?;
+        slot.put(row.ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?);
+        Ok(())
+    }
+
+    /// One step of one node; the caller holds its turn.
+    async fn step(
+        &self,
+        slot: &Slot,
+        actor: &Actor,
+        event: Event,
+        along: &Along,
+    ) -> Result<Node, EngineError> {
+        let before = slot.row();
+        let context =
+            Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy };
+        let outcome = step(&before.node, event, &context)?;
+        let nothing = outcome.node == *before.node
+            && outcome.notes.is_empty()
+            && outcome.effects.is_empty()
+            && along.inventory.is_none()
+            && along.remember.is_none();
+        if nothing {
+            return Ok(outcome.node);
+        }
+        let Outcome { node, effects, notes } = outcome;
+        let events: Vec<NewEvent> = notes
+            .into_iter()
+            .map(|note| NewEvent {
+                at: context.now,
+                node: Some(node.id),
+                actor: actor.name().to_owned(),
+                kind: note.kind,
+                severity: note.severity,
+                message: note.message,
+            })
+            .collect();
+        let has_effects = !effects.is_empty();
+        let (stored, inventory) = (node.clone(), along.inventory.clone());
+        let (remember, rows) = (along.remember.clone(), events.clone());
+        let ids = self
+            .0
+            .store
+            .write(move |db| {
+                queries::update_node(db, &stored, before.version)?;
+                if let Some(inventory) = &inventory {
+                    queries::put_inventory(db, stored.id, context.now, inventory)?;
+                }
+                if let Some(it) = &remember {
+                    queries::remember(db, it, context.now, deploys::forgotten(context.now))?;
+                }
+                for effect in effects {
+                    queries::insert_effect(db, stored.id, effect, context.now)?;
+                }
+                rows.iter().map(|event| queries::insert_event(db, event)).collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        if let Some(inventory) = &along.inventory {
+            lock(&self.0.inventories).insert(node.id, Some(inventory.clone()));
+        }
+        slot.put(queries::NodeRow { node: node.clone(), version: before.version + 1 });
+        if before.node.state.deadline() != node.state.deadline() {
+            self.0.deadlines.notify_one();
+        }
+        if has_effects {
+            self.0.effects.notify_one();
+        }
+        self.log_step(&before.node, &node);
+        self.announce(Change::Node(node.id));
+        for (id, event) in ids.into_iter().zip(events) {
+            self.announce_event(id, event);
+        }
+        Ok(node)
+    }
+
+    /// The log line of a change of state, with the numbers that people ask for first.
+    fn log_step(&self, before: &Node, after: &Node) {
+        use boot_server_core::node::Phase;
+        let (from, to) = (before.state.name(), after.state.name());
+        if from == to {
+            return;
+        }
+        let at = |phase| after.timeline.at(phase);
+        let seconds = |a, b| match (at(a), at(b)) {
+            (Some(a), Some(b)) => Some(protocol::Timestamp::since(b, a).as_millis() as f64 / 1000.0),
+            _ => None,
+        };
+        match (from, to) {
+            (StateName::Deploying | StateName::Failed, StateName::Active) => tracing::info!(
+                node = %after.name,
+                seconds = seconds(Phase::Requested, Phase::Done),
+                "deploy finished: seconds from the request to phone-home"
+            ),
+            _ => tracing::info!(node = %after.name, %from, %to, "node changed state"),
+        }
+    }
+
+    /// Events, newest first (oldest first after a given one).
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, EngineError> {
+        let filter = StoredFilter { limit: filter.limit.min(EVENTS_MAX), ..filter };
+        Ok(self.0.store.read(move |db| queries::events(db, &filter)).await?)
+    }
+
+    /// Adds a line to the event list that changes no node.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn note(
+        &self,
+        actor: Actor,
+        node: Option<NodeId>,
+        kind: &str,
+        severity: Severity,
+        message: impl Into<String>,
+    ) -> Result<(), EngineError> {
+        let event = NewEvent {
+            at: now(),
+            node,
+            actor: actor.name().to_owned(),
+            kind: kind.to_owned(),
+            severity,
+            message: message.into(),
+        };
+        let row = event.clone();
+        let id = self.0.store.write(move |db| queries::insert_event(db, &row)).await?;
+        self.announce_event(id, event);
+        Ok(())
+    }
+
+    /// Changes from now on. A receiver that lags gets `Lagged` and reads everything anew.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.0.changes.subscribe()
+    }
+
+    /// Tells everybody who listens.
+    pub fn announce(&self, change: Change) {
+        // No receiver is no error.
+        drop(self.0.changes.send(change));
+    }
+
+    fn announce_event(&self, id: i64, event: NewEvent) {
+        match event.severity {
+            Severity::Error | Severity::Warning => {
+                tracing::warn!(kind = event.kind, node = ?event.node, "{}", event.message);
+            }
+            Severity::Info => tracing::info!(kind = event.kind, node = ?event.node, "{}", event.message),
+        }
+        self.announce(Change::Event(EventView {
+            id,
+            at: event.at,
+            node: event.node,
+            node_name: event.node.and_then(|n| self.0.nodes.get(n)).map(|n| n.name.clone()),
+            actor: event.actor,
+            kind: event.kind,
+            severity: event.severity,
+            message: event.message,
+        }));
+    }
+
+    /// When this server was started.
+    pub fn opened(&self) -> protocol::Timestamp {
+        self.0.opened
+    }
+
+    /// Leases that are lent now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn leases(&self) -> Result<u64, EngineError> {
+        let at = now();
+        Ok(self.0.store.read(move |db| queries::lease_count(db, at)).await?)
+    }
+
+    /// What the server runs with.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Resolves when the node changes after this call; for requests that are held open.
+    pub(crate) fn watch(&self, id: NodeId) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.0.nodes.slot(id).map(|slot| slot.watch())
+    }
+}

@@ -1,0 +1,48 @@
+//! Deadlines: wakes when the next one passes and tells its node.
+
+use std::time::Duration;
+
+use boot_server_core::node::Event;
+use tokio_util::sync::CancellationToken;
+
+use super::{Actor, Engine, now};
+
+/// Looked at this often even if nobody says that a deadline changed: the clock may have been set.
+const LOOK_MAX: Duration = Duration::from_mins(1);
+
+impl Engine {
+    /// Tells every node that the server has started: what waits, waits anew.
+    pub async fn started(&self) {
+        for node in self.0.nodes.all() {
+            if let Err(error) = self.apply(node.id, Actor::Server, Event::ServerStarted).await {
+                tracing::error!(node = %node.name, %error, "start was not noted");
+            }
+        }
+    }
+
+    /// Sends [`Event::Tick`] to every node whose deadline passes, until `stop`.
+    pub async fn run_deadlines(&self, stop: CancellationToken) {
+        loop {
+            let next = self.0.nodes.all().iter().filter_map(|n| n.state.deadline()).min();
+            // One millisecond later, so that the deadline has passed and not only come.
+            let wait = next.map_or(LOOK_MAX, |at| at.since(now()) + Duration::from_millis(1)).min(LOOK_MAX);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.0.deadlines.notified() => continue,
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.tick().await;
+        }
+    }
+
+    async fn tick(&self) {
+        let late = |deadline| now() >= deadline;
+        for node in self.0.nodes.all() {
+            if node.state.deadline().is_some_and(late)
+                && let Err(error) = self.apply(node.id, Actor::Server, Event::Tick).await
+            {
+                tracing::error!(node = %node.name, %error, "a passed deadline was not noted");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Bounds on what clients may ask for, each with the reason for the number.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
+
+use crate::view::Problem;
+
+/// Connections per listener. A machine needs one for files and up to eight for chunks; 512 machines write at once.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Request line and headers, in octets.
+pub const HEAD_MAX: usize = 32 << 10;
+/// How long a client may take to send its headers; a kept-alive connection is closed after as much silence.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send a small body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest that a request for work is held open; below what load balancers and firewalls cut.
+pub const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// Reads a whole body of at most `max` octets.
+///
+/// # Errors
+/// A [`Problem`] with 413 for a larger one, 408 for a slow one, 400 for one that breaks off.
+pub async fn body(body: Body, max: usize) -> Result<Bytes, Problem> {
+    let problem = |status: StatusCode, code: &str, message: String, hint: &str| Problem {
+        status: status.as_u16(),
+        code: code.to_owned(),
+        message,
+        hint: hint.to_owned(),
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format!("the body is larger than {max} bytes"),
+            "send less",
+        )),
+        Ok(Err(error)) => Err(problem(
+            StatusCode::BAD_REQUEST,
+            "body",
+            format!("the body broke off: {error}"),
+            "send it again",
+        )),
+        Err(_) => Err(problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+            "send it again",
+        )),
+    }
+}

@@ -1,0 +1,55 @@
+//! Errors as clients get them: `application/problem+json` (RFC 9457).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::engine::EngineError;
+use crate::view::Problem;
+
+/// A problem as an answer.
+#[derive(Debug)]
+pub struct ProblemResponse(pub Problem);
+
+impl ProblemResponse {
+    /// A problem made on the spot.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>, hint: &str) -> Self {
+        Self(Problem {
+            status: status.as_u16(),
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.to_owned(),
+        })
+    }
+}
+
+impl From<EngineError> for ProblemResponse {
+    fn from(error: EngineError) -> Self {
+        let problem = error.problem();
+        if problem.status >= 500 {
+            // The client gets the sentence, the log the chain.
+            tracing::error!(error = &error as &dyn std::error::Error, "request failed");
+        }
+        Self(problem)
+    }
+}
+
+impl From<Problem> for ProblemResponse {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for ProblemResponse {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, axum::Json(self.0)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+/// For paths that are nothing.
+pub(super) async fn not_found() -> ProblemResponse {
+    ProblemResponse::new(StatusCode::NOT_FOUND, "not-found", "nothing is served at this path", "")
+}

@@ -1,0 +1,14 @@
+//! The Billet server and its command line. What it decides lies in `boot-server-core`; here are the sockets, files,
+//! clocks and the database around it.
+
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod ingest;
+pub mod net;
+pub mod secret;
+pub mod serve;
+pub mod store;
+mod sys;
+pub mod view;

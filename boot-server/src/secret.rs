@@ -1,0 +1,67 @@
+//! Tokens and nonces: made from the system's random source, kept only as SHA-256 hashes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::Sha256;
+use sha2::Digest as _;
+use subtle::ConstantTimeEq as _;
+
+/// The system gives no random bytes (kernel without entropy, or a broken sandbox).
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct NoRandomness(#[source] getrandom::Error);
+
+/// 256 random bits.
+///
+/// # Errors
+/// Where the system gives none.
+pub fn random() -> Result<[u8; 32], NoRandomness> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(NoRandomness)?;
+    Ok(bytes)
+}
+
+/// 256 random bits as 64 hexadecimal digits (boot nonces).
+///
+/// # Errors
+/// Where the system gives none.
+pub fn hex() -> Result<String, NoRandomness> {
+    Ok(Sha256(random()?).to_string())
+}
+
+/// 256 random bits as 43 characters of base64url (RFC 4648 section 5), without padding.
+///
+/// # Errors
+/// Where the system gives none.
+pub fn token() -> Result<String, NoRandomness> {
+    Ok(URL_SAFE_NO_PAD.encode(random()?))
+}
+
+/// SHA-256 of a secret's text, which is all that is kept of it.
+pub fn hash(text: &str) -> Sha256 {
+    Sha256(sha2::Sha256::digest(text.as_bytes()).into())
+}
+
+/// Compares two hashes in constant time.
+pub fn same(a: &Sha256, b: &Sha256) -> bool {
+    a.0.ct_eq(&b.0).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_have_their_forms() {
+        assert_eq!(hex().unwrap().len(), 64);
+        let token = token().unwrap();
+        assert_eq!(token.len(), 43);
+        assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert!(same(&hash(&token), &hash(&token)));
+        assert!(!same(&hash(&token), &hash("")));
+        assert_eq!(
+            hash("abc").to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

@@ -1,0 +1,311 @@
+//! `billet serve`: brings everything up in order, and down again cleanly.
+//!
+//! ```text
+//! configuration ─▶ database, image store ─▶ engine ─▶ sockets (all of them, or none) ─▶ nodes are told ─▶ serving
+//! SIGTERM, SIGINT ─▶ no new work, open requests end, last commits, database closed
+//! ```
+//!
+//! Nothing is lost by a stop that is not clean: whatever was acknowledged is durable.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use boot_server_core::dhcp::{self, BootFiles as Loaders, Ipv4Net, Range, Subnet};
+use boot_server_core::node::Event;
+use clap::Args;
+use tftp_server::File;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, LogFormat, Pool, Settings};
+use crate::engine::Engine;
+use crate::http::auth::Operators;
+use crate::http::{self, BootFiles};
+use crate::ingest::{Ingests, Rules, Vetting};
+use crate::net;
+use crate::store::{Store, queries};
+
+mod sink;
+
+/// The file that is read where none is named.
+const CONFIG_FILE: &str = "/etc/billet/billet.toml";
+/// How long tasks may take to end.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Options of `billet serve`; they win over the file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeArgs {
+    /// Configuration file [default: /etc/billet/billet.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Interface to which the machines are connected
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Where database, images and the operators' token are kept
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// Directory with kernel and ramdisk
+    #[arg(long, value_name = "DIRECTORY")]
+    pub boot_dir: Option<PathBuf>,
+    /// Address and port of the web UI and the API
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Runs the server until it is told to stop.
+pub fn main(args: &ServeArgs) -> ExitCode {
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("billet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = configuration(args)?;
+    log_to_stderr(&config)?;
+    let settings = Settings::new(&config, &config::interfaces()?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+        serve(settings, stop).await
+    });
+    // Blocking tasks (a hash of a large file) are not waited for: they hold nothing that must be written.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// The file with the options over it.
+fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
+    let default = Path::new(CONFIG_FILE);
+    let mut config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None if default.exists() => Config::read(default)?,
+        None => Config::default(),
+    };
+    let ServeArgs { config: _, interface, state_dir, boot_dir, listen } = args.clone();
+    config.provisioning.interface = interface.or(config.provisioning.interface);
+    config.boot.directory = boot_dir.or(config.boot.directory);
+    config.state_dir = state_dir.unwrap_or(config.state_dir);
+    config.operators.listen = listen.unwrap_or(config.operators.listen);
+    Ok(config)
+}
+
+fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.level)
+        .with_context(|| format!("log.level `{}` is not a level or filter", config.log.level))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
+}
+
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// Where something cannot be opened or bound; then nothing was served.
+pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let engine = open(&settings).await?;
+    let files = Arc::new(BootFiles::new(&settings));
+    if let Some(missing) = files.missing() {
+        tracing::warn!("machines cannot boot the agent: {missing} (build them, or set boot.directory)");
+    }
+    let known = Arc::new(Operators::open(&settings.operator_token())?);
+    let mut tasks = JoinSet::new();
+    let provisioning = SocketAddr::from((settings.address, settings.port));
+    let machines = bind(provisioning, "provisioning.listen_port").await?;
+    let operators = bind(settings.operators, "operators.listen").await?;
+    let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
+    bind_dhcp(&engine, seen.clone(), &mut tasks, &stop).await?;
+    bind_tftp(&settings, seen, &mut tasks, &stop)?;
+    // Everything is bound: from here on only a stop ends it.
+    engine.started().await;
+    tasks.spawn(sink::run(engine.clone(), sightings, stop.clone()));
+    let rules = Rules {
+        import_dirs: settings.import_dirs.clone(),
+        vetting: Vetting {
+            trusted_hosts: settings.trusted_hosts.clone(),
+            own: vec![settings.address.into()],
+        },
+    };
+    let ingests = Ingests::new(engine.clone(), rules, stop.clone());
+    let people = http::operators(engine.clone(), files.clone(), ingests, known, stop.clone());
+    tasks.spawn(http::run(machines, http::provisioning(engine.clone(), files), stop.clone()));
+    tasks.spawn(http::run(operators, people, stop.clone()));
+    let (deadlines, effects, token) = (engine.clone(), engine.clone(), stop.clone());
+    tasks.spawn(async move { deadlines.run_deadlines(token).await });
+    let token = stop.clone();
+    tasks.spawn(async move { effects.run_effects(token).await });
+    tracing::info!(
+        interface = settings.interface,
+        address = %provisioning,
+        operators = %settings.operators,
+        state = %settings.state_dir.display(),
+        "billet serves"
+    );
+    stopped(tasks, &stop).await;
+    engine.store().close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for the stop, or for a task that ends by itself, which none should; then for the others.
+async fn stopped(mut tasks: JoinSet<()>, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = tasks.join_next() => {
+            tracing::error!(?ended, "a part of the server ended by itself: stopping the rest");
+            stop.cancel();
+        }
+    }
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the server broke");
+            }
+        }
+    };
+    if tokio::time::timeout(STOP_MAX, all).await.is_err() {
+        tracing::warn!("some parts of the server did not end in time");
+    }
+}
+
+/// Database, image store and engine.
+async fn open(settings: &Settings) -> anyhow::Result<Engine> {
+    let dir = &settings.state_dir;
+    make_private(dir).with_context(|| {
+        format!(
+            "cannot make {}: run as root, or give --state-dir a place that you may write to",
+            dir.display()
+        )
+    })?;
+    // What an operator puts on the kernel's command line is checked here, not when the first machine boots.
+    http::check_kernel_arguments(&settings.kernel_arguments).context("boot.arguments")?;
+    let path = dir.join("billet.db");
+    let (database, images) = (path.clone(), settings.images_dir());
+    let (store, images) = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&database)?;
+        anyhow::Ok((store, images::Store::open(images)?))
+    })
+    .await?
+    .with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(Engine::open(settings.clone(), store, images).await?)
+}
+
+/// Makes a directory that nobody else can look into; one that exists stays as it is.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => format!("another program listens there: stop it, or set {option}"),
+            ErrorKind::AddrNotAvailable => format!("that address is not one of this machine's: set {option}"),
+            ErrorKind::PermissionDenied => {
+                format!("ports below 1024 need root: run as root, or set {option}")
+            }
+            _ => format!("see {option}"),
+        };
+        anyhow::Error::from(error).context(format!("cannot listen on {address} ({hint})"))
+    })
+}
+
+async fn bind_dhcp(
+    engine: &Engine,
+    seen: mpsc::Sender<sink::Seen>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = engine.settings();
+    let Some(pool) = &settings.dhcp else { return Ok(()) };
+    let config = dhcp_config(settings, pool)?;
+    let leases = engine.store().read(queries::leases).await?;
+    tracing::info!(start = %pool.start, end = %pool.end, known = leases.len(), "DHCP gives out addresses");
+    let server = net::dhcp::DhcpServer::bind(&settings.interface, config, leases)
+        .context("cannot serve DHCP (run as root; stop another DHCP server, or set dhcp.enabled = false)")?;
+    let sink = Arc::new(sink::Sink::new(engine.clone(), seen));
+    tasks.spawn(server.run(sink, stop.clone()));
+    Ok(())
+}
+
+fn dhcp_config(settings: &Settings, pool: &Pool) -> anyhow::Result<dhcp::Config> {
+    let net = Ipv4Net::new(settings.address, settings.prefix).context("the subnet is too small for DHCP")?;
+    let config = dhcp::Config {
+        server_ip: settings.address,
+        next_server: settings.address,
+        http_base: settings.provisioning_url(),
+        boot: Loaders::default(),
+        subnets: vec![Subnet {
+            net,
+            pools: vec![Range { first: pool.start, last: pool.end }],
+            router: pool.router,
+            dns: pool.dns.clone(),
+            lease_time: pool.lease,
+        }],
+    };
+    config.check().context("dhcp")?;
+    Ok(config)
+}
+
+fn bind_tftp(
+    settings: &Settings,
+    seen: mpsc::Sender<sink::Seen>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if !settings.tftp {
+        return Ok(());
+    }
+    let mut files = net::tftp::BootFiles::new();
+    for name in Loaders::default().names() {
+        let path = settings.loaders.join(name);
+        match std::fs::File::open(&path).and_then(File::from_file) {
+            Ok(file) => files = files.with_file(name, file),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "boot loader is missing (install package ipxe)");
+            }
+        }
+    }
+    let files = files.on_finished(Box::new(move |peer, name, summary| {
+        tracing::debug!(%peer, name, ?summary, "TFTP transfer ended");
+        let loaded = sink::Seen::File { address: peer.ip(), event: Event::LoaderServed };
+        if seen.try_send(loaded).is_err() {
+            tracing::debug!("sighting dropped");
+        }
+    }));
+    let server = net::tftp::bind(&settings.interface, Arc::new(files))
+        .context("cannot serve TFTP (run as root; stop another TFTP server, or set tftp.enabled = false)")?;
+    tasks.spawn(server.run(stop.clone()));
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Where everything that must survive is kept: SQLite in WAL mode with `synchronous=FULL`.
+//!
+//! ```text
+//! callers ──jobs──▶ writer thread: BEGIN, one savepoint per job, COMMIT (one fsync), then answers all
+//! callers ──▶ reader connections, each in a blocking task
+//! ```
+//!
+//! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
+//! statements are in `queries`, in the subset that PostgreSQL shares.
+
+mod migrate;
+pub mod queries;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Reader connections; queries take well under a millisecond, so a few serve many clients.
+const READERS: usize = 4;
+/// Jobs that may wait for the writer; more callers wait for room.
+const QUEUE_MAX: usize = 1024;
+/// How long a statement waits for a lock that another process holds (a backup, a person with `sqlite3`).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// 3.51.3 mends a race between a checkpoint and a writer that could lose a commit ("WAL-reset bug").
+const SQLITE_MIN: i32 = 3_051_003;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or failed.
+    #[error("database: cannot {action}")]
+    Database {
+        /// What was being done.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The database directory.
+    #[error("cannot make {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// This build's SQLite has known faults.
+    #[error("SQLite {found} is older than 3.51.3, which is needed for durable commits")]
+    TooOld {
+        /// The version found.
+        found: &'static str,
+    },
+    /// A newer Billet wrote this database.
+    #[error("the database has schema {found}, this billet knows {known}: use a newer billet")]
+    NewerSchema {
+        /// Schema of the file.
+        found: i64,
+        /// Newest schema known here.
+        known: i64,
+    },
+    /// Somebody else changed the row meanwhile.
+    #[error("the node was changed by somebody else meanwhile")]
+    Conflict,
+    /// Another node has the name.
+    #[error("the name {0} is taken")]
+    NameTaken(String),
+    /// A row cannot be read back.
+    #[error("row of {table} is damaged")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        #[source]
+        cause: serde_json::Error,
+    },
+    /// The store is being closed, or its writer ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    pub(crate) fn sql(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |cause| Self::Database { action, cause }
+    }
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    jobs: Mutex<Option<mpsc::Sender<writer::Job>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Store {
+    /// Opens `path`, which is made where it does not exist, brings its schema up to date and starts the writer.
+    ///
+    /// # Errors
+    /// [`StoreError::TooOld`], [`StoreError::NewerSchema`], or what the database says.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if rusqlite::version_number() < SQLITE_MIN {
+            return Err(StoreError::TooOld { found: rusqlite::version() });
+        }
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)
+                .map_err(|cause| StoreError::Directory { path: dir.to_owned(), cause })?;
+        }
+        let mut connection = Connection::open(path).map_err(StoreError::sql("open"))?;
+        configure(&connection)?;
+        migrate::migrate(&mut connection)?;
+        let readers = (0..READERS).map(|_| open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer::run(connection, receiver))
+            .map_err(|cause| StoreError::Directory { path: path.to_owned(), cause })?;
+        Ok(Self(Arc::new(Inner {
+            jobs: Mutex::new(Some(sender)),
+            writer: Mutex::new(Some(thread)),
+            readers: Mutex::new(readers),
+            permits: Semaphore::new(READERS),
+        })))
+    }
+
+    /// Runs `job` in the writer and answers once it is durable. A job that fails changes nothing; the others of its
+    /// transaction are not touched by that.
+    ///
+    /// # Errors
+    /// What the job says, or [`StoreError::Database`] where the commit failed.
+    pub async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let jobs = lock(&self.0.jobs).clone().ok_or(StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        jobs.send(writer::job(job, answer)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `query` on a reader connection. It sees every write that was acknowledged before.
+    ///
+    /// # Errors
+    /// What the query says.
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let _permit = self.0.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let connection = lock(&self.0.readers).pop().ok_or(StoreError::Closed)?;
+        let (connection, result) = tokio::task::spawn_blocking(move || {
+            let result = query(&connection);
+            (connection, result)
+        })
+        .await
+        .map_err(|_| StoreError::Closed)?;
+        lock(&self.0.readers).push(connection);
+        result
+    }
+
+    /// Takes no more jobs, waits for those that were taken, and closes the database.
+    pub fn close(&self) {
+        lock(&self.0.jobs).take();
+        if let Some(thread) = lock(&self.0.writer).take() {
+            // The writer's panic was printed by itself; there is nothing left to close then.
+            drop(thread.join());
+        }
+    }
+}
+
+/// A poisoned lock is taken all the same: what it guards is replaced as a whole, never half.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(StoreError::sql("set the busy timeout"))?;
+    connection
+        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+        .map_err(StoreError::sql("configure"))
+}
+
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(StoreError::sql("open a reader"))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(StoreError::sql("set the busy timeout"))?;
+    Ok(connection)
+}

@@ -1,0 +1,514 @@
+//! Every statement, in the subset that SQLite and PostgreSQL share. Functions that write are for
+//! [`Store::write`](super::Store::write), the others for [`Store::read`](super::Store::read).
+
+use boot_server_core::dhcp::Lease;
+use boot_server_core::node::{Effect, Node, Severity};
+use protocol::inventory::Inventory;
+use protocol::{ImageId, NodeId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::StoreError;
+use crate::view::EventView;
+
+/// A node with the version of its row.
+#[derive(Debug, Clone)]
+pub struct NodeRow {
+    /// The node.
+    pub node: Node,
+    /// Grows by one with every change.
+    pub version: i64,
+}
+
+/// A line of the event list before it has a number.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// When.
+    pub at: Timestamp,
+    /// The node it happened to.
+    pub node: Option<NodeId>,
+    /// Who.
+    pub actor: String,
+    /// Stable kind.
+    pub kind: String,
+    /// How bad.
+    pub severity: Severity,
+    /// In words.
+    pub message: String,
+}
+
+/// An effect that was not carried out yet.
+#[derive(Debug, Clone, Copy)]
+pub struct EffectRow {
+    /// Its number.
+    pub id: i64,
+    /// The node.
+    pub node: NodeId,
+    /// What to do.
+    pub effect: Effect,
+}
+
+/// An image that people can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Names it for ever.
+    pub id: ImageId,
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// When it was added.
+    pub added: Timestamp,
+    /// How it came here.
+    pub origin: String,
+}
+
+/// Which events to list; newest last where `after` is given, else newest first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EventFilter {
+    /// Of this node only.
+    pub node: Option<NodeId>,
+    /// With higher numbers than this.
+    pub after: Option<i64>,
+    /// With lower numbers than this.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A request that was answered once under an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Which request, such as `deploy <node id>`.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// SHA-256 of what was asked, as text.
+    pub request: String,
+    /// What was answered.
+    pub answer: String,
+}
+
+fn ms(at: Timestamp) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+fn moment(ms: i64) -> Timestamp {
+    Timestamp(u64::try_from(ms).unwrap_or(0))
+}
+
+fn json<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|cause| StoreError::Row { table, cause })
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|cause| StoreError::Row { table, cause })
+}
+
+/// A unit variant or id as the text that serde gives it, without quotes.
+fn word<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+    Ok(json(table, value)?.trim_matches('"').to_owned())
+}
+
+fn from_word<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|cause| StoreError::Row { table, cause })
+}
+
+/// All rows of `sql`, each made by `row`.
+fn all<T>(
+    db: &Connection,
+    action: &'static str,
+    sql: &str,
+    params: impl rusqlite::Params,
+    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(StoreError::sql(action))?;
+    let rows = statement.query_map(params, row).map_err(StoreError::sql(action))?;
+    rows.collect::<Result<Vec<T>, _>>().map_err(StoreError::sql(action))
+}
+
+/// All nodes, by name.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn nodes(db: &Connection) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = all(db, "list nodes", "SELECT body, version FROM nodes ORDER BY name", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get(1)?))
+    })?;
+    rows.into_iter().map(|(body, version)| Ok(NodeRow { node: parsed("nodes", &body)?, version })).collect()
+}
+
+/// One node.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn node(db: &Connection, id: NodeId) -> Result<Option<NodeRow>, StoreError> {
+    let row = db
+        .query_row("SELECT body, version FROM nodes WHERE id = ?1", params![id.to_string()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(StoreError::sql("read a node"))?;
+    row.map(|(body, version)| Ok(NodeRow { node: parsed("nodes", &body)?, version })).transpose()
+}
+
+/// Adds a node with version 1.
+///
+/// # Errors
+/// [`StoreError::NameTaken`], or what the database says.
+pub fn insert_node(db: &Connection, node: &Node) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO nodes (id, name, version, state, deadline, body) VALUES (?1, ?2, 1, ?3, ?4, ?5)",
+        params![
+            node.id.to_string(),
+            node.name,
+            node.state.name().as_str(),
+            node.state.deadline().map(ms),
+            json("nodes", node)?
+        ],
+    )
+    .map_err(|cause| name_taken(cause, node))?;
+    Ok(())
+}
+
+/// Replaces a node whose row still has `version`; the row then has the next one.
+///
+/// # Errors
+/// [`StoreError::Conflict`], [`StoreError::NameTaken`], or what the database says.
+pub fn update_node(db: &Connection, node: &Node, version: i64) -> Result<(), StoreError> {
+    let changed = db
+        .execute(
+            "UPDATE nodes SET name = ?1, version = version + 1, state = ?2, deadline = ?3, body = ?4 \
+             WHERE id = ?5 AND version = ?6",
+            params![
+                node.name,
+                node.state.name().as_str(),
+                node.state.deadline().map(ms),
+                json("nodes", node)?,
+                node.id.to_string(),
+                version
+            ],
+        )
+        .map_err(|cause| name_taken(cause, node))?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+fn name_taken(cause: rusqlite::Error, node: &Node) -> StoreError {
+    match &cause {
+        rusqlite::Error::SqliteFailure(code, Some(text))
+            if code.code == rusqlite::ErrorCode::ConstraintViolation && text.contains("nodes.name") =>
+        {
+            StoreError::NameTaken(node.name.clone())
+        }
+        _ => StoreError::Database { action: "store a node", cause },
+    }
+}
+
+/// Stores a node's inventory in place of the one before.
+///
+/// # Errors
+/// What the database says.
+pub fn put_inventory(
+    db: &Connection,
+    node: NodeId,
+    at: Timestamp,
+    inventory: &Inventory,
+) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO inventories (node, at, body) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (node) DO UPDATE SET at = excluded.at, body = excluded.body",
+        params![node.to_string(), ms(at), json("inventories", inventory)?],
+    )
+    .map_err(StoreError::sql("store an inventory"))?;
+    Ok(())
+}
+
+/// A node's inventory.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn inventory(db: &Connection, node: NodeId) -> Result<Option<Inventory>, StoreError> {
+    let body: Option<String> = db
+        .query_row("SELECT body FROM inventories WHERE node = ?1", params![node.to_string()], |r| r.get(0))
+        .optional()
+        .map_err(StoreError::sql("read an inventory"))?;
+    body.map(|body| parsed("inventories", &body)).transpose()
+}
+
+/// Adds an event and returns its number.
+///
+/// # Errors
+/// What the database says.
+pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError> {
+    let id: i64 = db
+        .query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM events", [], |row| row.get(0))
+        .map_err(StoreError::sql("number an event"))?;
+    db.prepare_cached(
+        "INSERT INTO events (id, at, node, actor, kind, severity, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .and_then(|mut statement| {
+        statement.execute(params![
+            id,
+            ms(event.at),
+            event.node.map(|n| n.to_string()),
+            event.actor,
+            event.kind,
+            severity_word(event.severity),
+            event.message
+        ])
+    })
+    .map_err(StoreError::sql("store an event"))?;
+    Ok(id)
+}
+
+fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+/// Events by filter.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn events(db: &Connection, filter: &EventFilter) -> Result<Vec<EventView>, StoreError> {
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT e.id, e.at, e.node, n.name, e.actor, e.kind, e.severity, e.message \
+         FROM events e LEFT JOIN nodes n ON n.id = e.node \
+         WHERE e.id > ?1 AND e.id < ?2 AND (?3 IS NULL OR e.node = ?3) ORDER BY e.id {order} LIMIT ?4"
+    );
+    let values = params![
+        filter.after.unwrap_or(0),
+        filter.before.unwrap_or(i64::MAX),
+        filter.node.map(|n| n.to_string()),
+        i64::try_from(filter.limit).unwrap_or(i64::MAX)
+    ];
+    let rows = all(db, "list events", &sql, values, |row| {
+        let node: Option<String> = row.get(2)?;
+        let severity: String = row.get(6)?;
+        let event = EventView {
+            id: row.get(0)?,
+            at: moment(row.get(1)?),
+            node: node.and_then(|n| n.parse().ok()),
+            node_name: row.get(3)?,
+            actor: row.get(4)?,
+            kind: row.get(5)?,
+            severity: Severity::Info,
+            message: row.get(7)?,
+        };
+        Ok((event, severity))
+    })?;
+    rows.into_iter()
+        .map(|(event, severity)| Ok(EventView { severity: from_word("events", &severity)?, ..event }))
+        .collect()
+}
+
+/// Adds an effect to carry out.
+///
+/// # Errors
+/// What the database says.
+pub fn insert_effect(db: &Connection, node: NodeId, effect: Effect, at: Timestamp) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO effects (id, node, kind, created) SELECT COALESCE(MAX(id), 0) + 1, ?1, ?2, ?3 FROM effects",
+        params![node.to_string(), word("effects", &effect)?, ms(at)],
+    )
+    .map_err(StoreError::sql("store an effect"))?;
+    Ok(())
+}
+
+/// Effects that were not carried out yet, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn open_effects(db: &Connection) -> Result<Vec<EffectRow>, StoreError> {
+    let sql = "SELECT id, node, kind FROM effects WHERE done IS NULL ORDER BY id";
+    let rows = all(db, "list effects", sql, [], |row| {
+        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+    })?;
+    rows.into_iter()
+        .map(|(id, node, kind)| {
+            Ok(EffectRow { id, node: from_word("effects", &node)?, effect: from_word("effects", &kind)? })
+        })
+        .collect()
+}
+
+/// Notes that an effect was carried out; false where it was noted before.
+///
+/// # Errors
+/// What the database says.
+pub fn effect_done(db: &Connection, id: i64, at: Timestamp) -> Result<bool, StoreError> {
+    let changed = db
+        .execute("UPDATE effects SET done = ?1 WHERE id = ?2 AND done IS NULL", params![ms(at), id])
+        .map_err(StoreError::sql("close an effect"))?;
+    Ok(changed == 1)
+}
+
+/// Forgets effects carried out before `before`.
+///
+/// # Errors
+/// What the database says.
+pub fn forget_effects(db: &Connection, before: Timestamp) -> Result<(), StoreError> {
+    // The newest is kept, so that numbers are not given twice.
+    db.execute(
+        "DELETE FROM effects WHERE done IS NOT NULL AND done < ?1 AND id < (SELECT MAX(id) FROM effects)",
+        params![ms(before)],
+    )
+    .map_err(StoreError::sql("forget effects"))?;
+    Ok(())
+}
+
+/// All images, newest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn images(db: &Connection) -> Result<Vec<ImageRow>, StoreError> {
+    let sql = "SELECT id, name, version, added, origin FROM images ORDER BY added DESC, id";
+    let rows = all(db, "list images", sql, [], |row| {
+        let id: String = row.get(0)?;
+        let image = (row.get(1)?, row.get(2)?, moment(row.get(3)?), row.get(4)?);
+        Ok((id, image))
+    })?;
+    rows.into_iter()
+        .map(|(id, (name, version, added, origin))| {
+            Ok(ImageRow { id: from_word("images", &id)?, name, version, added, origin })
+        })
+        .collect()
+}
+
+/// Adds an image; one that is there already stays as it is, with the newer moment.
+///
+/// # Errors
+/// What the database says.
+pub fn put_image(db: &Connection, image: &ImageRow) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO images (id, name, version, added, origin) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (id) DO UPDATE SET added = excluded.added, origin = excluded.origin",
+        params![image.id.to_string(), image.name, image.version, ms(image.added), image.origin],
+    )
+    .map_err(StoreError::sql("store an image"))?;
+    Ok(())
+}
+
+/// Forgets an image; false where it was not known.
+///
+/// # Errors
+/// What the database says.
+pub fn delete_image(db: &Connection, id: ImageId) -> Result<bool, StoreError> {
+    let changed = db
+        .execute("DELETE FROM images WHERE id = ?1", params![id.to_string()])
+        .map_err(StoreError::sql("forget an image"))?;
+    Ok(changed == 1)
+}
+
+/// What was answered to a request with this key after `since`.
+///
+/// # Errors
+/// What the database says.
+pub fn remembered(
+    db: &Connection,
+    scope: &str,
+    key: &str,
+    since: Timestamp,
+) -> Result<Option<Remembered>, StoreError> {
+    db.query_row(
+        "SELECT request, answer FROM idempotency WHERE scope = ?1 AND key = ?2 AND at >= ?3",
+        params![scope, key, ms(since)],
+        |row| {
+            Ok(Remembered {
+                scope: scope.to_owned(),
+                key: key.to_owned(),
+                request: row.get(0)?,
+                answer: row.get(1)?,
+            })
+        },
+    )
+    .optional()
+    .map_err(StoreError::sql("look up an idempotency key"))
+}
+
+/// Remembers an answer, and forgets those older than `forget`.
+///
+/// # Errors
+/// [`StoreError::Conflict`] where the key was used meanwhile, or what the database says.
+pub fn remember(
+    db: &Connection,
+    it: &Remembered,
+    at: Timestamp,
+    forget: Timestamp,
+) -> Result<(), StoreError> {
+    db.execute("DELETE FROM idempotency WHERE at < ?1", params![ms(forget)])
+        .map_err(StoreError::sql("forget idempotency keys"))?;
+    let added = db
+        .execute(
+            "INSERT INTO idempotency (scope, key, request, answer, at) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT (scope, key) DO NOTHING",
+            params![it.scope, it.key, it.request, it.answer, ms(at)],
+        )
+        .map_err(StoreError::sql("remember an idempotency key"))?;
+    if added == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+/// A setting.
+///
+/// # Errors
+/// What the database says.
+pub fn setting(db: &Connection, name: &str) -> Result<Option<String>, StoreError> {
+    db.query_row("SELECT value FROM settings WHERE name = ?1", params![name], |row| row.get(0))
+        .optional()
+        .map_err(StoreError::sql("read a setting"))
+}
+
+/// Stores a setting.
+///
+/// # Errors
+/// What the database says.
+pub fn set_setting(db: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO settings (name, value) VALUES (?1, ?2) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        params![name, value],
+    )
+    .map_err(StoreError::sql("store a setting"))?;
+    Ok(())
+}
+
+/// Stores leases, each in place of the one of the same address.
+///
+/// # Errors
+/// What the database says.
+pub fn put_leases(db: &Connection, leases: &[Lease]) -> Result<(), StoreError> {
+    let mut statement = db
+        .prepare_cached(
+            "INSERT INTO leases (address, expires, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (address) DO UPDATE SET expires = excluded.expires, body = excluded.body",
+        )
+        .map_err(StoreError::sql("store a lease"))?;
+    for lease in leases {
+        statement
+            .execute(params![lease.ip.to_string(), ms(lease.expires), json("leases", lease)?])
+            .map_err(StoreError::sql("store a lease"))?;
+    }
+    Ok(())
+}
+
+/// All leases, also those that ended: an address is given to the same machine again.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn leases(db: &Connection) -> Result<Vec<Lease>, StoreError> {
+    let rows = all(db, "list leases", "SELECT body FROM leases", [], |row| row.get::<_, String>(0))?;
+    rows.iter().map(|body| parsed("leases", body)).collect()
+}
+
+/// How many leases last beyond `now`.
+///
+/// # Errors
+/// What the database says.
+pub fn lease_count(db: &Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let count: i64 = db
+        .query_row("SELECT COUNT(*) FROM leases WHERE expires > ?1", params![ms(now)], |row| row.get(0))
+        .map_err(StoreError::sql("count leases"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
