@@ -430,7 +430,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn leases(&self) -> Result<u64, EngineError> {
+    pub async fn lease_count(&self) -> Result<u64, EngineError> {
         let at = now();
         Ok(self.0.store.read(move |db| queries::lease_count(db, at)).await?)
     }
