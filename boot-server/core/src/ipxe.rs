@@ -87,7 +87,7 @@ pub enum Script {
         /// How on BIOS.
         bios: BiosDisk,
     },
-    /// Shows a message and asks again after a pause.
+    /// Shows a message; the start script asks again after a pause.
     Refuse {
         /// The message.
         message: String,
@@ -104,8 +104,7 @@ impl Script {
             Self::LocalDisk { message, bios } => local_disk(&mut out, message, *bios),
             Self::Refuse { message } => {
                 say(&mut out, message);
-                line(&mut out, format_args!("sleep {PAUSE_SECONDS}"));
-                line(&mut out, format_args!("exit 1"));
+                line(&mut out, format_args!("exit 0"));
             }
         }
         out
@@ -142,7 +141,7 @@ fn agent(out: &mut String, message: &str, kernel: &Url, initrds: &[Url], args: &
     line(out, format_args!("boot ||"));
     line(out, format_args!(":failed"));
     say(out, "could not start the agent");
-    line(out, format_args!("exit 1"));
+    line(out, format_args!("exit 0"));
 }
 
 fn local_disk(out: &mut String, message: &str, bios: BiosDisk) {
