@@ -10,9 +10,11 @@ use protocol::report::{Stage, Summary};
 use ramdisk_agent_core::plan::{self, WritePlan};
 use ramdisk_agent_core::wipe;
 
+use crate::customise::boot_entry;
 use crate::device::Target;
 use crate::feed::Feed;
 use crate::fetch::Fetcher;
+use crate::inspect::tree::Tree;
 use crate::{verify, write};
 
 /// Writes an OS to the one disk that the job names.
@@ -62,6 +64,14 @@ pub fn write_plan(
     let sealed = write::seal(spec, gpt, held, &target, feed)?;
     summary.bytes_written += sealed.bytes;
     summary.bytes_verified += sealed.bytes;
+    if let Some(label) = &spec.boot_entry {
+        // The disk is complete; without an entry most firmwares still find it by the default path of its ESP, and the
+        // server's boot script leads to it, so this is told and does not undo the deploy.
+        match boot_entry::set(&Tree::new(Path::new("/")), label, sealed.esp.as_ref()) {
+            Ok(done) => feed.note(done),
+            Err(e) => feed.note(format!("the firmware's boot entry could not be set: {e}")),
+        }
+    }
     Ok(summary)
 }
 

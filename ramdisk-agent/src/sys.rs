@@ -348,3 +348,66 @@ pub fn wait_readable(fds: &[c_int], timeout: Duration) -> io::Result<Vec<bool>> 
         _ => Ok(polls.iter().map(|p| p.revents != 0).collect()),
     }
 }
+
+const IPMICTL_SEND_COMMAND: c_ulong = 0x8028_690d;
+const IPMICTL_RECEIVE_MSG_TRUNC: c_ulong = 0xc030_690b;
+
+/// `struct ipmi_system_interface_addr` of linux/ipmi.h.
+#[repr(C)]
+struct IpmiAddress {
+    kind: c_int,
+    channel: libc::c_short,
+    lun: u8,
+}
+
+/// `struct ipmi_msg`.
+#[repr(C)]
+struct IpmiMessage {
+    netfn: u8,
+    cmd: u8,
+    len: u16,
+    data: *mut u8,
+}
+
+/// `struct ipmi_req`.
+#[repr(C)]
+struct IpmiRequest {
+    addr: *mut IpmiAddress,
+    addr_len: u32,
+    id: libc::c_long,
+    message: IpmiMessage,
+}
+
+/// `struct ipmi_recv`.
+#[repr(C)]
+struct IpmiReceived {
+    kind: c_int,
+    addr: *mut IpmiAddress,
+    addr_len: u32,
+    id: libc::c_long,
+    message: IpmiMessage,
+}
+
+/// Sends one command to the management controller behind `device` and waits for its answer, which begins with the
+/// completion code.
+pub fn ipmi(device: &File, netfn: u8, cmd: u8, data: &[u8], longest: Duration) -> io::Result<Vec<u8>> {
+    // IPMI_SYSTEM_INTERFACE_ADDR_TYPE and IPMI_BMC_CHANNEL.
+    let mut addr = IpmiAddress { kind: 0x0c, channel: 0x0f, lun: 0 };
+    let addr_len = size_of::<IpmiAddress>() as u32;
+    let mut data = data.to_vec();
+    let len = u16::try_from(data.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let message = IpmiMessage { netfn, cmd, len, data: data.as_mut_ptr() };
+    let mut request = IpmiRequest { addr: &raw mut addr, addr_len, id: 1, message };
+    // SAFETY: the request and all it points to live until the call returns; the kernel copies them.
+    unsafe { ioctl(device, IPMICTL_SEND_COMMAND, &mut request) }?;
+    if wait_readable(&[device.as_raw_fd()], longest)? != [true] {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut answer = vec![0; 272];
+    let message = IpmiMessage { netfn: 0, cmd: 0, len: answer.len() as u16, data: answer.as_mut_ptr() };
+    let mut got = IpmiReceived { kind: 0, addr: &raw mut addr, addr_len, id: 0, message };
+    // SAFETY: the kernel writes at most `len` bytes to `data` and `addr_len` to `addr`, which live until it returns.
+    unsafe { ioctl(device, IPMICTL_RECEIVE_MSG_TRUNC, &mut got) }?;
+    answer.truncate(got.message.len.into());
+    Ok(answer)
+}

@@ -88,7 +88,8 @@ mod tests {
         assert_eq!((n.chassis_id.as_str(), n.port_id.as_str()), ("00:1c:73:01:02:03", "Ethernet12/1"));
         assert_eq!((n.system_name.as_deref(), n.vlan), (Some("leaf1"), Some(77)));
         assert_eq!(parse(&frame(&[(1, b"\x07c"), (2, b"\x05p"), (3, &[0, 0])])), None);
-        assert_eq!(parse(&f[..40]).map(|n| n.port_id), None);
+        assert_eq!(parse(&f[..40]).map(|n| n.system_name), Some(None), "cut behind the port");
+        assert_eq!(parse(&f[..30]), None, "cut within the port");
     }
 
     proptest! {

@@ -1,3 +1,4 @@
 //! What makes an image this server's own: the config partition and the firmware's boot entry.
 
+pub mod boot_entry;
 pub mod cidata;

@@ -13,13 +13,13 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use ramdisk_agent_core::modules::Modules;
 
-/// Wanted by no device, but by us: packet sockets for DHCP, the firmware's variables, disks behind SCSI.
+/// Wanted by no device, but by us: packet sockets for DHCP, the firmware's variables.
 const FIRST: &[&str] = &["af_packet", "efivarfs"];
-/// After the devices' own: what sits on top of them.
-const LAST: &[&str] = &["sd_mod", "ipmi_si", "ipmi_devintf"];
+/// The device node of the management controller, wanted where its driver was loaded.
+const ON_TOP: (&str, &str) = ("/ipmi_si.ko", "ipmi_devintf");
 /// Rounds without anything new, [`ROUND`] apart, after which the machine counts as settled.
-const QUIET_ROUNDS: u32 = 5;
-const ROUND: Duration = Duration::from_millis(100);
+const QUIET_ROUNDS: u32 = 3;
+const ROUND: Duration = Duration::from_millis(50);
 /// Deepest folder of `/sys/devices` that is looked into, and most entries in all.
 const DEPTH_MAX: usize = 24;
 const ENTRIES_MAX: usize = 200_000;
@@ -42,10 +42,9 @@ impl Loader {
         super::mount_efivars();
         std::thread::spawn(move || {
             state.settle();
-            for module in LAST {
-                state.load(module);
+            if state.loaded.iter().any(|f| f.contains(ON_TOP.0)) {
+                state.load(ON_TOP.1);
             }
-            state.settle();
             eprintln!("billet: {} modules loaded", state.loaded.len());
             drop(tell);
         });

@@ -67,7 +67,8 @@ fn disk(tree: &Tree, name: &str) -> Option<Disk> {
         size_bytes,
         logical_sector,
         physical_sector: tree.number(at("queue/physical_block_size")).unwrap_or(logical_sector),
-        rotational: tree.number::<u8>(at("queue/rotational")) == Some(1),
+        // Hypervisors do not say what is behind a virtio disk, and the kernel then assumes the worst.
+        rotational: tree.number::<u8>(at("queue/rotational")) == Some(1) && transport != Transport::Virtio,
         transport,
         removable: tree.number::<u8>(at("removable")) == Some(1) || transport == Transport::Usb,
         read_only: tree.number::<u8>(at("ro")) == Some(1),

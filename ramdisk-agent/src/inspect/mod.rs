@@ -1,6 +1,7 @@
 //! Looking at the machine. A collector that fails adds a warning and never stops the others; each reads below a root,
 //! so that recorded trees are tests.
 
+pub mod bmc;
 pub mod disks;
 pub mod lldp;
 pub mod machine;
@@ -31,7 +32,7 @@ pub fn collect(root: &Path, neighbours: &Neighbours) -> Inventory {
         disks: disks::disks(&tree, &mut warnings),
         nics: nics::nics(&tree, neighbours, &mut warnings),
         pci: pci::functions(&tree, &mut warnings),
-        bmc: None,
+        bmc: bmc::bmc(&tree, &mut warnings),
         tpm: machine::tpm(&tree),
         warnings,
     }

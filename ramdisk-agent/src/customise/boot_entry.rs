@@ -1,0 +1,77 @@
+//! The firmware's boot entry for the written disk, through efivarfs.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use ramdisk_agent_core::efi;
+use ramdisk_agent_core::gpt::Entry;
+
+use crate::inspect::tree::Tree;
+use crate::sys;
+
+const FOLDER: &str = "sys/firmware/efi/efivars";
+/// Vendor of the global variables (UEFI 2.10, 3.3).
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// Non-volatile, boot service access, run-time access.
+const ATTRIBUTES: [u8; 4] = [7, 0, 0, 0];
+
+/// Makes the entry `label` for the loader on `esp`, in place of older ones of that label, and puts it first in the
+/// boot order. What was done, in words.
+///
+/// # Errors
+/// Where a variable cannot be written: the store is full, or the firmware protects it.
+pub fn set(tree: &Tree, label: &str, esp: Option<&Entry>) -> io::Result<String> {
+    if !tree.path("sys/firmware/efi").exists() {
+        return Ok("no boot entry: the machine booted by BIOS".to_owned());
+    }
+    let Some(esp) = esp else { return Ok("no boot entry: the image has no EFI system partition".to_owned()) };
+    let mut taken = Vec::new();
+    let mut old = Vec::new();
+    for name in tree.list(FOLDER) {
+        let Some(number) = name.strip_suffix(&format!("-{GLOBAL}")).and_then(efi::entry_number) else {
+            continue;
+        };
+        let option = tree.bytes(format!("{FOLDER}/{name}")).unwrap_or_default();
+        if option.get(4..).and_then(efi::label_of).as_deref() == Some(label) {
+            remove(tree, &name)?;
+            old.push(number);
+        } else {
+            taken.push(number);
+        }
+    }
+    let number = (0..=u16::MAX)
+        .find(|n| !taken.contains(n))
+        .ok_or_else(|| io::Error::other("the firmware has no free boot entry"))?;
+    write(tree, &format!("Boot{number:04X}"), &efi::load_option(label, esp))?;
+    let order = tree.bytes(format!("{FOLDER}/BootOrder-{GLOBAL}")).unwrap_or_default();
+    write(tree, "BootOrder", &efi::order(order.get(4..).unwrap_or_default(), number, &old))?;
+    Ok(format!("boot entry Boot{number:04X} `{label}` set and put first"))
+}
+
+fn remove(tree: &Tree, name: &str) -> io::Result<()> {
+    let path = tree.path(format!("{FOLDER}/{name}"));
+    make_mutable(&path)?;
+    std::fs::remove_file(path)
+}
+
+/// One variable is one write (Documentation/filesystems/efivarfs.rst).
+fn write(tree: &Tree, name: &str, value: &[u8]) -> io::Result<()> {
+    let path = tree.path(format!("{FOLDER}/{name}-{GLOBAL}"));
+    if path.exists() {
+        make_mutable(&path)?;
+    }
+    let bytes = [&ATTRIBUTES, value].concat();
+    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
+    match file.write(&bytes)? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+fn make_mutable(path: &std::path::Path) -> io::Result<()> {
+    match sys::clear_immutable(&File::open(path)?) {
+        // Not every file system knows flags; then there is nothing to clear.
+        Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => Ok(()),
+        other => other,
+    }
+}
