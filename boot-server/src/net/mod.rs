@@ -1,6 +1,7 @@
 //! The boot protocols' sockets. What is answered is decided in `boot_server_core::dhcp` and in `tftp-server`.
 
 pub mod dhcp;
+pub mod ra;
 pub mod raw;
 pub mod tftp;
 

@@ -185,6 +185,46 @@ fn an_interface_that_goes_down_and_comes_back_is_served_again() {
 }
 
 #[test]
+fn a_router_solicitation_is_answered_that_there_is_no_router() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    use std::io::Read as _;
+    let Some(lab) = Lab::new() else { return };
+    // Without duplicate address detection, so that the link-local addresses are there at once.
+    run("echo 0 > /proc/sys/net/ipv6/conf/v0/accept_dad; ip link set v0 down; ip link set v0 up");
+    lab.client("echo 0 > /proc/sys/net/ipv6/conf/v1/accept_dad; ip link set v1 down; ip link set v1 up");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cancel = CancellationToken::new();
+    let message = std::thread::scope(|scope| {
+        runtime.block_on(async {
+            let server = super::ra::RouterAdvertiser::bind("v0").unwrap();
+            let client = scope.spawn(|| {
+                let answer = lab.enter(|| {
+                    let mut socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+                    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    socket.set_multicast_hops_v6(255).unwrap();
+                    let index = nix::net::if_::if_nametoindex("v1").unwrap();
+                    let routers = std::net::SocketAddrV6::new("ff02::2".parse().unwrap(), 0, 0, index);
+                    let mut buf = [0; 1500];
+                    for _ in 0..50 {
+                        let _ = socket.send_to(&[133, 0, 0, 0, 0, 0, 0, 0], &routers.into());
+                        if let Some(len) = socket.read(&mut buf).ok().filter(|_| buf[0] == 134) {
+                            return buf[..len].to_vec();
+                        }
+                    }
+                    Vec::new()
+                });
+                cancel.cancel();
+                answer
+            });
+            server.run(cancel.clone()).await;
+            client.join().unwrap()
+        })
+    });
+    assert_eq!(message.len(), 24, "an advertisement");
+    assert_eq!(message[4..16], [0; 12], "no router, no prefix to be had, no DHCPv6");
+}
+
+#[test]
 fn a_frame_is_what_its_parser_reads() {
     let path =
         Path { from: (Ipv4Addr::new(10, 77, 0, 1), 67), to: (Ipv4Addr::new(10, 77, 0, 9), 68), mac: CLIENT };
