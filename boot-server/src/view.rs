@@ -1,11 +1,14 @@
 //! What the API shows: one JSON form per noun, used by the REST API, the web UI, the command line and the tests.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{Boot, Node, Severity, StateName, required_boot, state::RunStage};
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
-use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
+use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -222,6 +225,74 @@ pub struct DeployPreview {
     pub disks: Vec<DiskFate>,
     /// Why it would be refused, if it would.
     pub refused: Option<Problem>,
+}
+
+/// What reading an image back found.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VerifyView {
+    /// The image.
+    pub image: ImageId,
+    /// Every byte is there and right.
+    pub good: bool,
+    /// Chunks looked at; holes are not counted.
+    pub checked: u64,
+    /// Chunks that are missing or wrong, in disk order.
+    pub bad: Vec<BadChunkView>,
+    /// SHA-256 of the whole raw disk, where no chunk is bad and it is still not what it should be.
+    pub whole: Option<Sha256>,
+}
+
+/// A chunk that cannot be used.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BadChunkView {
+    /// Its place in the image.
+    pub index: u64,
+    /// Its offset on the raw disk in bytes.
+    pub offset: u64,
+    /// Its id.
+    pub id: ChunkId,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    /// Version of the program.
+    pub version: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// The provisioning interface.
+    pub interface: Option<String>,
+    /// Our address on it.
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
+    /// DHCP.
+    pub dhcp: DhcpView,
+    /// Nodes by state.
+    pub nodes: BTreeMap<String, u64>,
+    /// What machines boot.
+    pub ramdisk: RamdiskView,
+}
+
+/// DHCP in numbers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DhcpView {
+    /// It is on.
+    pub enabled: bool,
+    /// Leases that have not ended.
+    pub leases: u64,
+}
+
+/// Kernel and ramdisk.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RamdiskView {
+    /// Both are there.
+    pub present: bool,
+    /// Version of the kernel, where the file tells.
+    pub kernel: Option<String>,
+    /// Size of both in bytes.
+    pub bytes: u64,
 }
 
 /// An error as the client gets it (RFC 9457 members plus code and hint).

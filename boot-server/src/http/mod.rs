@@ -5,6 +5,7 @@ mod agent;
 pub mod api;
 pub mod auth;
 mod boot;
+mod encode;
 mod files;
 mod image;
 mod limits;
@@ -29,8 +30,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::cli::text::encode;
 pub use boot::check_kernel_arguments;
+pub use encode::encode;
 pub use files::BootFiles;
 pub use limits::{HEADER_TIMEOUT, body};
 pub use problem::ProblemResponse;

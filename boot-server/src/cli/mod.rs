@@ -1,0 +1,192 @@
+//! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
+//! ask for is done by the server.
+
+mod client;
+mod deploy;
+mod event;
+mod image;
+mod login;
+mod node;
+mod output;
+mod status;
+pub mod text;
+mod watch;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use client::{Client, Connection, DEFAULT_SERVER};
+pub use output::{Format, Show};
+
+use crate::view::Problem;
+use text::{plain, plain_lines};
+
+/// Billet puts operating systems on bare machines.
+#[derive(Debug, Parser)]
+#[command(name = "billet", version, about, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Which server, and as whom.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once per run")]
+pub enum Command {
+    /// Run the server
+    Serve(crate::serve::ServeArgs),
+    /// Machines: list, look, deploy, rebuild, give back
+    #[command(subcommand, visible_alias = "nodes")]
+    Node(node::NodeCommand),
+    /// Operating system images: add, list, check, remove
+    #[command(subcommand, visible_alias = "images")]
+    Image(image::ImageCommand),
+    /// What happened
+    #[command(subcommand, visible_alias = "events")]
+    Event(event::EventCommand),
+    /// How the server is
+    Status,
+    /// Remember a server and the operator's token for this user
+    Login,
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// Shells with completion.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Shell {
+    /// bash 4 and newer
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The server said no.
+    #[error("{}", .0.message)]
+    Problem(Problem),
+    /// The server cannot be reached.
+    #[error("cannot reach the server at {server}: {cause}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        cause: String,
+    },
+    /// The command line cannot be carried out as it stands.
+    #[error("{0}")]
+    Usage(String),
+    /// It took longer than allowed.
+    #[error("{0}")]
+    Timeout(String),
+    /// Anything else that has advice.
+    #[error("{message}")]
+    Hinted {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+    /// Whoever read our output went away.
+    #[error("output closed")]
+    Closed,
+}
+
+impl Failure {
+    /// What to do, where there is advice.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => Some(problem.hint.as_str()).filter(|h| !h.is_empty()),
+            Self::Unreachable { .. } => {
+                Some("is `billet serve` running there? Give another address with --server")
+            }
+            Self::Hinted { hint, .. } => Some(hint),
+            Self::Usage(_) => Some("see `billet --help`"),
+            Self::Timeout(_) | Self::Other(_) | Self::Closed => None,
+        }
+    }
+
+    /// Exit code: 1 failed, 2 usage, 3 timeout.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Usage(_) => 2,
+            Self::Timeout(_) => 3,
+            Self::Problem(_) | Self::Unreachable { .. } | Self::Hinted { .. } | Self::Other(_) => 1,
+        }
+    }
+
+    /// As it is printed.
+    pub fn text(&self) -> String {
+        let mut text = format!("error: {}\n", plain_lines(&self.to_string()));
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("hint: {}\n", plain(hint)));
+        }
+        text
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(args) => return crate::serve::main(&args),
+        command => run(&cli.connection, cli.output, command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::Closed) {
+                // Nothing is left to do where even standard error is closed.
+                let _ = io::stderr().write_all(failure.text().as_bytes());
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(connection: &Connection, format: Format, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(_) => Ok(()), // handled by the caller
+        Command::Node(command) => node::run(&connection.client()?, format, command),
+        Command::Image(command) => image::run(&connection.client()?, format, command),
+        Command::Event(command) => event::run(&connection.client()?, format, &command),
+        Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
+        Command::Login => login::run(connection),
+        Command::Completion { shell } => output::print(&completion(shell)),
+    }
+}
+
+fn completion(shell: Shell) -> String {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "billet", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

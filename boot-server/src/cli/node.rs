@@ -1,0 +1,356 @@
+//! `billet node …`.
+
+use boot_server_core::deploy::bytes;
+use clap::Subcommand;
+use protocol::DiskId;
+use protocol::inventory::{Disk, Inventory, Nic};
+
+use super::Failure;
+use super::client::{Client, encode};
+use super::deploy::{DeployArgs, deploy};
+use super::event::{FollowFilter, follow, list};
+use super::output::{Format, Show, facts, table};
+use super::text::{memory, moment, plain, span};
+use super::watch::{Goal, WatchArgs, watch};
+use crate::http::api::requests::{MaintenanceRequest, RenameRequest, WipeRequest};
+use crate::view::{NodeDetail, NodeView, Page};
+
+/// What can be done with nodes.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once per run")]
+pub enum NodeCommand {
+    /// All nodes, or those that match
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only nodes in this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Only nodes whose name, serial number, address or product contains this
+        #[arg(long, short)]
+        query: Option<String>,
+    },
+    /// One node with its hardware and what it waits for
+    Show {
+        /// Name or id
+        node: String,
+    },
+    /// Put an OS on an available node
+    Deploy(DeployArgs),
+    /// Put an OS on a node again
+    Rebuild(DeployArgs),
+    /// Make a node available, wiping disks first where told
+    Provide(WipeArgs),
+    /// Take the OS off a node and make it available again
+    Delete(WipeArgs),
+    /// Look at the hardware again
+    Inspect(JobArgs),
+    /// Take a node out of enroll, available or failed and keep it
+    Manage {
+        /// Name or id
+        node: String,
+    },
+    /// Stop the job of a node at the next safe point
+    Abort {
+        /// Name or id
+        node: String,
+    },
+    /// Do the failed job of a node again
+    Retry(JobArgs),
+    /// Put a node under maintenance, or end that
+    Maintenance {
+        /// Name or id
+        node: String,
+        /// Why
+        #[arg(long, required_unless_present = "off")]
+        reason: Option<String>,
+        /// End the maintenance
+        #[arg(long, conflicts_with = "reason")]
+        off: bool,
+    },
+    /// Give a node another name
+    Rename {
+        /// Name or id
+        node: String,
+        /// New name
+        name: String,
+    },
+    /// What happened to a node
+    Events {
+        /// Name or id
+        node: String,
+        /// Go on as things happen
+        #[arg(long, short)]
+        follow: bool,
+        /// How many, newest last
+        #[arg(long, short = 'n', default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+/// A node and whether to stay until its job is over.
+#[derive(Debug, clap::Args)]
+pub struct JobArgs {
+    /// Name or id
+    node: String,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+/// Disks to wipe.
+#[derive(Debug, clap::Args)]
+pub struct WipeArgs {
+    /// Name or id
+    node: String,
+    /// Disk to wipe, such as serial:S4EV…; again for more
+    #[arg(long, value_name = "DISK")]
+    wipe: Vec<DiskId>,
+    /// The node's name: needed where disks are wiped, asked for otherwise
+    #[arg(long, visible_alias = "yes", value_name = "NAME")]
+    confirm: Option<String>,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+/// Runs a command.
+pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Result<(), Failure> {
+    let empty = serde_json::json!({});
+    match command {
+        NodeCommand::List { state, query } => {
+            let mut path = "nodes?limit=200".to_owned();
+            for (key, value) in [("state", state), ("q", query)] {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{key}={}", encode(&value)));
+                }
+            }
+            format.print(&client.all::<NodeView>(&path)?)
+        }
+        NodeCommand::Show { node } => format.print(&client.get::<NodeDetail>(&path(&node, ""))?),
+        NodeCommand::Deploy(args) => deploy(client, format, &args, false),
+        NodeCommand::Rebuild(args) => deploy(client, format, &args, true),
+        NodeCommand::Provide(args) => wipe(client, format, &args, "provide"),
+        NodeCommand::Delete(args) => wipe(client, format, &args, "delete"),
+        NodeCommand::Inspect(args) => job(client, format, &args, "inspect"),
+        NodeCommand::Retry(args) => job(client, format, &args, "retry"),
+        NodeCommand::Manage { node } => {
+            format.print(&client.post::<_, NodeView>(&path(&node, "/manage"), &empty)?)
+        }
+        NodeCommand::Abort { node } => {
+            format.print(&client.post::<_, NodeView>(&path(&node, "/abort"), &empty)?)
+        }
+        NodeCommand::Maintenance { node, reason, off: _ } => {
+            let request = MaintenanceRequest { reason };
+            format.print(&client.post::<_, NodeView>(&path(&node, "/maintenance"), &request)?)
+        }
+        NodeCommand::Rename { node, name } => {
+            format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
+        }
+        NodeCommand::Events { node, follow: false, limit } => list(client, format, Some(&node), limit),
+        NodeCommand::Events { node, follow: true, limit } => {
+            list(client, format, Some(&node), limit)?;
+            let node: NodeDetail = client.get(&path(&node, ""))?;
+            follow(client, format, FollowFilter { node: Some(node.node.id) })
+        }
+    }
+}
+
+/// Path of a node in the API.
+pub(super) fn path(node: &str, verb: &str) -> String {
+    format!("nodes/{}{verb}", encode(node))
+}
+
+fn job(client: &Client, format: Format, args: &JobArgs, verb: &str) -> Result<(), Failure> {
+    let node: NodeView = client.post(&path(&args.node, &format!("/{verb}")), &serde_json::json!({}))?;
+    if args.watch.watch { watch(client, format, &node, Goal::Over, &args.watch) } else { format.print(&node) }
+}
+
+fn wipe(client: &Client, format: Format, args: &WipeArgs, verb: &str) -> Result<(), Failure> {
+    let destructive = !args.wipe.is_empty() || verb == "delete";
+    let mut confirm = args.confirm.clone();
+    if destructive && confirm.is_none() {
+        let detail: NodeDetail = client.get(&path(&args.node, ""))?;
+        let disks = if args.wipe.is_empty() {
+            "the disk that holds its OS".to_owned()
+        } else {
+            args.wipe.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let question = format!("This wipes {} in {}.\n", plain(&disks), plain(&detail.node.name));
+        confirm = Some(super::deploy::ask(&question, &detail.node.name)?);
+    }
+    let request = WipeRequest { wipe: args.wipe.clone(), confirm };
+    let node: NodeView = client.post(&path(&args.node, &format!("/{verb}")), &request)?;
+    if args.watch.watch {
+        watch(client, format, &node, Goal::Available, &args.watch)
+    } else {
+        format.print(&node)
+    }
+}
+
+impl Show for Page<NodeView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "No nodes. Switch a machine on that boots from the provisioning network; it appears by itself.".into();
+        }
+        let rows = self.items.iter().map(|n| {
+            let hardware = n.hardware.as_ref().map(|h| {
+                format!(
+                    "{} · {} cores · {} · {} disks {}",
+                    h.product,
+                    h.cores,
+                    memory(h.memory_bytes),
+                    h.disks,
+                    bytes(h.disk_bytes)
+                )
+            });
+            vec![n.name.clone(), state(n), os(n), hardware.unwrap_or_default(), now(n)]
+        });
+        table(&["name", "state", "os", "hardware", "now"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|n| n.name.clone()).collect()
+    }
+}
+
+fn state(node: &NodeView) -> String {
+    let mark = if node.maintenance.is_some() { " (maintenance)" } else { "" };
+    format!("{}{mark}", node.state)
+}
+
+fn os(node: &NodeView) -> String {
+    node.installed.as_ref().map(|i| i.image_name.clone()).unwrap_or_default()
+}
+
+/// What happens on it now, in a few words.
+fn now(node: &NodeView) -> String {
+    if let Some(fault) = &node.fault {
+        return fault.message.clone();
+    }
+    let Some(job) = &node.job else { return String::new() };
+    match &job.progress {
+        Some(p) if p.bytes_total > 0 => {
+            let percent = u128::from(p.bytes_done) * 100 / u128::from(p.bytes_total);
+            format!("{} {percent} %", job.stage)
+        }
+        _ => node.waits_for.as_ref().map_or_else(|| job.stage.clone(), |w| format!("waits for {w}")),
+    }
+}
+
+impl Show for NodeView {
+    fn table(&self) -> String {
+        let join = |items: &[protocol::MacAddr]| {
+            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        facts(&[
+            ("name", Some(self.name.clone())),
+            ("id", Some(self.id.to_string())),
+            ("state", Some(state(self))),
+            ("maintenance", self.maintenance.clone()),
+            ("waits for", self.waits_for.clone()),
+            ("until", self.deadline.map(moment)),
+            ("fault", self.fault.as_ref().map(|f| f.message.clone())),
+            ("hint", self.fault.as_ref().map(|f| f.hint.clone()).filter(|h| !h.is_empty())),
+            ("job", self.job.as_ref().map(|j| format!("{} {}, {}", j.verb, j.id, j.stage))),
+            (
+                "os",
+                self.installed.as_ref().map(|i| format!("{} as {} on {}", i.image_name, i.hostname, i.disk)),
+            ),
+            ("agent", Some(if self.agent { "connected" } else { "not connected" }.to_owned())),
+            ("uuid", self.uuid.map(|u| u.to_string())),
+            ("serial", self.serial.clone()),
+            ("addresses", Some(join(&self.macs))),
+            ("first seen", Some(moment(self.created))),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+}
+
+impl Show for NodeDetail {
+    fn table(&self) -> String {
+        let mut text = self.node.table();
+        if let Some(inventory) = &self.inventory {
+            text.push_str(&hardware(inventory));
+        }
+        if !self.node.timeline.phases.is_empty() {
+            text.push_str(&format!("\n{}\n", plain(&self.node.timeline.title)));
+            let rows = self.node.timeline.phases.iter().map(|p| {
+                vec![
+                    p.phase.clone(),
+                    format!("+{}", span(p.offset_ms)),
+                    p.took_ms.map(span).unwrap_or_default(),
+                ]
+            });
+            text.push_str(&table(&["phase", "at", "took"], rows));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.node.names()
+    }
+}
+
+fn hardware(inventory: &Inventory) -> String {
+    let cpu = inventory.cpus.first().map(|c| {
+        let cores: u32 = inventory.cpus.iter().map(|c| c.cores).sum();
+        format!("{} × {}, {cores} cores, {}", inventory.cpus.len(), c.model, c.architecture)
+    });
+    let system = &inventory.system;
+    let product = [&system.manufacturer, &system.product].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let firmware = &inventory.firmware;
+    let mut text = String::from("\n");
+    text.push_str(&facts(&[
+        ("machine", Some(product.join(" ")).filter(|p| !p.is_empty())),
+        ("firmware", Some(format!("{:?} {}", firmware.mode, firmware.version.as_deref().unwrap_or("")))),
+        ("secure boot", firmware.secure_boot.map(|on| if on { "on" } else { "off" }.to_owned())),
+        ("cpu", cpu),
+        ("memory", Some(format!("{} in {} modules", memory(inventory.memory_bytes), inventory.dimms.len()))),
+        ("bmc", inventory.bmc.as_ref().and_then(|b| b.address).map(|a| a.to_string())),
+        ("tpm", inventory.tpm.as_ref().map(|t| t.version_major.to_string())),
+    ]));
+    text.push('\n');
+    text.push_str(&table(&["disk", "model", "size", "kind", "holds"], inventory.disks.iter().map(disk)));
+    text.push_str("\n\n");
+    text.push_str(&table(
+        &["port", "address", "link", "neighbour", "driver"],
+        inventory.nics.iter().map(nic),
+    ));
+    text.push('\n');
+    for warning in &inventory.warnings {
+        text.push_str(&format!("warning: {}\n", plain(warning)));
+    }
+    text
+}
+
+fn disk(disk: &Disk) -> Vec<String> {
+    let kind = format!("{:?}{}", disk.transport, if disk.rotational { ", spinning" } else { "" });
+    vec![
+        disk.id.as_ref().map_or_else(|| disk.name.clone(), ToString::to_string),
+        disk.model.clone().unwrap_or_default(),
+        bytes(disk.size_bytes),
+        kind.to_lowercase(),
+        boot_server_core::deploy::describe(&disk.content),
+    ]
+}
+
+fn nic(nic: &Nic) -> Vec<String> {
+    let link = match (nic.carrier, nic.speed_mbps) {
+        (false, _) => "down".to_owned(),
+        (true, None) => "up".to_owned(),
+        (true, Some(speed)) => format!("{speed} Mbit/s"),
+    };
+    let neighbour = nic
+        .lldp
+        .as_ref()
+        .map(|l| format!("{} {}", l.system_name.as_deref().unwrap_or(&l.chassis_id), l.port_id));
+    vec![
+        nic.name.clone(),
+        nic.mac.to_string(),
+        link,
+        neighbour.unwrap_or_default(),
+        nic.driver.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,34 @@
+//! `billet status`.
+
+use boot_server_core::deploy::bytes;
+
+use super::output::{Show, facts};
+use super::text::moment;
+use crate::view::StatusView;
+
+impl Show for StatusView {
+    fn table(&self) -> String {
+        let nodes =
+            self.nodes.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ");
+        let ramdisk = match (self.ramdisk.present, &self.ramdisk.kernel) {
+            (false, _) => "missing: machines cannot boot the agent".to_owned(),
+            (true, kernel) => {
+                format!("{} {}", kernel.as_deref().unwrap_or("present"), bytes(self.ramdisk.bytes))
+            }
+        };
+        let dhcp = if self.dhcp.enabled { format!("{} leases", self.dhcp.leases) } else { "off".to_owned() };
+        facts(&[
+            ("version", Some(self.version.clone())),
+            ("running since", Some(moment(self.started))),
+            ("interface", self.interface.clone()),
+            ("address", self.address.map(|a| a.to_string())),
+            ("dhcp", Some(dhcp)),
+            ("ramdisk", Some(ramdisk)),
+            ("nodes", Some(if nodes.is_empty() { "none".to_owned() } else { nodes })),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.interface.iter().cloned().collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! The control API, `/api/v1`: what people's programs, the command line and the UI's scripts use. Handlers parse,
+//! ask the engine, and print; the document of the API is generated from them.
+
+mod events;
+mod extract;
+mod images;
+mod ingests;
+mod nodes;
+pub mod requests;
+mod status;
+mod stream;
+mod verbs;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::StatusCode;
+use axum::routing::get;
+use protocol::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use images::image_view;
+
+use super::{BootFiles, ProblemResponse};
+use crate::engine::{Engine, now};
+use crate::ingest::Ingests;
+
+/// Where the API lives.
+pub const PREFIX: &str = "/api/v1";
+/// Streams of events at once; each costs a task and a place in the broadcast.
+const STREAMS_MAX: usize = 256;
+/// Images read back at once: each reads the disk as fast as it can.
+const VERIFIES_MAX: usize = 1;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    engine: Engine,
+    ingests: Ingests,
+    files: Arc<BootFiles>,
+    started: Timestamp,
+    streams: Arc<Semaphore>,
+    verifies: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Api {
+    /// An API over a running engine. `stop` ends streams and ingests.
+    pub fn new(engine: Engine, ingests: Ingests, files: Arc<BootFiles>, stop: CancellationToken) -> Self {
+        let (streams, verifies) = (Semaphore::new(STREAMS_MAX), Semaphore::new(VERIFIES_MAX));
+        Self {
+            engine,
+            ingests,
+            files,
+            started: now(),
+            streams: Arc::new(streams),
+            verifies: Arc::new(verifies),
+            stop,
+        }
+    }
+}
+
+impl FromRef<Api> for Engine {
+    fn from_ref(api: &Api) -> Self {
+        api.engine.clone()
+    }
+}
+
+type Answer<T> = Result<T, ProblemResponse>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Billet",
+        description = "Control API of the Billet boot server. Errors are `application/problem+json` (RFC 9457) \
+                       with a stable `code`, a sentence and a hint.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "http://127.0.0.1:8090")),
+    security(("token" = [])),
+    tags(
+        (name = "nodes", description = "Machines and what can be done with them"),
+        (name = "images", description = "Operating system images"),
+        (name = "events", description = "What happened, and what happens"),
+        (name = "server", description = "The server itself")
+    )
+)]
+struct Document;
+
+fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show))
+        .routes(routes!(verbs::manage))
+        .routes(routes!(verbs::inspect))
+        .routes(routes!(verbs::abort))
+        .routes(routes!(verbs::retry))
+        .routes(routes!(verbs::provide))
+        .routes(routes!(verbs::delete))
+        .routes(routes!(verbs::deploy))
+        .routes(routes!(verbs::preview))
+        .routes(routes!(verbs::rebuild))
+        .routes(routes!(verbs::maintenance))
+        .routes(routes!(verbs::rename))
+        .routes(routes!(events::list))
+        .routes(routes!(stream::stream))
+        .routes(routes!(images::list, ingests::add))
+        .routes(routes!(images::show, images::remove))
+        .routes(routes!(images::verify))
+        .routes(routes!(ingests::upload))
+        .routes(routes!(ingests::list))
+        .routes(routes!(ingests::show))
+        .routes(routes!(status::status))
+        .routes(routes!(openapi));
+    let (router, mut document) =
+        OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The token in operator.token of the server's state directory."))
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    (router, document)
+}
+
+/// The document of the API (OpenAPI 3.1).
+pub fn document() -> utoipa::openapi::OpenApi {
+    parts().1
+}
+
+/// All routes of the API, and `/healthz`.
+pub fn router(api: Api) -> Router {
+    parts()
+        .0
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(api)
+        .route("/healthz", get(|| async { "ok\n" }))
+}
+
+async fn wrong_method() -> ProblemResponse {
+    ProblemResponse::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "this path does not take this method",
+        "see /api/v1/openapi.json",
+    )
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "server", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+async fn openapi() -> axum::Json<utoipa::openapi::OpenApi> {
+    axum::Json(document())
+}
+
+#[cfg(test)]
+mod tests;

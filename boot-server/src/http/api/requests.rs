@@ -1,0 +1,152 @@
+//! What clients send, beside [`DeployRequest`](boot_server_core::deploy::DeployRequest). Unknown fields are refused:
+//! a misspelt option that is silently dropped erases the wrong disk.
+
+use std::path::PathBuf;
+
+use images::Architecture;
+use protocol::{DiskId, Sha256};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Nothing to say.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmptyRequest {}
+
+/// Disks to wipe.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WipeRequest {
+    /// The disks. Empty: none for `provide`, the disk with the OS for `delete`.
+    pub wipe: Vec<DiskId>,
+    /// The node's name, typed by whoever asks; needed where something is wiped.
+    pub confirm: Option<String>,
+}
+
+/// Maintenance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceRequest {
+    /// Why; `null` ends it.
+    pub reason: Option<String>,
+}
+
+/// A new name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameRequest {
+    /// A host name without dots.
+    pub name: String,
+}
+
+/// An image that the server gets by itself, from `path` or from `url`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IngestRequest {
+    /// Name: 1 to 64 of `a-z`, `0-9`, `.`, `-`, `_`.
+    pub name: String,
+    /// Version, of the same alphabet.
+    pub version: String,
+    /// File on the server, below one of its import directories.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// `http` or `https` URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Size of the file in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// SHA-256 of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    /// Machine architecture; `x86_64` if not given.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+    /// User that the image's cloud-init makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_user: Option<String>,
+    /// Smallest disk in bytes; the raw size if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_disk: Option<u64>,
+}
+
+/// What is said about an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UploadQuery {
+    /// Name: 1 to 64 of `a-z`, `0-9`, `.`, `-`, `_`.
+    pub name: String,
+    /// Version, of the same alphabet.
+    pub version: String,
+    /// Size of the file in bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// SHA-256 of the file.
+    #[serde(default)]
+    pub sha256: Option<Sha256>,
+    /// Machine architecture; `x86_64` if not given.
+    #[param(value_type = Option<String>)]
+    #[serde(default)]
+    pub architecture: Option<Architecture>,
+    /// User that the image's cloud-init makes.
+    #[serde(default)]
+    pub default_user: Option<String>,
+    /// Smallest disk in bytes; the raw size if not given.
+    #[serde(default)]
+    pub minimum_disk: Option<u64>,
+}
+
+/// Which nodes.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NodeQuery {
+    /// In this state only.
+    pub state: Option<String>,
+    /// With this in name, serial number, UUID, address, product, host name or image.
+    pub q: Option<String>,
+    /// How many, 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// How many, 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventQuery {
+    /// Of this node only (name or id).
+    pub node: Option<String>,
+    /// Newer than this one, oldest first.
+    pub after: Option<i64>,
+    /// Older than this one.
+    pub before: Option<i64>,
+    /// How many, 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StreamQuery {
+    /// After this event; the header `Last-Event-ID`, which browsers send by themselves, goes before it.
+    pub after: Option<i64>,
+}

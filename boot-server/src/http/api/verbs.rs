@@ -1,0 +1,261 @@
+//! What can be done with a node. The node's state machine says whether it fits; a refusal says what to do instead.
+
+use axum::Json;
+use axum::extract::State;
+use boot_server_core::deploy::{DeployRequest, is_candidate};
+use boot_server_core::node::event::Verb;
+use boot_server_core::node::{Event, Node, State as NodeState};
+use protocol::DiskId;
+use protocol::inventory::Inventory;
+use protocol::job::{DiskTarget, Task};
+
+use super::extract::{IdempotencyKey, Input, Named};
+use super::requests::{EmptyRequest, MaintenanceRequest, RenameRequest, WipeRequest};
+use super::{Answer, Api};
+use crate::engine::{Actor, EngineError};
+use crate::view::{DeployPreview, NodeView, Problem};
+
+/// Longest reason for maintenance, in bytes.
+const REASON_MAX: usize = 1024;
+
+/// Who asks: there is one operators' token, so one name.
+pub(super) fn operator() -> Actor {
+    Actor::Operator(String::new())
+}
+
+async fn apply(api: &Api, node: &Node, verb: Verb) -> Answer<Json<NodeView>> {
+    let node = api.engine.apply(node.id, operator(), Event::Verb(verb)).await?;
+    Ok(Json(api.engine.view(&node).await))
+}
+
+/// Takes a node out of enroll, available or failed and keeps it.
+#[utoipa::path(post, path = "/nodes/{node}/manage", tag = "nodes", operation_id = "manage_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = EmptyRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn manage(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<Json<NodeView>> {
+    apply(&api, &api.engine.node(&node).await?, Verb::Manage).await
+}
+
+/// Looks at the hardware again.
+#[utoipa::path(post, path = "/nodes/{node}/inspect", tag = "nodes", operation_id = "inspect_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = EmptyRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn inspect(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<Json<NodeView>> {
+    apply(&api, &api.engine.node(&node).await?, Verb::Inspect).await
+}
+
+/// Stops the job at the next safe point.
+#[utoipa::path(post, path = "/nodes/{node}/abort", tag = "nodes", operation_id = "abort_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = EmptyRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn abort(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<Json<NodeView>> {
+    apply(&api, &api.engine.node(&node).await?, Verb::Abort).await
+}
+
+/// Does the failed job again.
+#[utoipa::path(post, path = "/nodes/{node}/retry", tag = "nodes", operation_id = "retry_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = EmptyRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn retry(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<Json<NodeView>> {
+    apply(&api, &api.engine.node(&node).await?, Verb::Retry).await
+}
+
+/// Offers a node; the disks that are named are wiped first, all others stay as they are.
+#[utoipa::path(post, path = "/nodes/{node}/provide", tag = "nodes", operation_id = "provide_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = WipeRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn provide(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(request): Input<WipeRequest>,
+) -> Answer<Json<NodeView>> {
+    let node = api.engine.node(&node).await?;
+    let wipe = if request.wipe.is_empty() { Vec::new() } else { targets(&api, &node, &request).await? };
+    apply(&api, &node, Verb::Provide { wipe }).await
+}
+
+/// Gives a node back: wipes the disk with its OS (or those that are named), then offers it.
+#[utoipa::path(post, path = "/nodes/{node}/delete", tag = "nodes", operation_id = "delete_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = WipeRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(mut request): Input<WipeRequest>,
+) -> Answer<Json<NodeView>> {
+    let node = api.engine.node(&node).await?;
+    if request.wipe.is_empty() {
+        request.wipe.extend(os_disk(&node));
+    }
+    // Nothing to wipe: the state machine says what is missing.
+    let wipe = if request.wipe.is_empty() { Vec::new() } else { targets(&api, &node, &request).await? };
+    apply(&api, &node, Verb::Delete { wipe }).await
+}
+
+/// The disk with the OS that Billet put there, or was putting there.
+fn os_disk(node: &Node) -> Option<DiskId> {
+    let target = match &node.state {
+        NodeState::Failed(failure) => failure.run.as_ref().and_then(|run| match &run.job.task {
+            Task::Deploy(spec) => Some(spec.target.id.clone()),
+            Task::Inspect | Task::Clean { .. } => None,
+        }),
+        _ => None,
+    };
+    target.or_else(|| node.installed.as_ref().map(|i| i.disk.clone()))
+}
+
+async fn targets(api: &Api, node: &Node, request: &WipeRequest) -> Answer<Vec<DiskTarget>> {
+    if request.confirm.as_deref() != Some(&node.name) {
+        return Err(refuse(
+            "confirm-missing",
+            format!("this wipes a disk: `confirm` must be the node's name, {}", node.name),
+            "type the node's name to confirm",
+        )
+        .into());
+    }
+    let inventory = api.engine.inventory(node.id).await?;
+    let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
+    let mut targets: Vec<DiskTarget> = Vec::new();
+    for id in &request.wipe {
+        let target = target(id, &inventory)?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+/// The one disk with this id, if it may be wiped at all.
+fn target(id: &DiskId, inventory: &Inventory) -> Result<DiskTarget, Problem> {
+    let mut found = inventory.disks.iter().filter(|d| d.id.as_ref() == Some(id));
+    match (found.next(), found.next()) {
+        (Some(disk), None) if is_candidate(disk) => {
+            Ok(DiskTarget { id: id.clone(), size_bytes: disk.size_bytes })
+        }
+        (Some(disk), None) => Err(refuse(
+            "disk-refused",
+            format!("disk {} is removable, on USB, or write protected", disk.name),
+            "choose a fixed, writable disk",
+        )),
+        (None, _) => Err(refuse(
+            "disk-not-found",
+            format!("no disk {id} in this machine"),
+            "inspect the node again if disks were changed",
+        )),
+        (Some(_), Some(_)) => Err(refuse(
+            "disk-ambiguous",
+            format!("several disks answer to {id}"),
+            "this drive's serial number is not unique: take one out, or have it corrected",
+        )),
+    }
+}
+
+fn refuse(code: &str, message: String, hint: &str) -> Problem {
+    Problem { status: 422, code: code.to_owned(), message, hint: hint.to_owned() }
+}
+
+/// Puts an OS on an available node. Erases a disk.
+#[utoipa::path(post, path = "/nodes/{node}/deploy", tag = "nodes", operation_id = "deploy_node",
+    params(("node" = String, Path, description = "Name or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key does the same thing once, within 24 hours")),
+    request_body = DeployRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn deploy(
+    State(api): State<Api>,
+    Named(node): Named,
+    IdempotencyKey(key): IdempotencyKey,
+    Input(request): Input<DeployRequest>,
+) -> Answer<Json<NodeView>> {
+    put_os(&api, &node, request, false, key).await
+}
+
+/// Puts an OS on an active node again. Erases a disk.
+#[utoipa::path(post, path = "/nodes/{node}/rebuild", tag = "nodes", operation_id = "rebuild_node",
+    params(("node" = String, Path, description = "Name or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key does the same thing once, within 24 hours")),
+    request_body = DeployRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn rebuild(
+    State(api): State<Api>,
+    Named(node): Named,
+    IdempotencyKey(key): IdempotencyKey,
+    Input(request): Input<DeployRequest>,
+) -> Answer<Json<NodeView>> {
+    put_os(&api, &node, request, true, key).await
+}
+
+async fn put_os(
+    api: &Api,
+    node: &str,
+    request: DeployRequest,
+    rebuild: bool,
+    key: Option<String>,
+) -> Answer<Json<NodeView>> {
+    let node = api.engine.node(node).await?;
+    let node = api.engine.deploy(&node, operator(), request, rebuild, key).await?;
+    Ok(Json(api.engine.view(&node).await))
+}
+
+/// Says what a deploy would erase and what stays, and whether it would be refused. Changes nothing; `confirm` is not
+/// needed.
+#[utoipa::path(post, path = "/nodes/{node}/deploy/preview", tag = "nodes", operation_id = "preview_deploy",
+    params(("node" = String, Path, description = "Name or id")), request_body = DeployRequest,
+    responses((status = 200, body = DeployPreview), (status = 404, body = Problem)))]
+pub(super) async fn preview(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(request): Input<DeployRequest>,
+) -> Answer<Json<DeployPreview>> {
+    let node = api.engine.node(&node).await?;
+    Ok(Json(api.engine.preview(&node, &request).await?))
+}
+
+/// Puts a node under maintenance, or ends it.
+#[utoipa::path(post, path = "/nodes/{node}/maintenance", tag = "nodes", operation_id = "maintain_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = MaintenanceRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn maintenance(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(request): Input<MaintenanceRequest>,
+) -> Answer<Json<NodeView>> {
+    let reason = request.reason.map(|r| r.trim().to_owned());
+    if reason.as_ref().is_some_and(|r| r.is_empty() || r.len() > REASON_MAX) {
+        let message = format!("the reason must have 1 to {REASON_MAX} bytes");
+        return Err(refuse("reason", message, "say why, or send null to end the maintenance").into());
+    }
+    apply(&api, &api.engine.node(&node).await?, Verb::Maintenance { reason }).await
+}
+
+/// Gives a node another name.
+#[utoipa::path(post, path = "/nodes/{node}/rename", tag = "nodes", operation_id = "rename_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = RenameRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn rename(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(request): Input<RenameRequest>,
+) -> Answer<Json<NodeView>> {
+    apply(&api, &api.engine.node(&node).await?, Verb::Rename { name: request.name }).await
+}

@@ -1,0 +1,455 @@
+//! Who may come in at the operators' listener: one token per site, as a bearer token for programs and as a session
+//! cookie for browsers. Which routes exist is the business of `api` and `ui`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, Form, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, COOKIE, HOST, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use protocol::{Sha256, Timestamp};
+use serde::Deserialize;
+use sha2::Digest as _;
+
+use super::{Peer, ProblemResponse, encode};
+use crate::engine::now;
+use crate::secret;
+use crate::view::Problem;
+
+/// Name of the session cookie.
+pub const COOKIE_NAME: &str = "billet_session";
+/// How long a browser stays logged in.
+const SESSION: Duration = Duration::from_hours(12);
+/// Wrong tokens that one address may send within [`WINDOW`] before it is told to wait.
+const FAILURES_MAX: u32 = 10;
+/// Length of the window in which wrong tokens are counted.
+const WINDOW: Duration = Duration::from_mins(1);
+/// Addresses that are counted at once; the one whose window is oldest makes room.
+const ADDRESSES_MAX: usize = 1024;
+/// Paths that need no token. Everything else does, whether it exists or not.
+const PUBLIC: [&str; 2] = ["/login", "/healthz"];
+/// Prefix of files that need no token: style sheets and scripts of the login page.
+const PUBLIC_PREFIX: &str = "/static/";
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The file cannot be read or made.
+    #[error("cannot {action} the operators' token file {}", path.display())]
+    File {
+        /// Such as `read`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file is empty or far too short to be a secret.
+    #[error("{} holds no token of at least 32 characters; remove it, and a new one is made", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gives no random bytes.
+    #[error(transparent)]
+    NoRandomness(#[from] secret::NoRandomness),
+}
+
+/// Knows the operators' token, by its hash alone.
+#[derive(Debug)]
+pub struct Operators {
+    token: Sha256,
+    /// Signs session cookies; follows from the token, so sessions outlive a restart and end with the token.
+    session_key: [u8; 32],
+    failures: Mutex<BTreeMap<IpAddr, Failures>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    since: Timestamp,
+    count: u32,
+}
+
+impl Operators {
+    /// Reads the token at `path`; makes one, readable by the owner alone, where there is none.
+    ///
+    /// # Errors
+    /// Where the file can be neither read nor made, or holds no token.
+    pub fn open(path: &Path) -> Result<Self, AuthError> {
+        let file = |action| move |cause| AuthError::File { action, path: path.to_owned(), cause };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make(path).map_err(|e| match e {
+                Make::File(cause) => file("make")(cause),
+                Make::Random(cause) => cause.into(),
+            })?,
+            Err(cause) => return Err(file("read")(cause)),
+        };
+        let token = text.trim();
+        if token.len() < 32 {
+            return Err(AuthError::Short { path: path.to_owned() });
+        }
+        Ok(Self::new(token))
+    }
+
+    /// Knows this token.
+    pub fn new(token: &str) -> Self {
+        let session_key = hmac(token.as_bytes(), b"billet session key 1");
+        Self { token: secret::hash(token), session_key, failures: Mutex::default() }
+    }
+
+    /// True for the token; takes as long for a wrong one.
+    pub fn is_token(&self, text: &str) -> bool {
+        secret::same(&secret::hash(text), &self.token)
+    }
+
+    /// A session that begins now: its end and a signature over it.
+    pub fn session(&self, now: Timestamp) -> String {
+        let end = now.after(SESSION).0;
+        format!("{end}.{}", self.sign(end))
+    }
+
+    /// True for a session of ours that has not ended.
+    pub fn is_session(&self, text: &str, now: Timestamp) -> bool {
+        let parsed = text.split_once('.').and_then(|(end, mac)| Some((end.parse().ok()?, mac.parse().ok()?)));
+        let Some((end, mac)) = parsed else { return false };
+        secret::same(&mac, &self.sign(end)) && now.0 < end
+    }
+
+    fn sign(&self, end: u64) -> Sha256 {
+        Sha256(hmac(&self.session_key, &end.to_be_bytes()))
+    }
+
+    /// Counts a wrong token; true where the address has sent too many. A right one is taken even then: with 256 bits
+    /// nobody guesses it, and nobody who shares an address with a misconfigured program is locked out. The limit
+    /// keeps log and event loop from being flooded.
+    fn failed(&self, address: IpAddr, now: Timestamp) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|_, f| now.since(f.since) < WINDOW);
+        if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&address) {
+            let oldest = failures.iter().min_by_key(|(_, f)| f.since).map(|(address, _)| *address);
+            if let Some(oldest) = oldest {
+                failures.remove(&oldest);
+            }
+        }
+        let entry = failures.entry(address).or_insert(Failures { since: now, count: 0 });
+        entry.count = entry.count.saturating_add(1);
+        if entry.count == FAILURES_MAX {
+            tracing::warn!(%address, "{FAILURES_MAX} wrong operator tokens within a minute");
+        }
+        entry.count > FAILURES_MAX
+    }
+
+    fn check(&self, request: &Request, now: Timestamp) -> Result<(), Refusal> {
+        let headers = request.headers();
+        if let Some(given) = headers.get(AUTHORIZATION) {
+            let token = given.to_str().ok().and_then(bearer);
+            return match token {
+                Some(token) if self.is_token(token) => Ok(()),
+                _ if self.failed(address_of(request), now) => Err(Refusal::TooMany),
+                _ => Err(Refusal::WrongToken),
+            };
+        }
+        let Some(session) = cookie(headers, COOKIE_NAME) else { return Err(Refusal::Nothing) };
+        if !self.is_session(session, now) {
+            return Err(Refusal::Nothing);
+        }
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+        if changes && !is_same_origin(headers) { Err(Refusal::OtherSite) } else { Ok(()) }
+    }
+}
+
+enum Make {
+    File(io::Error),
+    Random(secret::NoRandomness),
+}
+
+/// Makes the token file. It has its name only once it is complete and durable.
+fn make(path: &Path) -> Result<String, Make> {
+    let token = secret::token().map_err(Make::Random)?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(Make::File)?;
+    }
+    let temporary = path.with_extension("token.new");
+    let write = || {
+        let _ = fs::remove_file(&temporary); // left by a crash, or not there
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(Make::File)?;
+    tracing::info!(path = %path.display(), "made a new operators' token");
+    Ok(token)
+}
+
+/// HMAC-SHA-256 (RFC 2104).
+fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    const BLOCK: usize = 64;
+    let mut block = [0; BLOCK];
+    if key.len() > BLOCK {
+        block[..32].copy_from_slice(&sha2::Sha256::digest(key));
+    } else {
+        block[..key.len()].copy_from_slice(key);
+    }
+    let pad = |byte: u8| block.map(|b| b ^ byte);
+    let inner = sha2::Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
+    sha2::Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+}
+
+/// Why a request may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Nothing,
+    WrongToken,
+    TooMany,
+    OtherSite,
+}
+
+impl Refusal {
+    fn problem(self) -> Problem {
+        let (status, code, message, hint) = match self {
+            Self::Nothing => (
+                401,
+                "unauthenticated",
+                "the operators' token is needed",
+                "send `Authorization: Bearer`, or log in",
+            ),
+            Self::WrongToken => (
+                401,
+                "wrong-token",
+                "the token is not the operators' token",
+                "it is in operator.token in the server's state directory",
+            ),
+            Self::TooMany => {
+                (429, "too-many-attempts", "too many wrong tokens from this address", "wait a minute")
+            }
+            Self::OtherSite => (
+                403,
+                "other-site",
+                "the request comes from another web site",
+                "use this server's own pages, or a bearer token",
+            ),
+        };
+        Problem { status, code: code.into(), message: message.into(), hint: hint.into() }
+    }
+
+    fn respond(self, request: &Request) -> Response {
+        let browser = !request.uri().path().starts_with("/api/") && self == Self::Nothing;
+        let headers = request.headers();
+        if browser && headers.contains_key("hx-request") {
+            // htmx goes to the login page instead of putting it into a part of this one.
+            return (StatusCode::UNAUTHORIZED, [("hx-redirect", "/login")]).into_response();
+        }
+        if browser && matches!(*request.method(), Method::GET | Method::HEAD) {
+            let target = request.uri().path_and_query().map_or("/", |p| p.as_str());
+            let login = format!("/login?next={}", encode(target));
+            return (StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response();
+        }
+        let mut response = ProblemResponse(self.problem()).into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self == Self::TooMany {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
+        }
+        response
+    }
+}
+
+/// Lets a request pass that has the token or a session; to be laid over everything at the operators' listener.
+pub async fn require(State(operators): State<Arc<Operators>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if PUBLIC.contains(&path) || path.starts_with(PUBLIC_PREFIX) {
+        return next.run(request).await;
+    }
+    match operators.check(&request, now()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.respond(&request),
+    }
+}
+
+/// `POST /login` and `POST /logout`; the form itself is a page of the UI.
+pub fn routes(operators: Arc<Operators>) -> Router {
+    Router::new().route("/login", post(login)).route("/logout", post(logout)).with_state(operators)
+}
+
+#[derive(Debug, Deserialize)]
+struct LoginForm {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+async fn login(
+    State(operators): State<Arc<Operators>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    Form(form): Form<LoginForm>,
+) -> Response {
+    // A page of another site must not log a browser in under a token of its choice. Programs send no Origin.
+    if headers.contains_key(ORIGIN) && !is_same_origin(&headers) {
+        return ProblemResponse(Refusal::OtherSite.problem()).into_response();
+    }
+    let next = if is_local(&form.next) { form.next.as_str() } else { "/" };
+    if operators.is_token(form.token.trim()) {
+        let cookie = set_cookie(&operators.session(now()), SESSION);
+        return (StatusCode::SEE_OTHER, [(LOCATION, next.to_owned()), (SET_COOKIE, cookie)]).into_response();
+    }
+    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.0.ip());
+    let refusal = if operators.failed(address, now()) { "wait" } else { "wrong" };
+    let again = format!("/login?refused={refusal}&next={}", encode(next));
+    (StatusCode::SEE_OTHER, [(LOCATION, again)]).into_response()
+}
+
+async fn logout() -> Response {
+    let cookie = set_cookie("", Duration::ZERO);
+    (StatusCode::SEE_OTHER, [(LOCATION, "/login".to_owned()), (SET_COOKIE, cookie)]).into_response()
+}
+
+/// Not `Secure`: the listener speaks plain HTTP, on loopback by default; a proxy in front adds TLS.
+fn set_cookie(value: &str, age: Duration) -> String {
+    format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", age.as_secs())
+}
+
+/// True for a path on this server: no scheme, no other host (`//host`, `/\host`), nothing that splits a header.
+fn is_local(target: &str) -> bool {
+    let second = target.as_bytes().get(1);
+    target.starts_with('/')
+        && !matches!(second, Some(b'/' | b'\\'))
+        && target.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Value of a cookie (RFC 6265 section 4.2.1).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|h| h.to_str().ok())
+        .flat_map(|h| h.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+/// True where the browser says that a page of this server asks (Fetch metadata), or, where it is too old for that,
+/// names us as the origin. A browser that says neither is not believed.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok());
+    if let Some(site) = text(axum::http::HeaderName::from_static("sec-fetch-site")) {
+        return site == "same-origin";
+    }
+    let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
+    origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+fn address_of(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn hmac_is_that_of_rfc_4231() {
+        let hex = |key: &[u8], text: &[u8]| Sha256(hmac(key, text)).to_string();
+        assert_eq!(
+            hex(b"Jefe", b"what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            hex(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+    }
+
+    #[test]
+    fn a_session_ends_and_cannot_be_made_up() {
+        let (operators, other) = (Operators::new("one"), Operators::new("two"));
+        let (start, session) = (Timestamp(1000), operators.session(Timestamp(1000)));
+        assert!(operators.is_session(&session, start));
+        assert!(!operators.is_session(&session, start.after(SESSION)));
+        assert!(!other.is_session(&session, start), "another token");
+        let later = session.replacen('4', "5", 1);
+        for bad in [later.as_str(), "", ".", "1.2", "99999999999999."] {
+            assert!(bad == session || !operators.is_session(bad, start), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_token_file_is_made_once_and_for_the_owner() {
+        let dir = std::env::temp_dir().join(format!("billet-auth-{}", uuid::Uuid::new_v4()));
+        let path = dir.join("operator.token");
+        let made = Operators::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = fs::read_to_string(&path).unwrap();
+        assert!(token.trim().len() >= 43 && made.is_token(token.trim()));
+        assert!(Operators::open(&path).unwrap().is_token(token.trim()), "the same one again");
+        fs::write(&path, "short\n").unwrap();
+        assert!(matches!(Operators::open(&path), Err(AuthError::Short { .. })));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn wrong_tokens_are_counted_by_address_and_forgotten() {
+        let operators = Operators::new("t");
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let results: Vec<bool> = (0..12).map(|_| operators.failed(a, Timestamp(5))).collect();
+        assert_eq!(results.iter().filter(|r| **r).count(), 2);
+        assert!(!operators.failed(b, Timestamp(5)));
+        assert!(!operators.failed(a, Timestamp(5).after(WINDOW)), "a minute later");
+        for n in 0..5000_u32 {
+            operators.failed(IpAddr::from(n.to_be_bytes()), Timestamp(100_000));
+        }
+        assert!(operators.failures.lock().unwrap().len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn another_site_is_told_apart() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.insert(*name, HeaderValue::from_static(value));
+            }
+            is_same_origin(&headers)
+        };
+        assert!(of(&[("sec-fetch-site", "same-origin")]));
+        assert!(!of(&[("sec-fetch-site", "same-site"), ("origin", "http://h:1"), ("host", "h:1")]));
+        assert!(!of(&[("sec-fetch-site", "cross-site")]));
+        assert!(of(&[("origin", "http://h:1"), ("host", "h:1")]));
+        assert!(!of(&[("origin", "http://evil"), ("host", "h:1")]));
+        assert!(!of(&[("origin", "null"), ("host", "h:1")]));
+        assert!(!of(&[("host", "h:1")]));
+    }
+
+    #[test]
+    fn only_our_own_pages_follow_a_login() {
+        for good in ["/", "/nodes/x?tab=1"] {
+            assert!(is_local(good), "{good}");
+        }
+        for bad in ["", "nodes", "//evil", "/\\evil", "http://evil", "/x\r\nset-cookie: a=b", "/ü"] {
+            assert!(!is_local(bad), "{bad}");
+        }
+    }
+}
