@@ -1,0 +1,155 @@
+//! Buttons: which fit a node as it stands, and what they do.
+
+use axum::extract::{Form, Path, State};
+use axum::response::Response;
+use boot_server_core::node::event::Verb;
+use boot_server_core::node::{Event, Node, State as NodeState, StateName};
+use protocol::job::Task;
+
+use super::form::Fields;
+use super::format::shell;
+use super::recipe::Recipe;
+use super::{Refusal, Ui, go, node, operator};
+
+/// How a button works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionKind {
+    /// It opens a form.
+    Page,
+    /// It acts at once: nothing can be lost by it.
+    Post,
+}
+
+/// A button.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Action {
+    /// Last part of its address.
+    pub verb: &'static str,
+    /// What is written on it.
+    pub label: &'static str,
+    /// How it works.
+    pub kind: ActionKind,
+    /// CSS class.
+    pub class: &'static str,
+}
+
+const fn page(verb: &'static str, label: &'static str, class: &'static str) -> Action {
+    Action { verb, label, kind: ActionKind::Page, class }
+}
+
+const fn post(verb: &'static str, label: &'static str) -> Action {
+    Action { verb, label, kind: ActionKind::Post, class: "" }
+}
+
+const INSPECT: Action = post("inspect", "Inspect again");
+const MANAGE: Action = post("manage", "Keep out of use");
+const RETRY: Action = Action { class: "primary", ..post("retry", "Try again") };
+const PROVIDE: Action = page("provide", "Make available", "");
+const DELETE: Action = page("delete", "Give back", "danger-quiet");
+const DEPLOY: Action = page("deploy", "Deploy", "primary");
+
+/// What a person can do with this node now, the likeliest first.
+pub fn fitting(node: &Node) -> Vec<Action> {
+    match &node.state {
+        NodeState::Enroll => vec![INSPECT, MANAGE],
+        NodeState::Manageable => vec![Action { class: "primary", ..PROVIDE }, INSPECT],
+        NodeState::Available => vec![DEPLOY, INSPECT, MANAGE],
+        NodeState::Active => vec![Action { verb: "rebuild", label: "Reinstall", ..DEPLOY }, DELETE],
+        NodeState::Inspecting(_) | NodeState::Cleaning(_) | NodeState::Deploying(_) | NodeState::Deleting(_) => {
+            Vec::new()
+        }
+        NodeState::Failed(failure) => {
+            let deploying = failure.during == StateName::Deploying;
+            let mut actions = Vec::new();
+            if failure.run.is_some() {
+                actions.push(RETRY);
+            }
+            if deploying {
+                actions.push(Action { label: "Deploy anew", class: "", ..DEPLOY });
+            }
+            actions.extend([PROVIDE, MANAGE]);
+            if matches!(failure.during, StateName::Deploying | StateName::Deleting | StateName::Cleaning) {
+                actions.push(DELETE);
+            }
+            actions
+        }
+    }
+}
+
+/// The same buttons as commands and requests.
+pub fn recipe(node: &Node, actions: &[Action]) -> Recipe {
+    let name = shell(&node.name);
+    let at = |verb: &str| format!("nodes/{}{verb}", node.name);
+    let empty = serde_json::json!({});
+    let mut recipe = Recipe::default().and(&format!("billet node show {name}"), "GET", &at(""), None);
+    for action in actions.iter().filter(|a| a.kind == ActionKind::Post) {
+        let verb = action.verb;
+        recipe = recipe.and(&format!("billet node {verb} {name}"), "POST", &at(&format!("/{verb}")), Some(&empty));
+    }
+    if node.state.run().is_some() {
+        recipe = recipe.and(&format!("billet node abort {name}"), "POST", &at("/abort"), Some(&empty));
+    }
+    recipe.and(
+        &format!("billet node maintenance {name} --reason 'swapping a fan'"),
+        "POST",
+        &at("/maintenance"),
+        Some(&serde_json::json!({ "reason": "swapping a fan" })),
+    )
+}
+
+/// What stopping the job means, in words.
+pub fn stop_text(node: &Node) -> &'static str {
+    match node.state.run().map(|run| &run.job.task) {
+        Some(Task::Deploy(_)) => {
+            "Once the disk is being written it may be left incomplete; an incomplete disk does not boot."
+        }
+        Some(Task::Clean { .. }) => "Disks that were wiped already stay wiped.",
+        Some(Task::Inspect) | None => "Nothing is changed on the machine by it.",
+    }
+}
+
+pub(super) async fn inspect(ui: State<Ui>, id: Path<String>) -> Result<Response, Refusal> {
+    act(ui, id, Verb::Inspect).await
+}
+
+pub(super) async fn manage(ui: State<Ui>, id: Path<String>) -> Result<Response, Refusal> {
+    act(ui, id, Verb::Manage).await
+}
+
+pub(super) async fn abort(ui: State<Ui>, id: Path<String>) -> Result<Response, Refusal> {
+    act(ui, id, Verb::Abort).await
+}
+
+pub(super) async fn retry(ui: State<Ui>, id: Path<String>) -> Result<Response, Refusal> {
+    act(ui, id, Verb::Retry).await
+}
+
+pub(super) async fn rename(
+    ui: State<Ui>,
+    id: Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let name = Fields(fields).trimmed("name").unwrap_or_default();
+    act(ui, id, Verb::Rename { name }).await
+}
+
+pub(super) async fn maintenance(
+    ui: State<Ui>,
+    id: Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    act(ui, id, Verb::Maintenance { reason: Fields(fields).trimmed("reason") }).await
+}
+
+/// Does it and shows the node; where it is refused, the node with the reason.
+async fn act(State(ui): State<Ui>, Path(reference): Path<String>, verb: Verb) -> Result<Response, Refusal> {
+    let node = ui.engine.node(&reference).await?;
+    match ui.engine.apply(node.id, operator(), Event::Verb(verb)).await {
+        Ok(node) => Ok(go(&node::address(&node))),
+        Err(error) => {
+            let problem = Refusal::from(error).0;
+            let node = ui.engine.node(&reference).await?;
+            node::page(&ui, &node, Some(problem)).await
+        }
+    }
+}

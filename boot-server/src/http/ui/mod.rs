@@ -1,0 +1,159 @@
+//! The web UI: pages rendered on the server, kept live by htmx and server-sent events. It decides nothing: pages show
+//! what the engine says, forms call the same functions as the API. Who may come in is `http::auth`'s business.
+
+mod actions;
+pub mod assets;
+mod deploy;
+mod events;
+mod form;
+pub mod format;
+mod images;
+mod login;
+mod node;
+mod recipe;
+mod servers;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod wipe;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use protocol::limits::JSON_BODY_MAX;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Actor, Engine, EngineError};
+use crate::ingest::Ingests;
+use crate::view::Problem;
+
+/// Entries of the navigation: key, label, address, icon.
+pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
+    ("servers", "Servers", "/", "server"),
+    ("images", "Images", "/images", "image"),
+    ("events", "Events", "/events", "events"),
+    ("status", "Status", "/status", "status"),
+];
+
+/// Scripts, styles and pictures come from this server only, nothing inline runs, nobody frames these pages.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
+                                       frame-ancestors 'none'";
+
+/// What the pages need.
+#[derive(Clone)]
+struct Ui {
+    /// Nodes, events, images.
+    engine: Engine,
+    /// Images on their way in.
+    ingests: Ingests,
+    /// Pages that are open; each holds one stream.
+    streams: Arc<Semaphore>,
+    /// The server stops.
+    stop: CancellationToken,
+}
+
+/// Streams to open pages at once; each costs a task and a place in the broadcast.
+const STREAMS_MAX: usize = 256;
+
+/// All pages. Those for signing in and the static files are to be reachable by everybody. `stop` ends the streams.
+pub fn router(engine: Engine, ingests: Ingests, stop: CancellationToken) -> Router {
+    let ui = Ui { engine, ingests, streams: Arc::new(Semaphore::new(STREAMS_MAX)), stop };
+    Router::new()
+        .route("/login", get(login::show))
+        .route("/static/{tag}/{name}", get(assets::serve))
+        .route("/", get(servers::list))
+        .route("/nodes/{node}", get(node::show))
+        .route("/nodes/{node}/inspect", post(actions::inspect))
+        .route("/nodes/{node}/manage", post(actions::manage))
+        .route("/nodes/{node}/abort", post(actions::abort))
+        .route("/nodes/{node}/retry", post(actions::retry))
+        .route("/nodes/{node}/rename", post(actions::rename))
+        .route("/nodes/{node}/maintenance", post(actions::maintenance))
+        .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
+        .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))
+        .route("/nodes/{node}/preview", post(deploy::preview))
+        .route("/nodes/{node}/provide", get(wipe::provide_form).post(wipe::provide))
+        .route("/nodes/{node}/delete", get(wipe::delete_form).post(wipe::delete))
+        .route("/images", get(images::list).post(images::add))
+        .route("/images/{image}", get(images::show))
+        .route("/images/{image}/verify", post(images::verify))
+        .route("/images/{image}/remove", post(images::remove))
+        .route("/events", get(events::list))
+        .route("/status", get(status::show))
+        .route("/ui/stream", get(stream::serve))
+        .layer(DefaultBodyLimit::max(JSON_BODY_MAX))
+        .layer(map_response(secure))
+        .with_state(ui)
+}
+
+/// Headers that every answer of the UI carries.
+async fn secure(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whoever signed in: there is one operator's token.
+fn operator() -> Actor {
+    Actor::Operator(String::new())
+}
+
+fn render(status: u16, template: &impl Template) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match template.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "this page cannot be rendered; the server's log says why")
+                .into_response()
+        }
+    }
+}
+
+fn go(to: &str) -> Response {
+    Redirect::to(to).into_response()
+}
+
+/// A page instead of the one that was asked for.
+#[derive(Debug)]
+struct Refusal(Problem);
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        let problem = error.problem();
+        if problem.status >= 500 {
+            tracing::error!(error = &error as &dyn std::error::Error, "a page cannot be made");
+        }
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        render(self.0.status, &ErrorPage { nav: "", problem: self.0.clone() })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    nav: &'static str,
+    problem: Problem,
+}

@@ -1,0 +1,90 @@
+//! The page of one server: what it is, what it does, what it waits for, and what can be done with it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use boot_server_core::node::{Boot, Node, Severity, State as NodeState, StateName};
+use protocol::inventory::{Inventory, PciDevice};
+
+use super::actions::{self, Action, ActionKind};
+use super::format::{self as f, Look};
+use super::recipe::Recipe;
+use super::timeline::{self, Bar, Step};
+use super::{Refusal, Ui, render};
+use crate::engine::{EventFilter, now};
+use crate::view::{EventView, NodeView, Problem};
+
+/// Newest events on the page; all others are one click away.
+const EVENTS: usize = 60;
+
+#[derive(Template)]
+#[template(path = "node.html")]
+struct NodePage<'a> {
+    nav: &'static str,
+    node: NodeView,
+    look: Look,
+    problem: Option<Problem>,
+    failed_during: &'static str,
+    asks: bool,
+    boots_agent: bool,
+    actions: Vec<Action>,
+    can_stop: bool,
+    stop_verb: &'static str,
+    stop_text: &'static str,
+    steps: Vec<Step>,
+    bars: Vec<Bar>,
+    timeline_title: String,
+    timeline_total: String,
+    inventory: Option<&'a Inventory>,
+    gpus: Vec<&'a PciDevice>,
+    events: Vec<EventView>,
+    recipe: Recipe,
+}
+
+/// Where a node's page is.
+pub(super) fn address(node: &Node) -> String {
+    format!("/nodes/{}", crate::http::encode(&node.name))
+}
+
+pub(super) async fn show(State(ui): State<Ui>, Path(reference): Path<String>) -> Result<Response, Refusal> {
+    let node = ui.engine.node(&reference).await?;
+    page(&ui, &node, None).await
+}
+
+/// The page, with the reason why something was refused.
+pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Result<Response, Refusal> {
+    let inventory = ui.engine.inventory(node.id).await?;
+    let inventory = inventory.as_deref();
+    let filter = EventFilter { node: Some(node.id), after: None, before: None, limit: EVENTS };
+    let events = ui.engine.events(filter).await?;
+    let view = NodeView::of(node, inventory);
+    let running = view.job.is_some();
+    let (bars, timeline_total) = timeline::bars(&view.timeline, now(), running);
+    let actions = actions::fitting(node);
+    let page = NodePage {
+        nav: "servers",
+        look: f::look(view.state),
+        failed_during: match &node.state {
+            NodeState::Failed(failure) => f::look(failure.during).label,
+            _ => "",
+        },
+        asks: view.state == StateName::Manageable && view.hardware.is_some(),
+        boots_agent: view.boots == Boot::Agent,
+        can_stop: running,
+        stop_verb: node.state.run().map_or("", |run| run.job.task.verb()),
+        stop_text: actions::stop_text(node),
+        steps: view.job.as_ref().map(timeline::steps).unwrap_or_default(),
+        bars,
+        timeline_title: timeline::title(&view.timeline),
+        timeline_total,
+        inventory,
+        gpus: inventory.map(|i| i.pci.iter().filter(|d| f::is_gpu(d)).collect()).unwrap_or_default(),
+        events,
+        recipe: actions::recipe(node, &actions),
+        actions,
+        node: view,
+        problem,
+    };
+    let status = page.problem.as_ref().map_or(200, |p| p.status);
+    Ok(render(status, &page))
+}

@@ -1,0 +1,90 @@
+//! What this server is, what it listens on, and what it can boot.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::format as f;
+use super::recipe::Recipe;
+use super::{Refusal, Ui, render};
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct StatusPage {
+    nav: &'static str,
+    sections: Vec<Section>,
+    recipe: Recipe,
+}
+
+struct Section {
+    title: &'static str,
+    warning: Option<String>,
+    facts: Vec<(&'static str, String)>,
+}
+
+pub(super) async fn show(State(ui): State<Ui>) -> Result<Response, Refusal> {
+    let recipe = Recipe::default().and("billet status", "GET", "status", None);
+    let sections = vec![server(&ui), network(&ui), boot(&ui), nodes(&ui).await?];
+    Ok(render(200, &StatusPage { nav: "status", sections, recipe }))
+}
+
+fn server(ui: &Ui) -> Section {
+    let settings = ui.engine.settings();
+    let facts = vec![
+        ("Billet", format!("version {}", env!("CARGO_PKG_VERSION"))),
+        ("Operators", format!("http://{}", settings.operators)),
+        ("State", settings.state_dir.display().to_string()),
+    ];
+    Section { title: "Server", warning: None, facts }
+}
+
+fn network(ui: &Ui) -> Section {
+    let settings = ui.engine.settings();
+    let mut facts = vec![
+        ("Interface", settings.interface.clone()),
+        ("Address", format!("{}/{}", settings.address, settings.prefix)),
+        ("HTTP", settings.provisioning_url()),
+        ("TFTP", if settings.tftp { "port 69".to_owned() } else { "off".to_owned() }),
+    ];
+    match &settings.dhcp {
+        Some(pool) => {
+            facts.push(("DHCP", format!("{} to {}", pool.start, pool.end)));
+            facts.push(("Lease", f::seconds(pool.lease.as_secs())));
+            facts.push(("Router", pool.router.map_or_else(|| "none".to_owned(), |r| r.to_string())));
+        }
+        None => facts.push(("DHCP", "off".to_owned())),
+    }
+    Section { title: "Provisioning network", warning: None, facts }
+}
+
+fn boot(ui: &Ui) -> Section {
+    let settings = ui.engine.settings();
+    let size = |name: &str| {
+        let found = settings.boot.iter().find_map(|dir| std::fs::metadata(dir.join(name)).ok());
+        found.map(|m| f::bytes(m.len()))
+    };
+    let (kernel, ramdisk) = (size("vmlinuz"), size("initramfs"));
+    let warning = (kernel.is_none() || ramdisk.is_none()).then(|| {
+        let dirs = settings.boot.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" or ");
+        format!("Machines cannot boot the agent: vmlinuz or initramfs is missing in {dirs}.")
+    });
+    let missing = || "missing".to_owned();
+    let facts = vec![
+        ("Kernel", kernel.unwrap_or_else(missing)),
+        ("Ramdisk", ramdisk.unwrap_or_else(missing)),
+        ("Boot loaders", settings.loaders.display().to_string()),
+    ];
+    Section { title: "What machines boot", warning, facts }
+}
+
+async fn nodes(ui: &Ui) -> Result<Section, Refusal> {
+    let nodes = ui.engine.nodes().await?;
+    let mut facts = vec![("All", nodes.len().to_string())];
+    for state in f::STATES {
+        let count = nodes.iter().filter(|n| n.state.name() == state).count();
+        if count > 0 {
+            facts.push((f::look(state).label, count.to_string()));
+        }
+    }
+    Ok(Section { title: "Servers", warning: None, facts })
+}

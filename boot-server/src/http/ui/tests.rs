@@ -1,0 +1,1 @@
+//! Pages over a real engine with nodes whose every string is hostile.
