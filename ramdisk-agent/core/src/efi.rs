@@ -75,13 +75,13 @@ mod tests {
             Entry { number: 15, kind: [0; 16], guid: [7; 16], bytes: 1 << 20..9 << 20, name: String::new() };
         let option = load_option("Billet", &esp);
         assert_eq!(label_of(&option).as_deref(), Some("Billet"));
-        assert_eq!(option[..6], [1, 0, 0, 0, 98, 0]);
+        assert_eq!(option[..6], [1, 0, 0, 0, 94, 0]);
         let path = &option[6 + 14..];
-        assert_eq!(path.len(), 98);
+        assert_eq!(path.len(), 94);
         assert_eq!(path[..12], [4, 1, 42, 0, 15, 0, 0, 0, 0, 8, 0, 0]);
         assert_eq!(path[24..42], [[7; 16].as_slice(), &[2, 2]].concat());
-        assert_eq!(path[42..46], [4, 4, 52, 0]);
-        assert_eq!(path[94..], [0x7f, 0xff, 4, 0]);
+        assert_eq!(path[42..46], [4, 4, 48, 0]);
+        assert_eq!(path[90..], [0x7f, 0xff, 4, 0]);
     }
 
     #[test]
