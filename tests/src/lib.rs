@@ -1,5 +1,7 @@
 //! The virtual rack and what the suites share. A rack is a network namespace with a bridge, a Billet server and QEMU
 //! machines; it ends its own processes and takes its namespace away, whatever becomes of the test.
 
+pub mod browser;
 pub mod rack;
 pub mod scenario;
+pub mod simulated;

@@ -1,0 +1,376 @@
+//! The web UI in a real browser, on a real server, with machines that are simulated: pages, forms, live updates, hostile
+//! strings, narrow windows. Pictures of every page go to `target/ui-screenshots/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tests::browser::Browser;
+use tests::rack::{Api, Forward, Namespace, SERVER_ADDRESS, Server};
+use tests::simulated::{SimulatedMachine, inventory};
+
+/// What a machine may report to break out of a page.
+const HOSTILE: &str = r#""><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"#;
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZXZlciBtYXJrdXAh ops@example";
+
+/// A server in a namespace of its own, a browser beside it.
+struct Site {
+    browser: Browser,
+    server: Server,
+    api: Api,
+    provisioning: Forward,
+    dir: PathBuf,
+    _namespace: Namespace,
+}
+
+impl Site {
+    fn new(name: &str) -> Result<Self> {
+        let dir = target().join("ui").join(name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("boot"))?;
+        // Nobody boots them here; that they are there is all that the server looks for.
+        fs::write(dir.join("boot/vmlinuz"), b"kernel")?;
+        fs::write(dir.join("boot/initramfs"), b"ramdisk")?;
+        let namespace = Namespace::new()?;
+        namespace.bridge("br0", &format!("{SERVER_ADDRESS}/24"))?;
+        let config = Server::default_config(&dir, &dir.join("boot"));
+        let server = Server::start_with(&namespace, &dir, &config)?;
+        let provisioning =
+            Forward::start(namespace.clone_handle()?, format!("{SERVER_ADDRESS}:8080").parse()?)?;
+        let browser = Browser::start(&dir, None)?;
+        Ok(Self { api: server.api()?, browser, server, provisioning, dir, _namespace: namespace })
+    }
+
+    fn go(&self, path: &str) -> Result<()> {
+        self.browser.goto(&format!("{}{path}", self.server.url()))
+    }
+
+    fn sign_in(&self) -> Result<()> {
+        self.go("/")?;
+        self.browser.find("#token")?.type_text(&self.server.token()?)?;
+        self.browser.find("button")?.click()?;
+        self.browser.wait_text("h1", "Servers")
+    }
+
+    fn machine(&self, number: u8, serial: &str) -> SimulatedMachine {
+        SimulatedMachine::new(&self.provisioning.url(), number, serial)
+    }
+
+    /// A picture of the page as it is, and the proof that it fits its window.
+    fn picture(&self, name: &str) -> Result<()> {
+        let dir = target().join("ui-screenshots");
+        let look = |browser: &Browser, kind: &str| -> Result<()> {
+            let wide = browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
+            ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} ({kind}) is wider than its window: {wide}");
+            browser.screenshot(&dir.join(format!("{name}-{kind}.png")), true)
+        };
+        look(&self.browser, "1280")?;
+        self.browser.dark(true)?;
+        look(&self.browser, "dark")?;
+        self.browser.dark(false)?;
+        self.browser.resize(390, 844)?;
+        look(&self.browser, "390")?;
+        self.browser.resize(1280, 900)
+    }
+
+    /// Adds a small image with a GPT.
+    fn add_image(&self, name: &str) -> Result<()> {
+        let file = self.dir.join("disk.raw");
+        fs::write(&file, disk_with_gpt())?;
+        let path = format!("/api/v1/images/upload?name={name}&version=1.0&size={}&default_user=debian", 8 << 20);
+        self.api.upload(&path, &file).map(drop)
+    }
+
+    /// Scripts that failed, and what the content security policy blocked.
+    fn console_is_clean(&self) -> Result<()> {
+        let lines = self.browser.console()?;
+        // Forms answered with a reason (422) and streams of a stopped server are reported by the browser, too.
+        let expected = ["422", "ERR_", "401", "409"];
+        let bad: Vec<_> = lines.iter().filter(|l| !expected.iter().any(|e| l.contains(e))).collect();
+        ensure!(bad.is_empty(), "the console says {bad:#?}");
+        Ok(())
+    }
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
+/// 8 MiB with a GUID partition table of one partition (UEFI 2.10, 5.3).
+fn disk_with_gpt() -> Vec<u8> {
+    let mut disk = vec![0; 8 << 20];
+    disk[450] = 0xee;
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let mut header = [0; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[8..12].copy_from_slice(&0x10000_u32.to_le_bytes());
+    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    header[72..80].copy_from_slice(&2_u64.to_le_bytes());
+    header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+    header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+    let crc = crc32(&header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    disk[512..604].copy_from_slice(&header);
+    // EFI system partition.
+    disk[1024..1040].copy_from_slice(&[
+        0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+    ]);
+    for (i, byte) in disk.iter_mut().enumerate().skip(1 << 20).take(1 << 20) {
+        *byte = (i / 7) as u8;
+    }
+    disk
+}
+
+/// CRC-32 (IEEE 802.3).
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = !0_u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
+
+fn progress(done: u64) -> Value {
+    let total = 2_147_483_648_u64;
+    json!({ "kind": "progress", "chunks_done": done / 4_194_304, "chunks_total": 512, "bytes_done": done,
+        "bytes_total": total, "bytes_per_second": 412_000_000_u64 })
+}
+
+/// The name of the only node there is.
+fn node_name(api: &Api) -> Result<String> {
+    let page = api.get("/api/v1/nodes")?;
+    page["items"][0]["name"].as_str().map(str::to_owned).context("no node")
+}
+
+#[test]
+fn a_machine_from_first_boot_to_a_running_os() -> Result<()> {
+    let site = Site::new("life")?;
+    let browser = &site.browser;
+
+    // Nobody is let in without the token, and a wrong one is told.
+    site.go("/images")?;
+    ensure!(browser.url()?.contains("/login"), "not sent to the login page");
+    site.picture("login")?;
+    browser.find("#token")?.type_text("wrong-token-wrong-token-wrong-token")?;
+    browser.find("button")?.click()?;
+    browser.wait_text(".error", "not the token")?;
+    site.sign_in()?;
+    browser.wait_text(".empty", "No server yet")?;
+    browser.wait_text(".listen", "10.77.0.128 to 10.77.0.254")?;
+    site.picture("servers-empty")?;
+    site.go("/images")?;
+    browser.wait_text(".empty", "No image yet")?;
+    site.picture("images-empty")?;
+
+    // The list shows a machine by itself.
+    site.go("/")?;
+    browser.execute("window.untouched = true")?;
+    let mut machine = site.machine(1, "7XKQ2N3");
+    machine.boot_agent()?;
+    browser.wait_text("#live", "Inspecting")?;
+    let found = inventory(&machine, "PowerEdge R7615", "leaf-4a", true);
+    machine.send_inventory(&found)?;
+    browser.wait_text("#live", "Available")?;
+    browser.wait_text("#live", "PowerEdge R7615")?;
+    ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
+
+    // A deploy: what is wrong is told at its field, and nothing typed is lost.
+    site.add_image("debian-12")?;
+    let name = node_name(&site.api)?;
+    site.go(&format!("/nodes/{name}/deploy"))?;
+    browser.find("input[value='serial:7XKQ2N3']")?.click()?;
+    browser.wait_text("#preview .erased", "Will be erased")?;
+    browser.wait_text("#preview .kept", "Stays as it is")?;
+    browser.find("#hostname")?.fill("web-1")?;
+    browser.find("#ssh_keys")?.type_text(KEY)?;
+    browser.find("#advanced summary")?.click()?;
+    browser.find("#user_data")?.type_text("#cloud-config\npackages: [htop]\n")?;
+    browser.find("#confirm")?.type_text("something-else")?;
+    site.picture("deploy")?;
+    browser.find("#submit")?.click()?;
+    browser.wait_text("#confirm-error", "something-else")?;
+    for (field, typed) in [("#hostname", "web-1"), ("#ssh_keys", KEY), ("#user_data", "#cloud-config\npackages: [htop]\n")] {
+        let kept = browser.find(field)?.property("value")?;
+        ensure!(kept == typed, "{field} holds {kept} instead of {typed}");
+    }
+    site.picture("deploy-refused")?;
+    browser.find("#confirm")?.fill(&name)?;
+    browser.find("#submit")?.click()?;
+    browser.wait_text("#job", "Deploy debian-12")?;
+
+    // Progress moves without a reload, through a restart of the server, up to phone-home.
+    browser.execute("window.untouched = true")?;
+    let work = machine.work(10)?;
+    let job = work["job"]["id"].as_str().context("no job")?.to_owned();
+    machine.report(&job, &[json!({ "kind": "stage", "stage": "plan" }), json!({ "kind": "stage", "stage": "write" })])?;
+    machine.report(&job, &[progress(268_435_456)])?;
+    browser.wait_text("#job", "12 %")?;
+    machine.report(&job, &[progress(1_610_612_736)])?;
+    browser.wait_text("#job", "75 %")?;
+    browser.wait_text("#job", "412 MB/s")?;
+    site.picture("node-writing")?;
+    site.go("/")?;
+    browser.wait_text("#live", "75 %")?;
+    site.picture("servers-writing")?;
+    site.go(&format!("/nodes/{name}"))?;
+    browser.execute("window.untouched = true")?;
+    finish(&mut machine, &job, &work)?;
+    browser.wait_text("h1 + .badge", "Active")?;
+    browser.wait_text("#installed", "web-1")?;
+    ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
+    site.picture("node-active")?;
+    site.go(&format!("/nodes/{name}/delete"))?;
+    browser.wait_text("#wipe", "serial:7XKQ2N3")?;
+    site.picture("delete")?;
+    site.console_is_clean()
+}
+
+/// The rest of a deploy on the machine.
+fn finish(machine: &mut SimulatedMachine, job: &str, work: &Value) -> Result<()> {
+    let stage = |s: &str| json!({ "kind": "stage", "stage": s });
+    let summary = json!({ "chunks_fetched": 480, "chunks_kept": 0, "bytes_fetched": 700_000_000, "bytes_written": 2_000_000_000,
+        "bytes_zeroed": 147_000_000, "bytes_verified": 2_147_483_648_u64 });
+    machine.report(job, &[progress(2_147_483_648), stage("verify")])?;
+    machine.report(job, &[progress(2_147_483_648), stage("customise")])?;
+    machine.report(job, &[json!({ "kind": "finished", "summary": summary })])?;
+    let script = machine.boot()?;
+    ensure!(!script.contains("billet.nonce"), "the machine is sent to the agent instead of its disk");
+    machine.phone_home(work)
+}
+
+#[test]
+fn the_stream_comes_back_after_a_restart_of_the_server() -> Result<()> {
+    let mut site = Site::new("restart")?;
+    site.sign_in()?;
+    site.browser.wait_text(".empty", "No server yet")?;
+    site.browser.execute("window.untouched = true")?;
+    site.server.stop()?;
+    site.browser.wait_for("return document.body.classList.contains('offline')")?;
+    site.server.start_again()?;
+    // Seen while the page was offline: it asks anew when it is back.
+    let mut machine = site.machine(1, "WHILE-AWAY");
+    machine.boot_agent()?;
+    site.browser.wait_text("#live", "Inspecting")?;
+    site.browser.wait_for("return !document.body.classList.contains('offline')")?;
+    ensure!(site.browser.execute("return window.untouched")? == true, "the page was loaded again");
+    Ok(())
+}
+
+#[test]
+fn what_a_machine_reports_is_text() -> Result<()> {
+    let site = Site::new("hostile")?;
+    site.sign_in()?;
+    let mut machine = site.machine(1, HOSTILE);
+    machine.boot_agent()?;
+    machine.send_inventory(&inventory(&machine, HOSTILE, HOSTILE, false))?;
+    site.browser.wait_text("#live", "Manageable")?;
+    let name = node_name(&site.api)?;
+    let pages =
+        ["/".to_owned(), "/events".to_owned(), "/status".to_owned(), format!("/nodes/{name}"), format!("/nodes/{name}/provide")];
+    for path in pages {
+        site.go(&path)?;
+        site.browser.wait_for("return document.readyState === 'complete'")?;
+        std::thread::sleep(Duration::from_millis(300));
+        if path.contains("/nodes/") || path == "/" {
+            let text = site.browser.text("body")?;
+            ensure!(text.contains("<script>document.title"), "{path} does not show the serial number as text");
+        }
+        let title = site.browser.execute("return document.title")?;
+        ensure!(title != "owned", "a script of the machine ran on {path}");
+        let images = site.browser.execute("return document.querySelectorAll('img').length")?;
+        ensure!(images == 0, "{path} holds an element of the machine");
+        let file = format!("hostile{}", path.replace(['/', '%'], "-").replace(&name, "node"));
+        site.picture(&file)?;
+    }
+    // The wipe form: the hostile serial is a choice as any other, and wrong confirmation changes nothing.
+    site.browser.find("input[name=wipe]")?.click()?;
+    site.browser.find("#confirm")?.type_text("nope")?;
+    site.browser.find("#submit")?.click()?;
+    site.browser.wait_text("#confirm-error", "nope")?;
+    let state = site.api.get(&format!("/api/v1/nodes/{name}"))?["state"].clone();
+    ensure!(state == "manageable", "the node is {state}");
+    site.browser.find("#confirm")?.fill(&name)?;
+    site.browser.find("#submit")?.click()?;
+    site.browser.wait_text("h1 + .badge", "Cleaning")?;
+    site.console_is_clean()
+}
+
+#[test]
+fn images_are_uploaded_with_progress_and_removed_with_their_name() -> Result<()> {
+    let site = Site::new("images")?;
+    site.sign_in()?;
+    let browser = &site.browser;
+    site.go("/images")?;
+    let file = site.dir.join("upload.raw");
+    fs::write(&file, disk_with_gpt())?;
+    browser.find("#up-name")?.type_text("tiny")?;
+    browser.find("#up-version")?.type_text("1")?;
+    browser.find("#file")?.type_text(file.to_str().context("a path that is no text")?)?;
+    browser.find("#upload button[type=submit]")?.click()?;
+    browser.wait_text("#live table", "tiny")?;
+    // The same file, cut short, is refused with the reason.
+    fs::write(&file, b"not an image")?;
+    browser.find("#up-name")?.type_text("bad")?;
+    browser.find("#up-version")?.type_text("1")?;
+    browser.find("#file")?.type_text(file.to_str().context("a path that is no text")?)?;
+    browser.find("#upload button[type=submit]")?.click()?;
+    browser.wait_for("return !document.querySelector('.upload-problem').hidden")?;
+    ensure!(!browser.text(".upload-problem")?.trim().is_empty(), "a refusal without a reason");
+    site.picture("images")?;
+    browser.find("#fetch #source")?.type_text("ftp://example.com/x")?;
+    browser.find("#fetch #name")?.type_text("other")?;
+    browser.find("#fetch #version")?.type_text("1")?;
+    browser.find("#fetch button")?.click()?;
+    browser.wait_text("#fetch .callout", "ftp")?;
+    browser.find("#live .row-link")?.click()?;
+    browser.wait_text("h1", "tiny")?;
+    browser.find(".actions button")?.click()?;
+    browser.wait_text(".callout", "Verified")?;
+    site.picture("image")?;
+    browser.find("#confirm")?.type_text("wrong")?;
+    browser.find(".btn.danger")?.click()?;
+    browser.wait_text("#confirm-error", "not the name")?;
+    browser.find("#confirm")?.fill("tiny")?;
+    browser.find(".btn.danger")?.click()?;
+    browser.wait_text(".empty", "No image yet")?;
+    site.console_is_clean()
+}
+
+#[test]
+fn lists_are_filtered_in_the_address() -> Result<()> {
+    let site = Site::new("lists")?;
+    site.sign_in()?;
+    let browser = &site.browser;
+    for (number, serial) in [(1, "7XKQ2N3"), (2, "8YLR3P4"), (3, "9ZMS4Q5"), (4, "A0NT5R6"), (5, "B1OU6S7")] {
+        let mut machine = site.machine(number, serial);
+        machine.boot_agent()?;
+        if number < 5 {
+            machine.send_inventory(&inventory(&machine, "PowerEdge R7615", "leaf-4a", number != 2))?;
+        }
+    }
+    browser.wait_text(".chips", "All 5")?;
+    browser.wait_text("#live", "B1OU6S7")?;
+    site.picture("servers")?;
+    browser.find("#q")?.type_text("8ylr")?;
+    browser.wait_for("return document.querySelectorAll('.servers tbody tr').length === 1")?;
+    browser.wait_for("return location.search.includes('q=8ylr')")?;
+    browser.goto(&browser.url()?)?;
+    browser.wait_text(".servers", "8YLR3P4")?;
+    site.go("/?state=available")?;
+    browser.wait_for("return document.querySelectorAll('.servers tbody tr').length === 3")?;
+    site.go("/?q=nothing-has-this")?;
+    browser.wait_text(".empty", "Nothing fits")?;
+    site.go("/events?severity=error")?;
+    browser.wait_text(".empty", "No events")?;
+    site.go("/nodes/no-such-node")?;
+    browser.wait_text("h1", "Not found")?;
+    if browser.text("body")?.trim().is_empty() {
+        bail!("an empty page");
+    }
+    site.console_is_clean()
+}
