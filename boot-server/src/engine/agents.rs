@@ -94,8 +94,12 @@ impl Engine {
             match node.work() {
                 Work::Wait => {}
                 Work::Job { job } => {
-                    self.apply(id, Actor::Agent, Event::WorkTaken { job: job.id }).await?;
-                    return Ok(Work::Job { job });
+                    match self.apply(id, Actor::Agent, Event::WorkTaken { job: job.id }).await {
+                        Ok(_) => return Ok(Work::Job { job }),
+                        // It was called off at this very moment: look again.
+                        Err(EngineError::Refused(Refused::StaleJob { .. })) => continue,
+                        Err(error) => return Err(error),
+                    }
                 }
                 other => return Ok(other),
             }

@@ -9,7 +9,7 @@ use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Sha256, Timestamp};
 
 use super::event::{Effect, Refused};
 use super::identity::Claim;
-use super::state::{Run, RunStage, State};
+use super::state::{Fallback, Run, RunStage, State};
 use super::step::Step;
 use super::timeline::Phase;
 use super::{Node, Session};
@@ -119,10 +119,14 @@ pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool, macs: Vec<MacAddr>)
 }
 
 fn inspected(s: &mut Step<'_>, disks_blank: bool) {
-    let State::Inspecting(_) = &s.node.state else { return };
+    let State::Inspecting(run) = &s.node.state else { return };
+    let fallback = run.fallback;
     s.mark(Phase::Done);
     s.info("inspect.finished", "inspected");
-    if disks_blank && s.context.policy.provide_blank && s.node.maintenance.is_none() {
+    if fallback == Fallback::Available {
+        // It was offered as it is before; looking at it does not change that.
+        s.node.state = State::Available;
+    } else if disks_blank && s.context.policy.provide_blank && s.node.maintenance.is_none() {
         s.info("node.available", "available: all disks are blank, nothing had to be cleaned");
         s.node.state = State::Available;
     } else {

@@ -3,6 +3,7 @@
 use protocol::fault::{Fault, FaultCode};
 
 use super::event::Effect;
+use super::machine::RESTARTS_MAX;
 use super::state::RunStage;
 use super::step::Step;
 
@@ -24,8 +25,16 @@ pub(super) fn tick(s: &mut Step<'_>) {
         RunStage::Assign | RunStage::Agent(_) => {
             // The agent is gone without a restart of the machine: it needs one.
             run.restarts = run.restarts.saturating_add(1);
+            let restarts = run.restarts;
             run.enter(RunStage::Boot, now);
             s.node.link.session = None;
+            if restarts > RESTARTS_MAX {
+                return s.fail(Fault::new(
+                    FaultCode::Agent,
+                    format!("the agent was lost {restarts} times during this job"),
+                    "look at the machine's console, its network port and its power supply, then retry",
+                ));
+            }
             s.effects.push(Effect::PowerCycle);
             s.warn("agent.lost", "the agent stopped answering: the machine must be restarted");
         }

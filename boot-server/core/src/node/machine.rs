@@ -13,7 +13,7 @@ use protocol::fault::{Fault, FaultCode};
 use protocol::job::Job;
 
 /// How often a machine may fall back to the start of one job before it is left to a person.
-const RESTARTS_MAX: u32 = 5;
+pub(super) const RESTARTS_MAX: u32 = 5;
 
 /// Its firmware asks for an address: it was switched on or restarted.
 pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {

@@ -25,6 +25,8 @@ mod agent;
 mod deadline;
 mod machine;
 mod people;
+#[cfg(test)]
+mod tests;
 
 use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -145,8 +145,7 @@ fn abort(s: &mut Step<'_>) -> Result<(), Refused> {
         return Err(s.wrong_state("abort", "nothing is running on it"));
     };
     match run.stage {
-        // Nothing was changed yet. A restart in the middle of a write is not "nothing".
-        RunStage::Boot | RunStage::Kernel | RunStage::Assign if run.restarts == 0 => {
+        _ if run.is_untouched() => {
             let back = run.fallback;
             s.info("job.aborted", "called off before anything was changed");
             s.mark(Phase::Done);

@@ -232,6 +232,11 @@ impl Run {
         self.deadline = now.after(stage.patience());
     }
 
+    /// True where no agent can have changed anything for this job yet. A restart in the middle of a write is not that.
+    pub fn is_untouched(&self) -> bool {
+        self.restarts == 0 && matches!(self.stage, RunStage::Boot | RunStage::Kernel | RunStage::Assign)
+    }
+
     /// What it waits for, in words.
     pub fn waits_for(&self, macs: &str) -> String {
         match self.stage {

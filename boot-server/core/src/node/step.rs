@@ -106,9 +106,11 @@ impl Step<'_> {
         let during = self.node.state.name();
         let at = self.now();
         let run = self.node.state.run().cloned();
-        // After the write the OS is whole and may only be slow: the disk stays what a netboot is sent to.
-        let boot = match run.as_ref().map(|r| r.stage) {
-            Some(RunStage::Restart | RunStage::FirstBoot) => Boot::LocalDisk,
+        // After the write the OS is whole and may only be slow, and an OS that was running stays whole until the agent
+        // has taken the job: then the disk stays what a netboot is sent to.
+        let boot = match run.as_ref() {
+            Some(run) if matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) => Boot::LocalDisk,
+            Some(run) if run.fallback == Fallback::Active && run.is_untouched() => Boot::LocalDisk,
             _ => Boot::Agent,
         };
         self.note(

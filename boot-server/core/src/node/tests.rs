@@ -1,0 +1,609 @@
+//! The life of a node as a whole: every state meets every event once, and whole stories are told.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use protocol::agent::{Hello, Work};
+use protocol::fault::{Fault, FaultCode};
+use protocol::job::{DeploySpec, DiskTarget, Job, Task};
+use protocol::report::{Progress, Report, ReportBatch, ReportBody, Stage, Summary};
+use protocol::{ImageId, JobId, MacAddr, NodeId, PROTOCOL_VERSION, Sha256, Timestamp};
+use uuid::Uuid;
+
+use super::event::{DeployOrder, Verb};
+use super::state::Fallback;
+use super::*;
+
+const NONCE: Sha256 = Sha256([1; 32]);
+const SESSION: Sha256 = Sha256([2; 32]);
+const TOKEN: Sha256 = Sha256([3; 32]);
+const WRONG: Sha256 = Sha256([9; 32]);
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn context(now: Timestamp, job: u128) -> Context {
+    Context { now, fresh_job: JobId(Uuid::from_u128(job)), policy: Policy::default() }
+}
+
+fn disk() -> DiskTarget {
+    DiskTarget { id: "serial:D1".parse().unwrap(), size_bytes: 1 << 34 }
+}
+
+fn spec() -> DeploySpec {
+    DeploySpec {
+        image: ImageId(Sha256([7; 32])),
+        image_name: "debian-12 1".into(),
+        target: disk(),
+        config: None,
+        grow_root: true,
+        boot_entry: None,
+    }
+}
+
+fn order() -> Box<DeployOrder> {
+    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: TOKEN })
+}
+
+fn task(state: StateName) -> Task {
+    match state {
+        StateName::Inspecting => Task::Inspect,
+        StateName::Cleaning | StateName::Deleting => Task::Clean { disks: vec![disk()] },
+        _ => Task::Deploy(Box::new(spec())),
+    }
+}
+
+fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
+    let deploys = state == StateName::Deploying;
+    Run {
+        job: Job { id: JobId(Uuid::from_u128(1)), task: task(state) },
+        stage,
+        since: NOW,
+        deadline: NOW.after(stage.patience()),
+        restarts: 0,
+        acked: 0,
+        progress: None,
+        abort: false,
+        fallback,
+        phone_home: deploys.then_some(TOKEN),
+        hostname: deploys.then(|| "web-1".into()),
+    }
+}
+
+fn node(state: State) -> Node {
+    let identity = Identity { uuid: None, serial: None, macs: [MacAddr([2, 0, 0, 0, 0, 1])].into() };
+    let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
+    let session = Session { sha256: SESSION, since: NOW, agent_version: "1".into(), nonce: None, used: true };
+    let stage = state.run().map(|r| r.stage);
+    match (&state, stage) {
+        (_, Some(RunStage::Kernel)) => {
+            node.link.nonce = Some(Nonce { sha256: NONCE, issued: NOW, epoch: 0 });
+        }
+        (_, Some(RunStage::Assign | RunStage::Agent(_) | RunStage::Restart))
+        | (State::Manageable | State::Available | State::Failed(_), _) => node.link.session = Some(session),
+        _ => {}
+    }
+    node.state = state;
+    node
+}
+
+fn failed(during: StateName, stage: RunStage, fallback: Fallback) -> State {
+    let run = run(during, stage, fallback);
+    let after = matches!(stage, RunStage::Restart | RunStage::FirstBoot);
+    State::Failed(Failure {
+        during,
+        fault: Fault::new(FaultCode::DiskIo, "it broke", "mend it"),
+        at: NOW,
+        boot: if after { Boot::LocalDisk } else { Boot::Agent },
+        run: Some(Box::new(run)),
+    })
+}
+
+/// Every state with every stage it can be in.
+fn states() -> Vec<(&'static str, State)> {
+    use RunStage as S;
+    use StateName as N;
+    let inspecting = |s| State::Inspecting(run(N::Inspecting, s, Fallback::Enroll));
+    let cleaning = |s| State::Cleaning(run(N::Cleaning, s, Fallback::Manageable));
+    let deploying = |s| State::Deploying(run(N::Deploying, s, Fallback::Available));
+    vec![
+        ("enroll", State::Enroll),
+        ("inspecting/boot", inspecting(S::Boot)),
+        ("inspecting/kernel", inspecting(S::Kernel)),
+        ("inspecting/assign", inspecting(S::Assign)),
+        ("inspecting/agent", inspecting(S::Agent(Stage::Inspect))),
+        ("manageable", State::Manageable),
+        ("cleaning/boot", cleaning(S::Boot)),
+        ("cleaning/kernel", cleaning(S::Kernel)),
+        ("cleaning/assign", cleaning(S::Assign)),
+        ("cleaning/agent", cleaning(S::Agent(Stage::Clean))),
+        ("available", State::Available),
+        ("deploying/boot", deploying(S::Boot)),
+        ("deploying/kernel", deploying(S::Kernel)),
+        ("deploying/assign", deploying(S::Assign)),
+        ("deploying/agent", deploying(S::Agent(Stage::Write))),
+        ("deploying/restart", deploying(S::Restart)),
+        ("deploying/first_boot", deploying(S::FirstBoot)),
+        ("rebuilding/boot", State::Deploying(run(N::Deploying, S::Boot, Fallback::Active))),
+        ("active", State::Active),
+        ("deleting/boot", State::Deleting(run(N::Deleting, S::Boot, Fallback::Active))),
+        ("deleting/kernel", State::Deleting(run(N::Deleting, S::Kernel, Fallback::Active))),
+        ("failed inspecting", failed(N::Inspecting, S::Kernel, Fallback::Enroll)),
+        ("failed cleaning", failed(N::Cleaning, S::Agent(Stage::Clean), Fallback::Manageable)),
+        ("failed deploying", failed(N::Deploying, S::Agent(Stage::Write), Fallback::Available)),
+        ("failed first boot", failed(N::Deploying, S::FirstBoot, Fallback::Available)),
+    ]
+}
+
+fn hello() -> Box<Hello> {
+    Box::new(Hello {
+        protocol: PROTOCOL_VERSION,
+        agent_version: "1".into(),
+        kernel: "6.1".into(),
+        nonce: String::new(),
+        uuid: None,
+        serial: None,
+        macs: vec![],
+        uptime_ms: 2000,
+    })
+}
+
+fn batch(job: u128, seq: u64, body: ReportBody) -> Event {
+    let reports = vec![Report { seq, at: Timestamp(0), body }];
+    Event::Report(ReportBatch { job: JobId(Uuid::from_u128(job)), reports })
+}
+
+fn fault() -> ReportBody {
+    ReportBody::Failed { fault: Fault::new(FaultCode::DiskIo, "the disk broke", "replace it") }
+}
+
+/// Every event, as it would come to this node.
+fn events(node: &Node) -> Vec<(&'static str, Event)> {
+    let verb = Event::Verb;
+    let finished = || ReportBody::Finished { summary: Summary::default() };
+    let job = JobId(Uuid::from_u128(1));
+    vec![
+        ("dhcp", Event::DhcpSeen { first_seen: NOW }),
+        ("loader", Event::LoaderServed),
+        ("boot", Event::BootRequested { boot: required_boot(node), nonce: Sha256([8; 32]) }),
+        ("kernel", Event::KernelServed),
+        ("hello", Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }),
+        ("hello, wrong nonce", Event::Hello { hello: hello(), nonce: WRONG, session: SESSION }),
+        ("inventory, blank", Event::Inventory { disks_blank: true, macs: vec![] }),
+        ("inventory, data", Event::Inventory { disks_blank: false, macs: vec![] }),
+        ("work taken", Event::WorkTaken { job }),
+        ("report stage", batch(1, 1, ReportBody::Stage { stage: Stage::Verify })),
+        ("report progress", batch(1, 1, ReportBody::Progress(Progress::default()))),
+        ("report finished", batch(1, 1, finished())),
+        ("report failed", batch(1, 1, fault())),
+        ("report of another job", batch(99, 1, finished())),
+        ("phone-home", Event::PhoneHome { token: TOKEN }),
+        ("phone-home, wrong", Event::PhoneHome { token: WRONG }),
+        ("tick", Event::Tick),
+        ("server started", Event::ServerStarted),
+        ("manage", verb(Verb::Manage)),
+        ("inspect", verb(Verb::Inspect)),
+        ("provide", verb(Verb::Provide { wipe: vec![] })),
+        ("provide, wipe", verb(Verb::Provide { wipe: vec![disk()] })),
+        ("deploy", verb(Verb::Deploy(order()))),
+        ("rebuild", verb(Verb::Rebuild(order()))),
+        ("delete", verb(Verb::Delete { wipe: vec![disk()] })),
+        ("abort", verb(Verb::Abort)),
+        ("retry", verb(Verb::Retry)),
+        ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()) })),
+    ]
+}
+
+fn place(node: &Node) -> String {
+    let mut text = node.state.name().to_string();
+    if let Some(run) = node.state.run() {
+        let stage = serde_json::to_value(run.stage).unwrap();
+        write!(text, "/{}", stage["stage"].as_str().unwrap()).unwrap();
+        if run.restarts > 0 {
+            write!(text, " restarts={}", run.restarts).unwrap();
+        }
+        if run.abort {
+            text.push_str(" abort");
+        }
+    }
+    if let State::Failed(failure) = &node.state {
+        write!(text, " during {}", failure.during).unwrap();
+    }
+    text
+}
+
+/// One line: where it goes, what a netboot gets then, what follows.
+fn outcome(node: &Node, event: Event, now: Timestamp) -> String {
+    match step(node, event, &context(now, 2)) {
+        Err(refused) => format!("refused: {refused}"),
+        Ok(done) => {
+            let boots = if required_boot(&done.node) == Boot::Agent { "agent" } else { "disk" };
+            let mut line = format!("{} (boots {boots})", place(&done.node));
+            for effect in &done.effects {
+                write!(line, " !{}", serde_json::to_value(effect).unwrap().as_str().unwrap()).unwrap();
+            }
+            for note in &done.notes {
+                write!(line, " +{}", note.kind).unwrap();
+            }
+            let still = done.node.state == node.state && done.notes.is_empty() && done.effects.is_empty();
+            if still { "stays".into() } else { line }
+        }
+    }
+}
+
+#[test]
+fn table() {
+    let mut table = String::new();
+    let late = NOW.after(std::time::Duration::from_hours(2));
+    for (name, state) in states() {
+        let node = node(state);
+        writeln!(table, "{name} (boots {:?}, agent is told {})", required_boot(&node), told(&node)).unwrap();
+        // What comes to the same is one line, so that the table fits a screen.
+        let mut lines: Vec<(Vec<&str>, String)> = Vec::new();
+        let all = events(&node).into_iter().map(|(name, event)| (name, event, NOW));
+        for (name, event, now) in all.chain([("tick, late", Event::Tick, late)]) {
+            let text = outcome(&node, event, now);
+            match lines.iter_mut().find(|(_, t)| *t == text) {
+                Some((names, _)) => names.push(name),
+                None => lines.push((vec![name], text)),
+            }
+        }
+        for (names, text) in lines {
+            writeln!(table, "    {}: {text}", names.join(", ")).unwrap();
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+fn told(node: &Node) -> &'static str {
+    match node.work() {
+        Work::Wait => "to wait",
+        Work::Job { .. } => "the job",
+        Work::Reboot => "to reboot",
+        Work::PowerOff => "to switch off",
+    }
+}
+
+/// A node in a story: events go in, what follows is kept.
+struct Story {
+    node: Node,
+    now: Timestamp,
+    jobs: u128,
+    notes: Vec<String>,
+    effects: Vec<Effect>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let identity = Identity::default();
+        let node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, NOW);
+        Self { node, now: NOW, jobs: 100, notes: vec![], effects: vec![] }
+    }
+
+    fn is(&mut self, event: Event) -> &mut Self {
+        self.try_event(event).unwrap();
+        self
+    }
+
+    fn try_event(&mut self, event: Event) -> Result<(), Refused> {
+        self.now = self.now.after(std::time::Duration::from_secs(1));
+        self.jobs += 1;
+        let done = step(&self.node, event, &context(self.now, self.jobs))?;
+        self.node = done.node;
+        self.notes.extend(done.notes.into_iter().map(|n| n.kind));
+        self.effects.extend(done.effects);
+        Ok(())
+    }
+
+    fn boots(&mut self) -> &mut Self {
+        let boot = required_boot(&self.node);
+        self.is(Event::BootRequested { boot, nonce: NONCE })
+    }
+
+    fn boots_agent(&mut self) -> &mut Self {
+        self.boots();
+        self.is(Event::KernelServed).is(Event::Hello { hello: hello(), nonce: NONCE, session: SESSION })
+    }
+
+    fn job(&self) -> JobId {
+        self.node.state.run().unwrap().job.id
+    }
+
+    fn takes_work(&mut self) -> &mut Self {
+        let job = self.job();
+        self.is(Event::WorkTaken { job })
+    }
+
+    fn reports(&mut self, seq: u64, body: ReportBody) -> &mut Self {
+        let job = self.job();
+        self.is(Event::Report(ReportBatch { job, reports: vec![Report { seq, at: self.now, body }] }))
+    }
+
+    fn place(&self) -> String {
+        place(&self.node)
+    }
+
+    /// Discovered, inspected and available.
+    fn available() -> Self {
+        let mut story = Self::new();
+        story.boots_agent().is(Event::Inventory { disks_blank: true, macs: vec![] });
+        assert_eq!(story.place(), "available");
+        story
+    }
+
+    /// A deploy in the middle of its write.
+    fn writing() -> Self {
+        let mut story = Self::available();
+        story.is(Event::Verb(Verb::Deploy(order()))).takes_work();
+        story.reports(1, ReportBody::Stage { stage: Stage::Write });
+        assert_eq!(story.place(), "deploying/agent");
+        story
+    }
+}
+
+fn done() -> ReportBody {
+    ReportBody::Finished { summary: Summary::default() }
+}
+
+#[test]
+fn a_blank_machine_becomes_a_server_and_is_given_back() {
+    let mut story = Story::writing();
+    assert_eq!(story.effects, [Effect::WakeAgent], "an agent is at hand: no restart is needed");
+    story.reports(2, done());
+    assert_eq!(story.place(), "deploying/restart");
+    assert_eq!(story.node.work(), Work::Reboot);
+    story.boots();
+    assert_eq!(story.place(), "deploying/first_boot");
+    story.is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(story.place(), "active");
+    assert_eq!(story.node.installed.as_ref().unwrap().hostname, "web-1");
+    let at = |phase| story.node.timeline.at(phase).unwrap();
+    assert!(at(Phase::Requested) < at(Phase::Write) && at(Phase::Written) < at(Phase::LocalBoot));
+    assert!(at(Phase::LocalBoot) < at(Phase::Done));
+
+    story.boots().boots();
+    assert_eq!(story.place(), "active", "switched off and on it boots its disk");
+    story.is(Event::Verb(Verb::Rebuild(order())));
+    assert_eq!((story.place().as_str(), story.effects.last()), ("deploying/boot", Some(&Effect::PowerCycle)));
+    story.boots_agent().takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(story.place(), "active");
+    story.is(Event::Verb(Verb::Delete { wipe: vec![disk()] }));
+    assert_eq!(story.place(), "deleting/boot");
+    story.boots_agent();
+    assert_eq!(story.place(), "cleaning/assign");
+    story.takes_work().reports(1, done());
+    assert_eq!((story.place().as_str(), &story.node.installed), ("available", &None));
+    insta::assert_snapshot!(story.notes.join("\n"));
+}
+
+#[test]
+fn a_power_cut_in_the_write_goes_on_where_it_was() {
+    let mut story = Story::writing();
+    let job = story.job();
+    story.reports(2, ReportBody::Progress(Progress { chunks_done: 5, ..Progress::default() }));
+    story.boots();
+    assert_eq!(story.place(), "deploying/kernel restarts=1");
+    assert_eq!(story.job(), job, "it is the same job");
+    assert!(!story.node.has_session(SESSION), "the agent of before is gone");
+    story.is(Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }).takes_work();
+    // The new agent numbers its reports from 1 again.
+    story.reports(1, ReportBody::Stage { stage: Stage::Write }).reports(2, done());
+    assert_eq!(story.place(), "deploying/restart restarts=1");
+}
+
+#[test]
+fn a_machine_that_keeps_restarting_is_left_to_a_person() {
+    let mut story = Story::writing();
+    for _ in 0..5 {
+        story.boots_agent().takes_work();
+    }
+    assert_eq!(story.place(), "deploying/agent restarts=5");
+    story.boots();
+    assert_eq!(story.place(), "failed during deploying");
+}
+
+#[test]
+fn an_agent_that_keeps_hanging_is_left_to_a_person() {
+    let mut story = Story::writing();
+    for _ in 0..5 {
+        story.now = story.now.after(std::time::Duration::from_hours(1));
+        story.is(Event::Tick).boots_agent().takes_work();
+    }
+    story.now = story.now.after(std::time::Duration::from_hours(1));
+    story.is(Event::Tick);
+    assert_eq!(story.place(), "failed during deploying");
+}
+
+#[test]
+fn abort_before_anything_changed_leads_back() {
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Deploy(order()))).is(Event::Verb(Verb::Abort));
+    assert_eq!(story.place(), "available");
+
+    let mut story = Story::writing();
+    story.is(Event::Verb(Verb::Abort));
+    assert_eq!(story.place(), "deploying/agent abort");
+    let aborted = Fault::new(FaultCode::Aborted, "stopped", "retry");
+    story.reports(2, ReportBody::Failed { fault: aborted });
+    assert_eq!(story.place(), "failed during deploying");
+}
+
+#[test]
+fn a_failed_deploy_is_retried_as_a_new_job() {
+    let mut story = Story::writing();
+    let first = story.job();
+    story.reports(2, fault());
+    assert_eq!(story.place(), "failed during deploying");
+    story.is(Event::Verb(Verb::Retry));
+    assert_ne!(story.job(), first);
+    assert_eq!(story.place(), "deploying/assign restarts=1", "it may be half-way: abort cannot lead back");
+    let job = first;
+    let late = ReportBatch { job, reports: vec![Report { seq: 3, at: story.now, body: done() }] };
+    assert_eq!(story.try_event(Event::Report(late)), Err(Refused::StaleJob { job }));
+    story.takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(story.place(), "active");
+}
+
+#[test]
+fn repeated_reports_change_nothing() {
+    let mut story = Story::writing();
+    story.reports(2, ReportBody::Note { message: "hello".into() });
+    let before = story.notes.len();
+    story.reports(2, ReportBody::Note { message: "hello".into() });
+    story.reports(1, ReportBody::Stage { stage: Stage::Plan });
+    assert_eq!(story.notes.len(), before);
+    assert_eq!(story.place(), "deploying/agent");
+    assert_eq!(story.node.state.run().unwrap().stage, RunStage::Agent(Stage::Write));
+}
+
+#[test]
+fn an_os_that_is_slow_still_counts() {
+    let mut story = Story::writing();
+    story.reports(2, done()).boots();
+    story.now = story.now.after(std::time::Duration::from_hours(1));
+    story.is(Event::Tick);
+    assert_eq!(story.place(), "failed during deploying");
+    assert_eq!(required_boot(&story.node), Boot::LocalDisk);
+    story.is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(story.place(), "active");
+}
+
+#[test]
+fn a_rebuild_that_never_began_leaves_the_os_bootable() {
+    let mut story = Story::writing();
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story.is(Event::Verb(Verb::Rebuild(order())));
+    story.now = story.now.after(std::time::Duration::from_hours(1));
+    story.is(Event::Tick);
+    assert_eq!(story.place(), "failed during deploying");
+    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "nothing was written: its OS is whole");
+    story.is(Event::Verb(Verb::Retry));
+    assert_eq!(required_boot(&story.node), Boot::Agent);
+}
+
+#[test]
+fn looking_at_an_offered_machine_keeps_the_offer() {
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Inspect)).is(Event::Inventory { disks_blank: false, macs: vec![] });
+    assert_eq!(story.place(), "available");
+}
+
+#[test]
+fn a_hello_whose_answer_was_lost_may_be_said_again() {
+    let mut story = Story::new();
+    story.boots_agent();
+    let again = || Event::Hello { hello: hello(), nonce: NONCE, session: Sha256([4; 32]) };
+    story.is(again());
+    assert!(story.node.has_session(Sha256([4; 32])) && !story.node.has_session(SESSION));
+    story.is(Event::Inventory { disks_blank: true, macs: vec![] });
+    assert!(matches!(story.try_event(again()), Err(Refused::Nonce { .. })), "the session is in use");
+
+    let mut story = Story::new();
+    story.boots_agent();
+    story.now = story.now.after(std::time::Duration::from_mins(5));
+    assert!(matches!(story.try_event(again()), Err(Refused::Nonce { .. })), "too late");
+}
+
+#[test]
+fn a_nonce_is_for_one_boot_and_ten_minutes() {
+    let hello_now = || Event::Hello { hello: hello(), nonce: NONCE, session: SESSION };
+    let mut story = Story::new();
+    story.boots();
+    story.is(Event::BootRequested { boot: Boot::Agent, nonce: WRONG });
+    assert!(matches!(story.try_event(hello_now()), Err(Refused::Nonce { .. })), "a newer boot has another");
+    let mut story = Story::new();
+    story.boots();
+    story.now = story.now.after(std::time::Duration::from_mins(11));
+    assert!(matches!(story.try_event(hello_now()), Err(Refused::Nonce { .. })));
+}
+
+/// An event as chance gives it: most of them make sense, so that stories go far.
+fn any_event() -> impl Strategy<Value = u8> {
+    0_u8..34
+}
+
+fn chance_event(story: &Story, n: u8) -> Event {
+    let current = story.node.state.run().map_or(JobId(Uuid::nil()), |r| r.job.id);
+    let seq = story.node.state.run().map_or(0, |r| r.acked) + 1;
+    let report =
+        |body| Event::Report(ReportBatch { job: current, reports: vec![Report { seq, at: NOW, body }] });
+    match n {
+        0..=3 => Event::BootRequested { boot: required_boot(&story.node), nonce: NONCE },
+        4..=6 => Event::Hello { hello: hello(), nonce: NONCE, session: SESSION },
+        7..=9 => Event::WorkTaken { job: current },
+        10 => report(ReportBody::Stage { stage: Stage::Write }),
+        11..=12 => report(done()),
+        13 => report(fault()),
+        14..=15 => Event::PhoneHome { token: TOKEN },
+        16 => Event::Inventory { disks_blank: true, macs: vec![] },
+        17 => Event::Inventory { disks_blank: false, macs: vec![] },
+        18 => Event::Tick,
+        19 => Event::ServerStarted,
+        20 => Event::DhcpSeen { first_seen: story.now },
+        21 => Event::Verb(Verb::Manage),
+        22 => Event::Verb(Verb::Inspect),
+        23 => Event::Verb(Verb::Provide { wipe: vec![disk()] }),
+        24 => Event::Verb(Verb::Provide { wipe: vec![] }),
+        25..=26 => Event::Verb(Verb::Deploy(order())),
+        27 => Event::Verb(Verb::Rebuild(order())),
+        28 => Event::Verb(Verb::Delete { wipe: vec![disk()] }),
+        29 => Event::Verb(Verb::Abort),
+        30 => Event::Verb(Verb::Retry),
+        31 => Event::KernelServed,
+        32 => Event::Verb(Verb::Maintenance { reason: None }),
+        _ => Event::LoaderServed,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens: a running OS is never sent to the agent, and a job ends only by its end being told.
+    #[test]
+    fn no_loop_and_no_lost_job(steps in prop::collection::vec((any_event(), 0_u64..4000), 0..80)) {
+        let mut story = Story::new();
+        for (n, seconds) in steps {
+            story.now = story.now.after(std::time::Duration::from_secs(seconds));
+            let before = story.node.clone();
+            let noted = story.notes.len();
+            let event = chance_event(&story, n);
+            if story.try_event(event).is_err() {
+                prop_assert_eq!(&story.node, &before);
+                continue;
+            }
+            let after = &story.node;
+            if matches!(after.state, State::Active) {
+                prop_assert_eq!(required_boot(after), Boot::LocalDisk);
+                let has_job = matches!(after.work(), Work::Job { .. });
+                prop_assert!(!has_job);
+            }
+            let writes = |node: &Node| matches!(
+                node.state.run().map(|r| (r.stage, &r.job.task)),
+                Some((RunStage::Agent(_), Task::Deploy(_) | Task::Clean { .. }))
+            );
+            if writes(after) {
+                prop_assert!(after.link.session.is_some(), "work without an agent that proved who it is");
+            }
+            prop_assert_eq!(after.state.run().is_some(), after.state.deadline().is_some());
+            if let Some(run) = before.state.run() {
+                let kept = after.state.run().is_some_and(|r| r.job.id == run.job.id);
+                let failed = matches!(&after.state, State::Failed(f) if f.run.as_ref().is_some_and(|r| r.job.id == run.job.id));
+                let told = story.notes[noted..].iter().any(|kind| {
+                    ["inspect.finished", "clean.finished", "deploy.finished", "job.aborted"].contains(&kind.as_str())
+                });
+                prop_assert!(kept || failed || told, "job lost: {} -> {}", place(&before), place(after));
+            }
+            let text = serde_json::to_string(after).unwrap();
+            let back: Node = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&back, after);
+        }
+    }
+}
+
+#[test]
+fn every_state_has_a_name_and_all_are_walked() {
+    let mut seen = BTreeMap::new();
+    for (_, state) in states() {
+        *seen.entry(state.name()).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), 9);
+}
