@@ -1,7 +1,7 @@
 //! Debian 12 as a server image, from Debian's packages by mmdebstrap.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -139,16 +139,22 @@ fn sources(recipe: &Recipe) -> String {
 
 fn seed_files(recipe: &Recipe, root_uuid: &str, seed: &Path) -> Result<()> {
     let ramdisk: Modules = super::recipe("ramdisk")?;
-    let mut modules = String::from("ext4\n");
+    let mut modules = vec!["ext4".to_owned()];
     for group in INITRD_GROUPS {
         let group =
             ramdisk.modules.get(*group).with_context(|| format!("ramdisk recipe has no modules.{group}"))?;
-        modules.extend(group.iter().map(|m| format!("{m}\n")));
+        modules.extend(group.iter().cloned());
     }
+    // A hook only packs them; the file `modules` would also load every one of them at each boot.
+    let hook = format!(
+        "#!/bin/sh\n# The disk controllers that this image can be deployed to.\n[ \"$1\" = prereqs ] && exit 0\n\
+         . /usr/share/initramfs-tools/hook-functions\nmanual_add_modules {}\n",
+        modules.join(" ")
+    );
     let cloud = fs::read_to_string(super::recipe_file(NAME, "cloud.cfg"))?;
     for (file, text) in [
         ("etc/initramfs-tools/conf.d/billet", "MODULES=list\nCOMPRESS=zstd\n"),
-        ("etc/initramfs-tools/modules", modules.as_str()),
+        ("etc/initramfs-tools/hooks/billet", hook.as_str()),
         // Links in / to the newest kernel, which the boot loader follows.
         ("etc/kernel-img.conf", "do_symlinks = yes\n"),
         ("etc/cloud/cloud.cfg.d/90-billet.cfg", cloud.replace("@USER@", &recipe.default_user).as_str()),
@@ -159,5 +165,6 @@ fn seed_files(recipe: &Recipe, root_uuid: &str, seed: &Path) -> Result<()> {
         fs::create_dir_all(path.parent().unwrap_or(seed))?;
         fs::write(path, text)?;
     }
+    fs::set_permissions(seed.join("etc/initramfs-tools/hooks/billet"), fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
