@@ -31,15 +31,11 @@ pub fn read_back(
     let longest = pieces.iter().map(|p| p.len).max().unwrap_or(0);
     let work = || {
         let mut raw = Buffer::new(longest);
-        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(found) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
             feed.check_abort()?;
-            let bytes = &mut raw[..piece.len];
-            target.read_at(piece.offset, bytes)?;
-            if xxh3_128(bytes) != piece.hash {
-                next.store(pieces.len(), Ordering::Relaxed);
-                return Err(differs(target, piece.offset));
-            }
-            feed.did(1, piece.len as u64);
+            let read = piece(target, found, &mut raw)
+                .inspect_err(|_| next.store(pieces.len(), Ordering::Relaxed))?;
+            feed.did(1, read);
         }
         Ok(())
     };
@@ -49,6 +45,16 @@ pub fn read_back(
         sampled += sample_hole(target, hole)?;
     }
     Ok(total + sampled)
+}
+
+/// Reads back one piece into `raw`, which is at least as long, and compares its hash. Bytes read.
+///
+/// # Errors
+/// [`FaultCode::DiskReadBack`] naming the place.
+pub fn piece(target: &Target, piece: &Written, raw: &mut Buffer) -> Result<u64, Fault> {
+    let bytes = &mut raw[..piece.len];
+    target.read_at(piece.offset, bytes)?;
+    if xxh3_128(bytes) == piece.hash { Ok(piece.len as u64) } else { Err(differs(target, piece.offset)) }
 }
 
 fn sample_hole(target: &Target, hole: &Range<u64>) -> Result<u64, Fault> {

@@ -108,10 +108,15 @@ pub fn write(
         bytes_fetched: AtomicU64::new(0),
         bytes_written: AtomicU64::new(0),
     };
-    std::thread::scope(|scope| {
+    let checked_early = std::thread::scope(|scope| {
+        // A spinning disk would only seek between the two; there everything is read back at the end.
+        let checking = (!plan.disk.rotational).then(|| scope.spawn(|| shared.check_early()));
         let mut running: Vec<_> = (0..workers()).map(|_| scope.spawn(|| shared.run())).collect();
         running.push(scope.spawn(|| shared.zero_holes(plan)));
-        join(running)
+        let written = join(running);
+        shared.stop.store(true, Ordering::Relaxed);
+        let checked = join(checking.into_iter().collect());
+        written.and(checked)
     })?;
     target.flush()?;
     let written = shared.written.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -124,7 +129,7 @@ pub fn write(
         bytes_fetched: load(&shared.bytes_fetched),
         bytes_written: load(&shared.bytes_written),
         bytes_zeroed: holes,
-        bytes_verified: verified + load(&shared.kept_bytes),
+        bytes_verified: verified + checked_early.iter().sum::<u64>() + load(&shared.kept_bytes),
     };
     Ok((summary, shared.held.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)))
 }

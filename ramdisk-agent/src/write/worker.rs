@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use images::ChunkRef;
 use images::chunk;
@@ -14,6 +15,12 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Write, Written};
 use crate::fetch::Fetcher;
 use crate::sys::Buffer;
+use crate::verify;
+
+/// Pieces that are flushed and read back together: 64 MiB, so that flushes stay rare.
+const CHECK_BATCH: usize = 16;
+/// How often the reader looks for a batch.
+const CHECK_LOOK: Duration = Duration::from_millis(5);
 
 impl Write<'_> {
     /// Works until there is no more chunk, or any thread failed.
@@ -117,6 +124,39 @@ impl Write<'_> {
             let to = if tail { &mut held.tail } else { &mut held.head };
             to[at..at + len].copy_from_slice(&from[..len]);
         }
+    }
+
+    /// Reads back what is written while the rest is still being fetched, so that the disk is not idle: a batch is
+    /// taken, flushed, then read. What is left when the workers are done is read back afterwards. Bytes read.
+    pub(super) fn check_early(&self) -> Result<u64, Fault> {
+        let mut raw = Buffer::new(self.manifest.chunk_size as usize);
+        let mut read = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let batch = {
+                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                if written.len() < CHECK_BATCH { Vec::new() } else { std::mem::take(&mut *written) }
+            };
+            if batch.is_empty() {
+                std::thread::sleep(CHECK_LOOK);
+                continue;
+            }
+            let checked = self.check_batch(&batch, &mut raw);
+            if checked.is_err() {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            read += checked?;
+        }
+        Ok(read)
+    }
+
+    fn check_batch(&self, batch: &[Written], raw: &mut Buffer) -> Result<u64, Fault> {
+        self.target.flush()?;
+        let mut read = 0;
+        for piece in batch {
+            self.feed.check_abort()?;
+            read += verify::piece(self.target, piece, raw)?;
+        }
+        Ok(read)
     }
 
     pub(super) fn zero_holes(&self, plan: &WritePlan) -> Result<(), Fault> {
