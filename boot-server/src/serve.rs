@@ -259,6 +259,15 @@ async fn bind_dhcp(
         .context("cannot serve DHCP (run as root; stop another DHCP server, or set dhcp.enabled = false)")?;
     let sink = Arc::new(sink::Sink::new(engine.clone(), seen));
     tasks.spawn(server.run(sink, stop.clone()));
+    // iPXE asks for IPv6 beside DHCPv4 and waits for both.
+    match net::ra::RouterAdvertiser::bind(&settings.interface) {
+        Ok(advertiser) => {
+            tasks.spawn(advertiser.run(stop.clone()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no IPv6 on the interface: iPXE will wait some 16 s for it at each boot")
+        }
+    }
     Ok(())
 }
 
