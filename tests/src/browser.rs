@@ -44,21 +44,20 @@ impl Browser {
     pub fn start(dir: &Path, namespace: Option<&Namespace>) -> Result<Self> {
         let mut command = namespace.map_or_else(|| Command::new(DRIVER), |n| n.command(DRIVER));
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = Process::spawn("chromedriver", command).context("package chromium-driver is needed")?;
+        let mut driver =
+            Process::spawn("chromedriver", command).context("package chromium-driver is needed")?;
         let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&mut driver)?));
         let forward = namespace.map(|n| Forward::start(n.clone_handle()?, inside)).transpose()?;
         let base = forward.as_ref().map_or_else(|| format!("http://{inside}"), Forward::url);
-        let config =
-            Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(COMMAND)).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(COMMAND))
+            .build();
         let profile = dir.join(format!("chromium-{}", std::process::id()));
         let _ = fs::remove_dir_all(&profile);
-        let mut browser = Self {
-            session: base,
-            agent: config.new_agent(),
-            profile,
-            _driver: driver,
-            _forward: forward,
-        };
+        let mut browser =
+            Self { session: base, agent: config.new_agent(), profile, _driver: driver, _forward: forward };
         browser.open_session()?;
         Ok(browser)
     }
@@ -131,7 +130,8 @@ impl Browser {
     /// Where the browser is gone.
     pub fn text(&self, css: &str) -> Result<String> {
         let css = json!(css);
-        let script = format!("return Array.from(document.querySelectorAll({css})).map(e => e.innerText).join('\\n')");
+        let script =
+            format!("return Array.from(document.querySelectorAll({css})).map(e => e.innerText).join('\\n')");
         Ok(self.execute(&script)?.as_str().unwrap_or_default().to_owned())
     }
 
@@ -167,7 +167,8 @@ impl Browser {
     /// # Errors
     /// Where the browser refuses.
     pub fn resize(&self, width: u32, height: u32) -> Result<()> {
-        let params = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let params =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.cdp("Emulation.setDeviceMetricsOverride", &params).map(drop)
     }
 

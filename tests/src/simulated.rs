@@ -29,8 +29,11 @@ pub struct SimulatedMachine {
 impl SimulatedMachine {
     /// A machine that is switched off; `base` is the provisioning listener, such as `http://10.77.0.1:8080`.
     pub fn new(base: &str, number: u8, serial: &str) -> Self {
-        let config =
-            Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(ANSWER)).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(ANSWER))
+            .build();
         Self {
             agent: config.new_agent(),
             base: base.to_owned(),
@@ -109,9 +112,11 @@ impl SimulatedMachine {
     /// # Errors
     /// Where the job holds no token, or the server refuses it.
     pub fn phone_home(&self, work: &Value) -> Result<()> {
-        let vendor = work["job"]["task"]["config"]["vendor_data"].as_str().context("a job without vendor data")?;
+        let vendor =
+            work["job"]["task"]["config"]["vendor_data"].as_str().context("a job without vendor data")?;
         let token = vendor.split("/phone-home/").nth(1).context("vendor data without phone-home")?;
-        let token: String = token.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect();
+        let token: String =
+            token.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect();
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("{}/phone-home/{token}", self.base))
@@ -166,9 +171,7 @@ pub fn inventory(machine: &SimulatedMachine, product: &str, lldp: &str, blank: b
             "lldp": up.then(|| json!({ "chassis_id": "b8:59:9f:aa:01:00", "port_id": "swp12", "system_name": lldp,
                 "port_description": "rack 4 unit 12", "vlan": 77 })) })
     };
-    let pci = |address: &str, vendor: u16, device: u16, class: u32, driver: &str| {
-        json!({ "address": address, "vendor": vendor, "device": device, "class": class, "driver": driver })
-    };
+    let pci = |address: &str, vendor: u16, device: u16, class: u32, driver: &str| json!({ "address": address, "vendor": vendor, "device": device, "class": class, "driver": driver });
     let cpu = |socket: u32| {
         json!({ "socket": socket, "model": "AMD EPYC 9354 32-Core Processor", "vendor": "AuthenticAMD", "cores": 32,
             "threads": 64, "max_mhz": 3800, "architecture": "x86_64" })

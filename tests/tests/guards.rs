@@ -42,7 +42,10 @@ fn the_ban_on_clocks_and_sockets_bites() -> Result<()> {
         ensure!(clean.is_none(), "{core}: harmless code is refused: {}", clean.unwrap_or_default());
         for (what, code) in bad {
             let refused = lint(&config, core, code)?;
-            ensure!(refused.as_ref().is_some_and(|e| e.contains(what)), "{core}: {what} is not refused: {refused:?}");
+            ensure!(
+                refused.as_ref().is_some_and(|e| e.contains(what)),
+                "{core}: {what} is not refused: {refused:?}"
+            );
         }
     }
     Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::rack::{Api, Disk, Firmware, Machine, MachineSpec, Rack, artifact};
 use tests::scenario::{
-    DEPLOY, DISCOVERY, add_image, deploy, events, is_unbootable, number_before, padded_image, rebuild, throttle,
-    wait_discovered, wait_stage, wait_state,
+    DEPLOY, DISCOVERY, add_image, deploy, events, is_unbootable, number_before, padded_image, rebuild,
+    throttle, wait_discovered, wait_stage, wait_state,
 };
 
 const GIB: u64 = 1 << 30;
@@ -64,7 +64,10 @@ fn whole_life(name: &str, firmware: Firmware, os: Disk, data: Disk) -> Result<()
     let hellos = events(&lab.api, &node, "agent.hello")?.len();
     lab.machine.power_on()?;
     lab.machine.serial().wait_for("TINY-OS READY", LOCAL_BOOT)?;
-    ensure!(events(&lab.api, &node, "agent.hello")?.len() == hellos, "an agent was booted on a deployed machine");
+    ensure!(
+        events(&lab.api, &node, "agent.hello")?.len() == hellos,
+        "an agent was booted on a deployed machine"
+    );
     ensure!(lab.api.get(&format!("/api/v1/nodes/{node}"))?["state"] == "active");
     lab.rack.passed();
     Ok(())
@@ -88,7 +91,8 @@ fn uefi_sata() -> Result<()> {
 /// A reinstall with another image, and then the machine is given back: its OS disk is wiped, the data disk stays.
 #[test]
 fn rebuild_and_delete() -> Result<()> {
-    let mut lab = Lab::new("rebuild", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
+    let mut lab =
+        Lab::new("rebuild", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
     lab.add_tiny("a")?;
     lab.add_tiny("b")?;
     lab.machine.write_disk(1, 32 * MIB, b"somebody's data in the middle of a disk")?;
@@ -122,7 +126,8 @@ fn rebuild_and_delete() -> Result<()> {
 /// on it, fetching less.
 #[test]
 fn power_cut() -> Result<()> {
-    let mut lab = Lab::new("power-cut", Firmware::Bios, Disk::virtio("OS1", 2 * GIB), Disk::virtio("DATA1", 64 * MIB))?;
+    let mut lab =
+        Lab::new("power-cut", Firmware::Bios, Disk::virtio("OS1", 2 * GIB), Disk::virtio("DATA1", 64 * MIB))?;
     let padded = padded_image(&artifact("images/tiny-a.raw")?, &lab.rack.dir().join("padded.raw"), 192)?;
     add_image(&lab.api, &padded, "padded", "1")?;
     let node = lab.discover()?;
@@ -161,10 +166,12 @@ fn wait_percent(api: &Api, node: &str, percent: u64) -> Result<u64> {
 /// `kill -9` of the server in each state that waits: nothing that was accepted is lost, and the deploy goes on.
 #[test]
 fn server_killed() -> Result<()> {
-    let mut lab = Lab::new("server-killed", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
+    let mut lab =
+        Lab::new("server-killed", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
     lab.add_tiny("a")?;
     lab.machine.power_on()?;
-    let listed = |page: &serde_json::Value| Some(page["items"].as_array()?.first()?["name"].as_str()?.to_owned());
+    let listed =
+        |page: &serde_json::Value| Some(page["items"].as_array()?.first()?["name"].as_str()?.to_owned());
     let node = lab.api.wait("/api/v1/nodes", DISCOVERY, listed)?;
     kill_and_start(&mut lab, "waiting for the agent's hello")?;
     wait_state(&lab.api, &node, "available", DISCOVERY)?;
@@ -198,14 +205,20 @@ fn kill_and_start(lab: &mut Lab, when: &str) -> Result<()> {
 /// One flipped bit in the store: the job fails, names the chunk, and the disk does not boot.
 #[test]
 fn flipped_bit() -> Result<()> {
-    let mut lab = Lab::new("flipped-bit", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
+    let mut lab =
+        Lab::new("flipped-bit", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
     lab.add_tiny("a")?;
     let node = lab.discover()?;
     let chunk = flip_a_bit(&lab.rack.server()?.state_dir())?;
     deploy(&lab.api, &node, "tiny-a", "OS1")?;
-    let failed = lab.api.wait(&format!("/api/v1/nodes/{node}"), DEPLOY, |n| (n["state"] == "failed").then(|| n.clone()))?;
+    let failed = lab
+        .api
+        .wait(&format!("/api/v1/nodes/{node}"), DEPLOY, |n| (n["state"] == "failed").then(|| n.clone()))?;
     ensure!(failed["fault"]["code"] == "chunk-corrupt", "{failed:#}");
-    ensure!(failed["fault"]["message"].as_str().is_some_and(|m| m.contains(&chunk)), "{chunk} is not named: {failed:#}");
+    ensure!(
+        failed["fault"]["message"].as_str().is_some_and(|m| m.contains(&chunk)),
+        "{chunk} is not named: {failed:#}"
+    );
     let report = lab.api.post("/api/v1/images/tiny-a/verify", &serde_json::json!({}))?;
     ensure!(report.to_string().contains(&chunk), "verify does not name {chunk}: {report:#}");
     lab.machine.power_off()?;
@@ -218,7 +231,8 @@ fn flipped_bit() -> Result<()> {
 fn flip_a_bit(state: &Path) -> Result<String> {
     let mut files = Vec::new();
     collect(state, &mut files)?;
-    let largest = files.into_iter().max_by_key(|p| fs::metadata(p).map_or(0, |m| m.len())).context("no chunk")?;
+    let largest =
+        files.into_iter().max_by_key(|p| fs::metadata(p).map_or(0, |m| m.len())).context("no chunk")?;
     let mut bytes = fs::read(&largest)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -241,13 +255,19 @@ fn collect(dir: &Path, into: &mut Vec<std::path::PathBuf>) -> Result<()> {
 /// A machine whose disk holds something is not wiped by itself, and a disk that is too small is refused before a write.
 #[test]
 fn data_is_kept() -> Result<()> {
-    let mut lab = Lab::new("data-kept", Firmware::Bios, Disk::virtio("OS1", 32 * MIB), Disk::virtio("DATA1", 64 * MIB))?;
+    let mut lab = Lab::new(
+        "data-kept",
+        Firmware::Bios,
+        Disk::virtio("OS1", 32 * MIB),
+        Disk::virtio("DATA1", 64 * MIB),
+    )?;
     lab.add_tiny("a")?;
     lab.machine.write_disk(1, 4096, b"somebody's data")?;
     let before = lab.machine.disk_sha256(1)?;
     lab.machine.power_on()?;
     let node = wait_discovered(&lab.api, &lab.machine, "manageable", DISCOVERY)?;
-    let refused = deploy(&lab.api, &node, "tiny-a", "DATA1").err().context("a manageable node was deployed")?;
+    let refused =
+        deploy(&lab.api, &node, "tiny-a", "DATA1").err().context("a manageable node was deployed")?;
     ensure!(format!("{refused:#}").contains("409"), "{refused:#}");
     lab.api.post(&format!("/api/v1/nodes/{node}/provide"), &serde_json::json!({ "wipe": [] }))?;
     let refused = deploy(&lab.api, &node, "tiny-a", "OS1").err().context("a disk too small was accepted")?;

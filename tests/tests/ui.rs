@@ -12,7 +12,8 @@ use tests::rack::{Api, Forward, Namespace, SERVER_ADDRESS, Server};
 use tests::simulated::{SimulatedMachine, inventory};
 
 /// What a machine may report to break out of a page.
-const HOSTILE: &str = r#""><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"#;
+const HOSTILE: &str =
+    r#""><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"#;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZXZlciBtYXJrdXAh ops@example";
 
 /// A server in a namespace of its own, a browser beside it.
@@ -79,7 +80,8 @@ impl Site {
     fn add_image(&self, name: &str) -> Result<()> {
         let file = self.dir.join("disk.raw");
         fs::write(&file, disk_with_gpt())?;
-        let path = format!("/api/v1/images/upload?name={name}&version=1.0&size={}&default_user=debian", 8 << 20);
+        let path =
+            format!("/api/v1/images/upload?name={name}&version=1.0&size={}&default_user=debian", 8 << 20);
         self.api.upload(&path, &file).map(drop)
     }
 
@@ -95,7 +97,8 @@ impl Site {
 }
 
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+    // Chromium takes no profile directory with `..` in its path.
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
 }
 
 /// 8 MiB with a GUID partition table of one partition (UEFI 2.10, 5.3).
@@ -194,7 +197,9 @@ fn a_machine_from_first_boot_to_a_running_os() -> Result<()> {
     site.picture("deploy")?;
     browser.find("#submit")?.click()?;
     browser.wait_text("#confirm-error", "something-else")?;
-    for (field, typed) in [("#hostname", "web-1"), ("#ssh_keys", KEY), ("#user_data", "#cloud-config\npackages: [htop]\n")] {
+    for (field, typed) in
+        [("#hostname", "web-1"), ("#ssh_keys", KEY), ("#user_data", "#cloud-config\npackages: [htop]\n")]
+    {
         let kept = browser.find(field)?.property("value")?;
         ensure!(kept == typed, "{field} holds {kept} instead of {typed}");
     }
@@ -207,7 +212,10 @@ fn a_machine_from_first_boot_to_a_running_os() -> Result<()> {
     browser.execute("window.untouched = true")?;
     let work = machine.work(10)?;
     let job = work["job"]["id"].as_str().context("no job")?.to_owned();
-    machine.report(&job, &[json!({ "kind": "stage", "stage": "plan" }), json!({ "kind": "stage", "stage": "write" })])?;
+    machine.report(
+        &job,
+        &[json!({ "kind": "stage", "stage": "plan" }), json!({ "kind": "stage", "stage": "write" })],
+    )?;
     machine.report(&job, &[progress(268_435_456)])?;
     browser.wait_text("#job", "12 %")?;
     machine.report(&job, &[progress(1_610_612_736)])?;
@@ -270,15 +278,23 @@ fn what_a_machine_reports_is_text() -> Result<()> {
     machine.send_inventory(&inventory(&machine, HOSTILE, HOSTILE, false))?;
     site.browser.wait_text("#live", "Manageable")?;
     let name = node_name(&site.api)?;
-    let pages =
-        ["/".to_owned(), "/events".to_owned(), "/status".to_owned(), format!("/nodes/{name}"), format!("/nodes/{name}/provide")];
+    let pages = [
+        "/".to_owned(),
+        "/events".to_owned(),
+        "/status".to_owned(),
+        format!("/nodes/{name}"),
+        format!("/nodes/{name}/provide"),
+    ];
     for path in pages {
         site.go(&path)?;
         site.browser.wait_for("return document.readyState === 'complete'")?;
         std::thread::sleep(Duration::from_millis(300));
         if path.contains("/nodes/") || path == "/" {
             let text = site.browser.text("body")?;
-            ensure!(text.contains("<script>document.title"), "{path} does not show the serial number as text");
+            ensure!(
+                text.contains("<script>document.title"),
+                "{path} does not show the serial number as text"
+            );
         }
         let title = site.browser.execute("return document.title")?;
         ensure!(title != "owned", "a script of the machine ran on {path}");

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 
 mod api;
 mod forward;
+mod interrupt;
 mod machine;
 mod namespace;
 mod process;
@@ -30,6 +31,7 @@ mod spec;
 
 pub use api::{Api, ApiError};
 pub use forward::Forward;
+pub use interrupt::Interrupt;
 pub use machine::Machine;
 pub use namespace::{Handle, Namespace};
 pub use process::Process;

@@ -13,6 +13,7 @@ mod disk;
 mod image;
 mod kernel;
 mod paths;
+mod rack;
 mod ramdisk;
 mod tool;
 
@@ -33,6 +34,8 @@ enum Verb {
     Image(image::Args),
     /// Fetch the web UI's third-party assets, at the versions pinned in its package.json.
     Ui,
+    /// Start a virtual rack to play with.
+    Rack(rack::Args),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Verb::Ramdisk(args) => ramdisk::run(&args),
         Verb::Image(args) => image::run(&args),
         Verb::Ui => build::ui(),
+        Verb::Rack(args) => rack::run(&args),
         Verb::Build => build::run(),
     }
 }
