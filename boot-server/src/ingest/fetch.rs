@@ -213,7 +213,7 @@ fn cannot(error: &ureq::Error) -> Problem {
     if let ureq::Error::Other(other) = error
         && let Some(refusal) = other.downcast_ref::<Refusal>()
     {
-        let hint = "upload the file, or list the host in images.url_hosts if you trust it";
+        let hint = "upload the file, or list the host in images.trusted_hosts if you trust it";
         return problem(422, "image-url-refused", refusal.to_string(), hint);
     }
     let message = format!("cannot fetch the image: {}", super::sentence(error));

@@ -23,6 +23,7 @@ use crate::store::queries::Remembered;
 use crate::view::{IngestView, Problem};
 
 pub use fetch::{Refusal, Vetting};
+pub(crate) use upload::drain;
 
 /// Images taken in at once: each uses all cores to hash and compress.
 const AT_ONCE: usize = 2;
@@ -110,8 +111,11 @@ impl Ingests {
         Ok(view)
     }
 
-    /// Takes a place, or says that there is none.
-    fn begin(&self, order: &Order) -> Result<Begun, Problem> {
+    /// Takes a place, before the first byte is.
+    ///
+    /// # Errors
+    /// Where two run already.
+    pub fn begin(&self, order: &Order) -> Result<Begun, Problem> {
         let permit = Arc::clone(&self.0.permits).try_acquire_owned().map_err(|_| Problem {
             status: 503,
             code: "ingests-full".to_owned(),
@@ -150,6 +154,8 @@ impl Ingests {
         let id = begun.view.id;
         let (image, actor) = (begun.view.image.clone(), order.actor.clone());
         let result = self.read(id, order, open).await;
+        // Whoever sees that it has ended finds its place free.
+        drop(begun);
         self.change(id, |view| match &result {
             Ok(image) => view.finished = Some(*image),
             Err(problem) => view.failed = Some(problem.clone()),
@@ -210,7 +216,8 @@ impl Ingests {
 }
 
 /// An ingest that has a place, which it keeps until this is dropped.
-struct Begun {
+#[derive(Debug)]
+pub struct Begun {
     view: IngestView,
     _permit: OwnedSemaphorePermit,
 }

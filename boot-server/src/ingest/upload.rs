@@ -9,7 +9,7 @@ use images::Source;
 use protocol::ImageId;
 use tokio::sync::mpsc;
 
-use super::{Ingests, Order, internal};
+use super::{Begun, Ingests, Order, internal};
 use crate::view::Problem;
 
 /// Pieces on their way; hyper makes them of at most a few hundred KiB.
@@ -30,9 +30,8 @@ impl Ingests {
     /// Takes in an upload. Goes on to its end even where the client leaves after the last byte.
     ///
     /// # Errors
-    /// Where two run already, or the file is not what it should be.
-    pub async fn upload(&self, order: Order, body: Body) -> Result<ImageId, Problem> {
-        let begun = self.begin(&order)?;
+    /// Where the file is not what it should be.
+    pub async fn upload(&self, begun: Begun, order: Order, body: Body) -> Result<ImageId, Problem> {
         let (sender, receiver) = mpsc::channel(PIECES_MAX);
         let this = self.clone();
         let reading = tokio::spawn(async move {
@@ -42,6 +41,14 @@ impl Ingests {
         feed(body, sender).await;
         reading.await.map_err(|_| internal())?
     }
+}
+
+/// Takes and forgets a body, within bounds, before it is refused.
+pub(crate) async fn drain(body: Body) {
+    // Without a reader from the start.
+    let (sender, receiver) = mpsc::channel(1);
+    drop(receiver);
+    feed(body, sender).await;
 }
 
 async fn feed(body: Body, sender: mpsc::Sender<Piece>) {

@@ -15,7 +15,7 @@ use super::images::view_of;
 use super::requests::{IngestRequest, UploadQuery};
 use super::verbs::operator;
 use super::{Answer, Api, PREFIX, ProblemResponse};
-use crate::ingest::{From, Order};
+use crate::ingest::{Begun, From, Order};
 use crate::secret;
 use crate::store::queries::Remembered;
 use crate::view::{ImageView, IngestView, Page, Problem};
@@ -86,11 +86,47 @@ fn done(request: &IngestRequest, image: ImageId) -> IngestView {
         (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn upload(
     State(api): State<Api>,
-    Params(query): Params<UploadQuery>,
-    IdempotencyKey(key): IdempotencyKey,
+    query: Answer<Params<UploadQuery>>,
+    key: Answer<IdempotencyKey>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Response> {
+    match prepare(&api, query, key, &headers).await {
+        Ok(Prepared::Begun(begun, order)) => {
+            let image = api.ingests.upload(begun, *order, body).await?;
+            created(&api, image).await
+        }
+        Ok(Prepared::There(image)) => {
+            discard(&headers, body).await;
+            created(&api, image).await
+        }
+        Err(refused) => {
+            discard(&headers, body).await;
+            Err(refused)
+        }
+    }
+}
+
+/// A client that waits to be told whether to send its body (RFC 9110 section 10.1.1) is told not to by the answer.
+async fn discard(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) {
+        crate::ingest::drain(body).await;
+    }
+}
+
+enum Prepared {
+    Begun(Begun, Box<Order>),
+    There(ImageId),
+}
+
+/// Everything that can be said before the first byte is taken.
+async fn prepare(
+    api: &Api,
+    query: Answer<Params<UploadQuery>>,
+    key: Answer<IdempotencyKey>,
+    headers: &HeaderMap,
+) -> Answer<Prepared> {
+    let (Params(query), IdempotencyKey(key)) = (query?, key?);
     check_names(&query.name, &query.version)?;
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|h| h.to_str().ok()).and_then(|h| h.parse().ok());
@@ -102,20 +138,20 @@ pub(super) async fn upload(
     }
     let remember = remembered("upload", key, &query);
     if let Some(wanted) = &remember
-        && let Some(image) = answered(&api, wanted).await?
+        && let Some(image) = answered(api, wanted).await?
     {
-        return created(&api, image).await;
+        return Ok(Prepared::There(image));
     }
+    let architecture = query.architecture.unwrap_or(Architecture::X86_64);
     let options = IngestOptions {
         minimum_disk: query.minimum_disk,
         default_user: query.default_user,
         expected_size: query.size.or(length),
         expected_sha256: query.sha256,
-        ..IngestOptions::new(query.name, query.version, query.architecture.unwrap_or(Architecture::X86_64))
+        ..IngestOptions::new(query.name, query.version, architecture)
     };
     let order = Order { options, origin: "upload".to_owned(), actor: operator(), remember };
-    let image = api.ingests.upload(order, body).await?;
-    created(&api, image).await
+    Ok(Prepared::Begun(api.ingests.begin(&order)?, Box::new(order)))
 }
 
 async fn created(api: &Api, image: ImageId) -> Answer<Response> {
