@@ -106,6 +106,9 @@ fn refuse<T>(
     Err(DeployRefused { code, message: message.into(), hint: hint.into() })
 }
 
+/// Label of the EFI boot entry: one for all images, so that each deploy replaces the entry of the one before.
+const BOOT_ENTRY: &str = "Billet OS";
+
 /// Checks a request and says what the agent will do, and under which host name the OS will run.
 ///
 /// # Errors
@@ -134,8 +137,7 @@ pub fn plan(
         target: disk,
         config,
         grow_root: manifest.partition_table == PartitionTable::Gpt,
-        boot_entry: (inventory.firmware.mode == FirmwareMode::Uefi)
-            .then(|| format!("Billet {}", manifest.name)),
+        boot_entry: (inventory.firmware.mode == FirmwareMode::Uefi).then(|| BOOT_ENTRY.to_owned()),
     };
     Ok((spec, hostname))
 }

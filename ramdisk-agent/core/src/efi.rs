@@ -31,11 +31,15 @@ pub fn label_of(option: &[u8]) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
-/// The boot order with `first` in front and without `gone`; the rest keeps its order.
-pub fn order(old: &[u8], first: u16, gone: &[u16]) -> Vec<u8> {
-    let rest = old.as_chunks::<2>().0.iter().map(|n| u16::from_le_bytes(*n));
-    let rest = rest.filter(|n| *n != first && !gone.contains(n));
-    std::iter::once(first).chain(rest).flat_map(u16::to_le_bytes).collect()
+/// The boot order with `entry` right behind `current`, the network entry that this boot came by, and without `gone`; the
+/// rest keeps its order. Network first: without a BMC, a machine that starts its disk first could never be reached
+/// again; what it then boots is the server's decision. Where `current` is not known, `entry` comes first.
+pub fn order(old: &[u8], current: Option<u16>, entry: u16, gone: &[u16]) -> Vec<u8> {
+    let old = old.as_chunks::<2>().0.iter().map(|n| u16::from_le_bytes(*n));
+    let rest: Vec<u16> = old.filter(|n| *n != entry && !gone.contains(n)).collect();
+    let first = current.filter(|n| rest.contains(n));
+    let rest = rest.into_iter().filter(|n| Some(*n) != first);
+    first.into_iter().chain([entry]).chain(rest).flat_map(u16::to_le_bytes).collect()
 }
 
 /// Number of a variable named `Boot0001`; `None` for `BootOrder` and the like.
@@ -86,8 +90,10 @@ mod tests {
 
     #[test]
     fn order_and_numbers() {
-        assert_eq!(order(&[1, 0, 2, 0, 3, 0], 3, &[2]), [3, 0, 1, 0]);
-        assert_eq!(order(&[], 0, &[]), [0, 0]);
+        assert_eq!(order(&[1, 0, 2, 0, 3, 0], None, 3, &[2]), [3, 0, 1, 0]);
+        assert_eq!(order(&[1, 0, 2, 0, 3, 0], Some(2), 4, &[]), [2, 0, 4, 0, 1, 0, 3, 0]);
+        assert_eq!(order(&[1, 0, 2, 0], Some(9), 4, &[1]), [4, 0, 2, 0]);
+        assert_eq!(order(&[], None, 0, &[]), [0, 0]);
         assert_eq!(entry_number("Boot001A"), Some(26));
         assert_eq!(entry_number("BootOrder"), None);
         assert_eq!(entry_number("Boot001"), None);
@@ -97,7 +103,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), first: u16) {
             let _ = label_of(&bytes);
-            let _ = order(&bytes, first, &[1]);
+            let _ = order(&bytes, Some(first), first, &[1]);
         }
     }
 }

@@ -15,8 +15,8 @@ const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Non-volatile, boot service access, run-time access.
 const ATTRIBUTES: [u8; 4] = [7, 0, 0, 0];
 
-/// Makes the entry `label` for the loader on `esp`, in place of older ones of that label, and puts it first in the
-/// boot order. What was done, in words.
+/// Makes the entry `label` for the loader on `esp`, in place of older ones of that label, and puts it behind the
+/// network entry that was booted from. What was done, in words.
 ///
 /// # Errors
 /// Where a variable cannot be written: the store is full, or the firmware protects it.
@@ -44,8 +44,10 @@ pub fn set(tree: &Tree, label: &str, esp: Option<&Entry>) -> io::Result<String> 
         .ok_or_else(|| io::Error::other("the firmware has no free boot entry"))?;
     write(tree, &format!("Boot{number:04X}"), &efi::load_option(label, esp))?;
     let order = tree.bytes(format!("{FOLDER}/BootOrder-{GLOBAL}")).unwrap_or_default();
-    write(tree, "BootOrder", &efi::order(order.get(4..).unwrap_or_default(), number, &old))?;
-    Ok(format!("boot entry Boot{number:04X} `{label}` set and put first"))
+    let current = tree.bytes(format!("{FOLDER}/BootCurrent-{GLOBAL}")).unwrap_or_default();
+    let current = current.get(4..).and_then(|value| Some(u16::from_le_bytes(*value.first_chunk()?)));
+    write(tree, "BootOrder", &efi::order(order.get(4..).unwrap_or_default(), current, number, &old))?;
+    Ok(format!("boot entry Boot{number:04X} `{label}` set, behind the network"))
 }
 
 fn remove(tree: &Tree, name: &str) -> io::Result<()> {
