@@ -342,7 +342,7 @@ fn images_are_uploaded_with_progress_and_removed_with_their_name() -> Result<()>
     browser.find("#fetch #name")?.type_text("other")?;
     browser.find("#fetch #version")?.type_text("1")?;
     browser.find("#fetch button")?.click()?;
-    browser.wait_text("#fetch .callout", "ftp")?;
+    browser.wait_text("#fetch .callout", "http and https")?;
     browser.find("#live .row-link")?.click()?;
     browser.wait_text("h1", "tiny")?;
     browser.find(".actions button")?.click()?;
@@ -369,7 +369,7 @@ fn lists_are_filtered_in_the_address() -> Result<()> {
             machine.send_inventory(&inventory(&machine, "PowerEdge R7615", "leaf-4a", number != 2))?;
         }
     }
-    browser.wait_text(".chips", "All 5")?;
+    browser.wait_text(".chip[aria-current] .count", "5")?;
     browser.wait_text("#live", "B1OU6S7")?;
     site.picture("servers")?;
     browser.find("#q")?.type_text("8ylr")?;

@@ -349,3 +349,52 @@ impl Typed {
         Recipe::default().and(&cli, "POST", &format!("nodes/{}/{verb}", node.name), Some(&body))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use boot_server_core::node::Identity;
+    use protocol::{NodeId, Timestamp};
+
+    use super::*;
+
+    fn node() -> Node {
+        Node::discovered(NodeId(Uuid::nil()), "r1".to_owned(), Identity::default(), Timestamp(0))
+    }
+
+    fn typed(confirm: &str) -> Typed {
+        Typed { image: "x".into(), disk: "serial:S1".into(), confirm: confirm.into(), ..Typed::default() }
+    }
+
+    #[test]
+    fn only_the_name_of_the_node_confirms() {
+        assert!(typed("r1").check(&node()).is_empty());
+        for wrong in ["", "R1", "r2", "r1 r1"] {
+            assert!(typed(wrong).check(&node()).confirm.is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_form_becomes_a_request() {
+        let fields = Fields(vec![
+            ("image".into(), "debian-12".into()),
+            ("disk".into(), "serial:S1".into()),
+            ("ssh_keys".into(), "ssh-ed25519 AAAA a\r\n\r\n ssh-rsa BBBB b \r\n".into()),
+            ("user_data".into(), "#cloud-config\r\na: 1\r\n".into()),
+        ]);
+        let request = Typed::of(&fields).request();
+        assert_eq!(request.ssh_keys, ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b"]);
+        assert_eq!(request.user_data.as_deref(), Some("#cloud-config\na: 1\n"));
+        assert_eq!(request.disk, DiskChoice::Id("serial:S1".parse().unwrap()));
+        assert_eq!(request.hostname, None);
+    }
+
+    #[test]
+    fn what_a_disk_says_of_itself_is_text() {
+        let hostile = "<script>x</script>\"><img onerror=x>";
+        let fate = DiskFate { id: None, title: hostile.into(), holds: hostile.into(), erased: true };
+        let refused = Some(form::problem("x", hostile, hostile));
+        let page = Preview { fates: vec![fate], refused }.render().unwrap();
+        assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+        assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
+    }
+}

@@ -14,8 +14,6 @@ mod recipe;
 mod servers;
 mod status;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod timeline;
 mod wipe;
 

@@ -1,1 +1,0 @@
-//! Pages over a real engine with nodes whose every string is hostile.
