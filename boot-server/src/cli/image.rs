@@ -25,7 +25,6 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once per run")]
 pub enum ImageCommand {
     /// Add an image from a file of this machine, or from a URL that the server fetches
     Add(AddArgs),
@@ -59,7 +58,7 @@ pub struct AddArgs {
     #[arg(long)]
     name: Option<String>,
     /// Version; today's date if not given
-    #[arg(long = "image-version", visible_alias = "version", value_name = "VERSION")]
+    #[arg(long)]
     version: Option<String>,
     /// SHA-256 that the file must have
     #[arg(long)]

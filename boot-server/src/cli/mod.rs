@@ -25,7 +25,7 @@ use text::{plain, plain_lines};
 
 /// Billet puts operating systems on bare machines.
 #[derive(Debug, Parser)]
-#[command(name = "billet", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "billet", version, about, disable_help_subcommand = true)]
 pub struct Cli {
     /// Which server, and as whom.
     #[command(flatten)]
@@ -40,7 +40,6 @@ pub struct Cli {
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once per run")]
 pub enum Command {
     /// Run the server
     Serve(crate::serve::ServeArgs),

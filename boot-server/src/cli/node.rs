@@ -17,7 +17,6 @@ use crate::view::{NodeDetail, NodeView, Page};
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once per run")]
 pub enum NodeCommand {
     /// All nodes, or those that match
     #[command(visible_alias = "ls")]
@@ -270,6 +269,10 @@ impl Show for NodeView {
 impl Show for NodeDetail {
     fn table(&self) -> String {
         let mut text = self.node.table();
+        if !self.addresses.is_empty() {
+            let addresses: Vec<_> = self.addresses.iter().map(|a| a.address.to_string()).collect();
+            text.push_str(&facts(&[("addresses", Some(addresses.join(", ")))]));
+        }
         if let Some(inventory) = &self.inventory {
             text.push_str(&hardware(inventory));
         }

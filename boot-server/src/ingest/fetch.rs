@@ -35,7 +35,7 @@ pub struct Vetting {
 
 /// Why an address is not connected to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{host} leads to {address}, which is {what}")]
+#[error("{}{address}, which is {what}, and no image is fetched from there", lead(host, *address))]
 pub struct Refusal {
     /// Host of the URL.
     pub host: String,
@@ -43,6 +43,11 @@ pub struct Refusal {
     pub address: IpAddr,
     /// What that is.
     pub what: &'static str,
+}
+
+/// The host, where the address does not say it already.
+fn lead(host: &str, address: IpAddr) -> String {
+    if host == address.to_string() { String::new() } else { format!("{host} leads to ") }
 }
 
 impl Vetting {

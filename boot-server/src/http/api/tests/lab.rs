@@ -24,7 +24,6 @@ use crate::store::{Store, queries};
 pub(super) const TOKEN: &str = "a-token-that-is-long-enough-to-be-one-of-ours";
 
 pub(super) struct Lab {
-    pub engine: Engine,
     pub address: SocketAddr,
     pub dir: PathBuf,
     stop: CancellationToken,
@@ -79,11 +78,11 @@ impl Lab {
         let ingests = Ingests::new(engine.clone(), rules, stop.clone());
         let files = Arc::new(BootFiles::new(&settings));
         let known = Arc::new(Operators::new(TOKEN));
-        let router = http::operators(engine.clone(), files, ingests, known, stop.clone());
+        let router = http::operators(engine, files, ingests, known, stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::run(listener, router, stop.clone()));
-        Self { engine, address, dir, stop }
+        Self { address, dir, stop }
     }
 
     pub fn url(&self, path: &str) -> String {
