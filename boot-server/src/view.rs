@@ -60,6 +60,21 @@ pub struct NodeDetail {
     pub node: NodeView,
     /// The whole inventory.
     pub inventory: Option<Inventory>,
+    /// IPv4 addresses that Billet's DHCP lends to its ports now: of the OS once that runs, of the agent before.
+    #[serde(default)]
+    pub addresses: Vec<AddressView>,
+}
+
+/// An address that a node's port has now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AddressView {
+    /// The port.
+    pub mac: MacAddr,
+    /// The address.
+    #[schema(value_type = String, format = Ipv4)]
+    pub address: Ipv4Addr,
+    /// The lease lasts until then, unless it is renewed.
+    pub expires: Timestamp,
 }
 
 /// A job.

@@ -17,13 +17,14 @@ mod images;
 mod pci;
 mod registry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use boot_server_core::cloud_config::is_hostname;
+use boot_server_core::dhcp::{ClientKey, LeaseState};
 use boot_server_core::node::{Context, Event, Node, Outcome, Severity, StateName, event::Verb, step};
 use protocol::inventory::Inventory;
 use protocol::{JobId, NodeId};
@@ -40,7 +41,7 @@ pub use registry::lock;
 use crate::config::Settings;
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::{Store, StoreError};
-use crate::view::{EventView, NodeDetail, NodeView};
+use crate::view::{AddressView, EventView, NodeDetail, NodeView};
 use boots::Sightings;
 use registry::{Registry, Slot};
 
@@ -204,7 +205,28 @@ impl Engine {
     pub async fn detail(&self, node: &Node) -> NodeDetail {
         let inventory = self.readable_inventory(node.id).await;
         let view = NodeView::of(node, inventory.as_deref());
-        NodeDetail { node: view, inventory: inventory.as_deref().cloned() }
+        let addresses = self.addresses(node).await.unwrap_or_else(|error| {
+            tracing::error!(node = %node.id, %error, "leases cannot be read");
+            Vec::new()
+        });
+        NodeDetail { node: view, inventory: inventory.as_deref().cloned(), addresses }
+    }
+
+    /// Addresses lent to the node's ports now, by address.
+    async fn addresses(&self, node: &Node) -> Result<Vec<AddressView>, EngineError> {
+        let (at, macs) = (now(), node.identity.macs.clone());
+        let leases = self.0.store.read(queries::leases).await?;
+        let lent = leases.into_iter().filter(|l| l.state == LeaseState::Bound && l.expires > at);
+        let mut addresses: Vec<_> = lent
+            .filter_map(|lease| match lease.client {
+                ClientKey::Mac(mac) if macs.contains(&mac) => {
+                    Some(AddressView { mac, address: lease.ip, expires: lease.expires })
+                }
+                _ => None,
+            })
+            .collect();
+        addresses.sort_by_key(|a| a.address);
+        Ok(addresses)
     }
 
     async fn readable_inventory(&self, id: NodeId) -> Option<Arc<Inventory>> {
