@@ -88,8 +88,9 @@ impl Site {
     /// Scripts that failed, and what the content security policy blocked.
     fn console_is_clean(&self) -> Result<()> {
         let lines = self.browser.console()?;
-        // Forms answered with a reason (422) and streams of a stopped server are reported by the browser, too.
-        let expected = ["422", "ERR_", "401", "409"];
+        // Forms answered with a reason (422), pages that are not there (404) and streams of a stopped server are
+        // reported by the browser, too.
+        let expected = ["422", "ERR_", "401", "404", "409"];
         let bad: Vec<_> = lines.iter().filter(|l| !expected.iter().any(|e| l.contains(e))).collect();
         ensure!(bad.is_empty(), "the console says {bad:#?}");
         Ok(())
@@ -389,4 +390,51 @@ fn lists_are_filtered_in_the_address() -> Result<()> {
         bail!("an empty page");
     }
     site.console_is_clean()
+}
+
+/// `docs/screenshot.png`: the list with a server in each of the states that people see most.
+#[test]
+#[ignore = "makes the picture of the README; run it by hand when the look changes"]
+fn the_picture_of_the_readme() -> Result<()> {
+    let site = Site::new("readme")?;
+    site.sign_in()?;
+    site.add_image("debian-12")?;
+    let products = [
+        "PowerEdge R7615",
+        "ProLiant DL380 Gen12",
+        "PowerEdge R7615",
+        "ThinkSystem SR650 V4",
+        "PowerEdge R7615",
+        "Super Server",
+    ];
+    let names = ["r4-u12", "r4-u13", "r4-u14", "r4-u15", "r4-u16", "r4-u17"];
+    let serials = ["7XKQ2N3", "CZJ4120K9P", "8YLR3P4", "J30AK4WM", "A0NT5R6", "S454857X"];
+    for (i, name) in names.iter().enumerate() {
+        let mut machine = site.machine(u8::try_from(i)?, serials[i]);
+        machine.boot_agent()?;
+        if i < 5 {
+            machine.send_inventory(&inventory(&machine, products[i], "leaf-4a", i != 3))?;
+        }
+        let nodes = site.api.get("/api/v1/nodes?limit=200")?;
+        let id = nodes["items"].as_array().into_iter().flatten().find(|n| n["serial"] == serials[i]);
+        let id = id.and_then(|n| n["id"].as_str()).context("no such node")?.to_owned();
+        site.api.post(&format!("/api/v1/nodes/{id}/rename"), &json!({ "name": name }))?;
+        if i < 3 {
+            let body = json!({ "image": "debian-12", "disk": { "id": format!("serial:{}", serials[i]) }, "confirm": name, "ssh_keys": [KEY] });
+            site.api.post(&format!("/api/v1/nodes/{id}/deploy"), &body)?;
+            let work = machine.work(10)?;
+            let job = work["job"]["id"].as_str().context("no job")?.to_owned();
+            machine.report(&job, &[json!({ "kind": "stage", "stage": "write" }), progress(1_335_000_000)])?;
+            if i == 0 {
+                finish(&mut machine, &job, &work)?;
+            } else if i == 2 {
+                let fault = json!({ "code": "disk-io", "message": "disk serial:8YLR3P4: write error at byte 1,335,000,000", "hint": "replace the drive, inspect the server again, then deploy" });
+                machine.report(&job, &[json!({ "kind": "failed", "fault": fault })])?;
+            }
+        }
+    }
+    site.browser.resize(1280, 660)?;
+    site.browser.wait_text("#live", "Failed")?;
+    std::thread::sleep(Duration::from_secs(2));
+    site.browser.screenshot(&target().with_file_name("docs/screenshot.png"), false)
 }

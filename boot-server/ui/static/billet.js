@@ -59,6 +59,7 @@
     const button = form.querySelector("button[type=submit]");
     const tell = (message) => {
       problem.hidden = !message;
+      bar.hidden = text.hidden = Boolean(message);
       problem.querySelector("p").textContent = message;
     };
     box.hidden = false;

@@ -75,7 +75,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
         stop_text: actions::stop_text(node),
         steps: view.job.as_ref().map(timeline::steps).unwrap_or_default(),
         bars,
-        timeline_title: timeline::title(&view.timeline),
+        timeline_title: view.timeline.title.clone(),
         timeline_total,
         inventory,
         gpus: inventory.map(|i| i.pci.iter().filter(|d| f::is_gpu(d)).collect()).unwrap_or_default(),

@@ -76,15 +76,6 @@ fn words(phase: &str, title: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// The title as a heading.
-pub fn title(timeline: &TimelineView) -> String {
-    let mut chars = timeline.title.chars();
-    match chars.next() {
-        Some(first) => first.to_uppercase().chain(chars).collect(),
-        None => "Phases".to_owned(),
-    }
-}
-
 /// One step of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
