@@ -12,7 +12,7 @@
 //! # Ok(()) }
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub use namespace::{Handle, Namespace};
 pub use process::Process;
 pub use qmp::Qmp;
 pub use serial::{Line, Serial};
-pub use server::{Server, binary};
+pub use server::{OPERATORS_PORT, Server, binary};
 pub use spec::{Bus, Disk, Firmware, MachineSpec, Nic, NicModel};
 
 /// Address of the server on the rack's segment.
@@ -56,21 +56,26 @@ pub struct Rack {
     dir: PathBuf,
     machines: u32,
     passed: bool,
+    // Held to the end: nobody else works in the directory.
+    _lock: File,
 }
 
 impl Rack {
-    /// A rack with a name of its own; its files are in `target/rack/<name>/`, which is emptied.
+    /// A rack with a name of its own; its files are in `target/rack/<name>/`, which is emptied. Where another process
+    /// has a rack of that name, this waits for its end.
     ///
     /// # Errors
     /// Where the namespace or the bridge cannot be made (root is needed).
     pub fn new(name: &str) -> Result<Self> {
         namespace::sweep()?;
         let dir = target().join("rack").join(name);
+        let lock = lock(name)?;
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let namespace = Namespace::new()?;
         namespace.bridge(BRIDGE, &format!("{SERVER_ADDRESS}/24"))?;
-        let mut rack = Self { server: None, capture: None, namespace, dir, machines: 0, passed: false };
+        let mut rack =
+            Self { server: None, capture: None, namespace, dir, machines: 0, passed: false, _lock: lock };
         rack.capture = Some(rack.capture()?);
         Ok(rack)
     }
@@ -152,6 +157,14 @@ impl Drop for Rack {
             eprintln!("the rack's files are in {}", self.dir.display());
         }
     }
+}
+
+fn lock(name: &str) -> Result<File> {
+    let home = target().join("rack");
+    fs::create_dir_all(&home)?;
+    let file = File::create(home.join(format!(".{name}.lock")))?;
+    file.lock().with_context(|| format!("waiting for another rack named {name}"))?;
+    Ok(file)
 }
 
 /// Root of the source tree.

@@ -19,10 +19,10 @@ use crate::{paths, tool};
 pub struct Args {
     /// Also make the archive of optional firmware files.
     #[arg(long)]
-    firmware: bool,
+    pub firmware: bool,
     /// Put the archive together twice and compare the bytes.
     #[arg(long)]
-    check_reproducible: bool,
+    pub check_reproducible: bool,
 }
 
 /// Directory of the results below `artifacts/`.

@@ -1,0 +1,180 @@
+//! `cargo xtask test`: every check and every test, and one line at the end that says how it went.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, deps, image, paths, ramdisk, tool};
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out what switches on virtual machines or a browser; it is counted as skipped.
+    #[arg(long)]
+    fast: bool,
+}
+
+/// How many checks went which way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// Runs everything; fails where anything failed.
+pub fn run(args: &Args) -> Result<()> {
+    let mut tally = Tally::default();
+    deps::run()?;
+    tally.step("web UI assets", build::ui);
+    tally.step("formatting", || cargo(&["fmt", "--all", "--check"]));
+    tally.step("clippy", || {
+        cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    });
+    tally.dependencies();
+    let built = args.fast || tally.everything_for_machines();
+    let filter = if args.fast || !built { Some("not (package(tests) & kind(test))") } else { None };
+    match nextest(filter) {
+        Ok(tests) => tally.add(tests),
+        Err(e) => {
+            eprintln!("FAILED: tests: {e:#}");
+            tally.failed += 1;
+        }
+    }
+    let Tally { passed, failed, skipped } = tally;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        bail!("{failed} checks failed");
+    }
+    Ok(())
+}
+
+impl Tally {
+    fn step(&mut self, name: &str, check: impl FnOnce() -> Result<()>) -> bool {
+        let began = Instant::now();
+        let result = check();
+        let seconds = began.elapsed().as_secs_f64();
+        match &result {
+            Ok(()) => {
+                self.passed += 1;
+                eprintln!("ok: {name} ({seconds:.0} s)");
+            }
+            Err(e) => {
+                self.failed += 1;
+                eprintln!("FAILED: {name} ({seconds:.0} s): {e:#}");
+            }
+        }
+        result.is_ok()
+    }
+
+    /// Licences, bans and sources of dependencies. Advisories need the network and are left to a run by hand.
+    fn dependencies(&mut self) {
+        if !tool::exists("cargo-deny") && !in_cargo_home("cargo-deny") {
+            eprintln!("skipped: cargo-deny is not installed");
+            self.skipped += 1;
+            return;
+        }
+        self.step("dependencies", || cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]));
+    }
+
+    /// The programs, the ramdisk and the images; true where all are there.
+    fn everything_for_machines(&mut self) -> bool {
+        let mut built = self.step("server", || build::server().map(drop));
+        built &= self.step("ramdisk", || {
+            ramdisk::run(&ramdisk::Args { check_reproducible: true, ..ramdisk::Args::default() })
+        });
+        built &= self.step("image tiny-a", || image::tiny::build(image::Variant::A).map(drop));
+        built &= self.step("image tiny-b", || image::tiny::build(image::Variant::B).map(drop));
+        built & self.step("image debian-12", || image::debian::build().map(drop))
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs the tests of all crates and counts them by nextest's own summary.
+fn nextest(filter: Option<&str>) -> Result<Tally> {
+    if !tool::exists("cargo-nextest") && !in_cargo_home("cargo-nextest") {
+        cargo(&["install", "--locked", "cargo-nextest"])?;
+    }
+    let mut command = Command::new(cargo_program());
+    command.args(["nextest", "run", "--locked", "--workspace", "--profile", "ci", "--color", "never"]);
+    if let Some(filter) = filter {
+        command.args(["-E", filter]);
+    }
+    let mut child = command
+        .current_dir(paths::root())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting cargo nextest")?;
+    let mut tally = None;
+    for line in BufReader::new(child.stderr.take().context("nextest without stderr")?).lines() {
+        let line = line?;
+        eprintln!("{line}");
+        tally = summary(&line).or(tally);
+    }
+    let status = child.wait()?;
+    let tally = tally.with_context(|| format!("nextest ran no tests ({status})"))?;
+    if !status.success() && tally.failed == 0 {
+        bail!("nextest failed without a failed test ({status})");
+    }
+    Ok(tally)
+}
+
+/// `Summary [ 2.5s] 12 tests run: 10 passed (1 slow), 1 failed, 1 timed out, 3 skipped`
+fn summary(line: &str) -> Option<Tally> {
+    let (_, counts) = line.trim().strip_prefix("Summary [")?.split_once(" run: ")?;
+    let mut tally = Tally::default();
+    for part in counts.split(", ") {
+        let (number, what) = part.split_once(' ')?;
+        // Inside the parentheses after "passed" are further numbers that are part of it.
+        let Ok(number) = number.parse::<u32>() else { continue };
+        match what.split(' ').next()? {
+            "passed" => tally.passed += number,
+            "skipped" => tally.skipped += number,
+            "failed" | "timed" | "exec" => tally.failed += number,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    tool::shown(tool::command(&cargo_program(), args).current_dir(paths::root()))
+}
+
+fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// Cargo finds its own subcommands there even where `PATH` does not lead to them.
+fn in_cargo_home(program: &str) -> bool {
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|h| format!("{h}/.cargo")));
+    home.is_ok_and(|h| std::path::Path::new(&h).join("bin").join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nextest_summaries() {
+        let tally = |passed, failed, skipped| Some(Tally { passed, failed, skipped });
+        for (line, expected) in [
+            ("     Summary [   0.039s] 7 tests run: 7 passed, 0 skipped", tally(7, 0, 0)),
+            ("     Summary [  41.3s] 5 tests run: 4 passed (1 slow), 1 failed, 3 skipped", tally(4, 1, 3)),
+            (
+                "     Summary [ 1s] 9/12 tests run: 7 passed (1 flaky, 2 leaky), 1 timed out, 1 exec failed, 0 skipped",
+                tally(7, 2, 0),
+            ),
+            ("        PASS [   0.011s] (5/7) xtask summary", None),
+        ] {
+            assert_eq!(summary(line), expected, "{line}");
+        }
+    }
+}
