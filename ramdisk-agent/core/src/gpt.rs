@@ -329,6 +329,37 @@ mod tests {
         assert_eq!(r.tail[..16384], r.head[1024..1024 + 16384]);
     }
 
+    /// The crate `gpt` makes the image's table and reads both of ours: an implementation that shares no line with this one.
+    #[test]
+    fn an_independent_reader_agrees() {
+        let device = std::io::Cursor::new(vec![0; 64 << 20]);
+        let config =
+            ::gpt::GptConfig::new().writable(true).logical_block_size(::gpt::disk::LogicalBlockSize::Lb512);
+        let mut disk = config.create_from_device(device, None).unwrap();
+        disk.add_partition("ESP", 8 << 20, ::gpt::partition_types::EFI, 0, Some(2048)).unwrap();
+        disk.add_partition("root", 40 << 20, ::gpt::partition_types::LINUX_FS, 0, Some(2048)).unwrap();
+        let image = disk.write().unwrap().into_inner();
+
+        let size = 256 << 20;
+        let head = &image[..1 << 20];
+        let moved =
+            Table::parse(head, SECTOR).unwrap().relocate(head, size as u64, true, Some([7; 16])).unwrap();
+        let mut bytes = vec![0; size];
+        bytes[..moved.head.len()].copy_from_slice(&moved.head);
+        bytes[size - moved.tail.len()..].copy_from_slice(&moved.tail);
+
+        let config = ::gpt::GptConfig::new().only_valid_headers(true);
+        let read = config.open_from_device(std::io::Cursor::new(bytes)).unwrap();
+        assert_eq!(read.primary_header().unwrap().backup_lba * 512, size as u64 - 512);
+        assert_eq!(read.backup_header().unwrap().backup_lba, 1);
+        let names: Vec<&str> = read.partitions().values().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["ESP", "root", "cidata"]);
+        let root = &read.partitions()[&2];
+        assert_eq!(moved.grown, Some((2, (root.last_lba - root.first_lba + 1) * 512)));
+        let config = &read.partitions()[&3];
+        assert_eq!(moved.config, Some(config.first_lba * 512..(config.last_lba + 1) * 512));
+    }
+
     #[test]
     fn refuses_what_does_not_fit() {
         let head = image(&[(1, 8), (8, 60)], 64);
