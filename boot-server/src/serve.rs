@@ -184,6 +184,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 /// Waits for the stop, or for a task that ends by itself, which none should; then for the others.
 async fn stopped(mut tasks: JoinSet<()>, stop: &CancellationToken) {
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         ended = tasks.join_next() => {
             tracing::error!(?ended, "a part of the server ended by itself: stopping the rest");

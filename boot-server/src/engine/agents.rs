@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boot_server_core::deploy::all_blank;
-use boot_server_core::node::{Event, Node, Phase, Refused, Severity};
+use boot_server_core::node::{Event, Node, Refused, Severity};
 use protocol::agent::{Hello, ReportReply, Welcome, Work};
 use protocol::inventory::Inventory;
 use protocol::report::ReportBatch;
@@ -40,8 +40,8 @@ impl Engine {
         let session = secret::token()?;
         let event = Event::Hello { hello: Box::new(hello), nonce, session: secret::hash(&session) };
         let node = self.apply(node.id, Actor::Agent, event).await?;
-        let seconds =
-            node.timeline.at(Phase::Dhcp).map(|first| now().since(first).as_millis() as f64 / 1000.0);
+        let first = self.first_seen(&node);
+        let seconds = first.map(|first| now().since(first).as_millis() as f64 / 1000.0);
         tracing::info!(node = %node.name, seconds, "agent hello: seconds since the first DHCPDISCOVER");
         Ok(Welcome { node: node.id, name: node.name, session, now: now() })
     }
@@ -111,14 +111,22 @@ impl Engine {
         }
     }
 
-    /// Takes reports in. Whoever sends them again gets the same answer.
+    /// Takes reports in. Whoever sends them again gets the same answer; reports on a job that is over change nothing
+    /// and are answered by "stop".
     ///
     /// # Errors
-    /// [`EngineError::NoSession`], [`Refused::StaleJob`], or what the store says.
+    /// [`EngineError::NoSession`], or what the store says.
     pub async fn report(&self, token: &str, batch: ReportBatch) -> Result<ReportReply, EngineError> {
         let id = self.session(token)?.id;
         let (job, last) = (batch.job, batch.reports.last().map_or(0, |r| r.seq));
-        let node = self.apply(id, Actor::Agent, Event::Report(batch)).await?;
+        let node = match self.apply(id, Actor::Agent, Event::Report(batch)).await {
+            Ok(node) => node,
+            Err(EngineError::Refused(Refused::StaleJob { .. })) => {
+                tracing::debug!(node = %id, %job, "reports on a job that is over");
+                return Ok(ReportReply { acked: last, abort: true });
+            }
+            Err(error) => return Err(error),
+        };
         // A final report ends the run: then everything up to it was taken in.
         let run = node.state.run().filter(|run| run.job.id == job);
         Ok(ReportReply { acked: run.map_or(last, |run| run.acked), abort: run.is_some_and(|run| run.abort) })

@@ -53,7 +53,7 @@ pub(super) struct Sightings {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sighting {
+pub(super) struct Sighting {
     first: Timestamp,
     last: Timestamp,
     loader: Option<Timestamp>,
@@ -63,7 +63,7 @@ struct Sighting {
 
 impl Sightings {
     /// Notes a packet and returns when this boot began.
-    fn note(&mut self, mac: MacAddr, now: Timestamp) -> Timestamp {
+    pub(super) fn note(&mut self, mac: MacAddr, now: Timestamp) -> Timestamp {
         if self.by_mac.len() >= SIGHTINGS_MAX && !self.by_mac.contains_key(&mac) {
             let oldest = self.by_mac.iter().min_by_key(|(_, s)| s.last).map(|(mac, _)| *mac);
             oldest.map(|mac| self.by_mac.remove(&mac));
@@ -78,7 +78,7 @@ impl Sightings {
     }
 
     /// The boot of the machine with this address, which is then over.
-    fn finish(&mut self, mac: MacAddr) -> Option<Sighting> {
+    pub(super) fn finish(&mut self, mac: MacAddr) -> Option<Sighting> {
         let sighting = self.by_mac.get_mut(&mac)?;
         sighting.over = true;
         Some(*sighting)
@@ -159,6 +159,12 @@ impl Engine {
         let agent = node.link.nonce.as_ref().is_some_and(|n| n.sha256 == hash);
         tracing::info!(node = %name, agent, seconds, "boot script: seconds since the first DHCPDISCOVER");
         Ok(if agent { BootAnswer::Agent { name, nonce } } else { BootAnswer::LocalDisk { name } })
+    }
+
+    /// When the newest boot of this node began, if it was seen.
+    pub(super) fn first_seen(&self, node: &Node) -> Option<Timestamp> {
+        let sightings = lock(&self.0.sightings);
+        node.identity.macs.iter().filter_map(|mac| sightings.by_mac.get(mac)).map(|s| s.first).max()
     }
 
     fn identify(&self, claim: &Claim) -> Match {

@@ -113,6 +113,7 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
         Refused::WrongState { hint, .. } => (409, "wrong-state", hint),
         Refused::Maintenance { .. } => (409, "maintenance", "end the maintenance first"),
         Refused::Nonce { .. } => (401, "nonce", "restart the machine, so that it gets a new boot script"),
+        Refused::NoSession => (401, "session", "restart the machine"),
         Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),
         Refused::StalePhoneHome => (404, "stale-phone-home", "nothing waits for it"),
         Refused::Protocol { .. } => (422, "protocol", "use kernel and ramdisk of the server's version"),

@@ -11,7 +11,7 @@
 mod migrate;
 pub mod queries;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

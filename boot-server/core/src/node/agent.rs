@@ -9,7 +9,7 @@ use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Sha256, Timestamp};
 
 use super::event::{Effect, Refused};
 use super::identity::Claim;
-use super::state::{Fallback, Run, RunStage, State};
+use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
 use super::{Node, Session};
@@ -71,6 +71,16 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
         ),
     );
     let now = s.now();
+    // An inspection that was given up changes nothing on the machine: it goes on when the agent comes up after all.
+    if let State::Failed(failure) = &s.node.state
+        && let Some(run) = failure.run.as_deref().filter(|_| failure.during == StateName::Inspecting)
+    {
+        let mut run = run.clone();
+        run.acked = 0;
+        run.enter(RunStage::Kernel, now);
+        s.node.state = State::Inspecting(run);
+        s.info("inspect.resumed", "the agent came up: the inspection goes on");
+    }
     if let State::Deleting(run) = &s.node.state {
         s.node.state = State::Cleaning(run.clone());
     }
@@ -105,17 +115,18 @@ fn check_nonce(s: &Step<'_>, nonce: Sha256) -> Result<Timestamp, Refused> {
     }
 }
 
-fn session_used(s: &mut Step<'_>) {
-    if let Some(session) = &mut s.node.link.session {
-        session.used = true;
-    }
+/// An agent whose machine was restarted since has nothing to say any more.
+fn session(s: &mut Step<'_>) -> Result<(), Refused> {
+    s.node.link.session.as_mut().ok_or(Refused::NoSession)?.used = true;
+    Ok(())
 }
 
 /// A new inventory ends an inspection; whether the node is then offered by itself depends on what its disks hold.
-pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool, macs: Vec<MacAddr>) {
-    session_used(s);
+pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool, macs: Vec<MacAddr>) -> Result<(), Refused> {
+    session(s)?;
     s.node.identity.learn(&Claim { uuid: None, serial: None, macs });
     inspected(s, disks_blank);
+    Ok(())
 }
 
 fn inspected(s: &mut Step<'_>, disks_blank: bool) {
@@ -137,8 +148,7 @@ fn inspected(s: &mut Step<'_>, disks_blank: bool) {
 
 pub(super) fn work_taken(s: &mut Step<'_>, job: JobId) -> Result<(), Refused> {
     let now = s.now();
-    current(s, job)?;
-    session_used(s);
+    session(s)?;
     let run = current(s, job)?;
     if run.stage == RunStage::Assign {
         let first = first_stage(&run.job.task);
@@ -162,8 +172,8 @@ fn current<'a>(s: &'a mut Step<'_>, job: JobId) -> Result<&'a mut Run, Refused> 
 
 /// Takes in the reports that follow the highest one known; repeated ones change nothing.
 pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refused> {
+    session(s)?;
     current(s, batch.job)?;
-    session_used(s);
     for report in &batch.reports {
         let now = s.now();
         let Ok(run) = current(s, batch.job) else { break };
@@ -208,6 +218,8 @@ fn finished(s: &mut Step<'_>, done: Summary) {
     let now = s.now();
     let state = s.node.state.clone();
     match state {
+        // Said twice: it is being restarted already.
+        State::Deploying(run) if run.stage == RunStage::Restart => {}
         State::Deploying(mut run) => {
             let mib = |bytes: u64| bytes >> 20;
             s.info(

@@ -225,6 +225,9 @@ pub enum Refused {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The agent that says it was booted before the newest boot of the machine.
+    #[error("the agent's session ended with its boot")]
+    NoSession,
     /// It speaks of a job that is not the node's current one.
     #[error("job {job} is not the current one")]
     StaleJob {

@@ -29,7 +29,11 @@ pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {
         s.mark(Phase::Restart);
         return;
     }
-    if s.node.state.run().is_some() {
+    // A machine that was restarted on its way starts its waterfall again from here.
+    if s.node.state.run().is_some_and(|run| matches!(run.stage, RunStage::Boot | RunStage::Kernel))
+        && s.node.timeline.at(Phase::Dhcp) != Some(first_seen)
+    {
+        s.node.timeline.rewind(Phase::Dhcp);
         s.node.timeline.mark(Phase::Dhcp, first_seen);
     }
 }

@@ -481,6 +481,19 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
 }
 
 #[test]
+fn an_inspection_that_was_given_up_goes_on_with_the_agent() {
+    let mut story = Story::new();
+    story.boots();
+    story.now = story.now.after(std::time::Duration::from_hours(1));
+    story.is(Event::Tick);
+    assert_eq!(story.place(), "failed during inspecting");
+    story.boots_agent();
+    assert_eq!(story.place(), "inspecting/assign");
+    story.is(Event::Inventory { disks_blank: true, macs: vec![] });
+    assert_eq!(story.place(), "available");
+}
+
+#[test]
 fn looking_at_an_offered_machine_keeps_the_offer() {
     let mut story = Story::available();
     story.is(Event::Verb(Verb::Inspect)).is(Event::Inventory { disks_blank: false, macs: vec![] });
