@@ -18,13 +18,21 @@ pub const DISCOVERY: Duration = Duration::from_secs(180);
 /// From the request to phone-home of a small image.
 pub const DEPLOY: Duration = Duration::from_secs(300);
 
-/// Adds an image file and returns its id.
+/// Adds the file of a small test image and returns its id.
 ///
 /// # Errors
 /// Where the server refuses it.
 pub fn add_image(api: &Api, file: &Path, name: &str, version: &str) -> Result<String> {
+    add_image_of_user(api, file, name, version, "root")
+}
+
+/// Adds an image file, raw or packed, whose default user is `user`; returns its id.
+///
+/// # Errors
+/// Where the server refuses it.
+pub fn add_image_of_user(api: &Api, file: &Path, name: &str, version: &str, user: &str) -> Result<String> {
     let size = file.metadata().with_context(|| format!("looking at {}", file.display()))?.len();
-    let path = format!("/api/v1/images/upload?name={name}&version={version}&size={size}&default_user=root");
+    let path = format!("/api/v1/images/upload?name={name}&version={version}&size={size}&default_user={user}");
     let image = api.upload(&path, file)?;
     text(&image, "id")
 }
@@ -137,7 +145,7 @@ pub fn is_unbootable(machine: &Machine, disk: usize) -> Result<bool> {
 /// Where QEMU refuses.
 pub fn throttle(machine: &mut Machine, disk: usize, bytes_per_second: u64) -> Result<()> {
     let arguments = json!({
-        "id": format!("disk{disk}"), "bps": bytes_per_second, "bps_rd": 0, "bps_wr": 0,
+        "device": format!("drive{disk}"), "bps": bytes_per_second, "bps_rd": 0, "bps_wr": 0,
         "iops": 0, "iops_rd": 0, "iops_wr": 0,
     });
     machine.qmp()?.command("block_set_io_throttle", arguments)?;

@@ -15,8 +15,8 @@ use super::namespace::Namespace;
 use super::process::Process;
 use super::{BRIDGE, artifact, target};
 
-/// Port of the operators' listener inside the namespace.
-const OPERATORS_PORT: u16 = 8090;
+/// Port of the operators' listener, on the loopback inside the namespace.
+pub const OPERATORS_PORT: u16 = 8090;
 /// Time for the server to be there: it opens its store and its listeners.
 const START: Duration = Duration::from_secs(30);
 /// Time for a clean stop.

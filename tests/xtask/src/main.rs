@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod cpio;
 mod deb;
+mod demo;
 mod deps;
 mod disk;
 mod image;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Show the whole way: two blank machines become running Debians.
+    Demo(demo::Args),
     /// Install the Debian packages that the other verbs need (only those that are missing).
     Deps,
     /// Build the ramdisk: kernel, modules, static agent.
@@ -42,6 +45,7 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Cli::parse().verb {
+        Verb::Demo(args) => demo::run(&args),
         Verb::Deps => deps::run(),
         Verb::Ramdisk(args) => ramdisk::run(&args),
         Verb::Image(args) => image::run(&args),
