@@ -14,7 +14,7 @@ use super::client::Client;
 use super::node::path;
 use super::output::Format;
 use super::text::{plain, span};
-use crate::view::NodeView;
+use crate::view::{EventView, NodeView, Page};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -89,8 +89,11 @@ pub(super) fn watch(
     let mut current = node.clone();
     loop {
         shown.show(&current);
-        if let Some(verdict) = verdict(goal, &current) {
+        if let Some(mut verdict) = verdict(goal, &current) {
             shown.end();
+            if verdict == Verdict::Done && goal == Goal::Over && was_called_off(client, node)? {
+                verdict = Verdict::CalledOff(current.state);
+            }
             return conclude(format, verdict, &current, start.elapsed());
         }
         if start.elapsed() >= limit {
@@ -116,6 +119,13 @@ pub(super) fn watch(
             }
         }
     }
+}
+
+/// True where somebody stopped the job that `node` had. Its state does not tell: it is the one it would have ended in.
+fn was_called_off(client: &Client, node: &NodeView) -> Result<bool, Failure> {
+    let Some(job) = &node.job else { return Ok(false) };
+    let page: Page<EventView> = client.get(&format!("events?node={}&limit=20", node.id))?;
+    Ok(page.items.iter().any(|e| e.at >= job.since && e.kind == "job.aborted"))
 }
 
 fn conclude(format: Format, verdict: Verdict, node: &NodeView, took: Duration) -> Result<(), Failure> {

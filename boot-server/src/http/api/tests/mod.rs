@@ -1,5 +1,6 @@
 //! The API over loopback, with the real router, engine and stores.
 
+mod client;
 mod images;
 mod lab;
 mod nodes;
