@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod cache;
 mod cpio;
@@ -16,6 +17,8 @@ mod kernel;
 mod paths;
 mod rack;
 mod ramdisk;
+mod suite;
+mod sys;
 mod tool;
 
 #[derive(Parser)]
@@ -37,8 +40,12 @@ enum Verb {
     Image(image::Args),
     /// Fetch the web UI's third-party assets, at the versions pinned in its package.json.
     Ui,
+    /// Run every check and every test.
+    Test(suite::Args),
     /// Start a virtual rack to play with.
     Rack(rack::Args),
+    /// Measure against what others do.
+    Bench(bench::Args),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -51,6 +58,8 @@ fn main() -> Result<()> {
         Verb::Image(args) => image::run(&args),
         Verb::Ui => build::ui(),
         Verb::Rack(args) => rack::run(&args),
+        Verb::Test(args) => suite::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Build => build::run(),
     }
 }
