@@ -55,9 +55,10 @@ pub fn fitting(node: &Node) -> Vec<Action> {
         NodeState::Manageable => vec![Action { class: "primary", ..PROVIDE }, INSPECT],
         NodeState::Available => vec![DEPLOY, INSPECT, MANAGE],
         NodeState::Active => vec![Action { verb: "rebuild", label: "Reinstall", ..DEPLOY }, DELETE],
-        NodeState::Inspecting(_) | NodeState::Cleaning(_) | NodeState::Deploying(_) | NodeState::Deleting(_) => {
-            Vec::new()
-        }
+        NodeState::Inspecting(_)
+        | NodeState::Cleaning(_)
+        | NodeState::Deploying(_)
+        | NodeState::Deleting(_) => Vec::new(),
         NodeState::Failed(failure) => {
             let deploying = failure.during == StateName::Deploying;
             let mut actions = Vec::new();
@@ -84,7 +85,8 @@ pub fn recipe(node: &Node, actions: &[Action]) -> Recipe {
     let mut recipe = Recipe::default().and(&format!("billet node show {name}"), "GET", &at(""), None);
     for action in actions.iter().filter(|a| a.kind == ActionKind::Post) {
         let verb = action.verb;
-        recipe = recipe.and(&format!("billet node {verb} {name}"), "POST", &at(&format!("/{verb}")), Some(&empty));
+        recipe =
+            recipe.and(&format!("billet node {verb} {name}"), "POST", &at(&format!("/{verb}")), Some(&empty));
     }
     if node.state.run().is_some() {
         recipe = recipe.and(&format!("billet node abort {name}"), "POST", &at("/abort"), Some(&empty));

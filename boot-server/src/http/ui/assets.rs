@@ -85,7 +85,17 @@ mod tests {
         let mut seen = 0;
         for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/ui/templates")).unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            for bad in [" style=", "<style", "<script>", " onclick=", " onload=", "hx-on", "|safe", "http://", "//cdn"] {
+            for bad in [
+                " style=",
+                "<style",
+                "<script>",
+                " onclick=",
+                " onload=",
+                "hx-on",
+                "|safe",
+                "http://",
+                "//cdn",
+            ] {
                 assert!(!text.contains(bad), "{bad}");
             }
             seen += 1;

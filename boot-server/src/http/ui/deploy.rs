@@ -3,7 +3,9 @@
 use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse, Response};
-use boot_server_core::deploy::{DeployRequest, DiskChoice, DiskFate, DiskRule, bytes, describe, is_candidate};
+use boot_server_core::deploy::{
+    DeployRequest, DiskChoice, DiskFate, DiskRule, bytes, describe, is_candidate,
+};
 use boot_server_core::node::{Node, State as NodeState};
 use protocol::inventory::{Disk, Inventory, Transport};
 use protocol::job::Task;
@@ -299,7 +301,8 @@ impl Typed {
         if self.disk.is_empty() {
             errors.disk = Some(form::problem("disk-missing", "Choose the disk to write", ""));
         } else if self.disk.parse::<protocol::DiskId>().is_err() {
-            errors.disk = Some(form::problem("disk-missing", "This is not the name of a disk", "choose one above"));
+            errors.disk =
+                Some(form::problem("disk-missing", "This is not the name of a disk", "choose one above"));
         }
         if self.confirm != node.name {
             errors.confirm = Some(form::not_confirmed(&self.confirm, &node.name));
@@ -317,7 +320,13 @@ impl Typed {
             },
             hostname: given(&self.hostname),
             user: given(&self.user),
-            ssh_keys: self.ssh_keys.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect(),
+            ssh_keys: self
+                .ssh_keys
+                .lines()
+                .map(str::trim)
+                .filter(|l| !l.is_empty())
+                .map(str::to_owned)
+                .collect(),
             password_hash: given(&self.password_hash),
             user_data: given(&self.user_data),
             network_config: given(&self.network_config),
@@ -333,10 +342,15 @@ impl Typed {
             .find(|row| row.id.to_string() == self.image)
             .map_or_else(|| "debian-12".to_owned(), |row| format!("{}:{}", row.name, row.version));
         let disk = if self.disk.is_empty() { "serial:…" } else { &self.disk };
-        let mut cli =
-            format!("billet node {verb} {} --image {} --disk {}", shell(&node.name), shell(&image), shell(disk));
+        let mut cli = format!(
+            "billet node {verb} {} --image {} --disk {}",
+            shell(&node.name),
+            shell(&image),
+            shell(disk)
+        );
         let mut body = json!({ "image": image, "disk": { "id": disk } });
-        for (flag, key, value) in [("--hostname", "hostname", &self.hostname), ("--user", "user", &self.user)] {
+        for (flag, key, value) in [("--hostname", "hostname", &self.hostname), ("--user", "user", &self.user)]
+        {
             if !value.is_empty() {
                 cli.push_str(&format!(" {flag} {}", shell(value)));
                 body[key] = value.as_str().into();

@@ -45,8 +45,12 @@ impl Errors {
     /// Puts a problem to its field; gives it back where it belongs to none.
     pub fn place(&mut self, problem: Problem) -> Option<Problem> {
         let field = match problem.code.as_str() {
-            "image-not-found" | "firmware-mismatch" | "architecture-mismatch" | "image-without-gpt" => &mut self.image,
-            "disk-not-found" | "disk-refused" | "disk-too-small" | "disk-ambiguous" | "sector-size" => &mut self.disk,
+            "image-not-found" | "firmware-mismatch" | "architecture-mismatch" | "image-without-gpt" => {
+                &mut self.image
+            }
+            "disk-not-found" | "disk-refused" | "disk-too-small" | "disk-ambiguous" | "sector-size" => {
+                &mut self.disk
+            }
             "hostname" => &mut self.hostname,
             "user" => &mut self.user,
             "ssh-key" => &mut self.ssh_keys,

@@ -87,7 +87,7 @@ pub fn memory(n: impl Of<u64>) -> String {
         (1 << 20, "MiB")
     };
     let tenths = n / (size / 10).max(1);
-    if tenths >= 100 || tenths.is_multiple_of(10) {
+    if tenths >= 1000 || tenths.is_multiple_of(10) {
         format!("{} {unit}", (n + size / 2) / size)
     } else {
         format!("{}.{} {unit}", tenths / 10, tenths % 10)
@@ -148,7 +148,13 @@ pub fn or_dash(text: &Option<String>) -> &str {
 
 /// Two values that may be missing, as one.
 pub fn join(a: &Option<String>, b: &Option<String>) -> String {
-    let text = [a, b].into_iter().flatten().map(|t| t.trim()).filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" ");
+    let text = [a, b]
+        .into_iter()
+        .flatten()
+        .map(|t| t.trim())
+        .filter(|t| !t.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     if text.is_empty() { "—".to_owned() } else { text }
 }
 

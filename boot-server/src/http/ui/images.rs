@@ -93,7 +93,11 @@ pub(super) async fn add(
 impl Typed {
     fn order(&self) -> Result<(Order, From), Problem> {
         if self.source.is_empty() {
-            return Err(form::problem("source-missing", "Say where the image is", "a URL, or a path on the server"));
+            return Err(form::problem(
+                "source-missing",
+                "Say where the image is",
+                "a URL, or a path on the server",
+            ));
         }
         let architecture = match self.architecture.as_str() {
             "aarch64" => Architecture::Aarch64,
@@ -103,7 +107,9 @@ impl Typed {
         if !self.sha256.is_empty() {
             let sum = self.sha256.to_lowercase().parse();
             options.expected_sha256 =
-                Some(sum.map_err(|_| form::problem("sha256", "This is not a SHA-256", "64 hexadecimal digits"))?);
+                Some(sum.map_err(|_| {
+                    form::problem("sha256", "This is not a SHA-256", "64 hexadecimal digits")
+                })?);
         }
         let from = if self.source.contains("://") {
             From::Url(self.source.clone())
@@ -126,7 +132,8 @@ pub(super) async fn verify(State(ui): State<Ui>, Path(reference): Path<String>) 
         .map_err(crate::engine::EngineError::from)?
         .map_err(crate::engine::EngineError::from)?;
     if report.is_good() {
-        page.verified = Some(format!("All {} chunks were read back and have the right hash.", report.checked));
+        page.verified =
+            Some(format!("All {} chunks were read back and have the right hash.", report.checked));
     } else {
         page.problem = Some(form::problem(
             "image-damaged",
@@ -145,8 +152,11 @@ pub(super) async fn remove(
     let mut page = ImagePage::of(&ui, &reference).await?;
     page.confirm = Fields(fields).trimmed("confirm").unwrap_or_default();
     if page.confirm != page.image.name {
-        page.confirm_error =
-            Some(form::problem("confirm-missing", "This is not the name of the image", format!("type {}", page.image.name)));
+        page.confirm_error = Some(form::problem(
+            "confirm-missing",
+            "This is not the name of the image",
+            format!("type {}", page.image.name),
+        ));
         return Ok(page.render());
     }
     match ui.engine.remove_image(&page.image.id.to_string()).await {
@@ -180,7 +190,8 @@ impl ImagePage {
     }
 
     fn render(&self) -> Response {
-        let status = [&self.problem, &self.confirm_error].into_iter().flatten().next().map_or(200, |p| p.status);
+        let status =
+            [&self.problem, &self.confirm_error].into_iter().flatten().next().map_or(200, |p| p.status);
         render(status, self)
     }
 }

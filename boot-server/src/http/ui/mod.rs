@@ -145,7 +145,7 @@ impl From<EngineError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        render(self.0.status, &ErrorPage { nav: "", problem: self.0.clone() })
+        render(self.0.status, &ErrorPage { nav: "", problem: self.0 })
     }
 }
 

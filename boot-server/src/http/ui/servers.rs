@@ -173,6 +173,9 @@ mod tests {
     #[test]
     fn addresses_are_encoded() {
         assert_eq!(address("/", &[("q", ""), ("state", "")]), "/");
-        assert_eq!(address("/", &[("q", "a&b <i>"), ("state", "active")]), "/?q=a%26b%20%3Ci%3E&state=active");
+        assert_eq!(
+            address("/", &[("q", "a&b <i>"), ("state", "active")]),
+            "/?q=a%26b%20%3Ci%3E&state=active"
+        );
     }
 }

@@ -63,7 +63,7 @@ fn boot(ui: &Ui) -> Section {
         let found = settings.boot.iter().find_map(|dir| std::fs::metadata(dir.join(name)).ok());
         found.map(|m| f::bytes(m.len()))
     };
-    let (kernel, ramdisk) = (size("vmlinuz"), size("initramfs"));
+    let (kernel, ramdisk) = (size("vmlinuz"), size("initramfs").or_else(|| size("initramfs.zst")));
     let warning = (kernel.is_none() || ramdisk.is_none()).then(|| {
         let dirs = settings.boot.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" or ");
         format!("Machines cannot boot the agent: vmlinuz or initramfs is missing in {dirs}.")

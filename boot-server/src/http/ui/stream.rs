@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -39,7 +39,8 @@ pub(super) async fn serve(State(ui): State<Ui>) -> Result<impl IntoResponse, Ref
     let hello = stream::once(async { Ok(Event::default().event("hello").data("1").retry(RETRY)) });
     let changes = stream::unfold((ui.engine.changes(), place), |(mut changes, place)| async {
         let names = batch(&mut changes).await?;
-        let events = names.into_iter().map(|name| Ok::<_, Infallible>(Event::default().event(name).data("1")));
+        let events =
+            names.into_iter().map(|name| Ok::<_, Infallible>(Event::default().event(name).data("1")));
         Some((stream::iter(events), (changes, place)))
     });
     let until_stop = hello.chain(changes.flatten()).take_until(ui.stop.cancelled_owned());

@@ -121,10 +121,7 @@ mod tests {
             offset_ms: at - marks[0].1,
             took_ms: marks.get(i + 1).map(|next| next.1 - at),
         };
-        TimelineView {
-            title: "deploy x".to_owned(),
-            phases: marks.iter().enumerate().map(phase).collect(),
-        }
+        TimelineView { title: "deploy x".to_owned(), phases: marks.iter().enumerate().map(phase).collect() }
     }
 
     #[test]

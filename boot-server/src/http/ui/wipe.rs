@@ -66,7 +66,11 @@ pub(super) async fn delete(
     submit(ui, id, Fields(fields), Act::Delete).await
 }
 
-async fn empty_form(State(ui): State<Ui>, Path(reference): Path<String>, act: Act) -> Result<Response, Refusal> {
+async fn empty_form(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    act: Act,
+) -> Result<Response, Refusal> {
     let node = ui.engine.node(&reference).await?;
     let chosen = match act {
         Act::Provide => BTreeSet::new(),
