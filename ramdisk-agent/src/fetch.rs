@@ -1,6 +1,7 @@
 //! Fetching from the provisioning listener over plain HTTP/1.1 with a kept connection. Manifests and chunks are named
 //! by their hash, so who answers need not be trusted. No name is ever looked up: a static binary has no NSS.
 
+use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
@@ -246,7 +247,13 @@ fn missing_fault(what: &str, error: &FetchError) -> Fault {
     )
 }
 
-/// A random number for jitter. Where the kernel gives none yet, its clock will do.
+/// A random number for jitter, transaction ids and partition GUIDs; none of them is a secret. `/dev/urandom` never waits,
+/// whereas getrandom(2) may wait for minutes early in the boot of a machine without a hardware generator. Where there is
+/// no such device the clock will do.
 pub fn random() -> u32 {
-    getrandom::u32().unwrap_or_else(|_| crate::feed::now().0 as u32)
+    let mut bytes = [0; 4];
+    match File::open("/dev/urandom").and_then(|mut device| device.read_exact(&mut bytes)) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        Err(_) => crate::feed::now().0 as u32,
+    }
 }
