@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Reader connections; queries take well under a millisecond, so a few serve many clients.
 const READERS: usize = 4;
@@ -99,7 +99,20 @@ struct Inner {
     jobs: Mutex<Option<mpsc::Sender<writer::Job>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+}
+
+/// A reader connection that is out; dropped, it is back before its permit is.
+struct Reader {
+    connection: Option<Connection>,
+    store: Arc<Inner>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        lock(&self.store.readers).extend(self.connection.take());
+    }
 }
 
 impl Store {
@@ -128,7 +141,7 @@ impl Store {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(thread)),
             readers: Mutex::new(readers),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
         })))
     }
 
@@ -157,16 +170,12 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let _permit = self.0.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let connection = lock(&self.0.readers).pop().ok_or(StoreError::Closed)?;
-        let (connection, result) = tokio::task::spawn_blocking(move || {
-            let result = query(&connection);
-            (connection, result)
-        })
-        .await
-        .map_err(|_| StoreError::Closed)?;
-        lock(&self.0.readers).push(connection);
-        result
+        // The connection comes back by itself, also where the caller went away meanwhile (a browser that was closed).
+        let reader = Reader { connection: Some(connection), store: self.0.clone(), _permit: permit };
+        let reading = move || reader.connection.as_ref().map_or(Err(StoreError::Closed), query);
+        tokio::task::spawn_blocking(reading).await.map_err(|_| StoreError::Closed)?
     }
 
     /// Takes no more jobs, waits for those that were taken, and closes the database.

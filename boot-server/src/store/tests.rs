@@ -52,6 +52,20 @@ fn event(message: &str) -> NewEvent {
 }
 
 #[tokio::test]
+async fn readers_survive_callers_that_go_away() {
+    let scratch = Scratch::new();
+    let store = Store::open(&scratch.database()).unwrap();
+    for _ in 0..2 * READERS {
+        let slow = store.read(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(5), slow).await.is_err());
+    }
+    assert!(store.read(queries::nodes).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn rows_come_back() {
     let scratch = Scratch::new();
     let store = Store::open(&scratch.database()).unwrap();
