@@ -144,7 +144,11 @@ impl Engine {
                 let why = "it tells neither a MAC address nor a UUID".to_owned();
                 return Ok(BootAnswer::Refuse { why });
             }
-            Match::Unknown => self.discover(claim.clone(), sighting).await?,
+            Match::Unknown => {
+                // Ended also where the machine hangs up meanwhile: else the node would be stored, but not known here.
+                let (engine, claim) = (self.clone(), claim.clone());
+                tokio::spawn(async move { engine.discover(claim, sighting).await }).await??
+            }
             Match::Conflict { nodes, why } => match self.settle(&claim, &nodes, &why).await? {
                 Some(id) => id,
                 None => return Ok(BootAnswer::Refuse { why }),
@@ -152,7 +156,7 @@ impl Engine {
         };
         let nonce = secret::hex()?;
         let hash = secret::hash(&nonce);
-        let event = |node: &Node| Event::BootRequested { boot: required_boot(node), nonce: hash };
+        let event = move |node: &Node| Event::BootRequested { boot: required_boot(node), nonce: hash };
         let node = self.apply_with(id, Actor::Machine, event, Along::default()).await?;
         let seconds = sighting.map(|seen| now().since(seen.first).as_millis() as f64 / 1000.0);
         let name = node.name.clone();

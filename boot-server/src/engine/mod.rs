@@ -256,15 +256,27 @@ impl Engine {
         {
             return Err(EngineError::BadName(name.chars().take(80).collect()));
         }
-        self.apply_with(id, actor, |_| event.clone(), along).await
+        self.apply_with(id, actor, move |_| event.clone(), along).await
     }
 
-    /// As [`Engine::apply`], for an event that depends on the node as it stands when its turn has come.
+    /// As [`Engine::apply`], for an event that depends on the node as it stands when its turn has come. A step that was
+    /// begun is ended also where whoever asked goes away meanwhile: else memory would be behind the database.
     async fn apply_with(
         &self,
         id: NodeId,
         actor: Actor,
-        event: impl Fn(&Node) -> Event,
+        event: impl Fn(&Node) -> Event + Send + 'static,
+        along: Along,
+    ) -> Result<Node, EngineError> {
+        let engine = self.clone();
+        tokio::spawn(async move { engine.take_turn(id, actor, event, along).await }).await?
+    }
+
+    async fn take_turn(
+        &self,
+        id: NodeId,
+        actor: Actor,
+        event: impl Fn(&Node) -> Event + Send,
         along: Along,
     ) -> Result<Node, EngineError> {
         let slot = self.0.nodes.slot(id).ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?;

@@ -207,6 +207,30 @@ async fn a_restart_keeps_nodes_sessions_and_jobs() {
     assert_eq!(only_node(&engine).await.state.run().unwrap().stage, RunStage::Agent(Stage::Write));
 }
 
+/// Whoever asks may hang up at any moment; what was begun is then done, and known.
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_half_step() {
+    let scratch = Scratch::new();
+    let engine = engine(&scratch).await;
+    // Polled once: far enough to begin, not far enough to end.
+    async fn begin_only<F: Future>(asked: F) {
+        assert!(tokio::time::timeout(Duration::ZERO, asked).await.is_err());
+    }
+    begin_only(engine.boot(claim(1), address(1))).await;
+    let answer = engine.boot(claim(1), address(1)).await.unwrap();
+    assert!(matches!(answer, BootAnswer::Agent { .. }));
+    let node = only_node(&engine).await;
+    let rename = Event::Verb(Verb::Rename { name: "web".into() });
+    begin_only(engine.apply(node.id, Actor::Agent, rename)).await;
+    for _ in 0..200 {
+        if engine.node("web").await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the step that was begun is not known");
+}
+
 #[tokio::test]
 async fn an_idempotency_key_does_a_deploy_once() {
     let scratch = Scratch::new();
