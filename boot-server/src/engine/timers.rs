@@ -9,6 +9,8 @@ use super::{Actor, Engine, now};
 
 /// Looked at this often even if nobody says that a deadline changed: the clock may have been set.
 const LOOK_MAX: Duration = Duration::from_mins(1);
+/// After a failure of the store the nodes are told again this much later.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Tells every node that the server has started: what waits, waits anew.
@@ -31,18 +33,28 @@ impl Engine {
                 () = self.0.deadlines.notified() => continue,
                 () = tokio::time::sleep(wait) => {}
             }
-            self.tick().await;
+            if !self.tick().await {
+                // The deadline stays passed: without a pause a full disk would be filled with log lines.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
         }
     }
 
-    async fn tick(&self) {
+    /// False where a node could not be told.
+    async fn tick(&self) -> bool {
         let late = |deadline| now() >= deadline;
+        let mut all = true;
         for node in self.0.nodes.all() {
             if node.state.deadline().is_some_and(late)
                 && let Err(error) = self.apply(node.id, Actor::Server, Event::Tick).await
             {
                 tracing::error!(node = %node.name, %error, "a passed deadline was not noted");
+                all = false;
             }
         }
+        all
     }
 }

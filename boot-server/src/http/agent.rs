@@ -21,6 +21,9 @@ use crate::view::Problem;
 
 mod bounds;
 
+/// Largest hello, in octets; it comes before any proof, so it is kept small: 64 addresses and three short texts.
+const HELLO_BODY_MAX: usize = 32 << 10;
+
 type Answer<T> = Result<T, ProblemResponse>;
 
 pub(super) fn router(engine: Engine) -> Router {
@@ -33,7 +36,7 @@ pub(super) fn router(engine: Engine) -> Router {
 }
 
 async fn hello(State(engine): State<Engine>, request: Body) -> Answer<Json<Welcome>> {
-    let mut hello: Hello = json(request, JSON_BODY_MAX).await?;
+    let mut hello: Hello = json(request, HELLO_BODY_MAX).await?;
     hello.macs.truncate(NICS_MAX);
     bounds::cut(&mut hello.agent_version);
     bounds::cut(&mut hello.kernel);
