@@ -4,10 +4,10 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod archive;
 mod bench;
 mod build;
 mod cache;
-mod cpio;
 mod deb;
 mod demo;
 mod deps;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::cache::{self, Key};
-use crate::cpio::Archive;
 use crate::deb::Apt;
 use crate::kernel::{self, Kernel, Selection};
 use crate::{paths, tool};
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
     let agent = agent()?;
     let kernel = Kernel::of(&recipe.kernel)?;
     let selection = kernel.select(recipe.modules.values().flatten().map(String::as_str))?;
-    let key = Key::new("ramdisk", 2)
+    let key = Key::new("ramdisk", 3)
         .with_file(&paths::recipe("ramdisk"))?
         .with_file(&agent)?
         .with("kernel", format!("{} {}", kernel.package.name, kernel.package.version));
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
         make(work, &recipe, &kernel, &selection, &agent)
     })?;
     if args.check_reproducible {
-        let again = compress(&contents(&kernel, &selection, &agent)?, &recipe)?;
+        let again = contents(&kernel, &selection, &agent)?.compressed(recipe.compression.level)?;
         ensure!(again == fs::read(cache::at(DIR, "initramfs.zst"))?, "a second build gave other bytes");
         eprintln!("reproducible: a second build gave the same bytes");
     }
@@ -134,7 +134,10 @@ fn recipe() -> Result<Recipe> {
 
 fn make(work: &Path, recipe: &Recipe, kernel: &Kernel, selection: &Selection, agent: &Path) -> Result<()> {
     fs::copy(kernel.image(), work.join("vmlinuz"))?;
-    fs::write(work.join("initramfs.zst"), compress(&contents(kernel, selection, agent)?, recipe)?)?;
+    fs::write(
+        work.join("initramfs.zst"),
+        contents(kernel, selection, agent)?.compressed(recipe.compression.level)?,
+    )?;
     let mut files = BTreeMap::new();
     for name in ["vmlinuz", "initramfs.zst"] {
         let path = work.join(name);
@@ -161,8 +164,7 @@ fn contents(kernel: &Kernel, selection: &Selection, agent: &Path) -> Result<Arch
     for dir in ["dev", "proc", "run", "sys", "tmp"] {
         archive.directory(dir);
     }
-    // The kernel opens it for /init before anything is mounted.
-    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.console();
     archive.file("init", 0o755, fs::read(agent).with_context(|| format!("reading {}", agent.display()))?);
     let from = kernel.modules_dir();
     let into = format!("lib/modules/{}", kernel.release);
@@ -177,10 +179,6 @@ fn contents(kernel: &Kernel, selection: &Selection, agent: &Path) -> Result<Arch
         archive.file(&format!("{into}/{table}"), 0o644, fs::read(from.join(table))?);
     }
     Ok(archive)
-}
-
-fn compress(archive: &Archive, recipe: &Recipe) -> Result<Vec<u8>> {
-    zstd::bulk::compress(&archive.bytes(), recipe.compression.level).context("compressing the initramfs")
 }
 
 /// The files that the chosen modules ask for, as far as Debian ships them: a second archive for the loader to add.
@@ -199,7 +197,7 @@ fn firmware(recipe: &Recipe, kernel: &Kernel, selection: &Selection) -> Result<(
     wanted.sort();
     wanted.dedup();
     let list: Vec<_> = packages.iter().map(|p| format!("{}={}", p.name, p.version)).collect();
-    let key = Key::new("firmware", 1).with("wanted", wanted.join("\n")).with("packages", list.join("\n"));
+    let key = Key::new("firmware", 2).with("wanted", wanted.join("\n")).with("packages", list.join("\n"));
     cache::build(DIR, &["firmware.zst"], &key, |work| {
         let tree = work.join("tree");
         for package in &packages {
@@ -216,7 +214,7 @@ fn firmware(recipe: &Recipe, kernel: &Kernel, selection: &Selection) -> Result<(
         }
         ensure!(found > 0, "none of the {} firmware files that the modules ask for was found", wanted.len());
         eprintln!("firmware: {found} of {} files that the modules name", wanted.len());
-        fs::write(work.join("firmware.zst"), compress(&archive, recipe)?)?;
+        fs::write(work.join("firmware.zst"), archive.compressed(recipe.compression.level)?)?;
         Ok(())
     })?;
     let bytes = fs::metadata(cache::at(DIR, "firmware.zst"))?.len();

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::Variant;
+use crate::archive::Archive;
 use crate::cache::{self, Key};
-use crate::cpio::Archive;
 use crate::disk::{self, Layout};
 use crate::kernel::{self, Kernel, Selection};
 use crate::{paths, tool};
@@ -63,7 +63,7 @@ pub fn build(variant: Variant) -> Result<PathBuf> {
     let motto =
         &recipe.variants.get(letter).with_context(|| format!("recipe has no variant {letter}"))?.motto;
     let kernel = Kernel::of(&recipe.kernel)?;
-    let mut key = Key::new("tiny", 1)
+    let mut key = Key::new("tiny", 2)
         .with_file(&paths::recipe("tiny"))?
         .with("name", &name)
         .with("kernel", &kernel.package.version)
@@ -80,7 +80,7 @@ pub fn build(variant: Variant) -> Result<PathBuf> {
         let selection = kernel.select(recipe.modules.boot.iter().map(String::as_str))?;
         let root = work.join("root");
         make_root(&root, &name, motto, &kernel)?;
-        let initrd = zstd::bulk::compress(&initrd(&kernel, &selection)?.bytes(), 19)?;
+        let initrd = initrd(&kernel, &selection)?.compressed(19)?;
         fs::write(root.join("boot/initrd"), initrd)?;
         let layout = Layout {
             name: &name,
@@ -179,7 +179,7 @@ fn initrd(kernel: &Kernel, selection: &Selection) -> Result<Archive> {
     for dir in ["dev", "proc", "root", "sys"] {
         archive.directory(dir);
     }
-    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.console();
     archive.file("bin/busybox", 0o755, fs::read(BUSYBOX)?);
     for applet in ["sh", "mount", "umount", "insmod", "findfs", "switch_root", "sleep", "sed", "echo"] {
         archive.link(&format!("bin/{applet}"), "busybox");
