@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tests::browser::Browser;
 use tests::rack::{Disk, Firmware, Machine, MachineSpec, OPERATORS_PORT, Rack, artifact, target};
-use tests::scenario::{DEPLOY, DISCOVERY, add_image, deploy, wait_discovered, wait_state};
+use tests::scenario::{DEPLOY, DISCOVERY, add_image, deploy, throttle, wait_discovered, wait_state};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -60,7 +60,9 @@ fn the_form_reinstalls_a_machine() -> Result<()> {
     picture(&browser, "reinstall-3-waits")?;
     machine.serial().skip_to_end();
     machine.reset()?;
-    follow(&browser)?;
+    // Slow enough that a person, and this test, see the write move.
+    throttle(&mut machine, 0, 8 * MIB)?;
+    follow(&browser, &mut machine)?;
     let line = machine.serial().wait_for("TINY-OS READY", DEPLOY)?.text;
     ensure!(line.contains("image=tiny-b"), "{line}");
     ensure!(line.contains("hostname=web-1"), "{line}");
@@ -102,9 +104,10 @@ fn fill_in(browser: &Browser, node: &str) -> Result<()> {
 }
 
 /// Watches the page until the machine is active; on the way it must have shown the write.
-fn follow(browser: &Browser) -> Result<()> {
+fn follow(browser: &Browser, machine: &mut Machine) -> Result<()> {
     let end = Instant::now() + DEPLOY;
     let mut stages: Vec<String> = Vec::new();
+    let mut moved = false;
     loop {
         let badge = browser.text("h1 + .badge")?;
         if badge.contains("Active") {
@@ -112,11 +115,13 @@ fn follow(browser: &Browser) -> Result<()> {
         }
         ensure!(!badge.contains("Failed"), "{}", browser.text("#fault")?);
         let stage = browser.text("#job .stepper .now")?.trim().to_owned();
+        if !moved && stage.contains("Write") && browser.text("#job")?.contains(" %") {
+            moved = true;
+            picture(browser, "reinstall-4-writing")?;
+            throttle(machine, 0, 0)?;
+        }
         if !stage.is_empty() && stages.last() != Some(&stage) {
             eprintln!("the page shows: {stage}");
-            if stage.contains("Write") {
-                picture(browser, "reinstall-4-writing")?;
-            }
             stages.push(stage);
         }
         if Instant::now() > end {
@@ -124,6 +129,7 @@ fn follow(browser: &Browser) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+    ensure!(moved, "the page showed no progress of the write");
     ensure!(stages.len() >= 3, "the page showed only {stages:?} on the way");
     browser.wait_text("#installed", "tiny-b 1")?;
     browser.wait_text("#installed", "web-1").context("the host name that was typed")

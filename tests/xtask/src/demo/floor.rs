@@ -48,6 +48,8 @@ struct Place {
     shown: (String, String),
     /// Newest waterfall of each kind of work, by its title.
     timelines: BTreeMap<String, Value>,
+    /// An OS has come up, and nobody was told yet how to log in.
+    fresh: bool,
     /// URL of the form that somebody else fills in.
     form: Option<String>,
     order: Order,
@@ -84,6 +86,7 @@ impl Floor {
             node: None,
             shown: Default::default(),
             timelines: BTreeMap::new(),
+            fresh: false,
             form: None,
             order: Order::Open,
         });
@@ -202,6 +205,7 @@ impl Place {
         self.shown = now;
         if was_deploying && self.shown.0 != "deploying" {
             self.print_waterfall(timeline);
+            self.fresh = self.shown.0 == "active";
         }
     }
 
@@ -213,22 +217,21 @@ impl Place {
         println!();
     }
 
-    /// Takes the next step of the demo's own deploy, if one is due.
+    /// Does what is due: deploys what is offered, logs in to what has come up.
     fn go_on(&mut self, node: &Value, api: &Api, key: &Key, image: &str) -> Result<()> {
         let state = node["state"].as_str().unwrap_or_default();
         let name = self.node.clone().unwrap_or_default();
+        if std::mem::take(&mut self.fresh) {
+            self.log_in(api, &name, key)?;
+        }
         match std::mem::replace(&mut self.order, Order::Open) {
-            Order::Open if state == "available" => match &self.form {
-                None => {
-                    self.deploy(api, &name, key, image)?;
-                    self.order = Order::Running;
+            Order::Open if state == "available" => {
+                match &self.form {
+                    None => self.deploy(api, &name, key, image)?,
+                    Some(ui) => self.say(&format!("waits for the form: {ui}/nodes/{name}/deploy")),
                 }
-                Some(ui) => {
-                    self.say(&format!("waits for the form: {ui}/nodes/{name}/deploy"));
-                    self.order = Order::Running;
-                }
-            },
-            Order::Running if state == "active" => self.log_in(api, &name, key)?,
+                self.order = Order::Running;
+            }
             Order::Running | Order::Open if state == "failed" => {
                 self.order = Order::Bad(node["fault"]["message"].as_str().unwrap_or("failed").to_owned());
             }
@@ -265,23 +268,21 @@ impl Place {
         api.post(&format!("/api/v1/nodes/{name}/deploy"), &body).map(drop)
     }
 
-    /// Logs in to an OS that the demo asked for; to one that a person asked for, the person does.
+    /// Says how to log in, and does it where the demo itself asked for the OS and knows what to find.
     fn log_in(&mut self, api: &Api, name: &str, key: &Key) -> Result<()> {
         let detail = api.get(&format!("/api/v1/nodes/{name}"))?;
         let Some(address) = detail["addresses"][0]["address"].as_str().map(str::to_owned) else {
             self.order = Order::Bad("the server knows no address of it".to_owned());
             return Ok(());
         };
-        if self.form.is_some() {
-            self.say(&format!("log in: {}", key.command(USER, &address)));
-            self.order = Order::Good;
-            return Ok(());
+        self.say(&format!("runs at {address}; log in: {}", key.command(USER, &address)));
+        if self.form.is_none() && matches!(self.order, Order::Running) {
+            let (key, guest) = (key.clone(), self.guest.clone());
+            self.order = Order::LogIn(std::thread::spawn(move || {
+                let said = key.ask(USER, &address)?;
+                login::check(&guest, USER, &said)
+            }));
         }
-        let (key, guest) = (key.clone(), self.guest.clone());
-        self.order = Order::LogIn(std::thread::spawn(move || {
-            let said = key.ask(USER, &address)?;
-            login::check(&guest, USER, &said)
-        }));
         Ok(())
     }
 }
