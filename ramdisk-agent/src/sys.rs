@@ -2,12 +2,14 @@
 //! interface and clock ioctls, packet sockets. Nothing here decides anything.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper; each block states why it is sound")]
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use libc::{c_int, c_ulong, c_void};
@@ -16,35 +18,59 @@ use protocol::MacAddr;
 /// Alignment that every direct-I/O device accepts, in bytes.
 pub const PAGE: usize = 4096;
 
-#[derive(Clone)]
-#[repr(C, align(4096))]
-struct Page([u8; PAGE]);
+/// Size of a large page of x86-64 and of arm64 with 4 KiB pages, in bytes.
+const LARGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory aligned for O_DIRECT; its length is a multiple of [`PAGE`].
+/// Zeroed memory aligned for O_DIRECT; its length is a multiple of [`PAGE`]. Of large pages where the kernel has some:
+/// chunks are hashed as they come from the disk, and then each small page costs a stall of its own.
 pub struct Buffer {
-    pages: Vec<Page>,
+    memory: NonNull<u8>,
+    layout: Layout,
 }
 
 impl Buffer {
     /// At least `len` bytes.
     pub fn new(len: usize) -> Self {
-        Self { pages: vec![Page([0; PAGE]); len.div_ceil(PAGE)] }
+        let len = len.max(1).next_multiple_of(PAGE);
+        let align = if len < LARGE_PAGE { PAGE } else { LARGE_PAGE };
+        let layout = Layout::from_size_align(len, align).expect("buffers are far smaller than memory");
+        // SAFETY: the size is not zero.
+        let Some(memory) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        if align == LARGE_PAGE {
+            // SAFETY: the range was just allocated and begins on a page; the advice changes no content. That the
+            // kernel may not follow it is no fault.
+            let _ = unsafe { libc::madvise(memory.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
+        // SAFETY: `len` bytes were allocated.
+        unsafe { memory.write_bytes(0, len) };
+        Self { memory, layout }
+    }
+}
+
+// SAFETY: the memory is plain bytes that this value alone owns.
+unsafe impl Send for Buffer {}
+// SAFETY: a shared reference only reads.
+unsafe impl Sync for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and nobody else has it.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
     }
 }
 
 impl Deref for Buffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: a Page is PAGE plain bytes without padding (repr(C), size equals alignment), the pages are
-        // contiguous in the Vec, and the borrow of self covers them.
-        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.pages.len() * PAGE) }
+        // SAFETY: so many bytes were allocated and zeroed, and the borrow of self covers them.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; the mutable borrow is exclusive and any byte value is a valid Page.
-        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), self.pages.len() * PAGE) }
+        // SAFETY: as in `deref`; the mutable borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.layout.size()) }
     }
 }
 
