@@ -130,9 +130,8 @@ impl Feed {
             bytes_total: load(&self.meter.bytes_total),
             bytes_per_second,
         };
-        if progress.bytes_total > 0 {
-            lock(&self.outbox).handle_progress(now(), progress);
-        }
+        // Also in a stage that counts nothing (wiping): the server must hear that somebody works.
+        lock(&self.outbox).handle_progress(now(), progress);
         progress
     }
 

@@ -9,6 +9,9 @@ use protocol::{JobId, Timestamp, limits};
 
 /// Least time between two progress reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Longest silence of a job that runs: a disk that zeroes or discards for many minutes changes no number, and the server
+/// takes an agent that says nothing for five minutes for lost. It also learns with the answer that it is to stop.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Reports kept while the server is away; past it notes are dropped (stages, faults and results never are: there are
 /// fewer than ten of them in a job).
 const KEPT_MAX: usize = 1024;
@@ -44,12 +47,13 @@ impl Outbox {
         self.pending.push_back(Report { seq, at: now, body });
     }
 
-    /// The stage is this far. Kept only where it changed and a second passed.
+    /// The stage is this far. Kept only where it changed and a second passed, or where nothing was said for long.
     pub fn handle_progress(&mut self, now: Timestamp, progress: Progress) {
-        if let Some((at, last)) = &self.last_progress
-            && (now.since(*at) < PROGRESS_EVERY || *last == progress)
-        {
-            return;
+        if let Some((at, last)) = &self.last_progress {
+            let due = if *last == progress { SILENCE_MAX } else { PROGRESS_EVERY };
+            if now.since(*at) < due {
+                return;
+            }
         }
         self.last_progress = Some((now, progress));
         if let Some(last) = self.pending.back_mut()
@@ -107,6 +111,18 @@ mod tests {
         assert_eq!(o.poll_batch().unwrap().reports.len(), 1, "one within a second, one replaced");
         o.handle_progress(at(5), p(4));
         assert_eq!(o.poll_batch().unwrap().reports.iter().map(|r| r.seq).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_stage_without_progress_is_not_silent() {
+        let mut o = outbox();
+        for second in 0..=600 {
+            o.handle_progress(Timestamp(second * 1000), Progress::default());
+            let Some(batch) = o.poll_batch() else { continue };
+            assert!(second.is_multiple_of(30), "{second}");
+            o.handle_acked(batch.reports.last().unwrap().seq);
+        }
+        assert_eq!(o.next_seq, 22, "one at the start, then one every 30 s for ten minutes");
     }
 
     proptest! {

@@ -186,7 +186,8 @@ pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refuse
         }
         match &report.body {
             ReportBody::Stage { stage } => stage_began(s, *stage),
-            ReportBody::Progress(progress) => run.progress = Some(*progress),
+            // A stage that counts nothing (wiping) only says that it goes on.
+            ReportBody::Progress(progress) => run.progress = Some(*progress).filter(|p| p.bytes_total > 0),
             ReportBody::Note { message } => s.info("agent.note", message.clone()),
             ReportBody::Finished { summary } => finished(s, *summary),
             ReportBody::Failed { fault } => s.fail(fault.clone()),
