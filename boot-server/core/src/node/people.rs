@@ -175,8 +175,10 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
     s.start_timeline(format!("retry of {}", old.job.task.verb()));
     s.info("job.retry", format!("{} again", old.job.task.verb()));
     let mut run: Run = s.new_run(Job { id: s.context.fresh_job, task: old.job.task.clone() }, old.fallback);
-    // It may have been half-way: calling it off is no longer "nothing was changed".
-    run.restarts = 1;
+    if !old.is_untouched() {
+        // It may have been half-way: calling it off is no longer "nothing was changed".
+        run.restarts = 1;
+    }
     run.phone_home = old.phone_home;
     run.hostname = old.hostname;
     s.node.state = match during {

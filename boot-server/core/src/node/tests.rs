@@ -478,6 +478,22 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
     assert_eq!(required_boot(&story.node), Boot::LocalDisk, "nothing was written: its OS is whole");
     story.is(Event::Verb(Verb::Retry));
     assert_eq!(required_boot(&story.node), Boot::Agent);
+    story.now = story.now.after(std::time::Duration::from_hours(1));
+    story.is(Event::Tick);
+    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "still nothing was written");
+    story.is(Event::Verb(Verb::Retry)).is(Event::Verb(Verb::Abort));
+    assert_eq!(story.place(), "active", "the way back to the OS that runs");
+}
+
+#[test]
+fn a_stage_that_counts_nothing_keeps_the_agent_from_being_given_up() {
+    let mut story = Story::writing();
+    for seq in 2..20 {
+        story.now = story.now.after(std::time::Duration::from_mins(4));
+        story.reports(seq, ReportBody::Progress(Progress::default())).is(Event::Tick);
+    }
+    assert_eq!(story.place(), "deploying/agent");
+    assert_eq!(story.node.state.run().unwrap().progress, None);
 }
 
 #[test]
