@@ -103,6 +103,9 @@ fn fill_in(browser: &Browser, node: &str) -> Result<()> {
     browser.find("#submit")?.click()
 }
 
+/// True when the page shows that some of the write is done.
+const MOVED: &str = "return /[1-9][0-9]* %/.test(document.querySelector('#job')?.innerText)";
+
 /// Watches the page until the machine is active; on the way it must have shown the write.
 fn follow(browser: &Browser, machine: &mut Machine) -> Result<()> {
     let end = Instant::now() + DEPLOY;
@@ -115,7 +118,7 @@ fn follow(browser: &Browser, machine: &mut Machine) -> Result<()> {
         }
         ensure!(!badge.contains("Failed"), "{}", browser.text("#fault")?);
         let stage = browser.text("#job .stepper .now")?.trim().to_owned();
-        if !moved && stage.contains("Write") && browser.text("#job")?.contains(" %") {
+        if !moved && stage.contains("Write") && browser.execute(MOVED)? == true {
             moved = true;
             picture(browser, "reinstall-4-writing")?;
             throttle(machine, 0, 0)?;

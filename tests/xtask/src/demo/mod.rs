@@ -89,7 +89,13 @@ fn show(args: &Args, rack: &mut Rack, debian: &Path, interrupt: &Interrupt) -> R
     }
     let end = Instant::now() + ONCE;
     while !interrupt.seen() {
-        floor.look()?;
+        if !rack.server()?.process()?.running() {
+            bail!("the server has ended; {} says why", rack.server()?.log().display());
+        }
+        let log = rack.server()?.log();
+        floor
+            .look()
+            .with_context(|| format!("looking at the rack; the server's log is {}", log.display()))?;
         if args.once && floor.settled() {
             floor.print_numbers();
             return floor.verdict();
