@@ -30,8 +30,8 @@ use super::{Interface, NetError};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
-/// Replies that wait for their leases to be stored: a hall of machines switched on at once. More are dropped, and the
-/// clients ask again.
+/// Replies and leases that wait to be stored: a hall of machines switched on at once. More are dropped, and the clients
+/// ask again.
 const WAITING_MAX: usize = 4096;
 /// Pause after a receive error, such as an interface that went down.
 const RETRY: Duration = Duration::from_secs(1);
@@ -89,7 +89,8 @@ impl DhcpServer {
         let mut waiting = Batch::default();
         let mut storing: Option<(Stored<'_>, Vec<Reply>)> = None;
         loop {
-            if storing.is_none() && !waiting.replies.is_empty() {
+            // A RELEASE or DECLINE has a row to store and no reply.
+            if storing.is_none() && !waiting.leases.is_empty() {
                 let batch = std::mem::take(&mut waiting);
                 storing = Some((sink.persist(batch.leases), batch.replies));
             }
@@ -114,8 +115,8 @@ impl DhcpServer {
     }
 
     fn handle_datagram(&mut self, bytes: &[u8], from: SocketAddr, sink: &dyn DhcpSink, waiting: &mut Batch) {
-        if waiting.replies.len() >= WAITING_MAX {
-            warn!(interface = self.interface, "DHCP request dropped: too many replies wait for their leases");
+        if waiting.leases.len() >= WAITING_MAX {
+            warn!(interface = self.interface, "DHCP request dropped: too many leases wait to be stored");
             return;
         }
         let answer = match self.core.handle_packet(now(), bytes) {
