@@ -28,6 +28,7 @@ mod people;
 #[cfg(test)]
 mod tests;
 
+use protocol::job::Task;
 use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -149,5 +150,19 @@ impl Node {
             installed: None,
             timeline: Timeline::default(),
         }
+    }
+
+    /// The disks with the OS that Billet put there, or was putting there: a rebuild may have gone to another disk than
+    /// the OS before it, and a machine that is given back must keep neither.
+    pub fn os_disks(&self) -> Vec<protocol::DiskId> {
+        let target = match &self.state {
+            State::Failed(Failure { run: Some(run), .. }) => match &run.job.task {
+                Task::Deploy(spec) => Some(&spec.target.id),
+                Task::Inspect | Task::Clean { .. } => None,
+            },
+            _ => None,
+        };
+        let installed = self.installed.as_ref().map(|os| &os.disk).filter(|disk| target != Some(*disk));
+        target.into_iter().chain(installed).cloned().collect()
     }
 }

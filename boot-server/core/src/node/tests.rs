@@ -486,6 +486,18 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
 }
 
 #[test]
+fn a_rebuild_to_another_disk_leaves_two_to_wipe() {
+    let mut story = Story::writing();
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(story.node.os_disks(), [disk().id]);
+    let mut order = order();
+    order.spec.target.id = protocol::DiskId::of(None, Some("B"), None).unwrap();
+    let second = order.spec.target.id.clone();
+    story.is(Event::Verb(Verb::Rebuild(order))).boots_agent().takes_work().reports(1, fault());
+    assert_eq!(story.node.os_disks(), [second, disk().id]);
+}
+
+#[test]
 fn a_stage_that_counts_nothing_keeps_the_agent_from_being_given_up() {
     let mut story = Story::writing();
     for seq in 2..20 {

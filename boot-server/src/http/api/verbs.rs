@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use boot_server_core::deploy::{DeployRequest, is_candidate};
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, State as NodeState};
+use boot_server_core::node::{Event, Node};
 use protocol::DiskId;
 use protocol::inventory::Inventory;
-use protocol::job::{DiskTarget, Task};
+use protocol::job::DiskTarget;
 
 use super::extract::{IdempotencyKey, Input, Named};
 use super::requests::{EmptyRequest, MaintenanceRequest, RenameRequest, WipeRequest};
@@ -103,23 +103,11 @@ pub(super) async fn delete(
 ) -> Answer<Json<NodeView>> {
     let node = api.engine.node(&node).await?;
     if request.wipe.is_empty() {
-        request.wipe.extend(os_disk(&node));
+        request.wipe.extend(node.os_disks());
     }
     // Nothing to wipe: the state machine says what is missing.
     let wipe = if request.wipe.is_empty() { Vec::new() } else { targets(&api, &node, &request).await? };
     apply(&api, &node, Verb::Delete { wipe }).await
-}
-
-/// The disk with the OS that Billet put there, or was putting there.
-fn os_disk(node: &Node) -> Option<DiskId> {
-    let target = match &node.state {
-        NodeState::Failed(failure) => failure.run.as_ref().and_then(|run| match &run.job.task {
-            Task::Deploy(spec) => Some(spec.target.id.clone()),
-            Task::Inspect | Task::Clean { .. } => None,
-        }),
-        _ => None,
-    };
-    target.or_else(|| node.installed.as_ref().map(|i| i.disk.clone()))
 }
 
 async fn targets(api: &Api, node: &Node, request: &WipeRequest) -> Answer<Vec<DiskTarget>> {

@@ -7,9 +7,9 @@ use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::deploy::is_candidate;
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, State as NodeState};
+use boot_server_core::node::{Event, Node};
 use protocol::inventory::Inventory;
-use protocol::job::{DiskTarget, Task};
+use protocol::job::DiskTarget;
 use serde_json::json;
 
 use super::deploy::{DiskOption, options};
@@ -74,20 +74,9 @@ async fn empty_form(
     let node = ui.engine.node(&reference).await?;
     let chosen = match act {
         Act::Provide => BTreeSet::new(),
-        Act::Delete => holds_os(&node).into_iter().collect(),
+        Act::Delete => node.os_disks().iter().map(ToString::to_string).collect(),
     };
     page(&ui, &node, act, &chosen, String::new(), Errors::default(), None).await
-}
-
-/// The disk that holds the OS, or that a failed deploy began to write.
-fn holds_os(node: &Node) -> Option<String> {
-    if let NodeState::Failed(failure) = &node.state
-        && let Some(run) = &failure.run
-        && let Task::Deploy(spec) = &run.job.task
-    {
-        return Some(spec.target.id.to_string());
-    }
-    node.installed.as_ref().map(|os| os.disk.to_string())
 }
 
 async fn submit(
