@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use protocol::agent::{Hello, Work};
+use protocol::fault::Fault;
 use protocol::job::Task;
 use protocol::report::{ReportBatch, ReportBody, Stage, Summary};
 use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Sha256, Timestamp};
@@ -190,10 +191,21 @@ pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refuse
             ReportBody::Progress(progress) => run.progress = Some(*progress).filter(|p| p.bytes_total > 0),
             ReportBody::Note { message } => s.info("agent.note", message.clone()),
             ReportBody::Finished { summary } => finished(s, *summary),
-            ReportBody::Failed { fault } => s.fail(fault.clone()),
+            ReportBody::Failed { fault } => failed(s, fault.clone()),
         }
     }
     Ok(())
+}
+
+/// A job that failed while it was planned has changed nothing: reports arrive in order, so no write had begun.
+fn failed(s: &mut Step<'_>, fault: Fault) {
+    if let Some(run) = s.node.state.run_mut()
+        && run.stage == RunStage::Agent(Stage::Plan)
+        && run.restarts == 0
+    {
+        run.stage = RunStage::Assign;
+    }
+    s.fail(fault);
 }
 
 fn stage_began(s: &mut Step<'_>, stage: Stage) {

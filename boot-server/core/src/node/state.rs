@@ -156,7 +156,8 @@ impl RunStage {
         let minutes = match self {
             Self::Boot => 30,
             Self::Kernel => 10,
-            Self::Assign => 2,
+            // The agent inspects before it asks for work, and a machine with many slow disks takes its time.
+            Self::Assign => 5,
             // Refreshed by every report, of which there is at least one every few seconds.
             Self::Agent(_) => 5,
             Self::Restart => 15,

@@ -486,6 +486,17 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
 }
 
 #[test]
+fn a_rebuild_that_fails_while_it_is_planned_leaves_the_os_bootable() {
+    let mut story = Story::writing();
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story.is(Event::Verb(Verb::Rebuild(order()))).boots_agent().takes_work().reports(1, fault());
+    assert_eq!(story.place(), "failed during deploying");
+    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "no write had begun");
+    story.is(Event::Verb(Verb::Retry)).is(Event::Verb(Verb::Abort));
+    assert_eq!(story.place(), "active");
+}
+
+#[test]
 fn a_rebuild_to_another_disk_leaves_two_to_wipe() {
     let mut story = Story::writing();
     story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });

@@ -50,8 +50,9 @@ fn limit_disk(disk: &mut Disk, lost: &mut Vec<String>) {
     cut(&mut disk.name);
     let Disk { bus_path, model, serial, wwn, firmware, .. } = disk;
     cut_all([bus_path, model, serial, wwn, firmware]);
-    // A name that had to be cut would no longer be the one that the agent knows.
-    if disk.id.as_ref().is_some_and(|id| id.as_str().len() > REPORTED_STRING_MAX) {
+    // A name that had to be cut or cleaned would no longer be the one that the agent knows.
+    let unfit = |id: &str| id.len() > REPORTED_STRING_MAX || id.chars().any(char::is_control);
+    if disk.id.as_ref().is_some_and(|id| unfit(id.as_str())) {
         lost.push(format!("the name of disk {}", disk.name));
         disk.id = None;
     }
