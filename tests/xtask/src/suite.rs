@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check and every test, and one line at the end that says how it went.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use crate::{build, deps, image, paths, ramdisk, tool};
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Leave out what switches on virtual machines or a browser; it is counted as skipped.
+    /// Leave out the suites that switch on virtual machines or a browser; they count as one that was skipped.
     #[arg(long)]
     fast: bool,
 }
@@ -36,6 +36,10 @@ pub fn run(args: &Args) -> Result<()> {
     tally.dependencies();
     let built = args.fast || tally.everything_for_machines();
     let filter = if args.fast || !built { Some("not (package(tests) & kind(test))") } else { None };
+    if filter.is_some() {
+        eprintln!("skipped: the suites that need machines, images or a browser");
+        tally.skipped += 1;
+    }
     match nextest(filter) {
         Ok(tests) => tally.add(tests),
         Err(e) => {
@@ -71,12 +75,10 @@ impl Tally {
 
     /// Licences, bans and sources of dependencies. Advisories need the network and are left to a run by hand.
     fn dependencies(&mut self) {
-        if !tool::exists("cargo-deny") && !in_cargo_home("cargo-deny") {
-            eprintln!("skipped: cargo-deny is not installed");
-            self.skipped += 1;
-            return;
-        }
-        self.step("dependencies", || cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]));
+        self.step("dependencies", || {
+            cargo_tool("cargo-deny")?;
+            cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])
+        });
     }
 
     /// The programs, the ramdisk and the images; true where all are there.
@@ -99,11 +101,9 @@ impl Tally {
 
 /// Runs the tests of all crates and counts them by nextest's own summary.
 fn nextest(filter: Option<&str>) -> Result<Tally> {
-    if !tool::exists("cargo-nextest") && !in_cargo_home("cargo-nextest") {
-        cargo(&["install", "--locked", "cargo-nextest"])?;
-    }
-    let mut command = Command::new(cargo_program());
-    command.args(["nextest", "run", "--locked", "--workspace", "--profile", "ci", "--color", "never"]);
+    cargo_tool("cargo-nextest")?;
+    let args = ["nextest", "run", "--locked", "--workspace", "--profile", "ci", "--color", "never"];
+    let mut command = tool::command(&cargo_program(), &args);
     if let Some(filter) = filter {
         command.args(["-E", filter]);
     }
@@ -150,6 +150,14 @@ fn cargo(args: &[&str]) -> Result<()> {
 
 fn cargo_program() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// Installs a subcommand of cargo where it is missing.
+fn cargo_tool(name: &str) -> Result<()> {
+    if tool::exists(name) || in_cargo_home(name) {
+        return Ok(());
+    }
+    cargo(&["install", "--locked", name])
 }
 
 /// Cargo finds its own subcommands there even where `PATH` does not lead to them.

@@ -8,10 +8,18 @@ use anyhow::{Context, Result, bail};
 /// Lines of a failed program's output that are shown.
 const TAIL_LINES: usize = 30;
 
-/// A command from its words.
+/// A command from its words. What `cargo run` told this program of its own package is not passed on: build scripts watch
+/// those variables, and whatever cargo is started from here would compile such crates again.
 pub fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args);
+    for (name, _) in std::env::vars_os() {
+        let own =
+            name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_"));
+        if own {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
