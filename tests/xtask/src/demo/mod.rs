@@ -128,7 +128,7 @@ fn guests() -> [(Guest, MachineSpec); 2] {
         (
             Guest { label: "uefi", hostname: "demo-uefi", disk: "UEFI-OS", disk_bytes: OS_DISK },
             spec("uefi", Firmware::Uefi)
-                .disk(Disk::nvme("UEFI-OS", OS_DISK))
+                .disk(Disk::sata("UEFI-OS", OS_DISK))
                 .disk(Disk::virtio("UEFI-DATA", DATA_DISK)),
         ),
     ]
