@@ -336,16 +336,21 @@ pub struct DiskFate {
 pub fn fates(inventory: &Inventory, erased: &[DiskId]) -> Vec<DiskFate> {
     let fate = |disk: &Disk| DiskFate {
         id: disk.id.clone(),
-        title: format!(
-            "{} · {} · {}",
-            disk.name,
-            disk.model.as_deref().unwrap_or("unknown model"),
-            bytes(disk.size_bytes)
-        ),
+        title: title(disk),
         holds: describe(&disk.content),
         erased: disk.id.as_ref().is_some_and(|id| erased.contains(id)),
     };
     inventory.disks.iter().map(fate).collect()
+}
+
+/// A disk in one line for people: kernel name of this boot, model, size.
+pub fn title(disk: &Disk) -> String {
+    format!(
+        "{} · {} · {}",
+        disk.name,
+        disk.model.as_deref().unwrap_or("unknown model"),
+        bytes(disk.size_bytes)
+    )
 }
 
 /// A size for people, decimal as on the drive's label.

@@ -1,3 +1,5 @@
+//! Ingests of good and of lying sources.
+
 use std::io::{Cursor, Read, Write};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The store: what is visible when, and what a crash leaves.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse, Response};
 use boot_server_core::deploy::{
-    DeployRequest, DiskChoice, DiskFate, DiskRule, bytes, describe, is_candidate,
+    DeployRequest, DiskChoice, DiskFate, DiskRule, describe, is_candidate, title,
 };
 use boot_server_core::node::{Node, State as NodeState};
 use protocol::inventory::{Disk, Inventory, Transport};
@@ -208,12 +208,7 @@ pub(super) fn options(inventory: &Inventory, chosen: &[&str]) -> Vec<DiskOption>
         let unusable = unusable(disk);
         DiskOption {
             chosen: unusable.is_none() && chosen.contains(&value.as_str()),
-            title: format!(
-                "{} · {} · {}",
-                disk.name,
-                disk.model.as_deref().unwrap_or("unknown model"),
-                bytes(disk.size_bytes)
-            ),
+            title: title(disk),
             holds: describe(&disk.content),
             value,
             unusable,

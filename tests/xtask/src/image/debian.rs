@@ -124,17 +124,7 @@ fn bootstrap(recipe: &Recipe, root: &Path, root_uuid: &str) -> Result<()> {
     // It is made by systemd-resolved on a running system; here it must exist for the first boot.
     let _ = fs::remove_file(root.join("etc/resolv.conf"));
     symlink("/run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf"))?;
-    fs::write(root.join("etc/apt/sources.list"), sources(recipe))?;
     Ok(())
-}
-
-/// The archive that the running machine takes updates from is Debian's own, whatever it was built from.
-fn sources(recipe: &Recipe) -> String {
-    let (suite, components) = (&recipe.suite, recipe.components.join(" "));
-    let (main, security) = ("http://deb.debian.org/debian", "http://security.debian.org/debian-security");
-    format!(
-        "deb {main} {suite} {components}\ndeb {main} {suite}-updates {components}\ndeb {security} {suite}-security {components}\n"
-    )
 }
 
 fn seed_files(recipe: &Recipe, root_uuid: &str, seed: &Path) -> Result<()> {
