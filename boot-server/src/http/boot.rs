@@ -16,7 +16,7 @@ use protocol::agent::{ARG_BOOT_MAC, ARG_NONCE, ARG_SERVER};
 use serde::Deserialize;
 
 use super::files::{self, BootFiles};
-use super::{Peer, ProblemResponse};
+use super::{Base, Peer, ProblemResponse};
 use crate::config::Settings;
 use crate::engine::{BootAnswer, Engine};
 
@@ -62,8 +62,8 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-async fn start(State(boot): State<Boot>) -> Response {
-    match Url::new(boot.engine.settings().provisioning_url()) {
+async fn start(Extension(Base(base)): Extension<Base>) -> Response {
+    match Url::new(base) {
         Ok(base) => text(Script::Start { base }.render()),
         Err(error) => internal(&error),
     }
@@ -72,6 +72,7 @@ async fn start(State(boot): State<Boot>) -> Response {
 async fn script(
     State(boot): State<Boot>,
     Extension(Peer(peer)): Extension<Peer>,
+    Extension(base): Extension<Base>,
     Query(asking): Query<Asking>,
 ) -> Response {
     tracing::debug!(
@@ -94,7 +95,7 @@ async fn script(
     };
     let script = match answer {
         BootAnswer::Agent { name, nonce } => match boot.files.missing() {
-            None => agent(boot.engine.settings(), &boot.files, &name, &nonce, mac),
+            None => agent(&base, boot.engine.settings(), &boot.files, &name, &nonce, mac),
             Some(missing) => {
                 tracing::error!(missing, node = name, "the agent cannot be booted");
                 Ok(Script::Refuse { message: format!("kernel or ramdisk is missing on the server ({name})") })
@@ -109,16 +110,16 @@ async fn script(
 }
 
 fn agent(
+    Base(base): &Base,
     settings: &Settings,
     files: &BootFiles,
     name: &str,
     nonce: &str,
     mac: Option<MacAddr>,
 ) -> Result<Script, ScriptError> {
-    let base = settings.provisioning_url();
     let url = |name: &str| Url::new(format!("{base}/boot/files/{name}"));
     let mut args = kernel_arguments(&settings.kernel_arguments)?;
-    args.push(KernelArg::new(ARG_SERVER, &base)?);
+    args.push(KernelArg::new(ARG_SERVER, base)?);
     args.push(KernelArg::new(ARG_NONCE, nonce)?);
     if let Some(mac) = mac {
         args.push(KernelArg::new(ARG_BOOT_MAC, &mac.to_string())?);

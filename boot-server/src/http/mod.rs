@@ -43,6 +43,11 @@ use crate::ingest::Ingests;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Where the request came in, as a base URL without a trailing slash, such as `http://10.77.0.1:8080`; in the extensions
+/// of every request. A machine that reached us there reaches us there again, whatever other addresses we have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base(pub String);
+
 /// How long open requests may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -109,7 +114,14 @@ pub async fn run(listener: TcpListener, router: Router, stop: CancellationToken)
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let router = router.clone().layer(axum::Extension(Peer(peer)));
+        let base = match stream.local_addr() {
+            Ok(local) => Base(format!("http://{local}")),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a connection that is gone already");
+                continue;
+            }
+        };
+        let router = router.clone().layer(axum::Extension(Peer(peer))).layer(axum::Extension(base));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)

@@ -117,16 +117,15 @@ impl Drop for Server {
 #[tokio::test(flavor = "multi_thread")]
 async fn boot_scripts_and_files() {
     let server = Server::start().await;
-    let start = server.get("/boot/start.ipxe").await;
-    assert!(
-        start.text().starts_with("#!ipxe\n") && start.text().contains("http://127.0.0.1:8080/boot/ipxe?mac=")
-    );
+    let base = format!("http://{}", server.address);
+    let start = server.get("/boot/start.ipxe").await.text();
+    assert!(start.starts_with("#!ipxe\n") && start.contains(&format!("{base}/boot/ipxe?mac=")), "{start}");
     let script = server.get("/boot/ipxe?mac=52-54-00-00-00-01&uuid=&serial=&platform=pcbios").await.text();
     for part in [
-        "kernel --name kernel http://127.0.0.1:8080/boot/files/vmlinuz",
-        "http://127.0.0.1:8080/boot/files/initramfs",
+        &format!("kernel --name kernel {base}/boot/files/vmlinuz"),
+        &format!("{base}/boot/files/initramfs"),
         "console=ttyS0,115200",
-        "billet.server=http://127.0.0.1:8080",
+        &format!("billet.server={base}"),
         "billet.mac=52:54:00:00:00:01",
     ] {
         assert!(script.contains(part), "{part} in {script}");
