@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use ::tests::rack::{BRIDGE, Namespace, SERVER_ADDRESS, Server};
 use ::tests::scenario;
 use anyhow::{Context, Result, ensure};
-use clap::Subcommand;
 
+use super::median;
 use crate::cache::{self, Key};
 use crate::{build, image, paths, ramdisk, sys, tool};
 
@@ -32,29 +32,20 @@ const LEVEL: &str = "-3";
 /// An odd factor maps the 256 byte values one to one, and zero to zero: the same holes, the same entropy, other chunks.
 const VARIATION: u8 = 0x9d;
 
-/// Arguments of `cargo xtask bench`.
+/// Arguments of `cargo xtask bench write`.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// Writing an image to a disk, and writing it again over an equal disk.
-    Write {
-        /// Size of the image in GiB; a 4 GiB image holds about 1.3 GiB of data.
-        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(3..=64))]
-        size_gib: u64,
-        /// How often each side is measured; the medians count.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
-        rounds: u32,
-    },
+    /// Size of the image in GiB; a 4 GiB image holds about 1.3 GiB of data.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(3..=64))]
+    size_gib: u64,
+    /// How often each side is measured; the medians count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
 }
 
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
-    let What::Write { size_gib, rounds } = args.what;
+    let &Args { size_gib, rounds } = args;
     build::ui()?;
     build::server()?;
     let agent = ramdisk::agent()?;
@@ -115,15 +106,6 @@ impl Taken {
             rss.div_ceil(MIB)
         );
         println!("rewrite_ratio {:.2}", wall(&self.again) / wall(&self.theirs));
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() % 2 {
-        0 if middle > 0 => (values[middle - 1] + values[middle]) / 2.0,
-        _ => values.get(middle).copied().unwrap_or(f64::NAN),
     }
 }
 
@@ -306,13 +288,6 @@ fn copy(mut from: &File, to: &File, len: u64, at: u64, factor: u8) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(Vec::new()).is_nan());
-    }
 
     #[test]
     fn variation_is_one_to_one_and_keeps_zero() {
