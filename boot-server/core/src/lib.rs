@@ -1,6 +1,7 @@
 //! What the boot server decides: pure functions of (state, input, now). No socket, file, clock, thread or random
 //! source: `clippy.toml` in this crate bans them, and its dependencies hold none.
 
+pub mod agent_body;
 pub mod cloud_config;
 pub mod deploy;
 pub mod dhcp;
