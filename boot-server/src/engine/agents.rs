@@ -23,15 +23,7 @@ impl Engine {
     /// [`EngineError::Refused`] with [`Refused::Nonce`] or [`Refused::Protocol`].
     pub async fn hello(&self, mut hello: Hello) -> Result<Welcome, EngineError> {
         let nonce = secret::hash(&hello.nonce);
-        let issued = |node: &Node| {
-            node.link.nonce.as_ref().is_some_and(|n| secret::same(&n.sha256, &nonce))
-                || node
-                    .link
-                    .session
-                    .as_ref()
-                    .is_some_and(|s| s.nonce.is_some_and(|n| secret::same(&n, &nonce)))
-        };
-        let Some(node) = self.0.nodes.find(issued) else {
+        let Some(node) = self.0.nodes.with_secret(nonce).filter(|node| has_nonce(node, nonce)) else {
             return Err(Refused::Nonce { why: "used already or never given" }.into());
         };
         // Neither kept nor logged from here on.
@@ -52,7 +44,7 @@ impl Engine {
     /// [`EngineError::NoSession`].
     pub fn session(&self, token: &str) -> Result<Arc<Node>, EngineError> {
         let hash = secret::hash(token);
-        self.0.nodes.find(|node| has_session(node, hash)).ok_or(EngineError::NoSession)
+        self.0.nodes.with_secret(hash).filter(|node| has_session(node, hash)).ok_or(EngineError::NoSession)
     }
 
     /// Stores what the agent found out.
@@ -144,4 +136,11 @@ impl Engine {
 
 fn has_session(node: &Node, hash: Sha256) -> bool {
     node.link.session.as_ref().is_some_and(|s| secret::same(&s.sha256, &hash))
+}
+
+/// The nonce was given to this node, and is unused or became its session.
+fn has_nonce(node: &Node, hash: Sha256) -> bool {
+    let unused = node.link.nonce.as_ref().map(|n| n.sha256);
+    let used = node.link.session.as_ref().and_then(|s| s.nonce);
+    [unused, used].into_iter().flatten().any(|known| secret::same(&known, &hash))
 }

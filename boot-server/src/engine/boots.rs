@@ -1,6 +1,6 @@
 //! Machines that boot from the network: who they are, since when they try, and what they get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use boot_server_core::node::{Claim, Event, Match, Node, Phase, Severity, require
 use protocol::{MacAddr, NodeId, Timestamp};
 use uuid::Uuid;
 
+use super::discoveries::Attempt;
 use super::{Actor, Along, Engine, EngineError, lock, now};
 use crate::secret;
 use crate::store::queries::{self, NodeRow};
 
-/// Machines seen at once by DHCP; more than a hall holds. The oldest sighting goes first.
-const SIGHTINGS_MAX: usize = 8192;
+/// Machines seen at once by DHCP: every node and as many strangers. The oldest sighting goes first.
+const SIGHTINGS_MAX: usize = 2 * NODES_MAX;
 /// Addresses that are remembered with the node they belong to.
-const ADDRESSES_MAX: usize = 8192;
+const ADDRESSES_MAX: usize = 2 * NODES_MAX;
 /// Nodes in all: a stranger that invents addresses must not fill the disk.
 const NODES_MAX: usize = 20_000;
 /// Firmware asks again within this time as long as it gets no answer (RFC 2131 section 4.1: up to 64 s); a longer
@@ -49,6 +50,8 @@ pub enum BootAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
     by_mac: BTreeMap<MacAddr, Sighting>,
+    /// The same by their newest packet, so that the oldest is found in a flood of them.
+    by_last: BTreeSet<(Timestamp, MacAddr)>,
     by_address: BTreeMap<IpAddr, MacAddr>,
 }
 
@@ -65,14 +68,15 @@ impl Sightings {
     /// Notes a packet and returns when this boot began.
     pub(super) fn note(&mut self, mac: MacAddr, now: Timestamp) -> Timestamp {
         if self.by_mac.len() >= SIGHTINGS_MAX && !self.by_mac.contains_key(&mac) {
-            let oldest = self.by_mac.iter().min_by_key(|(_, s)| s.last).map(|(mac, _)| *mac);
-            oldest.map(|mac| self.by_mac.remove(&mac));
+            self.by_last.pop_first().map(|(_, oldest)| self.by_mac.remove(&oldest));
         }
         let fresh = Sighting { first: now, last: now, loader: None, over: false };
         let sighting = self.by_mac.entry(mac).or_insert(fresh);
+        self.by_last.remove(&(sighting.last, mac));
         if sighting.over || now.since(sighting.last) > SILENCE {
             *sighting = fresh;
         }
+        self.by_last.insert((now, mac));
         sighting.last = now;
         sighting.first
     }
@@ -97,7 +101,7 @@ impl Engine {
     /// their boot script.
     pub async fn dhcp_seen(&self, mac: MacAddr) {
         let first_seen = lock(&self.0.sightings).note(mac, now());
-        let Some(node) = self.0.nodes.find(|node| node.identity.macs.contains(&mac)) else {
+        let Some(node) = self.0.nodes.with_mac(mac) else {
             tracing::debug!(%mac, "DHCP from an unknown machine");
             return;
         };
@@ -109,7 +113,7 @@ impl Engine {
     /// The machine at this address fetched a boot loader or the kernel.
     pub async fn file_served(&self, address: IpAddr, event: Event) {
         let Some(mac) = lock(&self.0.sightings).by_address.get(&address).copied() else { return };
-        let Some(node) = self.0.nodes.find(|node| node.identity.macs.contains(&mac)) else {
+        let Some(node) = self.0.nodes.with_mac(mac) else {
             if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac)
                 && event == Event::LoaderServed
             {
@@ -172,7 +176,7 @@ impl Engine {
     }
 
     fn identify(&self, claim: &Claim) -> Match {
-        let nodes = self.0.nodes.all();
+        let nodes = self.0.nodes.like(claim);
         identify(claim, nodes.iter().map(|node| (node.id, &node.identity)))
     }
 
@@ -200,25 +204,29 @@ impl Engine {
 
     /// A machine that nobody announced.
     async fn discover(&self, claim: Claim, seen: Option<Sighting>) -> Result<NodeId, EngineError> {
-        let _turn = self.0.discovery.lock().await;
         // It may have asked twice at once.
-        if let Match::Node(id) = self.identify(&claim) {
-            return Ok(id);
-        }
-        let known = self.0.nodes.all();
-        if known.len() >= NODES_MAX {
-            return Err(EngineError::Full("it has 20,000 nodes"));
-        }
-        let name = fresh_name(&claim, |name| known.iter().any(|n| n.name == name));
-        let at = now();
-        let mut node = Node::discovered(NodeId(Uuid::now_v7()), name, claim.into_identity(), at);
+        let known = || match self.identify(&claim) {
+            Match::Node(id) => Some(id),
+            Match::Unknown | Match::Conflict { .. } => None,
+        };
+        let name = |coming: usize, names: &BTreeSet<String>| {
+            if self.0.nodes.len() + coming >= NODES_MAX {
+                return Err(EngineError::Full("it has 20,000 nodes"));
+            }
+            Ok(fresh_name(&claim, |name| names.contains(name) || self.0.nodes.with_name(name).is_some()))
+        };
+        let reservation = match self.0.discoveries.reserve(&claim, known, name).await? {
+            Attempt::Known(id) => return Ok(id),
+            Attempt::Reserved(reservation) => reservation,
+        };
+        let (id, at) = (NodeId(Uuid::now_v7()), now());
+        let mut node = Node::discovered(id, reservation.name.clone(), claim.clone().into_identity(), at);
         if let Some(seen) = seen {
             node.timeline.mark(Phase::Dhcp, seen.first);
             seen.loader.into_iter().for_each(|at| node.timeline.mark(Phase::Loader, at));
         }
         let stored = node.clone();
         self.0.store.write(move |db| queries::insert_node(db, &stored)).await?;
-        let id = node.id;
         self.0.nodes.add(NodeRow { node, version: 1 });
         Ok(id)
     }
@@ -231,7 +239,7 @@ impl Engine {
     ) -> Result<Vec<MacAddr>, EngineError> {
         let mut own = Vec::new();
         for mac in macs {
-            let other = self.0.nodes.find(|n| n.id != id && n.identity.macs.contains(&mac));
+            let other = self.0.nodes.other_with_mac(id, mac);
             match other {
                 None => own.push(mac),
                 Some(other) => {

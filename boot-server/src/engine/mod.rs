@@ -11,9 +11,11 @@ mod agents;
 mod boots;
 mod clock;
 mod deploys;
+mod discoveries;
 mod effects;
 mod error;
 mod images;
+mod index;
 mod pci;
 mod registry;
 #[cfg(test)]
@@ -43,6 +45,7 @@ use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembe
 use crate::store::{Store, StoreError};
 use crate::view::{AddressView, EventView, NodeDetail, NodeView};
 use boots::Sightings;
+use discoveries::Discoveries;
 use registry::{Registry, Slot};
 
 pub use crate::store::queries::{EventFilter, ImageRow};
@@ -68,8 +71,7 @@ struct Inner {
     inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
     manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
     sightings: Mutex<Sightings>,
-    /// Held while a node is made.
-    discovery: tokio::sync::Mutex<()>,
+    discoveries: Discoveries,
     changes: broadcast::Sender<Change>,
     /// Some effect waits to be carried out.
     effects: Notify,
@@ -145,7 +147,7 @@ impl Engine {
             inventories: Mutex::default(),
             manifests: Mutex::default(),
             sightings: Mutex::default(),
-            discovery: tokio::sync::Mutex::default(),
+            discoveries: Discoveries::default(),
             changes: broadcast::channel(CHANGES_MAX).0,
             effects: Notify::new(),
             deadlines: Notify::new(),
@@ -173,7 +175,7 @@ impl Engine {
     pub async fn node(&self, reference: &str) -> Result<Node, EngineError> {
         let found = match reference.parse::<NodeId>() {
             Ok(id) => self.0.nodes.get(id),
-            Err(_) => self.0.nodes.all().into_iter().find(|n| n.name == reference),
+            Err(_) => self.0.nodes.with_name(reference),
         };
         let short = || reference.chars().take(80).collect();
         found.map(|n| Node::clone(&n)).ok_or_else(|| EngineError::NodeNotFound(short()))
@@ -294,7 +296,7 @@ impl Engine {
     /// Reads a node again that somebody else changed.
     async fn reload(&self, id: NodeId, slot: &Slot) -> Result<(), EngineError> {
         let row = self.0.store.read(move |db| queries::node(db, id)).await?;
-        slot.put(row.ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?);
+        self.0.nodes.put(slot, row.ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?);
         Ok(())
     }
 
@@ -353,7 +355,7 @@ impl Engine {
         if let Some(inventory) = &along.inventory {
             lock(&self.0.inventories).insert(node.id, Some(inventory.clone()));
         }
-        slot.put(queries::NodeRow { node: node.clone(), version: before.version + 1 });
+        self.0.nodes.put(slot, queries::NodeRow { node: node.clone(), version: before.version + 1 });
         if before.node.state.deadline() != node.state.deadline() {
             self.0.deadlines.notify_one();
         }

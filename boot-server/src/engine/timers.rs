@@ -25,7 +25,7 @@ impl Engine {
     /// Sends [`Event::Tick`] to every node whose deadline passes, until `stop`.
     pub async fn run_deadlines(&self, stop: CancellationToken) {
         loop {
-            let next = self.0.nodes.all().iter().filter_map(|n| n.state.deadline()).min();
+            let next = self.0.nodes.next_deadline();
             // One millisecond later, so that the deadline has passed and not only come.
             let wait = next.map_or(LOOK_MAX, |at| at.since(now()) + Duration::from_millis(1)).min(LOOK_MAX);
             tokio::select! {
@@ -45,13 +45,10 @@ impl Engine {
 
     /// False where a node could not be told.
     async fn tick(&self) -> bool {
-        let late = |deadline| now() >= deadline;
         let mut all = true;
-        for node in self.0.nodes.all() {
-            if node.state.deadline().is_some_and(late)
-                && let Err(error) = self.apply(node.id, Actor::Server, Event::Tick).await
-            {
-                tracing::error!(node = %node.name, %error, "a passed deadline was not noted");
+        for id in self.0.nodes.late(now()) {
+            if let Err(error) = self.apply(id, Actor::Server, Event::Tick).await {
+                tracing::error!(node = %id, %error, "a passed deadline was not noted");
                 all = false;
             }
         }
