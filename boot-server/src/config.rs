@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +70,46 @@ pub struct Tftp {
 #[expect(missing_docs, reason = "explained in config/billet.toml")]
 pub struct Boot {
     pub directory: Option<PathBuf>,
-    pub loaders: PathBuf,
+    #[serde(deserialize_with = "one_or_more")]
+    pub loaders: Vec<PathBuf>,
+    pub secure_boot: SecureBoot,
     pub arguments: String,
+}
+
+/// What UEFI machines are booted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecureBoot {
+    /// iPXE, which is not signed.
+    Off,
+    /// Shim, then a signed GRUB and the signed kernel.
+    Shim,
+    /// The site's own signed unified kernel image.
+    Uki,
+}
+
+impl From<SecureBoot> for boot_files::SecureBoot {
+    fn from(option: SecureBoot) -> Self {
+        match option {
+            SecureBoot::Off => Self::Off,
+            SecureBoot::Shim => Self::Shim,
+            SecureBoot::Uki => Self::Uki,
+        }
+    }
+}
+
+/// A list, or one alone.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a directory, or a list of directories")]
+    enum Either {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(match Either::deserialize(from)? {
+        Either::One(one) => vec![one],
+        Either::More(more) => more,
+    })
 }
 
 /// `[operators]`
@@ -164,7 +203,10 @@ impl Default for Boot {
     fn default() -> Self {
         Self {
             directory: None,
-            loaders: PathBuf::from("/usr/lib/ipxe"),
+            loaders: ["/usr/lib/ipxe", "/usr/lib/shim", "/usr/lib/grub/x86_64-efi-signed"]
+                .map(PathBuf::from)
+                .into(),
+            secure_boot: SecureBoot::Off,
             arguments: "console=tty0 console=ttyS0,115200".to_owned(),
         }
     }
@@ -294,8 +336,10 @@ pub struct Settings {
     pub tftp: bool,
     /// Where kernel and ramdisk are looked for, in order.
     pub boot: Vec<PathBuf>,
-    /// Where the boot loaders are.
-    pub loaders: PathBuf,
+    /// Where the boot loaders are looked for, in order.
+    pub loaders: Vec<PathBuf>,
+    /// What UEFI machines are booted by.
+    pub secure_boot: boot_files::SecureBoot,
     /// Kernel arguments that the site adds.
     pub kernel_arguments: String,
     /// Where operators come in.
@@ -382,7 +426,11 @@ impl Settings {
             dhcp: config.dhcp.enabled.then(|| pool(&config.dhcp, interface)).transpose()?,
             tftp: config.tftp.enabled,
             boot,
-            loaders: config.boot.loaders.clone(),
+            loaders: [config.state_dir.join("loaders")]
+                .into_iter()
+                .chain(config.boot.loaders.clone())
+                .collect(),
+            secure_boot: config.boot.secure_boot.into(),
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
             policy: Policy { provide_blank: config.discovery.provide_blank },

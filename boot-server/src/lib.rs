@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod ingest;
+pub mod loaders;
 pub mod net;
 pub mod secret;
 pub mod serve;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use boot_server_core::dhcp::{self, BootFiles as Loaders, Ipv4Net, Range, Subnet};
+use boot_server_core::dhcp::{self, Ipv4Net, Range, Subnet};
 use boot_server_core::node::Event;
 use clap::Args;
 use tftp_server::File;
@@ -31,6 +31,7 @@ use crate::engine::Engine;
 use crate::http::auth::Operators;
 use crate::http::{self, BootFiles};
 use crate::ingest::{Ingests, Rules, Vetting};
+use crate::loaders::Loaders;
 use crate::net;
 use crate::store::{Store, queries};
 
@@ -142,6 +143,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     if let Some(missing) = files.missing() {
         tracing::warn!("machines cannot boot the agent: {missing} (build them, or set boot.directory)");
     }
+    Loaders::new(&settings).warn_of_missing(settings.secure_boot);
     let known = Arc::new(Operators::open(&settings.operator_token())?);
     let mut tasks = JoinSet::new();
     let provisioning = SocketAddr::from((settings.address, settings.port));
@@ -278,7 +280,7 @@ fn dhcp_config(settings: &Settings, pool: &Pool) -> anyhow::Result<dhcp::Config>
         server_ip: settings.address,
         next_server: settings.address,
         http_base: settings.provisioning_url(),
-        boot: Loaders::default(),
+        boot: Loaders::new(settings).boot_files(settings.secure_boot),
         subnets: vec![Subnet {
             net,
             pools: vec![Range { first: pool.start, last: pool.end }],
@@ -301,13 +303,10 @@ fn bind_tftp(
         return Ok(());
     }
     let mut files = net::tftp::BootFiles::new();
-    for name in Loaders::default().names() {
-        let path = settings.loaders.join(name);
+    for (name, path) in Loaders::new(settings).present() {
         match std::fs::File::open(&path).and_then(File::from_file) {
             Ok(file) => files = files.with_file(name, file),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "boot loader is missing (install package ipxe)");
-            }
+            Err(error) => tracing::warn!(path = %path.display(), %error, "boot loader cannot be read"),
         }
     }
     let files = files.on_finished(Box::new(move |peer, name, summary| {

@@ -2,6 +2,7 @@
 //! source: `clippy.toml` in this crate bans them, and its dependencies hold none.
 
 pub mod agent_body;
+pub mod boot_files;
 pub mod cloud_config;
 pub mod deploy;
 pub mod dhcp;

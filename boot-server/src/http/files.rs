@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::ProblemResponse;
 use crate::config::Settings;
+use crate::loaders::Loaders;
 
 /// Kernel.
 pub const KERNEL: &str = "vmlinuz";
@@ -19,8 +20,6 @@ pub const KERNEL: &str = "vmlinuz";
 pub const INITRAMFS: &str = "initramfs";
 /// Ramdisk with firmware blobs for more hardware; optional.
 pub const FIRMWARE: &str = "firmware";
-/// Loaders that DHCP can name.
-pub const LOADERS: &[&str] = &["undionly.kpxe", "snponly.efi", "ipxe.efi"];
 
 /// Octets read at once.
 const PIECE: usize = 256 << 10;
@@ -29,13 +28,13 @@ const PIECE: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct BootFiles {
     boot: Vec<PathBuf>,
-    loaders: PathBuf,
+    loaders: Loaders,
 }
 
 impl BootFiles {
     /// The files of this configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self { boot: settings.boot.clone(), loaders: settings.loaders.clone() }
+        Self { boot: settings.boot.clone(), loaders: Loaders::new(settings) }
     }
 
     /// Where the file of this name lies, if it is one that is served and it is there.
@@ -44,10 +43,7 @@ impl BootFiles {
             KERNEL => &["vmlinuz"],
             INITRAMFS => &["initramfs", "initramfs.zst"],
             FIRMWARE => &["firmware", "firmware.zst"],
-            _ => {
-                let loader = LOADERS.iter().find(|l| **l == name)?;
-                return Some(self.loaders.join(loader)).filter(|p| p.is_file());
-            }
+            _ => return self.loaders.path(name),
         };
         let candidates = self.boot.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
         candidates.into_iter().find(|p| p.is_file())

@@ -7,6 +7,8 @@ use axum::response::Response;
 use super::format as f;
 use super::recipe::Recipe;
 use super::{Refusal, Ui, render};
+use crate::config::Settings;
+use crate::loaders::Loaders;
 
 #[derive(Template)]
 #[template(path = "status.html")]
@@ -72,9 +74,14 @@ fn boot(ui: &Ui) -> Section {
     let facts = vec![
         ("Kernel", kernel.unwrap_or_else(missing)),
         ("Ramdisk", ramdisk.unwrap_or_else(missing)),
-        ("Boot loaders", settings.loaders.display().to_string()),
+        ("Boot loaders", loaders(settings)),
     ];
     Section { title: "What machines boot", warning, facts }
+}
+
+fn loaders(settings: &Settings) -> String {
+    let found: Vec<_> = Loaders::new(settings).present().map(|(name, _)| name).collect();
+    if found.is_empty() { "missing".to_owned() } else { found.join(", ") }
 }
 
 async fn nodes(ui: &Ui) -> Result<Section, Refusal> {
