@@ -282,12 +282,11 @@ fn dhcp_config(settings: &Settings, pool: &Pool) -> anyhow::Result<dhcp::Config>
         http_base: settings.provisioning_url(),
         boot: Loaders::new(settings).boot_files(settings.secure_boot),
         subnets: vec![Subnet {
-            net,
-            pools: vec![Range { first: pool.start, last: pool.end }],
             router: pool.router,
             dns: pool.dns.clone(),
-            lease_time: pool.lease,
+            ..Subnet::new(net, vec![Range { first: pool.start, last: pool.end }], pool.lease)
         }],
+        probe: true,
     };
     config.check().context("dhcp")?;
     Ok(config)

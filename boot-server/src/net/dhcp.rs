@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boot_server_core::dhcp::{
-    self, Answer, Config, Destination, Lease, MessageType, Observed, Reply, Silence, limits,
+    self, Answer, Config, Destination, Lease, MessageType, Observed, Port, Reply, Silence, limits,
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use protocol::{MacAddr, Timestamp};
@@ -119,7 +119,7 @@ impl DhcpServer {
             warn!(interface = self.interface, "DHCP request dropped: too many leases wait to be stored");
             return;
         }
-        let answer = match self.core.handle_packet(now(), bytes) {
+        let answer = match self.core.handle_packet(now(), Port::Server67, bytes) {
             Ok(answer) => answer,
             Err(error) => {
                 debug!(interface = self.interface, %from, %error, "not a DHCP request");
@@ -143,6 +143,8 @@ impl DhcpServer {
             // As a frame too: through the UDP socket the kernel would choose the source address.
             Destination::Broadcast => raw(Ipv4Addr::BROADCAST, MacAddr([0xff; 6])),
             Destination::UnicastRaw { mac, ip } => raw(ip, mac),
+            // Port 4011 is not open yet.
+            Destination::Sender => Ok(()),
             Destination::Unicast(ip) => self.send_routed(SocketAddrV4::new(ip, CLIENT_PORT), &reply.bytes),
             Destination::Relay(ip) => self.send_routed(SocketAddrV4::new(ip, SERVER_PORT), &reply.bytes),
         };

@@ -55,12 +55,14 @@ fn config() -> Config {
         http_base: "http://10.77.0.1:8080".into(),
         boot: BootNames::default(),
         subnets: vec![Subnet {
-            net: "10.77.0.0/24".parse().unwrap(),
-            pools: vec!["10.77.0.100-10.77.0.200".parse().unwrap()],
             router: Some(Ipv4Addr::new(10, 77, 0, 1)),
-            dns: vec![],
-            lease_time: Duration::from_secs(3600),
+            ..Subnet::new(
+                "10.77.0.0/24".parse().unwrap(),
+                vec!["10.77.0.100-10.77.0.200".parse().unwrap()],
+                Duration::from_secs(3600),
+            )
         }],
+        probe: true,
     }
 }
 

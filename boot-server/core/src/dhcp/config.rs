@@ -1,28 +1,15 @@
 //! What the DHCP server is told: subnets with their pools, and what to boot. Checked once, here.
 
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 use std::time::Duration;
+
+use protocol::MacAddr;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::boot::BootFiles;
 use super::limits;
-
-/// An IPv4 network such as `10.77.0.0/24`. Host bits are cleared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ipv4Net {
-    network: u32,
-    prefix: u8,
-}
-
-/// A run of addresses, both ends included, such as `10.77.0.100-10.77.0.200`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// First address.
-    pub first: Ipv4Addr,
-    /// Last address, not below the first.
-    pub last: Ipv4Addr,
-}
+pub use super::net::{Ipv4Net, Range};
 
 /// One network whose machines are served, be it on the server's own wire or behind a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +24,52 @@ pub struct Subnet {
     pub dns: Vec<Ipv4Addr>,
     /// Length of a lease, [`limits::LEASE_MIN`] to [`limits::LEASE_MAX`].
     pub lease_time: Duration,
+    /// Who is answered, and with what.
+    pub mode: Mode,
+    /// The machines are on the server's own wire, though the server's address is of another subnet.
+    pub on_link: bool,
+    /// Addresses of relays outside the network whose machines are of this subnet.
+    pub relays: Vec<Ipv4Addr>,
+    /// Addresses that are one machine's alone.
+    pub reservations: Vec<Reservation>,
+}
+
+/// Who is answered in a subnet, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The one DHCP server: everybody gets an address, wrong addresses are refused.
+    #[default]
+    Authoritative,
+    /// Beside the site's own DHCP server: network boots get a boot file and no address, others nothing (PXE 2.1
+    /// section 2.2.3, ProxyDHCP).
+    Proxy,
+    /// Addresses for machines with a reservation and for known ones; others get nothing.
+    Reserved,
+    /// Nobody is answered.
+    Off,
+}
+
+/// An address that one machine gets and no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Whose.
+    pub machine: Machine,
+    /// The address: a host of the subnet, in a pool or not.
+    pub ip: Ipv4Addr,
+    /// The name told to the machine (option 12).
+    pub hostname: Option<String>,
+}
+
+/// How a machine is told from others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// By its Ethernet address.
+    Mac(MacAddr),
+    /// By its SMBIOS UUID (option 97), which firmware sends and operating systems do not.
+    Uuid(Uuid),
+    /// By its client identifier (option 61).
+    ClientId(Vec<u8>),
 }
 
 /// The whole server: authoritative for every subnet listed.
@@ -52,6 +85,9 @@ pub struct Config {
     pub boot: BootFiles,
     /// Subnets, at least one.
     pub subnets: Vec<Subnet>,
+    /// Addresses of the local wire that were never used are probed by ARP before they are offered (RFC 2131 section
+    /// 3.1, item 2).
+    pub probe: bool,
 }
 
 /// Why a configuration cannot be.
@@ -88,99 +124,22 @@ pub enum ConfigError {
     HttpBase(String),
 }
 
-impl Ipv4Net {
-    /// The network of `address` with a prefix of 0 to 30 bits; `None` for a longer one, which has no hosts to serve.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
-        (prefix <= 30).then(|| Self { network: u32::from(address) & mask(prefix), prefix })
-    }
-
-    /// True where the address lies in the network.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        u32::from(address) & mask(self.prefix) == self.network
-    }
-
-    /// True where the address is one a host can have: not the network's own and not its broadcast address.
-    pub fn is_host(&self, address: Ipv4Addr) -> bool {
-        self.contains(address) && u32::from(address) != self.network && address != self.broadcast()
-    }
-
-    /// The subnet mask.
-    pub fn mask(&self) -> Ipv4Addr {
-        mask(self.prefix).into()
-    }
-
-    /// The directed broadcast address.
-    pub fn broadcast(&self) -> Ipv4Addr {
-        (self.network | !mask(self.prefix)).into()
-    }
-
-    /// All host addresses.
-    pub fn hosts(&self) -> Range {
-        Range { first: (self.network + 1).into(), last: (u32::from(self.broadcast()) - 1).into() }
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.contains(other.network.into()) || other.contains(self.network.into())
-    }
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
-}
-
-impl fmt::Display for Ipv4Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.network), self.prefix)
-    }
-}
-
-impl FromStr for Ipv4Net {
-    type Err = ConfigError;
-    fn from_str(s: &str) -> Result<Self, ConfigError> {
-        let parse = || {
-            let (address, prefix) = s.split_once('/')?;
-            Self::new(address.parse().ok()?, prefix.parse().ok()?)
-        };
-        parse().ok_or_else(|| ConfigError::Net(s.into()))
-    }
-}
-
-impl Range {
-    /// How many addresses it has.
-    pub fn len(&self) -> u64 {
-        u64::from(u32::from(self.last)).saturating_sub(u32::from(self.first).into()) + 1
-    }
-
-    /// Never: a range has at least one address.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// True where the address is one of it.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        (self.first..=self.last).contains(&address)
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
-impl FromStr for Range {
-    type Err = ConfigError;
-    fn from_str(s: &str) -> Result<Self, ConfigError> {
-        let parse = || {
-            let (first, last) = s.split_once('-')?;
-            let range = Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? };
-            (range.first <= range.last).then_some(range)
-        };
-        parse().ok_or_else(|| ConfigError::Range(s.into()))
-    }
-}
-
 impl Subnet {
+    /// A subnet of the server's own wire that lends to everybody.
+    pub fn new(net: Ipv4Net, pools: Vec<Range>, lease_time: Duration) -> Self {
+        Self {
+            net,
+            pools,
+            router: None,
+            dns: Vec::new(),
+            lease_time,
+            mode: Mode::Authoritative,
+            on_link: false,
+            relays: Vec::new(),
+            reservations: Vec::new(),
+        }
+    }
+
     /// True where the address is in one of the pools.
     pub fn lends(&self, address: Ipv4Addr) -> bool {
         self.pools.iter().any(|p| p.contains(address))
@@ -262,22 +221,6 @@ impl Config {
 mod tests {
     use super::*;
     use crate::dhcp::server::tests::config;
-
-    #[test]
-    fn nets_and_ranges() {
-        let net: Ipv4Net = "10.77.0.9/24".parse().unwrap();
-        assert_eq!(net.to_string(), "10.77.0.0/24");
-        assert_eq!(net.mask(), Ipv4Addr::new(255, 255, 255, 0));
-        assert_eq!(net.hosts().to_string(), "10.77.0.1-10.77.0.254");
-        assert!(!net.is_host(Ipv4Addr::new(10, 77, 0, 0)) && !net.is_host(Ipv4Addr::new(10, 77, 0, 255)));
-        assert_eq!("0.0.0.0/0".parse::<Ipv4Net>().unwrap().mask(), Ipv4Addr::UNSPECIFIED);
-        for bad in ["10.77.0.0", "10.77.0.0/31", "10.77.0.0/-1", "x/24", ""] {
-            assert!(bad.parse::<Ipv4Net>().is_err(), "{bad}");
-        }
-        for bad in ["10.0.0.1", "10.0.0.2-10.0.0.1", "-"] {
-            assert!(bad.parse::<Range>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn faults_are_named() {

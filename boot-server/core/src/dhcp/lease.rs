@@ -6,7 +6,7 @@
 //!    └───────────────────┴───────◀─1 h── declined
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -59,6 +59,8 @@ pub enum LeaseState {
 pub struct Leases {
     by_ip: BTreeMap<Ipv4Addr, Lease>,
     by_client: BTreeMap<ClientKey, Ipv4Addr>,
+    /// Offered addresses that were probed.
+    proven: BTreeSet<Ipv4Addr>,
 }
 
 impl Leases {
@@ -149,6 +151,24 @@ impl Leases {
         let lease = self.amend(client, ip, LeaseState::Declined, now.after(limits::DECLINE_REST))?;
         // The client starts again and must not get the same one.
         self.by_client.remove(client);
+        Some(lease)
+    }
+
+    /// True where the address was never lent and never probed.
+    pub(crate) fn is_unproven(&self, ip: Ipv4Addr) -> bool {
+        self.by_ip.get(&ip).is_none_or(|l| l.state != LeaseState::Bound) && !self.proven.contains(&ip)
+    }
+
+    /// What a probe found. The client itself may still have the address from before.
+    pub(crate) fn probed(&mut self, now: Timestamp, ip: Ipv4Addr, user: Option<MacAddr>) -> Option<Lease> {
+        let lease = self.by_ip.get(&ip).filter(|l| l.state == LeaseState::Offered)?;
+        let Some(user) = user.map(ClientKey::Mac).filter(|user| *user != lease.client) else {
+            self.proven.insert(ip);
+            return None;
+        };
+        let expires = now.after(limits::DECLINE_REST);
+        let lease = Lease { ip, client: user, state: LeaseState::Declined, expires };
+        self.insert(lease.clone());
         Some(lease)
     }
 

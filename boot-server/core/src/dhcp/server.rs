@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::boot::{self, Architecture};
 use super::config::{Config, ConfigError, Subnet};
+use super::known::Known;
 use super::lease::{Lease, Leases};
+use super::net::Ipv4Net;
 use super::reply::{self, Kind};
 use super::request::{MessageType, Request, RequestError, Stage};
 
@@ -16,6 +18,7 @@ use super::request::{MessageType, Request, RequestError, Stage};
 pub struct Server {
     config: Config,
     leases: Leases,
+    known: Known,
 }
 
 /// What a request led to. The leases are stored before the reply is sent.
@@ -27,15 +30,40 @@ pub struct Answer {
     pub leases: Vec<Lease>,
     /// What to send, or why nothing.
     pub reply: Result<Reply, Silence>,
+    /// Whether somebody uses this address is found out by ARP before the reply is sent, within a few hundred
+    /// milliseconds (RFC 5227 section 2.1.1). Nobody: [`Server::handle_probe`] is told, and the reply is sent. Somebody:
+    /// likewise, the reply is dropped, and the same request is handled again, which gives another address.
+    pub probe: Option<Ipv4Addr>,
 }
 
-/// One message to send, from port 67.
+/// The two ports that requests come to and replies leave from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Port {
+    /// 67: DHCP servers.
+    Server67,
+    /// 4011: boot servers (PXE 2.1 section 2.2.4). Requests are unicast, from clients that have an address.
+    Boot4011,
+}
+
+impl Port {
+    /// The number.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Server67 => 67,
+            Self::Boot4011 => 4011,
+        }
+    }
+}
+
+/// One message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// UDP payload.
     pub bytes: Vec<u8>,
     /// Where to.
     pub destination: Destination,
+    /// The port it leaves from.
+    pub port: Port,
     /// A refusal (DHCPNAK).
     pub nak: bool,
 }
@@ -56,6 +84,8 @@ pub enum Destination {
     Relay(Ipv4Addr),
     /// To port 68 of a client that has its address.
     Unicast(Ipv4Addr),
+    /// To the address and port that the request came from (port 4011 alone).
+    Sender,
 }
 
 /// Why a request is not answered.
@@ -76,6 +106,18 @@ pub enum Silence {
     /// A REQUEST that names no address, or a message that makes no sense.
     #[error("the request names no address")]
     NoAddress,
+    /// The subnet's mode is [`Mode::Off`](super::Mode::Off).
+    #[error("DHCP is off in {0}")]
+    Off(Ipv4Net),
+    /// [`Mode::Reserved`](super::Mode::Reserved), and the machine is neither known nor has a reservation.
+    #[error("addresses of {0} are for known machines")]
+    Stranger(Ipv4Net),
+    /// [`Mode::Proxy`](super::Mode::Proxy) or port 4011, and the client does not boot from the network.
+    #[error("the client does not boot from the network")]
+    NotBooting,
+    /// The same, and there is no loader for the client's architecture.
+    #[error("there is no loader for the client's architecture")]
+    NoLoader,
 }
 
 /// What a request tells about the machine.
@@ -99,6 +141,19 @@ pub struct Observed {
     pub ip: Option<Ipv4Addr>,
     /// The relay that it is behind.
     pub relay: Option<Ipv4Addr>,
+    /// Where it is plugged in, as told by the relay.
+    pub placement: Option<Placement>,
+    /// It is enrolled or has a reservation.
+    pub known: bool,
+}
+
+/// Where a machine is plugged in, in the words of the relay or switch (option 82, RFC 3046), made printable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Circuit id (sub-option 1): most often the switch's port.
+    pub circuit: Option<String>,
+    /// Remote id (sub-option 2): most often the switch.
+    pub remote: Option<String>,
 }
 
 impl Server {
@@ -109,7 +164,7 @@ impl Server {
     pub fn new(config: Config, stored: Vec<Lease>) -> Result<Self, ConfigError> {
         config.check()?;
         let leases = Leases::restore(&config, stored);
-        Ok(Self { config, leases })
+        Ok(Self { config, leases, known: Known::default() })
     }
 
     /// The configuration.
@@ -117,19 +172,48 @@ impl Server {
         &self.config
     }
 
+    /// Tells which machines are enrolled; replaces what was told before.
+    pub fn set_known(&mut self, known: Known) {
+        self.known = known;
+    }
+
+    /// The outcome of an [`Answer::probe`]: the hardware address of who uses the address, or that nobody answered. Returns
+    /// the row to store.
+    pub fn handle_probe(
+        &mut self,
+        now: Timestamp,
+        ip: Ipv4Addr,
+        in_use_by: Option<MacAddr>,
+    ) -> Option<Lease> {
+        self.leases.probed(now, ip, in_use_by)
+    }
+
     /// The leases.
     pub fn leases(&self) -> &Leases {
         &self.leases
     }
 
-    /// Takes one datagram that came to port 67.
+    /// Takes one datagram that came to `port`.
     ///
     /// # Errors
     /// [`RequestError`] where it is no request; nothing changed then.
-    pub fn handle_packet(&mut self, now: Timestamp, bytes: &[u8]) -> Result<Answer, RequestError> {
+    pub fn handle_packet(
+        &mut self,
+        now: Timestamp,
+        port: Port,
+        bytes: &[u8],
+    ) -> Result<Answer, RequestError> {
         let request = Request::parse(bytes)?;
-        let mut answer =
-            Answer { observed: Observed::of(&request), leases: Vec::new(), reply: Err(Silence::NoReplyDue) };
+        let mut answer = Answer {
+            observed: Observed::of(&request),
+            leases: Vec::new(),
+            reply: Err(Silence::NoReplyDue),
+            probe: None,
+        };
+        if port == Port::Boot4011 {
+            answer.reply = Err(Silence::NotBooting);
+            return Ok(answer);
+        }
         let from = self.network_of(&request);
         let Some(subnet) = self.config.subnet_of(from).cloned() else {
             answer.reply = Err(Silence::NoSubnet(from));
@@ -147,6 +231,11 @@ impl Server {
         .map(|kind| {
             answer.observed.ip = kind.address();
             self.reply(&subnet, &request, kind)
+        });
+        answer.observed.known = self.known.has(request.mac, request.uuid);
+        answer.probe = answer.observed.ip.filter(|ip| {
+            let local = self.config.probe && request.giaddr.is_unspecified();
+            local && request.message == MessageType::Discover && self.leases.is_unproven(*ip)
         });
         Ok(answer)
     }
@@ -221,7 +310,7 @@ impl Server {
         let boot = boot::answer(&self.config, request);
         let bytes = reply::build(&self.config, subnet, request, kind, boot.as_ref());
         let nak = matches!(kind, Kind::Nak(_));
-        Reply { bytes, destination: destination(request, kind), nak }
+        Reply { bytes, destination: destination(request, kind), port: Port::Server67, nak }
     }
 }
 
@@ -253,6 +342,8 @@ impl Observed {
             message: request.message,
             ip: None,
             relay: Some(request.giaddr).filter(|ip| !ip.is_unspecified()),
+            placement: None,
+            known: false,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Conversations with the clients of the virtual rack, the refusals of RFC 2131, and random ones.
 
 use super::*;
-use crate::dhcp::config::{Ipv4Net, Range};
 use crate::dhcp::lease::{ClientKey, LeaseState};
 use crate::dhcp::{BootFiles, limits};
 use dhcproto::v4::{self, OptionCode, borrowed};
@@ -12,11 +11,9 @@ use std::time::Duration;
 
 pub(crate) fn config() -> Config {
     let subnet = |net: &str, pool: &str, router: [u8; 4]| Subnet {
-        net: net.parse::<Ipv4Net>().unwrap(),
-        pools: vec![pool.parse::<Range>().unwrap()],
         router: Some(router.into()),
         dns: vec![Ipv4Addr::new(9, 9, 9, 9)],
-        lease_time: Duration::from_secs(3600),
+        ..Subnet::new(net.parse().unwrap(), vec![pool.parse().unwrap()], Duration::from_secs(3600))
     };
     Config {
         server_ip: Ipv4Addr::new(10, 77, 0, 1),
@@ -27,6 +24,7 @@ pub(crate) fn config() -> Config {
             subnet("10.77.0.0/24", "10.77.0.100-10.77.0.103", [10, 77, 0, 1]),
             subnet("10.88.0.0/24", "10.88.0.10-10.88.0.20", [10, 88, 0, 1]),
         ],
+        probe: true,
     }
 }
 
@@ -87,7 +85,7 @@ impl Ask {
         b
     }
     fn to(&self, server: &mut Server) -> Answer {
-        server.handle_packet(T0, &self.bytes()).unwrap()
+        server.handle_packet(T0, Port::Server67, &self.bytes()).unwrap()
     }
 }
 
@@ -241,7 +239,7 @@ fn broadcast_flag_and_other_hardware_are_broadcast_to() {
     // IP over InfiniBand: htype 32, no hardware address, a client identifier (RFC 4390).
     let mut bytes = Ask { mac: [0; 6], ..ask(DISCOVER, 1).option(61, b"\xff\x01\x02") }.bytes();
     (bytes[1], bytes[2]) = (32, 0);
-    let answer = server().handle_packet(T0, &bytes).unwrap();
+    let answer = server().handle_packet(T0, Port::Server67, &bytes).unwrap();
     assert_eq!(answer.reply.unwrap().destination, Destination::Broadcast);
 }
 
@@ -270,11 +268,11 @@ fn a_full_pool_takes_back_the_longest_free_then_is_silent() {
     for n in 1..=4 {
         let ip = given(&ask(DISCOVER, n).to(&mut server));
         let now = T0.after(Duration::from_secs(n.into()));
-        server.handle_packet(now, &ask(REQUEST, n).of_server(1).wants(ip).bytes()).unwrap();
+        server.handle_packet(now, Port::Server67, &ask(REQUEST, n).of_server(1).wants(ip).bytes()).unwrap();
         first = first.or(Some(ip));
     }
     assert_eq!(ask(DISCOVER, 5).to(&mut server).reply, Err(Silence::PoolExhausted));
-    let reused = server.handle_packet(later, &ask(DISCOVER, 5).bytes()).unwrap();
+    let reused = server.handle_packet(later, Port::Server67, &ask(DISCOVER, 5).bytes()).unwrap();
     assert_eq!(Some(given(&reused)), first);
 }
 
@@ -304,14 +302,17 @@ fn what_is_no_request_is_refused_with_the_reason() {
     let with = |i: usize, v: u8| {
         let mut bytes = good.clone();
         bytes[i] = v;
-        server().handle_packet(T0, &bytes).unwrap_err()
+        server().handle_packet(T0, Port::Server67, &bytes).unwrap_err()
     };
     assert_eq!(with(0, 2), RequestError::Opcode);
     assert_eq!(with(2, 255), RequestError::HardwareAddress(255));
     assert_eq!(with(236, 0), RequestError::Cookie);
     assert_eq!(with(242, 2), RequestError::MessageType);
     assert_eq!(with(28, 1), RequestError::Anonymous, "a multicast address is nobody's");
-    assert_eq!(server().handle_packet(T0, &good[..239]).unwrap_err(), RequestError::Short(239));
+    assert_eq!(
+        server().handle_packet(T0, Port::Server67, &good[..239]).unwrap_err(),
+        RequestError::Short(239)
+    );
 }
 
 #[test]
@@ -375,7 +376,7 @@ proptest! {
                 Step::Release(c) => { let Some(ip) = own(c) else { continue }; (c, Ask { ciaddr: ip, ..ask(RELEASE, c).of_server(1) }) }
                 Step::Decline(c) => { let Some(ip) = own(c) else { continue }; (c, ask(DECLINE, c).of_server(1).wants(ip)) }
             };
-            let answer = server.handle_packet(now, &ask.bytes()).unwrap();
+            let answer = server.handle_packet(now, Port::Server67, &ask.bytes()).unwrap();
             for lease in &answer.leases {
                 stored.insert(lease.ip, lease.clone());
                 if lease.state == LeaseState::Declined || lease.expires <= now {
@@ -403,13 +404,13 @@ proptest! {
     #[test]
     fn no_octets_panic(tail in proptest::collection::vec(any::<u8>(), 0..300), hlen: u8, htype: u8, header in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut server = server();
-        let _ = server.handle_packet(T0, &header);
+        let _ = server.handle_packet(T0, Port::Server67, &header);
         for kind in [DISCOVER, REQUEST, DECLINE, RELEASE, INFORM] {
             let mut bytes = ask(kind, 1).option(60, b"PXEClient").bytes();
             (bytes[1], bytes[2]) = (htype, hlen);
             bytes.pop();
             bytes.extend(&tail);
-            if let Ok(Answer { reply: Ok(reply), .. }) = server.handle_packet(T0, &bytes) {
+            if let Ok(Answer { reply: Ok(reply), .. }) = server.handle_packet(T0, Port::Server67, &bytes) {
                 prop_assert!(reply.bytes.len() >= limits::REPLY_MIN);
             }
         }
