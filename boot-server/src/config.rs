@@ -41,6 +41,7 @@ pub struct Config {
 pub struct Provisioning {
     pub interface: Option<String>,
     pub listen_port: u16,
+    pub connections_per_address: usize,
 }
 
 /// `[dhcp]`
@@ -175,7 +176,7 @@ impl Default for Config {
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { interface: None, listen_port: 8080 }
+        Self { interface: None, listen_port: 8080, connections_per_address: 64 }
     }
 }
 
@@ -330,6 +331,8 @@ pub struct Settings {
     pub prefix: u8,
     /// Port of the provisioning listener.
     pub port: u16,
+    /// Connections to it that one address may have at a time.
+    pub per_address: usize,
     /// DHCP, unless it is off.
     pub dhcp: Option<Pool>,
     /// TFTP is on.
@@ -423,6 +426,7 @@ impl Settings {
             address: interface.address,
             prefix: interface.prefix,
             port: config.provisioning.listen_port,
+            per_address: config.provisioning.connections_per_address.max(1),
             dhcp: config.dhcp.enabled.then(|| pool(&config.dhcp, interface)).transpose()?,
             tftp: config.tftp.enabled,
             boot,

@@ -39,6 +39,8 @@ mod sink;
 
 /// The file that is read where none is named.
 const CONFIG_FILE: &str = "/etc/billet/billet.toml";
+/// File descriptors: two for each connection of both listeners, and as many for TFTP and all else.
+const OPEN_FILES_MAX: u64 = 65_536;
 /// How long tasks may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -78,6 +80,7 @@ fn start(args: &ServeArgs) -> anyhow::Result<()> {
     let config = configuration(args)?;
     log_to_stderr(&config)?;
     let settings = Settings::new(&config, &config::interfaces()?)?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();
@@ -87,6 +90,17 @@ fn start(args: &ServeArgs) -> anyhow::Result<()> {
     // Blocking tasks (a hash of a large file) are not waited for: they hold nothing that must be written.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Takes as many file descriptors as the system allows: 1,024, what a shell gives, are fewer than the connections of a
+/// few racks.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES_MAX), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// The file with the options over it.
@@ -164,6 +178,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     };
     let ingests = Ingests::new(engine.clone(), rules, stop.clone());
     let people = http::operators(engine.clone(), files.clone(), ingests, known, stop.clone());
+    let machines = http::Listener::from(machines).per_peer(settings.per_address);
     tasks.spawn(http::run(machines, http::provisioning(engine.clone(), files), stop.clone()));
     tasks.spawn(http::run(operators, people, stop.clone()));
     let (deadlines, effects, token) = (engine.clone(), engine.clone(), stop.clone());

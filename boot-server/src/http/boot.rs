@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -16,6 +16,7 @@ use protocol::agent::{ARG_BOOT_MAC, ARG_NONCE, ARG_SERVER};
 use serde::Deserialize;
 
 use super::files::{self, BootFiles};
+use super::send::{self, Asked, Opened};
 use super::{Base, Peer, ProblemResponse};
 use crate::config::Settings;
 use crate::engine::{BootAnswer, Engine};
@@ -156,18 +157,24 @@ async fn file(
     State(boot): State<Boot>,
     Extension(Peer(peer)): Extension<Peer>,
     Path(name): Path<String>,
-    method: Method,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Response {
     let Some(path) = boot.files.path(&name) else {
         let message = format!("no boot file `{}`", cut(&name));
         return ProblemResponse::new(StatusCode::NOT_FOUND, "boot-file-not-found", message, "")
             .into_response();
     };
-    if method == Method::GET {
+    let opened = match Opened::at(path).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!(name, %error, "a boot file cannot be served");
+            return send::unreadable();
+        }
+    };
+    if asked.method == Method::GET {
         seen(&boot.engine, peer, &name).await;
     }
-    files::serve(&path, &method, &headers).await
+    opened.respond(&asked, "application/octet-stream")
 }
 
 async fn seen(engine: &Engine, peer: SocketAddr, name: &str) {

@@ -1,14 +1,17 @@
 //! Manifests and chunks. Both are named by their hash, so they never change and anything may cache them.
 
+use std::io::ErrorKind;
+
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use images::StoreError;
 use protocol::{ChunkId, ImageId};
 
-use super::{ProblemResponse, files};
+use super::ProblemResponse;
+use super::send::{self, Asked, Opened};
 use crate::engine::{Engine, EngineError};
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -36,26 +39,20 @@ async fn manifest(State(engine): State<Engine>, Path(image): Path<String>, heade
     }
 }
 
-async fn chunk(
-    State(engine): State<Engine>,
-    Path(chunk): Path<String>,
-    method: Method,
-    headers: HeaderMap,
-) -> Response {
+async fn chunk(State(engine): State<Engine>, Path(chunk): Path<String>, asked: Asked) -> Response {
     let Ok(id) = chunk.parse::<ChunkId>() else { return unknown("chunk") };
-    if is_known(&headers, &chunk) {
-        return not_modified(&chunk);
-    }
-    let path = engine.images().chunk_path(id);
-    if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-        return ProblemResponse::from(EngineError::from(StoreError::NoChunk(id))).into_response();
-    }
-    let mut response = files::serve(&path, &method, &headers).await;
-    if response.status().is_success() {
-        let kind = HeaderValue::from_static("application/zstd");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        response = named(response, &chunk);
-    }
+    let opened = match Opened::at(engine.images().chunk_path(id)).await {
+        Ok(opened) => opened.named(&chunk),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return ProblemResponse::from(EngineError::from(StoreError::NoChunk(id))).into_response();
+        }
+        Err(error) => {
+            tracing::error!(chunk, %error, "a chunk cannot be served");
+            return send::unreadable();
+        }
+    };
+    let mut response = opened.respond(&asked, "application/zstd");
+    response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
     response
 }
 

@@ -9,7 +9,12 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::view::Problem;
 
 /// Connections per listener. A machine needs one for files and up to eight for chunks; 512 machines write at once.
+/// How many one address may have is the site's to say (`provisioning.connections_per_address`).
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Octets that a client must take in each window of [`Times::write`]: 4 KiB/s, below any link that boots a machine.
+pub const WRITE_MIN: u64 = 120 << 10;
+/// How long open requests may go on after a stop was asked for.
+pub const GRACE: Duration = Duration::from_secs(5);
 /// Request line and headers, in octets.
 pub const HEAD_MAX: usize = 32 << 10;
 /// How long a client may take to send its headers; a kept-alive connection is closed after as much silence.
@@ -18,6 +23,24 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest that a request for work is held open; below what load balancers and firewalls cut.
 pub const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// How long a listener waits for its clients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// For the headers of a request.
+    pub header: Duration,
+    /// For a client's part of a TLS handshake; old firmware computes for a second or two.
+    pub handshake: Duration,
+    /// For a client that takes nothing, or next to nothing, of an answer that waits for it.
+    pub write: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let [handshake, write] = [15, 30].map(Duration::from_secs);
+        Self { header: HEADER_TIMEOUT, handshake, write }
+    }
+}
 
 /// Reads a whole body of at most `max` octets.
 ///

@@ -2,15 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use protocol::agent::{Welcome, Work};
 use protocol::{ChunkId, Sha256};
 use serde_json::Value;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::engine::tests::{engine, hello, image, inventory};
 use crate::store::tests::Scratch;
+
+mod files;
+mod slow;
 
 /// A server on a free port of loopback.
 struct Server {
@@ -43,6 +48,10 @@ impl Reply {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(|listener| listener).await
+    }
+
+    async fn start_with(rules: impl FnOnce(Listener) -> Listener) -> Self {
         let scratch = Scratch::new();
         let boot = scratch.0.join("boot");
         std::fs::create_dir_all(&boot).unwrap();
@@ -54,6 +63,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
+        let listener = rules(listener.into());
         tokio::spawn(run(listener, provisioning(engine.clone(), files), stop.clone()));
         Self { engine, address, stop, scratch }
     }
