@@ -1,24 +1,40 @@
-//! TFTP of the boot files: names first from memory, then from one directory that nothing leads out of.
+//! TFTP of the boot files: names first of those that are made for each client, then from memory, then from one directory
+//! that nothing leads out of.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
-use tftp_server::{File, Files, OpenError, Server, ServerConfig, Summary};
+use tftp_server::{File, Files, OpenError, Opening, Server, ServerConfig, Summary};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::NetError;
+
+/// The port of RFC 1350 section 4.
+const PORT: u16 = 69;
 
 /// Called when a transfer ended; must not wait.
 pub type OnFinished = Box<dyn Fn(SocketAddr, &str, &Summary) + Send + Sync>;
 
+/// A file that is being made. It may wait for the engine: no other transfer waits with it.
+pub type Making = Pin<Box<dyn Future<Output = Result<File, OpenError>> + Send>>;
+
+/// Makes the files that differ from client to client, such as a loader's configuration. Gets the client's address and
+/// the [normalised](tftp_server::normalise) name; `None` where the name is not one of those.
+pub type MakeFile = Box<dyn Fn(SocketAddr, &str) -> Option<Making> + Send + Sync>;
+
 /// The boot files.
 #[derive(Default)]
 pub struct BootFiles {
+    made: Option<MakeFile>,
     memory: BTreeMap<String, File>,
     directory: Option<OwnedFd>,
     finished: Option<OnFinished>,
@@ -47,13 +63,19 @@ impl BootFiles {
         Ok(self)
     }
 
+    /// Has some files made for each client.
+    pub fn with_made(mut self, make: MakeFile) -> Self {
+        self.made = Some(make);
+        self
+    }
+
     /// Tells somebody of every transfer that ended.
     pub fn on_finished(mut self, tell: OnFinished) -> Self {
         self.finished = Some(tell);
         self
     }
 
-    /// The file of a [normalised](tftp_server::normalise) name; the HTTP server may use it too.
+    /// The file of a [normalised](tftp_server::normalise) name that is the same for all; the HTTP server may use it too.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -83,8 +105,11 @@ impl BootFiles {
 }
 
 impl Files for BootFiles {
-    fn open(&self, _peer: SocketAddr, name: &str) -> Result<File, OpenError> {
-        self.find(name)
+    fn open<'a>(&'a self, peer: SocketAddr, name: &'a str) -> Opening<'a> {
+        match self.made.as_ref().and_then(|make| make(peer, name)) {
+            Some(making) => making,
+            None => Box::pin(std::future::ready(self.find(name))),
+        }
     }
 
     fn finished(&self, peer: SocketAddr, name: &str, summary: &Summary) {
@@ -94,11 +119,45 @@ impl Files for BootFiles {
     }
 }
 
-/// Port 69 of all addresses of the interface; must be called inside a tokio runtime.
+/// TFTP over both families of addresses: a socket for each, so that an IPv4 client is never seen as `::ffff:…`.
+pub struct TftpServers(Vec<Server>);
+
+/// Port 69 of all addresses of the interface, those that it gets later too; must be called inside a tokio runtime.
 ///
 /// # Errors
-/// [`NetError::Tftp`].
-pub fn bind(interface: &str, files: Arc<BootFiles>) -> Result<Server, NetError> {
-    let config = ServerConfig { listen: ([0, 0, 0, 0], 69).into(), interface: Some(interface.into()) };
-    Ok(Server::bind(&config, files)?)
+/// [`NetError::Tftp`]. A kernel without IPv6 is no error.
+pub fn bind(interface: &str, files: Arc<BootFiles>) -> Result<TftpServers, NetError> {
+    let config = |listen: IpAddr| ServerConfig {
+        listen: SocketAddr::new(listen, PORT),
+        interface: Some(interface.into()),
+    };
+    let mut servers = vec![Server::bind(&config(Ipv4Addr::UNSPECIFIED.into()), files.clone())?];
+    match Server::bind(&config(Ipv6Addr::UNSPECIFIED.into()), files) {
+        Ok(server) => servers.push(server),
+        Err(error) if is_without_ipv6(&error.source) => {
+            tracing::info!(interface, "no TFTP over IPv6: the kernel has none");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(TftpServers(servers))
+}
+
+impl TftpServers {
+    /// Serves until `cancel`; then tells every client and waits for the transfers to end.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut all = JoinSet::new();
+        for server in self.0 {
+            all.spawn(server.run(cancel.clone()));
+        }
+        while let Some(ended) = all.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "TFTP broke");
+            }
+        }
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(nix::Error::from_raw);
+    matches!(number, Some(nix::Error::EAFNOSUPPORT | nix::Error::EADDRNOTAVAIL | nix::Error::ENOPROTOOPT))
 }

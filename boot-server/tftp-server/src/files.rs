@@ -1,20 +1,24 @@
 //! What the server serves: the trait that names files, and the two kinds of file.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::transfer::Summary;
 
-/// Where files come from. Called from the server's own task: it must answer at once, without waiting for a network
-/// or a lock.
+/// A file on its way: opened, or made for the client that asks. Ends in [`OpenError`] where there is none for it; the
+/// error's words are sent to the client and so must say nothing about the server's disk.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<File, OpenError>> + Send + 'a>>;
+
+/// Where files come from.
 pub trait Files: Send + Sync + 'static {
-    /// The file of this name, which is already [normalised](crate::normalise).
-    ///
-    /// # Errors
-    /// [`OpenError`]; its words are sent to the client and so must say nothing about the server's disk.
-    fn open(&self, peer: SocketAddr, name: &str) -> Result<File, OpenError>;
+    /// The file of this name, which is already [normalised](crate::normalise), for this client. It may wait (for a
+    /// database, say): only the client's own transfer waits with it, and no longer than
+    /// [`OPEN_MAX`](crate::limits::OPEN_MAX).
+    fn open<'a>(&'a self, peer: SocketAddr, name: &'a str) -> Opening<'a>;
 
     /// A transfer ended, well or not.
     fn finished(&self, peer: SocketAddr, name: &str, summary: &Summary) {
@@ -72,6 +76,37 @@ impl File {
     /// True where there is not one octet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Fills `out` with blocks of `size` octets from `offset` on, each after `header` octets that are left as they are,
+    /// and returns how many octets there were: fewer than asked for only at the end. `out` is a multiple of
+    /// `header + size`, or ends in a shorter block.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub(crate) fn read_blocks(
+        &self,
+        offset: u64,
+        (header, size): (usize, usize),
+        out: &mut [u8],
+    ) -> io::Result<usize> {
+        let mut got = 0;
+        if !matches!(self, Self::Disk(..)) {
+            for block in out.chunks_mut(header + size) {
+                got += self.read_at(offset + got as u64, block.get_mut(header..).unwrap_or_default())?;
+            }
+            return Ok(got);
+        }
+        // One read for all blocks, to the end of the buffer; then each moves to its place, which is never behind it.
+        let blocks = out.len().div_ceil(header + size);
+        let from = header * blocks;
+        got = self.read_at(offset, &mut out[from..])?;
+        for n in 0..blocks {
+            let start = (n * size).min(got);
+            let end = (start + size).min(got);
+            out.copy_within(from + start..from + end, n * (header + size) + header);
+        }
+        Ok(got)
     }
 
     /// Fills `buf` from `offset` on and returns how many octets there were: fewer than asked for only at the end.

@@ -12,9 +12,12 @@ mod driver;
 mod files;
 mod name;
 mod netascii;
+mod round_trip;
+mod session;
+mod socket;
 mod transfer;
 
 pub use driver::{BindError, Server, ServerConfig};
-pub use files::{File, Files, OpenError};
+pub use files::{File, Files, OpenError, Opening};
 pub use name::{BadName, normalise};
-pub use transfer::{Failure, Outcome, Summary, Transfer};
+pub use transfer::{Burst, Failure, Outcome, Summary, Transfer};

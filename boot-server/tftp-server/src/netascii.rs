@@ -13,44 +13,42 @@ pub(crate) struct Cursor {
     pub pending: Option<u8>,
 }
 
-/// Appends up to `len` octets in netascii to `out`; fewer mean that the file is at its end.
-pub(crate) fn read(file: &File, cursor: &mut Cursor, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
-    let end = out.len() + len;
-    if let Some(byte) = cursor.pending.take() {
-        out.push(byte);
+/// Fills `out` in netascii and returns how many octets there were; fewer than fit mean that the file is at its end.
+pub(crate) fn read(file: &File, cursor: &mut Cursor, out: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    if let (Some(byte), Some(place)) = (cursor.pending, out.first_mut()) {
+        *place = byte;
+        (len, cursor.pending) = (1, None);
     }
     let mut chunk = [0; 512];
-    while out.len() < end {
-        let want = chunk.len().min(end - out.len());
+    while len < out.len() {
+        let want = chunk.len().min(out.len() - len);
         let got = file.read_at(cursor.offset, &mut chunk[..want])?;
         if got == 0 {
-            return Ok(());
+            break;
         }
         for byte in &chunk[..got] {
-            cursor.offset += 1;
-            let pair = match byte {
-                b'\n' => [b'\r', b'\n'],
-                b'\r' => [b'\r', 0],
-                other => {
-                    out.push(*other);
-                    if out.len() == end {
-                        return Ok(());
-                    }
-                    continue;
-                }
-            };
-            out.push(pair[0]);
-            if out.len() == end {
-                cursor.pending = Some(pair[1]);
-                return Ok(());
+            if len == out.len() {
+                break;
             }
-            out.push(pair[1]);
-            if out.len() == end {
-                return Ok(());
+            cursor.offset += 1;
+            let (first, second) = match byte {
+                b'\n' => (b'\r', Some(b'\n')),
+                b'\r' => (b'\r', Some(0)),
+                other => (*other, None),
+            };
+            out[len] = first;
+            len += 1;
+            match (second, out.get_mut(len)) {
+                (Some(second), Some(place)) => {
+                    *place = second;
+                    len += 1;
+                }
+                (second, _) => cursor.pending = second,
             }
         }
     }
-    Ok(())
+    Ok(len)
 }
 
 #[cfg(test)]
@@ -61,10 +59,11 @@ mod tests {
     fn whole(text: &[u8], block: usize) -> Vec<u8> {
         let file = File::Memory(text.into());
         let (mut cursor, mut out) = (Cursor::default(), Vec::new());
+        let mut one = vec![0; block];
         loop {
-            let before = out.len();
-            read(&file, &mut cursor, block, &mut out).unwrap();
-            if out.len() - before < block {
+            let len = read(&file, &mut cursor, &mut one).unwrap();
+            out.extend_from_slice(&one[..len]);
+            if len < block {
                 return out;
             }
         }

@@ -154,6 +154,13 @@ impl<'a> Request<'a> {
     }
 }
 
+impl Request<'_> {
+    /// The same, in memory of its own.
+    pub fn into_owned(self) -> Request<'static> {
+        Request { name: self.name.into_owned().into(), mode: self.mode, options: self.options }
+    }
+}
+
 impl RequestOptions {
     fn parse(mut bytes: &[u8]) -> Result<Self, ParseError> {
         let mut options = Self::default();
@@ -169,7 +176,7 @@ impl RequestOptions {
             let Some(field) = options.field_mut(name) else { continue };
             // RFC 2347 section 2: an option occurs once; the first one counts.
             if field.is_none() {
-                *field = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                *field = number(value);
             }
         }
         Ok(options)
@@ -226,10 +233,12 @@ pub fn emit_oack(out: &mut Vec<u8>, options: &RequestOptions) {
     options.emit(out);
 }
 
-/// Replaces `out` with the header of a DATA packet; the caller appends the block.
-pub fn emit_data_header(out: &mut Vec<u8>, block: u16) {
-    start(out, DATA);
-    out.extend_from_slice(&block.to_be_bytes());
+/// Puts the header of a DATA packet at the start of `out`, where there is room for it; the block follows.
+pub fn put_data_header(out: &mut [u8], block: u16) {
+    if let Some(header) = out.first_chunk_mut::<4>() {
+        let ([_, opcode], [high, low]) = (DATA.to_be_bytes(), block.to_be_bytes());
+        *header = [0, opcode, high, low];
+    }
 }
 
 /// Replaces `out` with an ACK.
@@ -253,6 +262,12 @@ fn start(out: &mut Vec<u8>, opcode: u16) {
 fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.bytes().filter(|b| *b != 0));
     out.push(0);
+}
+
+/// Decimal digits and nothing else; a number that does not fit is nonsense.
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok()
 }
 
 fn split_u16(bytes: &[u8]) -> Option<(u16, &[u8])> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tftp_server::packet::{ErrorCode, Packet};
-use tftp_server::{File, Files, OpenError, Outcome, Server, ServerConfig, Summary};
+use tftp_server::{File, Files, OpenError, Opening, Outcome, Server, ServerConfig, Summary};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ struct Served {
 }
 
 impl Files for Served {
-    fn open(&self, _peer: SocketAddr, name: &str) -> Result<File, OpenError> {
-        self.files.get(name).cloned().ok_or(OpenError::NotFound)
+    fn open<'a>(&'a self, _peer: SocketAddr, name: &'a str) -> Opening<'a> {
+        Box::pin(async move { self.files.get(name).cloned().ok_or(OpenError::NotFound) })
     }
 
     fn finished(&self, _peer: SocketAddr, name: &str, summary: &Summary) {

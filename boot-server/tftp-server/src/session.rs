@@ -1,0 +1,198 @@
+//! One client's session: its file is opened or made, its transfer driven over a socket of its own, and again for each
+//! request that the client sends meanwhile from the same port.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::files::{File, Files, OpenError};
+use crate::limits;
+use crate::packet::{self, ErrorCode, Request};
+use crate::socket::{self, Buffers};
+use crate::transfer::{Failure, Outcome, Summary, Transfer};
+
+/// A read request whose name was normalised.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub name: String,
+    pub request: Request<'static>,
+}
+
+/// What a session works with.
+pub(crate) struct Session {
+    pub peer: SocketAddr,
+    pub socket: UdpSocket,
+    pub files: Arc<dyn Files>,
+    pub buffers: Arc<Buffers>,
+    pub cancel: CancellationToken,
+}
+
+/// How it went on after one request.
+enum Next {
+    Done,
+    /// The client asks for something else, or anew.
+    Asked(Asked),
+}
+
+impl Session {
+    /// Serves one client until its transfer, and each that it asked for meanwhile, has ended.
+    pub async fn run(self, first: Asked, mut requests: mpsc::Receiver<Asked>) {
+        let mut next = Some(first);
+        while let Some(asked) = next.take() {
+            next = match self.serve(&asked, &mut requests).await {
+                Next::Asked(again) => Some(again),
+                Next::Done => {
+                    requests.close();
+                    requests.try_recv().ok()
+                }
+            };
+        }
+    }
+
+    async fn serve(&self, asked: &Asked, requests: &mut mpsc::Receiver<Asked>) -> Next {
+        let file = {
+            let mut opening =
+                pin!(tokio::time::timeout(limits::OPEN_MAX, self.files.open(self.peer, &asked.name)));
+            loop {
+                tokio::select! {
+                    () = self.cancel.cancelled() => return self.refuse(ErrorCode::UNDEFINED, "server stops"),
+                    opened = &mut opening => {
+                        let late = || OpenError::Io(io::ErrorKind::TimedOut.into());
+                        break opened.unwrap_or_else(|_| Err(late()));
+                    }
+                    // Once more the same: the client is impatient, and is answered as soon as the file is there.
+                    Some(again) = requests.recv() => if again != *asked { return Next::Asked(again) },
+                }
+            }
+        };
+        match file {
+            Ok(file) => self.transfer(asked, file, requests).await,
+            Err(error) => self.not_served(&asked.name, &error),
+        }
+    }
+
+    async fn transfer(&self, asked: &Asked, file: File, requests: &mut mpsc::Receiver<Asked>) -> Next {
+        let block_max = socket::block_max(&self.socket);
+        let mut transfer = Transfer::over(Instant::now(), &asked.request, file, block_max);
+        let mut sender = Sender { session: self, bursts: true };
+        let mut buf = [0; limits::REPLY_MAX];
+        // The timer is set again only when it fires early, or would fire late: setting it for every block costs more
+        // than the block.
+        let mut armed = transfer.poll_timeout().unwrap_or_else(Instant::now);
+        let mut timer = pin!(tokio::time::sleep_until(armed.into()));
+        let mut cancelled = pin!(self.cancel.cancelled());
+        loop {
+            let full = sender.send(&mut transfer);
+            if let Some(summary) = transfer.summary(Instant::now()) {
+                log(self.peer, &asked.name, &summary);
+                self.files.finished(self.peer, &asked.name, &summary);
+                return Next::Done;
+            }
+            if let Some(wanted) =
+                transfer.poll_timeout().filter(|wanted| *wanted < armed || timer.is_elapsed())
+            {
+                armed = wanted;
+                timer.as_mut().reset(wanted.into());
+            }
+            tokio::select! {
+                biased;
+                received = self.socket.recv(&mut buf) => match received {
+                    Ok(len) => transfer.handle_packet(Instant::now(), &buf[..len]),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => transfer.handle_unreachable(),
+                    Err(error) => {
+                        debug!(peer = %self.peer, %error, "TFTP receive failed");
+                        tokio::time::sleep(limits::ERROR_PAUSE).await;
+                    }
+                },
+                // Its errors show at the next attempt to send.
+                _ = self.socket.writable(), if full => {}
+                () = &mut timer => transfer.handle_timeout(Instant::now()),
+                Some(again) = requests.recv() => {
+                    let doubled = transfer.is_answered() && transfer.age(Instant::now()) < limits::DOUBLED_MAX;
+                    if !(doubled && again == *asked) {
+                        debug!(peer = %self.peer, name = again.name, "TFTP transfer restarted by its client");
+                        return Next::Asked(again);
+                    }
+                }
+                () = &mut cancelled => transfer.stop(),
+            }
+        }
+    }
+
+    fn not_served(&self, name: &str, error: &OpenError) -> Next {
+        info!(peer = %self.peer, name, %error, "TFTP request refused");
+        let code = match error {
+            OpenError::NotFound => ErrorCode::NOT_FOUND,
+            OpenError::Denied => ErrorCode::ACCESS,
+            OpenError::Io(source) => {
+                warn!(name, error = %source, "TFTP file could not be opened");
+                ErrorCode::UNDEFINED
+            }
+        };
+        self.refuse(code, &error.to_string())
+    }
+
+    /// Sends an ERROR, once; a lost one is asked for again.
+    fn refuse(&self, code: ErrorCode, words: &str) -> Next {
+        let mut out = Vec::new();
+        packet::emit_error(&mut out, code, words);
+        if let Err(error) = socket::send_one(&self.socket, &out) {
+            debug!(peer = %self.peer, %error, "TFTP error could not be sent");
+        }
+        Next::Done
+    }
+}
+
+/// Hands packets to the kernel, many at once while it takes them so.
+struct Sender<'a> {
+    session: &'a Session,
+    bursts: bool,
+}
+
+impl Sender<'_> {
+    /// Sends what may be sent now. True where the socket is full before the end.
+    fn send(&mut self, transfer: &mut Transfer) -> bool {
+        let session = self.session;
+        session.buffers.with(|out| {
+            loop {
+                let offered = if self.bursts { transfer.poll_burst(out) } else { transfer.poll_packet(out) };
+                let Some(burst) = offered else { return false };
+                match socket::send(&session.socket, &burst, out) {
+                    Ok(()) => transfer.burst_sent(burst),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        transfer.handle_unreachable();
+                    }
+                    Err(error) if burst.len > burst.segment && socket::refuses_bursts(&error) => {
+                        debug!(peer = %session.peer, %error, "TFTP goes on packet by packet");
+                        self.bursts = false;
+                    }
+                    Err(error) => {
+                        // As good as lost on the way: the timer sends it again.
+                        debug!(peer = %session.peer, %error, "TFTP send failed");
+                        transfer.burst_sent(burst);
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn log(peer: SocketAddr, name: &str, summary: &Summary) {
+    let (bytes, retransmitted, ms) = (summary.bytes, summary.retransmitted, summary.elapsed.as_millis());
+    match &summary.outcome {
+        Outcome::Complete => info!(%peer, name, bytes, retransmitted, ms, "TFTP file sent"),
+        // How firmware asks for the size of a file.
+        Outcome::Failed(Failure::Client { .. }) if bytes == 0 => debug!(%peer, name, "TFTP size asked"),
+        Outcome::Failed(failure) => {
+            warn!(%peer, name, bytes, retransmitted, ms, %failure, "TFTP transfer failed")
+        }
+    }
+}
