@@ -24,8 +24,13 @@ pub(crate) enum BootAnswer {
 /// `None` for a client that does not boot from the network, or whose architecture has no loader.
 pub(crate) fn answer(config: &Config, request: &Request<'_>) -> Option<BootAnswer> {
     let base = &config.http_base;
-    // A client without option 93 that calls itself PXEClient is a BIOS of before RFC 4578.
-    let loader = || config.boot.name(request.architecture.unwrap_or(Architecture::BIOS));
+    // A client that calls itself PXEClient and names no architecture is a BIOS of before RFC 4578. Of several, the first
+    // that there is a loader for.
+    let architectures = || match request.architectures.as_slice() {
+        [] => &[Architecture::BIOS],
+        several => several,
+    };
+    let loader = || architectures().iter().find_map(|a| config.boot.name(*a));
     match request.stage {
         Stage::Os => None,
         Stage::Ipxe => Some(BootAnswer::Ipxe(format!("{base}{START_PATH}"))),

@@ -1,5 +1,7 @@
 //! What the DHCP server is told: subnets with their pools, and what to boot. Checked once, here.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::boot::BootFiles;
+use super::lease::ClientKey;
 use super::limits;
 pub use super::net::{Ipv4Net, Range};
 
@@ -119,6 +122,25 @@ pub enum ConfigError {
     /// The lease time is absurd.
     #[error("a lease of {} s is not within {} s to {} s", .0.as_secs(), limits::LEASE_MIN.as_secs(), limits::LEASE_MAX.as_secs())]
     LeaseTime(Duration),
+    /// Too many subnets or reservations.
+    #[error("more than {0}")]
+    TooMany(&'static str),
+    /// A reserved address, or a relay's, that cannot be.
+    #[error("{what} {ip} {why}")]
+    Address {
+        /// What it is meant for.
+        what: &'static str,
+        /// Which.
+        ip: Ipv4Addr,
+        /// Why it cannot be.
+        why: String,
+    },
+    /// Two reservations for one machine in one subnet.
+    #[error("{0} has two reservations in {1}")]
+    ReservedTwice(Machine, Ipv4Net),
+    /// A host name that no machine can have.
+    #[error("`{0}` is not a host name (letters, digits and hyphens, at most 63)")]
+    Hostname(String),
     /// The base URL cannot be used in a boot answer.
     #[error("`{0}` is not a base URL for boot files (such as http://10.77.0.1:8080)")]
     HttpBase(String),
@@ -138,11 +160,6 @@ impl Subnet {
             relays: Vec::new(),
             reservations: Vec::new(),
         }
-    }
-
-    /// True where the address is in one of the pools.
-    pub fn lends(&self, address: Ipv4Addr) -> bool {
-        self.pools.iter().any(|p| p.contains(address))
     }
 
     /// Addresses in all pools.
@@ -179,7 +196,52 @@ impl Subnet {
         if !(limits::LEASE_MIN..=limits::LEASE_MAX).contains(&self.lease_time) {
             return Err(ConfigError::LeaseTime(self.lease_time));
         }
+        if let Some(ip) = self.router.filter(|ip| !self.net.is_host(*ip)) {
+            let why = format!("is not a host of {}", self.net);
+            return Err(ConfigError::Address { what: "router", ip, why });
+        }
+        self.check_reservations()
+    }
+
+    fn check_reservations(&self) -> Result<(), ConfigError> {
+        let (mut addresses, mut machines) = (BTreeSet::new(), BTreeSet::new());
+        for Reservation { machine, ip, hostname } in &self.reservations {
+            let why = if !self.net.is_host(*ip) {
+                Some(format!("is not a host of {}", self.net))
+            } else if self.router == Some(*ip) {
+                Some("is the router's".to_owned())
+            } else if !addresses.insert(*ip) {
+                Some("is reserved twice".to_owned())
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                return Err(ConfigError::Address { what: "reserved address", ip: *ip, why });
+            }
+            if !machines.insert(machine) {
+                return Err(ConfigError::ReservedTwice(machine.clone(), self.net));
+            }
+            if let Some(name) = hostname.as_ref().filter(|name| !is_hostname(name)) {
+                return Err(ConfigError::Hostname(name.clone()));
+            }
+        }
         Ok(())
+    }
+}
+
+/// One label of RFC 1123 section 2.1.
+fn is_hostname(name: &str) -> bool {
+    let inner = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (1..=63).contains(&name.len()) && inner && !name.starts_with('-') && !name.ends_with('-')
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac(mac) => write!(f, "{mac}"),
+            Self::Uuid(uuid) => write!(f, "{uuid}"),
+            Self::ClientId(id) => write!(f, "client id {}", ClientKey::Id(id.clone())),
+        }
     }
 }
 
@@ -192,10 +254,25 @@ impl Config {
         if self.subnets.is_empty() {
             return Err(ConfigError::NoSubnet);
         }
+        if self.subnets.len() > limits::SUBNETS_MAX {
+            return Err(ConfigError::TooMany("1024 subnets"));
+        }
+        if self.subnets.iter().map(|s| s.reservations.len()).sum::<usize>() > limits::RESERVATIONS_MAX {
+            return Err(ConfigError::TooMany("100000 reservations"));
+        }
         for (i, subnet) in self.subnets.iter().enumerate() {
             subnet.check()?;
             if let Some(other) = self.subnets[..i].iter().find(|o| o.net.overlaps(&subnet.net)) {
                 return Err(ConfigError::Overlap(other.net.to_string(), subnet.net.to_string()));
+            }
+            let taken = |ip: &Ipv4Addr| *ip == self.server_ip || *ip == self.next_server;
+            if let Some(ip) = subnet.reservations.iter().map(|r| r.ip).find(taken) {
+                let why = "is this server's own".to_owned();
+                return Err(ConfigError::Address { what: "reserved address", ip, why });
+            }
+            if let Some(ip) = subnet.relays.iter().copied().find(|ip| self.subnet_of(*ip).is_some()) {
+                let why = "is of a subnet already, which it selects by itself".to_owned();
+                return Err(ConfigError::Address { what: "relay", ip, why });
             }
         }
         let printable = self.http_base.bytes().all(|b| b.is_ascii_graphic());
@@ -212,8 +289,8 @@ impl Config {
     }
 
     /// Addresses that are in use by other means and so are never lent.
-    pub fn is_taken(&self, subnet: &Subnet, address: Ipv4Addr) -> bool {
-        address == self.server_ip || address == self.next_server || Some(address) == subnet.router
+    pub(crate) fn taken(&self, subnet: &Subnet) -> impl Iterator<Item = Ipv4Addr> {
+        [Some(self.server_ip), Some(self.next_server), subnet.router].into_iter().flatten()
     }
 }
 

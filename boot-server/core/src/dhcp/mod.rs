@@ -2,13 +2,16 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`config`], [`net`] | subnets, pools, what to boot |
+//! | [`config`], [`net`] | subnets, pools, modes, reservations |
 //! | [`known`] | which machines are the site's |
-//! | [`request`] | parsing of what clients send |
+//! | [`request`], `options`, `relay` | parsing of what clients and relays send |
 //! | [`boot`] | which boot file a client gets |
-//! | [`lease`] | who has which address |
-//! | `server` | the decision of RFC 2131 sections 4.1 and 4.3 |
-//! | `reply` | the reply's octets |
+//! | [`lease`] | what is stored of an address |
+//! | `table`, `space`, `runs` | who has which address |
+//! | `server` | which subnet a request is of, and who decides about it |
+//! | `lend` | the decision of RFC 2131 section 4.3 |
+//! | `pxe` | the decision of a ProxyDHCP and boot server (PXE 2.1) |
+//! | `answer`, `reply` | what comes out, and its octets |
 //!
 //! The caller stores [`Answer::leases`] before it sends [`Answer::reply`]: no ACK for a lease that a crash forgets.
 
@@ -20,13 +23,24 @@ pub mod limits;
 pub mod net;
 pub mod request;
 
+mod answer;
+mod lend;
+mod options;
+mod pxe;
+mod relay;
 mod reply;
+mod runs;
 mod server;
+mod space;
+mod table;
 
+pub use answer::{Answer, Destination, Observed, Port, Reply, Silence};
 pub use boot::{Architecture, BootFiles};
 pub use config::{Config, ConfigError, Machine, Mode, Reservation, Subnet};
 pub use known::Known;
-pub use lease::{ClientKey, Lease, LeaseState, Leases};
+pub use lease::{ClientKey, Lease, LeaseState};
 pub use net::{Ipv4Net, Range};
+pub use relay::Placement;
 pub use request::{MessageType, Request, RequestError, Stage};
-pub use server::{Answer, Destination, Observed, Placement, Port, Reply, Server, Silence};
+pub use server::Server;
+pub use table::Leases;

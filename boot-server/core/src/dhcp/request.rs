@@ -1,15 +1,18 @@
-//! Parsing of what clients send. Reads the raw options one by one: `dhcproto`'s owned decoder stops at the first option
-//! it dislikes (a host name in Latin-1 is enough) and a PXE client would look like any other.
+//! Parsing of what clients send. Reads the raw options: `dhcproto`'s owned decoder stops at the first option it dislikes
+//! (a host name in Latin-1 is enough) and a PXE client would look like any other.
 
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::{self, OptionCode, borrowed};
+use dhcproto::v4::{self, borrowed};
 use protocol::MacAddr;
 use uuid::Uuid;
 
 use super::boot::Architecture;
+use super::config::Machine;
 use super::lease::ClientKey;
 use super::limits;
+use super::options::{FIXED_LEN, RawOptions, encapsulated};
+use super::relay::{Placement, RelayInfo};
 
 /// Why a packet is no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +76,10 @@ pub struct Request<'a> {
     pub mac: Option<MacAddr>,
     /// Which program asks.
     pub stage: Stage,
-    /// Option 93, the first of its values.
+    /// Option 93, the first of its values; else what the vendor class says (`PXEClient:Arch:00007:...`).
     pub architecture: Option<Architecture>,
+    /// All values of option 93: firmware that can boot in several ways names them all (RFC 4578 section 2.1).
+    pub architectures: Vec<Architecture>,
     /// SMBIOS UUID (option 97).
     pub uuid: Option<Uuid>,
     /// Vendor class (option 60), made printable and cut to [`limits::TEXT_MAX`].
@@ -91,10 +96,23 @@ pub struct Request<'a> {
     pub requested_ip: Option<Ipv4Addr>,
     /// Option 54.
     pub server_id: Option<Ipv4Addr>,
+    /// Where the client is plugged in, as its relay or switch says.
+    pub placement: Option<Placement>,
     pub(crate) header: Header<'a>,
     pub(crate) client_id: Option<Vec<u8>>,
     pub(crate) raw_uuid: Option<Vec<u8>>,
-    pub(crate) relay_info: Option<Vec<u8>>,
+    /// Option 82 as it came.
+    pub(crate) raw_relay: Option<Vec<u8>>,
+    /// Sub-option 5 of 82.
+    pub(crate) link: Option<Ipv4Addr>,
+    /// Sub-option 11 of 82.
+    pub(crate) server_override: Option<Ipv4Addr>,
+    /// Option 55; `None` where it is absent.
+    wanted: Option<Vec<u8>>,
+    /// Option 57, within [`limits::MESSAGE_MAX`] and [`limits::MESSAGE_LONGEST`].
+    pub(crate) message_max: usize,
+    /// PXE boot item (option 43, tag 71; PXE 2.1 table 2-1): which boot server type and layer is asked for.
+    pub(crate) boot_item: Option<[u8; 4]>,
 }
 
 /// What a reply copies from the request's header.
@@ -106,19 +124,24 @@ pub(crate) struct Header<'a> {
     pub chaddr: &'a [u8],
 }
 
-#[derive(Default)]
-struct Options {
-    message: Option<u8>,
-    architecture: Option<Architecture>,
-    vendor_class: Option<Vec<u8>>,
-    user_class: Option<Vec<u8>>,
-    hostname: Option<Vec<u8>>,
-    requested_ip: Option<Ipv4Addr>,
-    server_id: Option<Ipv4Addr>,
-    client_id: Option<Vec<u8>>,
-    uuid: Option<Vec<u8>>,
-    relay_info: Option<Vec<u8>>,
+/// Codes of the options that are read (RFC 2132, 3004, 3046, 4578).
+mod code {
+    pub const HOSTNAME: u8 = 12;
+    pub const VENDOR: u8 = 43;
+    pub const REQUESTED_IP: u8 = 50;
+    pub const MESSAGE_TYPE: u8 = 53;
+    pub const SERVER_ID: u8 = 54;
+    pub const WANTED: u8 = 55;
+    pub const MESSAGE_MAX: u8 = 57;
+    pub const VENDOR_CLASS: u8 = 60;
+    pub const CLIENT_ID: u8 = 61;
+    pub const USER_CLASS: u8 = 77;
+    pub const RELAY: u8 = 82;
+    pub const ARCHITECTURE: u8 = 93;
+    pub const UUID: u8 = 97;
 }
+/// Tag of the boot item in option 43.
+const BOOT_ITEM: u8 = 71;
 
 impl<'a> Request<'a> {
     /// Reads one datagram.
@@ -131,15 +154,16 @@ impl<'a> Request<'a> {
         if packet.opcode() != v4::Opcode::BootRequest {
             return Err(RequestError::Opcode);
         }
-        if bytes.get(236..240) != Some(&v4::MAGIC) {
+        if bytes.get(FIXED_LEN - 4..FIXED_LEN) != Some(&v4::MAGIC) {
             return Err(RequestError::Cookie);
         }
         // `chaddr()` slices by this length unchecked.
         if packet.hlen() > 16 {
             return Err(RequestError::HardwareAddress(packet.hlen()));
         }
-        let options = Options::read(packet.opts());
-        let message = options.message.and_then(MessageType::of).ok_or(RequestError::MessageType)?;
+        let options = RawOptions::read(bytes);
+        let message =
+            options.first(code::MESSAGE_TYPE).and_then(MessageType::of).ok_or(RequestError::MessageType)?;
         let header = Header {
             htype: packet.htype(),
             xid: packet.xid(),
@@ -147,26 +171,54 @@ impl<'a> Request<'a> {
             chaddr: packet.chaddr(),
         };
         let mac = header.mac();
-        let client = ClientKey::of(mac, options.client_id.as_deref()).ok_or(RequestError::Anonymous)?;
+        let client = ClientKey::of(mac, options.get(code::CLIENT_ID)).ok_or(RequestError::Anonymous)?;
+        let relay = options.get(code::RELAY).map(RelayInfo::read).unwrap_or_default();
+        let architectures = architectures(&options);
+        let address = |code| options.array::<4>(code).map(Ipv4Addr::from).filter(|ip| !ip.is_unspecified());
+        let owned = |code| options.get(code).map(<[u8]>::to_vec);
         Ok(Self {
             message,
             client,
             mac,
-            stage: options.stage(),
-            architecture: options.architecture,
-            uuid: options.uuid.as_deref().and_then(smbios_uuid),
-            vendor_class: options.vendor_class.as_deref().and_then(text),
-            hostname: options.hostname.as_deref().and_then(text),
+            stage: stage(&options),
+            architecture: architectures.first().copied(),
+            architectures,
+            uuid: options.get(code::UUID).and_then(smbios_uuid),
+            vendor_class: options.get(code::VENDOR_CLASS).and_then(text),
+            hostname: options.get(code::HOSTNAME).and_then(text),
             ciaddr: packet.ciaddr(),
             giaddr: packet.giaddr(),
             broadcast: packet.flags().broadcast(),
-            requested_ip: options.requested_ip.filter(|ip| !ip.is_unspecified()),
-            server_id: options.server_id,
+            requested_ip: address(code::REQUESTED_IP),
+            server_id: address(code::SERVER_ID),
+            placement: relay.placement,
             header,
-            client_id: options.client_id,
-            raw_uuid: options.uuid,
-            relay_info: options.relay_info,
+            client_id: owned(code::CLIENT_ID),
+            raw_uuid: owned(code::UUID),
+            raw_relay: owned(code::RELAY),
+            link: relay.link,
+            server_override: relay.server_id,
+            wanted: owned(code::WANTED),
+            message_max: message_max(&options),
+            boot_item: boot_item(&options),
         })
+    }
+
+    /// How the machine may be told, in the order in which reservations are looked up.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = Machine> {
+        let mac = self.mac.map(Machine::Mac);
+        let id = self.client_id.clone().map(Machine::ClientId);
+        mac.into_iter().chain(id).chain(self.uuid.map(Machine::Uuid))
+    }
+
+    /// True where the client names this option in its list (55), or has none.
+    pub(crate) fn wants(&self, code: u8) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&code))
+    }
+
+    /// True where the client names this option in its list.
+    pub(crate) fn asks_for(&self, code: u8) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.contains(&code))
     }
 }
 
@@ -180,43 +232,59 @@ impl Header<'_> {
     }
 }
 
-impl Options {
-    fn read(raw: borrowed::DhcpOptionIterator<'_>) -> Self {
-        let mut options = Self::default();
-        for option in raw {
-            let data = option.data();
-            match option.code() {
-                OptionCode::MessageType => options.message = data.first().copied(),
-                OptionCode::ClientSystemArchitecture => {
-                    options.architecture = data.first_chunk().map(|b| Architecture(u16::from_be_bytes(*b)));
-                }
-                OptionCode::ClassIdentifier => options.vendor_class = Some(data.to_vec()),
-                OptionCode::UserClass => options.user_class = Some(data.to_vec()),
-                OptionCode::Hostname => options.hostname = Some(data.to_vec()),
-                OptionCode::RequestedIpAddress => options.requested_ip = address(data),
-                OptionCode::ServerIdentifier => options.server_id = address(data),
-                OptionCode::ClientIdentifier => options.client_id = Some(data.to_vec()),
-                OptionCode::ClientMachineIdentifier => options.uuid = Some(data.to_vec()),
-                OptionCode::RelayAgentInformation => options.relay_info = Some(data.to_vec()),
-                _ => {}
-            }
-        }
-        options
+fn stage(options: &RawOptions) -> Stage {
+    let starts = |what: &[u8]| options.get(code::VENDOR_CLASS).is_some_and(|c| c.starts_with(what));
+    if options.get(code::USER_CLASS).is_some_and(is_ipxe) {
+        Stage::Ipxe
+    } else if starts(b"HTTPClient") {
+        Stage::HttpClient
+    } else if starts(b"PXEClient") {
+        Stage::Firmware
+    } else {
+        Stage::Os
     }
+}
 
-    fn stage(&self) -> Stage {
-        let starts = |what: &[u8]| self.vendor_class.as_ref().is_some_and(|c| c.starts_with(what));
-        // iPXE sends the bare name; RFC 3004 wants a length before it.
-        if matches!(self.user_class.as_deref(), Some(b"iPXE" | b"\x04iPXE")) {
-            Stage::Ipxe
-        } else if starts(b"HTTPClient") {
-            Stage::HttpClient
-        } else if starts(b"PXEClient") {
-            Stage::Firmware
-        } else {
-            Stage::Os
-        }
+/// iPXE sends its bare name; RFC 3004 wants a length before each class, of which there can be several.
+fn is_ipxe(user_class: &[u8]) -> bool {
+    const NAME: &[u8] = b"iPXE";
+    if user_class == NAME {
+        return true;
     }
+    let mut rest = user_class;
+    while let Some((len, after)) = rest.split_first() {
+        let Some((class, after)) = after.split_at_checked(usize::from(*len)) else { return false };
+        if class == NAME {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// Option 93; else the vendor class, which names the architecture too (PXE 2.1 table 2-1: `PXEClient:Arch:xxxxx:...`) and
+/// which firmware of before RFC 4578, or that was told not to, sends alone.
+fn architectures(options: &RawOptions) -> Vec<Architecture> {
+    let (pairs, _) = options.get(code::ARCHITECTURE).unwrap_or_default().as_chunks::<2>();
+    let list: Vec<_> = pairs.iter().map(|b| Architecture(u16::from_be_bytes(*b))).collect();
+    if !list.is_empty() {
+        return list;
+    }
+    let class = options.get(code::VENDOR_CLASS).and_then(|c| std::str::from_utf8(c).ok());
+    let number = class.and_then(|c| c.split(":Arch:").nth(1)).and_then(|rest| rest.get(..5));
+    number.and_then(|n| n.parse().ok()).map(Architecture).into_iter().collect()
+}
+
+fn message_max(options: &RawOptions) -> usize {
+    // RFC 2132 section 9.10: the length of the message, which clients take for that of the IP datagram or of the frame.
+    let told =
+        options.array::<2>(code::MESSAGE_MAX).map(|b| usize::from(u16::from_be_bytes(b)).saturating_sub(28));
+    told.unwrap_or(limits::MESSAGE_MAX).clamp(limits::MESSAGE_MAX, limits::MESSAGE_LONGEST)
+}
+
+fn boot_item(options: &RawOptions) -> Option<[u8; 4]> {
+    let mut vendor = encapsulated(options.get(code::VENDOR)?);
+    vendor.find(|(tag, _)| *tag == BOOT_ITEM)?.1.try_into().ok()
 }
 
 impl MessageType {
@@ -230,10 +298,6 @@ impl MessageType {
             _ => None,
         }
     }
-}
-
-fn address(data: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(data).ok().map(Ipv4Addr::from)
 }
 
 /// Option 97 (RFC 4578 section 2.3): type 0 and 16 octets in SMBIOS byte order. Firmware that knows none sends all

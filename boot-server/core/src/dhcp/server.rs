@@ -1,17 +1,20 @@
-//! What is done about a request: RFC 2131 section 4.3, as the authoritative server of its subnets.
+//! The server: which subnet a request is of, and who decides about it.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use protocol::{MacAddr, Timestamp};
-use uuid::Uuid;
 
-use super::boot::{self, Architecture};
-use super::config::{Config, ConfigError, Subnet};
+use super::answer::{Answer, Destination, Observed, Port, Reply, Silence};
+use super::boot;
+use super::config::{Config, ConfigError, Machine, Mode, Reservation, Subnet};
 use super::known::Known;
-use super::lease::{Lease, Leases};
-use super::net::Ipv4Net;
+use super::lease::Lease;
+use super::lend::{self, Lender};
+use super::pxe;
 use super::reply::{self, Kind};
-use super::request::{MessageType, Request, RequestError, Stage};
+use super::request::{Request, RequestError};
+use super::table::Leases;
 
 /// The server: its configuration and its leases.
 #[derive(Debug)]
@@ -19,141 +22,24 @@ pub struct Server {
     config: Config,
     leases: Leases,
     known: Known,
+    /// By machine and subnet: which of the subnet's reservations.
+    reservations: BTreeMap<(Machine, usize), usize>,
 }
 
-/// What a request led to. The leases are stored before the reply is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Who asked for what.
-    pub observed: Observed,
-    /// Rows to store, each replacing the one of the same address.
-    pub leases: Vec<Lease>,
-    /// What to send, or why nothing.
-    pub reply: Result<Reply, Silence>,
-    /// Whether somebody uses this address is found out by ARP before the reply is sent, within a few hundred
-    /// milliseconds (RFC 5227 section 2.1.1). Nobody: [`Server::handle_probe`] is told, and the reply is sent. Somebody:
-    /// likewise, the reply is dropped, and the same request is handled again, which gives another address.
-    pub probe: Option<Ipv4Addr>,
+/// A subnet that a request may be of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub index: usize,
+    pub subnet: &'a Subnet,
+    /// The client's own there.
+    pub reservation: Option<&'a Reservation>,
 }
 
-/// The two ports that requests come to and replies leave from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Port {
-    /// 67: DHCP servers.
-    Server67,
-    /// 4011: boot servers (PXE 2.1 section 2.2.4). Requests are unicast, from clients that have an address.
-    Boot4011,
-}
-
-impl Port {
-    /// The number.
-    pub fn number(self) -> u16 {
-        match self {
-            Self::Server67 => 67,
-            Self::Boot4011 => 4011,
-        }
-    }
-}
-
-/// One message to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// UDP payload.
-    pub bytes: Vec<u8>,
-    /// Where to.
-    pub destination: Destination,
-    /// The port it leaves from.
-    pub port: Port,
-    /// A refusal (DHCPNAK).
-    pub nak: bool,
-}
-
-/// Where a reply goes (RFC 2131 section 4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination {
-    /// To 255.255.255.255 port 68, on the interface the request came from.
-    Broadcast,
-    /// To port 68 of a client that does not answer ARP yet: a raw frame.
-    UnicastRaw {
-        /// Hardware address.
-        mac: MacAddr,
-        /// The address it is given.
-        ip: Ipv4Addr,
-    },
-    /// To port 67 of a relay.
-    Relay(Ipv4Addr),
-    /// To port 68 of a client that has its address.
-    Unicast(Ipv4Addr),
-    /// To the address and port that the request came from (port 4011 alone).
-    Sender,
-}
-
-/// Why a request is not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Silence {
-    /// It came from a network that is not served.
-    #[error("no subnet is configured for {0}")]
-    NoSubnet(Ipv4Addr),
-    /// Every address of the pools is in use.
-    #[error("no address is free")]
-    PoolExhausted,
-    /// The client chose, or speaks to, another server.
-    #[error("the client chose server {0}")]
-    OtherServer(Ipv4Addr),
-    /// DECLINE and RELEASE have no reply.
-    #[error("this message has no reply")]
-    NoReplyDue,
-    /// A REQUEST that names no address, or a message that makes no sense.
-    #[error("the request names no address")]
-    NoAddress,
-    /// The subnet's mode is [`Mode::Off`](super::Mode::Off).
-    #[error("DHCP is off in {0}")]
-    Off(Ipv4Net),
-    /// [`Mode::Reserved`](super::Mode::Reserved), and the machine is neither known nor has a reservation.
-    #[error("addresses of {0} are for known machines")]
-    Stranger(Ipv4Net),
-    /// [`Mode::Proxy`](super::Mode::Proxy) or port 4011, and the client does not boot from the network.
-    #[error("the client does not boot from the network")]
-    NotBooting,
-    /// The same, and there is no loader for the client's architecture.
-    #[error("there is no loader for the client's architecture")]
-    NoLoader,
-}
-
-/// What a request tells about the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// Ethernet address.
-    pub mac: Option<MacAddr>,
-    /// SMBIOS UUID.
-    pub uuid: Option<Uuid>,
-    /// Processor and firmware.
-    pub architecture: Option<Architecture>,
-    /// Vendor class, printable.
-    pub vendor_class: Option<String>,
-    /// Host name, printable.
-    pub hostname: Option<String>,
-    /// Which program asks.
-    pub stage: Stage,
-    /// What it asks.
-    pub message: MessageType,
-    /// The address that it is offered or given by the reply.
-    pub ip: Option<Ipv4Addr>,
-    /// The relay that it is behind.
-    pub relay: Option<Ipv4Addr>,
-    /// Where it is plugged in, as told by the relay.
-    pub placement: Option<Placement>,
-    /// It is enrolled or has a reservation.
-    pub known: bool,
-}
-
-/// Where a machine is plugged in, in the words of the relay or switch (option 82, RFC 3046), made printable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
-    /// Circuit id (sub-option 1): most often the switch's port.
-    pub circuit: Option<String>,
-    /// Remote id (sub-option 2): most often the switch.
-    pub remote: Option<String>,
+/// What to reply, and as which subnet's server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decision<'a> {
+    pub kind: Kind,
+    pub place: Candidate<'a>,
 }
 
 impl Server {
@@ -164,7 +50,12 @@ impl Server {
     pub fn new(config: Config, stored: Vec<Lease>) -> Result<Self, ConfigError> {
         config.check()?;
         let leases = Leases::restore(&config, stored);
-        Ok(Self { config, leases, known: Known::default() })
+        let of_subnet = |(index, subnet): (usize, &Subnet)| {
+            let keys = subnet.reservations.iter().map(|r| r.machine.clone());
+            keys.enumerate().map(|(n, machine)| ((machine, index), n)).collect::<Vec<_>>()
+        };
+        let reservations = config.subnets.iter().enumerate().flat_map(of_subnet).collect();
+        Ok(Self { config, leases, known: Known::default(), reservations })
     }
 
     /// The configuration.
@@ -172,20 +63,24 @@ impl Server {
         &self.config
     }
 
-    /// Tells which machines are enrolled; replaces what was told before.
+    /// Tells which machines are enrolled; replaces what was told before. Cheap where little changed.
     pub fn set_known(&mut self, known: Known) {
+        let gone = self.known.macs.difference(&known.macs).map(|mac| (*mac, false));
+        let come = known.macs.difference(&self.known.macs).map(|mac| (*mac, true));
+        self.leases.set_known(u64::try_from(known.macs.len()).unwrap_or(u64::MAX), gone.chain(come));
         self.known = known;
     }
 
     /// The outcome of an [`Answer::probe`]: the hardware address of who uses the address, or that nobody answered. Returns
-    /// the row to store.
+    /// the row to store, which says that the address rests; none where it is free, or was lent meanwhile.
     pub fn handle_probe(
         &mut self,
         now: Timestamp,
         ip: Ipv4Addr,
         in_use_by: Option<MacAddr>,
     ) -> Option<Lease> {
-        self.leases.probed(now, ip, in_use_by)
+        // Another address may rest less long for it. Where that is not stored, it rests again after a restart.
+        self.leases.probed(now, ip, in_use_by).into_iter().next()
     }
 
     /// The leases.
@@ -204,148 +99,81 @@ impl Server {
         bytes: &[u8],
     ) -> Result<Answer, RequestError> {
         let request = Request::parse(bytes)?;
+        let Self { config, leases, known, reservations } = self;
+        let candidates = candidates(config, reservations, &request);
+        let reserved = candidates.iter().any(|c| c.reservation.is_some());
+        let is_known = reserved || known.has(request.mac, request.uuid);
         let mut answer = Answer {
-            observed: Observed::of(&request),
+            observed: Observed::of(&request, is_known),
             leases: Vec::new(),
             reply: Err(Silence::NoReplyDue),
             probe: None,
         };
-        if port == Port::Boot4011 {
-            answer.reply = Err(Silence::NotBooting);
-            return Ok(answer);
-        }
-        let from = self.network_of(&request);
-        let Some(subnet) = self.config.subnet_of(from).cloned() else {
-            answer.reply = Err(Silence::NoSubnet(from));
-            return Ok(answer);
-        };
-        answer.reply = match request.message {
-            MessageType::Discover => self.discover(now, &subnet, &request),
-            MessageType::Request => self.request(now, &subnet, &request, &mut answer.leases),
-            MessageType::Inform => self.inform(&subnet, &request),
-            MessageType::Decline | MessageType::Release => {
-                answer.leases = self.give_back(now, &request).into_iter().collect();
-                Err(Silence::NoReplyDue)
+        let decided = match candidates.first() {
+            None => Err(Silence::NoSubnet(network_of(config, &request))),
+            Some(place) if place.subnet.mode == Mode::Off => Err(Silence::Off(place.subnet.net)),
+            Some(place) if port == Port::Boot4011 => pxe::on_4011(config, &request, *place),
+            Some(place) if place.subnet.mode == Mode::Proxy => pxe::on_67(config, &request, *place),
+            Some(_) => {
+                let places = &candidates;
+                let mut lender = Lender { now, config, leases, request: &request, known: is_known, places };
+                lender.decide(&mut answer.leases)
             }
-        }
-        .map(|kind| {
-            answer.observed.ip = kind.address();
-            self.reply(&subnet, &request, kind)
-        });
-        answer.observed.known = self.known.has(request.mac, request.uuid);
-        answer.probe = answer.observed.ip.filter(|ip| {
-            let local = self.config.probe && request.giaddr.is_unspecified();
-            local && request.message == MessageType::Discover && self.leases.is_unproven(*ip)
+        };
+        answer.reply = decided.map(|decision| {
+            answer.observed.ip = decision.kind.address();
+            answer.probe = lend::to_probe(now, config, leases, &request, decision.kind);
+            self::reply(config, &request, decision, port)
         });
         Ok(answer)
     }
-
-    /// An address of the network that the client is in: its relay's, or its own where it renews from afar, or ours.
-    fn network_of(&self, request: &Request<'_>) -> Ipv4Addr {
-        if !request.giaddr.is_unspecified() {
-            request.giaddr
-        } else if self.config.subnet_of(request.ciaddr).is_some() {
-            request.ciaddr
-        } else {
-            self.config.server_ip
-        }
-    }
-
-    fn discover(&mut self, now: Timestamp, subnet: &Subnet, request: &Request<'_>) -> Result<Kind, Silence> {
-        let offer = self.leases.offer(now, &self.config, subnet, &request.client, request.requested_ip);
-        offer.map(Kind::Offer).ok_or(Silence::PoolExhausted)
-    }
-
-    /// The four kinds of DHCPREQUEST (RFC 2131 section 4.3.2 and table 4).
-    fn request(
-        &mut self,
-        now: Timestamp,
-        subnet: &Subnet,
-        request: &Request<'_>,
-        changed: &mut Vec<Lease>,
-    ) -> Result<Kind, Silence> {
-        let ip = match (request.server_id, request.requested_ip) {
-            // SELECTING
-            (Some(server), _) if server != self.config.server_ip => {
-                self.leases.withdraw(&request.client);
-                return Err(Silence::OtherServer(server));
-            }
-            // SELECTING, INIT-REBOOT
-            (_, Some(ip)) => ip,
-            // RENEWING, REBINDING
-            (_, None) if !request.ciaddr.is_unspecified() => request.ciaddr,
-            (_, None) => return Err(Silence::NoAddress),
-        };
-        if !subnet.net.is_host(ip) {
-            return Ok(Kind::Nak("the address is not of this network"));
-        }
-        if !subnet.lends(ip) || self.config.is_taken(subnet, ip) {
-            return Ok(Kind::Nak("the address is not lent"));
-        }
-        match self.leases.bind(now, subnet, &request.client, ip) {
-            Some(leases) => {
-                *changed = leases;
-                Ok(Kind::Ack(ip))
-            }
-            None => Ok(Kind::Nak("the address is in use")),
-        }
-    }
-
-    fn inform(&self, subnet: &Subnet, request: &Request<'_>) -> Result<Kind, Silence> {
-        if subnet.net.is_host(request.ciaddr) { Ok(Kind::Informed) } else { Err(Silence::NoAddress) }
-    }
-
-    fn give_back(&mut self, now: Timestamp, request: &Request<'_>) -> Option<Lease> {
-        if request.server_id.is_some_and(|id| id != self.config.server_ip) {
-            return None;
-        }
-        if request.message == MessageType::Decline {
-            self.leases.decline(now, &request.client, request.requested_ip?)
-        } else {
-            self.leases.release(now, &request.client, request.ciaddr)
-        }
-    }
-
-    fn reply(&self, subnet: &Subnet, request: &Request<'_>, kind: Kind) -> Reply {
-        let boot = boot::answer(&self.config, request);
-        let bytes = reply::build(&self.config, subnet, request, kind, boot.as_ref());
-        let nak = matches!(kind, Kind::Nak(_));
-        Reply { bytes, destination: destination(request, kind), port: Port::Server67, nak }
-    }
 }
 
-fn destination(request: &Request<'_>, kind: Kind) -> Destination {
+/// The subnets that the request may be of, the likeliest first. By the relay's word (RFC 3527), else the relay's
+/// address, else the address that the client renews from afar; else those of the server's own wire.
+fn candidates<'a>(
+    config: &'a Config,
+    reservations: &BTreeMap<(Machine, usize), usize>,
+    request: &Request<'_>,
+) -> Vec<Candidate<'a>> {
+    let relayed = !request.giaddr.is_unspecified();
+    let from = network_of(config, request);
+    let mine = |subnet: &Subnet| {
+        let shares_wire = !relayed && from == config.server_ip && subnet.on_link;
+        let by_relay = relayed && request.link.is_none() && subnet.relays.contains(&from);
+        subnet.net.contains(from) || shares_wire || by_relay
+    };
+    let found = config.subnets.iter().enumerate().filter(|(_, s)| mine(s));
+    let mut found: Vec<_> = found
+        .map(|(index, subnet)| {
+            let of = |machine| Some(&subnet.reservations[*reservations.get(&(machine, index))?]);
+            let reservation = request.machines().find_map(of);
+            Candidate { index, subnet, reservation }
+        })
+        .collect();
+    // The subnet that the address is of comes before those that share its wire.
+    found.sort_by_key(|c| !c.subnet.net.contains(from));
+    found
+}
+
+/// An address of the network that the client is in.
+fn network_of(config: &Config, request: &Request<'_>) -> Ipv4Addr {
     if !request.giaddr.is_unspecified() {
-        return Destination::Relay(request.giaddr);
-    }
-    if matches!(kind, Kind::Nak(_)) {
-        return Destination::Broadcast;
-    }
-    if !request.ciaddr.is_unspecified() {
-        return Destination::Unicast(request.ciaddr);
-    }
-    match (kind.address(), request.mac) {
-        (Some(ip), Some(mac)) if !request.broadcast => Destination::UnicastRaw { mac, ip },
-        _ => Destination::Broadcast,
+        request.link.unwrap_or(request.giaddr)
+    } else if config.subnet_of(request.ciaddr).is_some_and(|s| !s.on_link) {
+        request.ciaddr
+    } else {
+        config.server_ip
     }
 }
 
-impl Observed {
-    fn of(request: &Request<'_>) -> Self {
-        Self {
-            mac: request.mac,
-            uuid: request.uuid,
-            architecture: request.architecture,
-            vendor_class: request.vendor_class.clone(),
-            hostname: request.hostname.clone(),
-            stage: request.stage,
-            message: request.message,
-            ip: None,
-            relay: Some(request.giaddr).filter(|ip| !ip.is_unspecified()),
-            placement: None,
-            known: false,
-        }
-    }
+fn reply(config: &Config, request: &Request<'_>, decision: Decision<'_>, port: Port) -> Reply {
+    let Decision { kind, place } = decision;
+    let boot = boot::answer(config, request);
+    let hostname = place.reservation.and_then(|r| r.hostname.as_deref());
+    let bytes = reply::build(config, place.subnet, request, kind, boot.as_ref(), hostname);
+    let nak = matches!(kind, Kind::Nak(_));
+    Reply { bytes, destination: Destination::of(request, kind, port), port, nak }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dhcp::lease::{ClientKey, LeaseState};
-use crate::dhcp::{BootFiles, limits};
+use crate::dhcp::{Architecture, BootFiles, Stage, limits};
 use dhcproto::v4::{self, OptionCode, borrowed};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
