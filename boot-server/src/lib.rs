@@ -8,6 +8,7 @@ pub mod http;
 pub mod ingest;
 pub mod loaders;
 pub mod net;
+mod scripts;
 pub mod secret;
 pub mod serve;
 pub mod store;

@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config, LogFormat, Pool, Settings};
 use crate::engine::Engine;
 use crate::http::auth::Operators;
+use crate::http::files::Processor;
 use crate::http::{self, BootFiles};
 use crate::ingest::{Ingests, Rules, Vetting};
 use crate::loaders::Loaders;
@@ -154,7 +155,7 @@ fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
 pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let engine = open(&settings).await?;
     let files = Arc::new(BootFiles::new(&settings));
-    if let Some(missing) = files.missing() {
+    if let Some(missing) = files.missing(Processor::X64) {
         tracing::warn!("machines cannot boot the agent: {missing} (build them, or set boot.directory)");
     }
     Loaders::new(&settings).warn_of_missing(settings.secure_boot);
@@ -230,7 +231,7 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
         )
     })?;
     // What an operator puts on the kernel's command line is checked here, not when the first machine boots.
-    http::check_kernel_arguments(&settings.kernel_arguments).context("boot.arguments")?;
+    crate::scripts::check_kernel_arguments(&settings.kernel_arguments).context("boot.arguments")?;
     let path = dir.join("billet.db");
     let (database, images) = (path.clone(), settings.images_dir());
     let (store, images) = tokio::task::spawn_blocking(move || {

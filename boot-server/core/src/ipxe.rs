@@ -182,6 +182,13 @@ impl Url {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"$\\\"'`{}#<>|^".contains(&b));
         if scheme && plain && text.len() <= URL_MAX { Ok(Self(text)) } else { Err(ScriptError::Url(text)) }
     }
+
+    /// Scheme, server with port, and the rest from its first slash on.
+    pub(crate) fn parts(&self) -> (&str, &str, &str) {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let (server, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        (scheme, server, path)
+    }
 }
 
 impl fmt::Display for Url {
@@ -239,6 +246,11 @@ impl CommandLine {
         } else {
             Ok(all)
         }
+    }
+
+    /// Each argument as one word.
+    pub(crate) fn words(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(KernelArg::to_string)
     }
 }
 

@@ -6,5 +6,6 @@ pub mod boot_files;
 pub mod cloud_config;
 pub mod deploy;
 pub mod dhcp;
+pub mod grub;
 pub mod ipxe;
 pub mod node;

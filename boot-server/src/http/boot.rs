@@ -9,22 +9,21 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use boot_server_core::dhcp::boot::START_PATH;
-use boot_server_core::ipxe::{BiosDisk, CommandLine, KernelArg, Script, ScriptError, Url};
-use boot_server_core::node::{Claim, Event};
-use protocol::MacAddr;
-use protocol::agent::{ARG_BOOT_MAC, ARG_NONCE, ARG_SERVER};
+use boot_server_core::ipxe::{Script, ScriptError, Url};
+use boot_server_core::node::Claim;
 use serde::Deserialize;
 
-use super::files::{self, BootFiles};
+use super::files::{self, BootFiles, Processor};
 use super::send::{self, Asked, Opened};
 use super::{Base, Peer, ProblemResponse};
-use crate::config::Settings;
-use crate::engine::{BootAnswer, Engine};
+use crate::engine::Engine;
+use crate::scripts::{self, Scripts};
 
 #[derive(Clone)]
 struct Boot {
     engine: Engine,
     files: Arc<BootFiles>,
+    scripts: Scripts,
 }
 
 pub(super) fn router(engine: Engine, files: Arc<BootFiles>) -> Router {
@@ -33,7 +32,7 @@ pub(super) fn router(engine: Engine, files: Arc<BootFiles>) -> Router {
         .route("/boot/ipxe", get(script))
         .route("/boot/files/{name}", get(file))
         .route("/boot/{name}", get(file))
-        .with_state(Boot { engine, files })
+        .with_state(Boot { scripts: Scripts::new(engine.clone(), files.clone()), engine, files })
 }
 
 /// What iPXE tells about its machine. Texts may be anything: the machine's maker wrote them.
@@ -84,73 +83,14 @@ async fn script(
         buildarch = cut(&asking.buildarch),
         "boot script asked for"
     );
-    let claim = asking.claim();
-    let mac = claim.macs.first().copied();
-    let answer = match boot.engine.boot(claim, peer.ip()).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            // The machine asks again; what is wrong stands in the log.
-            tracing::error!(error = &error as &dyn std::error::Error, "no boot script");
-            BootAnswer::Refuse { why: error.to_string() }
-        }
+    let asking = scripts::Asking {
+        claim: asking.claim(),
+        processor: Processor::of_ipxe(&asking.buildarch),
+        address: peer.ip(),
+        base: base.0,
     };
-    let script = match answer {
-        BootAnswer::Agent { name, nonce } => match boot.files.missing() {
-            None => agent(&base, boot.engine.settings(), &boot.files, &name, &nonce, mac),
-            Some(missing) => {
-                tracing::error!(missing, node = name, "the agent cannot be booted");
-                Ok(Script::Refuse { message: format!("kernel or ramdisk is missing on the server ({name})") })
-            }
-        },
-        BootAnswer::LocalDisk { name } => {
-            Ok(Script::LocalDisk { message: format!("{name} boots its disk"), bios: BiosDisk::NextDevice })
-        }
-        BootAnswer::Refuse { why } => Ok(Script::Refuse { message: why }),
-    };
+    let script = boot.scripts.of(asking).await;
     script.map_or_else(|error| internal(&error), |script| text(script.render()))
-}
-
-fn agent(
-    Base(base): &Base,
-    settings: &Settings,
-    files: &BootFiles,
-    name: &str,
-    nonce: &str,
-    mac: Option<MacAddr>,
-) -> Result<Script, ScriptError> {
-    let url = |name: &str| Url::new(format!("{base}/boot/files/{name}"));
-    let mut args = kernel_arguments(&settings.kernel_arguments)?;
-    args.push(KernelArg::new(ARG_SERVER, base)?);
-    args.push(KernelArg::new(ARG_NONCE, nonce)?);
-    if let Some(mac) = mac {
-        args.push(KernelArg::new(ARG_BOOT_MAC, &mac.to_string())?);
-    }
-    let mut initrds = vec![url(files::INITRAMFS)?];
-    if files.path(files::FIRMWARE).is_some() {
-        initrds.push(url(files::FIRMWARE)?);
-    }
-    Ok(Script::Agent {
-        message: format!("{name} starts the agent"),
-        kernel: url(files::KERNEL)?,
-        initrds,
-        args: CommandLine::new(args)?,
-    })
-}
-
-/// Checks the site's own kernel arguments.
-///
-/// # Errors
-/// Where one of them cannot stand in a script.
-pub fn check_kernel_arguments(text: &str) -> Result<(), ScriptError> {
-    CommandLine::new(kernel_arguments(text)?).map(drop)
-}
-
-fn kernel_arguments(text: &str) -> Result<Vec<KernelArg>, ScriptError> {
-    let one = |word: &str| match word.split_once('=') {
-        Some((key, value)) => KernelArg::new(key, value),
-        None => KernelArg::flag(word),
-    };
-    text.split_whitespace().map(one).collect()
 }
 
 async fn file(
@@ -178,12 +118,9 @@ async fn file(
 }
 
 async fn seen(engine: &Engine, peer: SocketAddr, name: &str) {
-    let event = match name {
-        files::KERNEL => Event::KernelServed,
-        files::INITRAMFS | files::FIRMWARE => return,
-        _ => Event::LoaderServed,
-    };
-    engine.file_served(peer.ip(), event).await;
+    if let Some(event) = files::served(name) {
+        engine.file_served(peer.ip(), event).await;
+    }
 }
 
 fn text(script: String) -> Response {

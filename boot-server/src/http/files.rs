@@ -3,15 +3,99 @@
 
 use std::path::PathBuf;
 
+use boot_server_core::node::Event;
+
 use crate::config::Settings;
 use crate::loaders::Loaders;
 
-/// Kernel.
-pub const KERNEL: &str = "vmlinuz";
-/// Ramdisk with the agent.
-pub const INITRAMFS: &str = "initramfs";
-/// Ramdisk with firmware blobs for more hardware; optional.
-pub const FIRMWARE: &str = "firmware";
+/// What the agent is booted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Kernel.
+    Kernel,
+    /// Ramdisk with the agent.
+    Initramfs,
+    /// Ramdisk with firmware blobs for more hardware; optional.
+    Firmware,
+}
+
+/// For which kind of processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// 64-bit x86.
+    X64,
+    /// 64-bit ARM.
+    Arm64,
+}
+
+impl Processor {
+    /// From iPXE's setting `buildarch`. A BIOS machine's iPXE is a 32-bit program, whatever its processor.
+    pub fn of_ipxe(buildarch: &str) -> Self {
+        if buildarch == "arm64" { Self::Arm64 } else { Self::X64 }
+    }
+}
+
+impl Part {
+    /// Name by which it is served.
+    pub fn name(self, processor: Processor) -> &'static str {
+        SERVED.iter().find(|s| (s.part, s.processor) == (self, processor)).map_or("", |s| s.name)
+    }
+}
+
+/// One file and where it lies in a boot directory.
+struct Served {
+    name: &'static str,
+    part: Part,
+    processor: Processor,
+    paths: &'static [&'static str],
+}
+
+const SERVED: &[Served] = &[
+    Served { name: "vmlinuz", part: Part::Kernel, processor: Processor::X64, paths: &["vmlinuz"] },
+    Served {
+        name: "initramfs",
+        part: Part::Initramfs,
+        processor: Processor::X64,
+        paths: &["initramfs", "initramfs.zst"],
+    },
+    Served {
+        name: "firmware",
+        part: Part::Firmware,
+        processor: Processor::X64,
+        paths: &["firmware", "firmware.zst"],
+    },
+    Served {
+        name: "vmlinuz-arm64",
+        part: Part::Kernel,
+        processor: Processor::Arm64,
+        paths: &["arm64/vmlinuz"],
+    },
+    Served {
+        name: "initramfs-arm64",
+        part: Part::Initramfs,
+        processor: Processor::Arm64,
+        paths: &["arm64/initramfs", "arm64/initramfs.zst"],
+    },
+    Served {
+        name: "firmware-arm64",
+        part: Part::Firmware,
+        processor: Processor::Arm64,
+        paths: &["arm64/firmware", "arm64/firmware.zst"],
+    },
+];
+
+fn served_by(name: &str) -> Option<&'static Served> {
+    SERVED.iter().find(|s| s.name == name)
+}
+
+/// What it tells about a machine that it fetched the file of this name.
+pub(crate) fn served(name: &str) -> Option<Event> {
+    match served_by(name).map(|s| s.part) {
+        Some(Part::Kernel) => Some(Event::KernelServed),
+        Some(Part::Initramfs | Part::Firmware) => None,
+        None => Some(Event::LoaderServed),
+    }
+}
 
 /// What is served, and where it lies.
 #[derive(Debug, Clone)]
@@ -28,25 +112,22 @@ impl BootFiles {
 
     /// Where the file of this name lies, if it is one that is served and it is there.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        let names: &[&str] = match name {
-            KERNEL => &["vmlinuz"],
-            INITRAMFS => &["initramfs", "initramfs.zst"],
-            FIRMWARE => &["firmware", "firmware.zst"],
-            _ => return self.loaders.path(name),
-        };
-        let candidates = self.boot.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+        let Some(served) = served_by(name) else { return self.loaders.path(name) };
+        let candidates = self.boot.iter().flat_map(|dir| served.paths.iter().map(move |path| dir.join(path)));
         candidates.into_iter().find(|p| p.is_file())
     }
 
     /// What is missing for a machine to boot the agent, in words.
-    pub fn missing(&self) -> Option<String> {
-        let missing: Vec<&str> = [KERNEL, INITRAMFS].into_iter().filter(|n| self.path(n).is_none()).collect();
+    pub fn missing(&self, processor: Processor) -> Option<String> {
+        let names = [Part::Kernel, Part::Initramfs].map(|part| part.name(processor));
+        let missing: Vec<&str> = names.into_iter().filter(|n| self.path(n).is_none()).collect();
         let dirs = self.boot.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" or ");
         (!missing.is_empty()).then(|| format!("{} not found in {dirs}", missing.join(" and ")))
     }
 
-    /// Octets of kernel and ramdisk together; `None` where one is missing.
+    /// Octets of kernel and ramdisk for x64 together; `None` where one is missing.
     pub fn bytes(&self) -> Option<u64> {
-        [KERNEL, INITRAMFS].into_iter().map(|n| Some(std::fs::metadata(self.path(n)?).ok()?.len())).sum()
+        let size = |part: Part| Some(std::fs::metadata(self.path(part.name(Processor::X64))?).ok()?.len());
+        Some(size(Part::Kernel)? + size(Part::Initramfs)?)
     }
 }

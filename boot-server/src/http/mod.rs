@@ -8,7 +8,7 @@ pub mod auth;
 mod boot;
 mod conditions;
 mod encode;
-mod files;
+pub(crate) mod files;
 mod handoff;
 mod image;
 mod limits;
@@ -30,7 +30,6 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio_util::sync::CancellationToken;
 
-pub use boot::check_kernel_arguments;
 pub use encode::encode;
 pub use files::BootFiles;
 pub use limits::{HEADER_TIMEOUT, body};

@@ -8,7 +8,7 @@ use std::path::Path;
 use axum::Json;
 use axum::extract::State;
 
-use super::super::files::KERNEL;
+use super::super::files::{Part, Processor};
 use super::{Answer, Api};
 use crate::engine::EngineError;
 use crate::view::{DhcpView, RamdiskView, StatusView};
@@ -25,7 +25,7 @@ pub(super) async fn status(State(api): State<Api>) -> Answer<Json<StatusView>> {
     let files = api.files.clone();
     let ramdisk = tokio::task::spawn_blocking(move || {
         let bytes = files.bytes();
-        let kernel = files.path(KERNEL).and_then(|path| kernel_version(&path));
+        let kernel = files.path(Part::Kernel.name(Processor::X64)).and_then(|path| kernel_version(&path));
         RamdiskView { present: bytes.is_some(), kernel, bytes: bytes.unwrap_or(0) }
     });
     Ok(Json(StatusView {
