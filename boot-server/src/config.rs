@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
+
+mod dhcp;
+
+pub use dhcp::{Dhcp, Lending};
 
 /// The file as it is written. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,19 +45,6 @@ pub struct Provisioning {
     pub interface: Option<String>,
     pub listen_port: u16,
     pub connections_per_address: usize,
-}
-
-/// `[dhcp]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "explained in config/billet.toml")]
-pub struct Dhcp {
-    pub enabled: bool,
-    pub range_start: Option<Ipv4Addr>,
-    pub range_end: Option<Ipv4Addr>,
-    pub router: Option<Ipv4Addr>,
-    pub dns: Vec<Ipv4Addr>,
-    pub lease_seconds: u32,
 }
 
 /// `[tftp]`
@@ -177,20 +167,6 @@ impl Default for Config {
 impl Default for Provisioning {
     fn default() -> Self {
         Self { interface: None, listen_port: 8080, connections_per_address: 64 }
-    }
-}
-
-impl Default for Dhcp {
-    fn default() -> Self {
-        let lease_seconds = 3600;
-        Self {
-            enabled: true,
-            range_start: None,
-            range_end: None,
-            router: None,
-            dns: Vec::new(),
-            lease_seconds,
-        }
     }
 }
 
@@ -334,7 +310,7 @@ pub struct Settings {
     /// Connections to it that one address may have at a time.
     pub per_address: usize,
     /// DHCP, unless it is off.
-    pub dhcp: Option<Pool>,
+    pub dhcp: Option<Lending>,
     /// TFTP is on.
     pub tftp: bool,
     /// Where kernel and ramdisk are looked for, in order.
@@ -353,21 +329,6 @@ pub struct Settings {
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
     pub trusted_hosts: Vec<String>,
-}
-
-/// What DHCP gives out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    /// First address.
-    pub start: Ipv4Addr,
-    /// Last address.
-    pub end: Ipv4Addr,
-    /// Router, if the network has one.
-    pub router: Option<Ipv4Addr>,
-    /// Name servers.
-    pub dns: Vec<Ipv4Addr>,
-    /// Length of a lease.
-    pub lease: Duration,
 }
 
 /// An interface and its IPv4 address.
@@ -427,7 +388,7 @@ impl Settings {
             prefix: interface.prefix,
             port: config.provisioning.listen_port,
             per_address: config.provisioning.connections_per_address.max(1),
-            dhcp: config.dhcp.enabled.then(|| pool(&config.dhcp, interface)).transpose()?,
+            dhcp: config.dhcp.enabled.then(|| Lending::new(&config.dhcp, interface)).transpose()?,
             tftp: config.tftp.enabled,
             boot,
             loaders: [config.state_dir.join("loaders")]
@@ -462,52 +423,14 @@ impl Settings {
     }
 }
 
-/// The range to give out: as configured, else the upper half of the subnet without the broadcast address.
-fn pool(config: &Dhcp, interface: &Interface) -> Result<Pool, ConfigError> {
-    let (address, prefix) = (u32::from(interface.address), u32::from(interface.prefix));
-    if prefix > 30 {
-        return Err(ConfigError::Range(format!(
-            "{}/{prefix} on {} leaves no address to give out: use a larger subnet, or set dhcp.enabled = false",
-            interface.address, interface.name
-        )));
-    }
-    let size = 1_u64 << (32 - prefix);
-    let network = u64::from(address) & !(size - 1);
-    let (first, last) = (network + 1, network + size - 2);
-    let inside = |ip: Ipv4Addr| (first..=last).contains(&u64::from(u32::from(ip)));
-    let at = |n: u64| Ipv4Addr::from(u32::try_from(n).unwrap_or(u32::MAX));
-    let start = config.range_start.unwrap_or_else(|| at(network + size / 2));
-    let end = config.range_end.unwrap_or_else(|| at(last));
-    if let Some(bad) = [start, end].into_iter().find(|ip| !inside(*ip)) {
-        return Err(ConfigError::Range(format!(
-            "{bad} is not in the subnet {}/{prefix} of {} ({} to {})",
-            at(network),
-            interface.name,
-            at(first),
-            at(last)
-        )));
-    }
-    if start > end {
-        return Err(ConfigError::Range(format!("range_start {start} comes after range_end {end}")));
-    }
-    if config.lease_seconds < 60 {
-        return Err(ConfigError::Range("lease_seconds must be at least 60".to_owned()));
-    }
-    Ok(Pool {
-        start,
-        end,
-        router: config.router,
-        dns: config.dns.clone(),
-        lease: Duration::from_secs(config.lease_seconds.into()),
-    })
-}
-
 /// Names of all keys of the file, as `section.key`; for the test that each is explained.
 pub fn keys() -> BTreeSet<String> {
     let known = |text: &str| -> Vec<String> {
         match toml::from_str::<Config>(text) {
-            Err(error) => error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect(),
-            Ok(_) => Vec::new(),
+            Err(error) if error.message().starts_with("unknown field") => {
+                error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
         }
     };
     let mut keys = BTreeSet::new();
@@ -516,7 +439,14 @@ pub fn keys() -> BTreeSet<String> {
         if inner.is_empty() {
             keys.insert(name);
         } else {
-            keys.extend(inner.into_iter().map(|key| format!("{name}.{key}")));
+            for key in inner {
+                // A list of tables has keys of its own.
+                let own = known(&format!("[[{name}.{key}]]\n__ = 0\n"));
+                if own.is_empty() {
+                    keys.insert(format!("{name}.{key}"));
+                }
+                keys.extend(own.into_iter().map(|own| format!("{name}.{key}.{own}")));
+            }
         }
     }
     keys
@@ -550,7 +480,7 @@ mod tests {
         for line in FILE.lines() {
             let line = line.strip_prefix('#').unwrap_or(line);
             if let Some(name) = line.strip_prefix('[') {
-                section = format!("{}.", name.trim_end_matches(']'));
+                section = format!("{}.", name.trim_matches(['[', ']']));
             } else if let Some((key, _)) = line.split_once(" = ")
                 && !key.contains(' ')
             {
@@ -565,7 +495,11 @@ mod tests {
     fn commented_examples_are_valid() {
         let all: String = FILE
             .lines()
-            .map(|l| l.strip_prefix('#').filter(|l| !l.starts_with(' ') && l.contains(" = ")).unwrap_or(l))
+            .map(|l| {
+                l.strip_prefix('#')
+                    .filter(|l| l.starts_with("[[") || !l.starts_with(' ') && l.contains(" = "))
+                    .unwrap_or(l)
+            })
             .flat_map(|l| [l, "\n"])
             .collect();
         Config::parse(&all, "billet.toml").unwrap();
@@ -587,7 +521,10 @@ mod tests {
 
     #[test]
     fn the_pool_is_the_upper_half() {
-        let pool = |text, a, p| settings(text, a, p).map(|s| s.dhcp.unwrap()).map(|p| (p.start, p.end));
+        let pool = |text, a, p| {
+            let own = settings(text, a, p)?.dhcp.unwrap().own().unwrap().pools[0];
+            Ok::<_, ConfigError>((own.first, own.last))
+        };
         let ip = |a: [u8; 4]| Ipv4Addr::from(a);
         assert_eq!(pool("", [10, 77, 0, 1], 24).unwrap(), (ip([10, 77, 0, 128]), ip([10, 77, 0, 254])));
         assert_eq!(pool("", [10, 0, 0, 1], 30).unwrap(), (ip([10, 0, 0, 2]), ip([10, 0, 0, 2])));

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use boot_server_core::dhcp::{self, Ipv4Net, Range, Subnet};
 use boot_server_core::node::Event;
 use clap::Args;
 use tftp_server::File;
@@ -26,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, LogFormat, Pool, Settings};
+use crate::config::{self, Config, LogFormat, Settings};
 use crate::engine::Engine;
 use crate::http::auth::Operators;
 use crate::http::files::Processor;
@@ -270,10 +269,11 @@ async fn bind_dhcp(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let settings = engine.settings();
-    let Some(pool) = &settings.dhcp else { return Ok(()) };
-    let config = dhcp_config(settings, pool)?;
+    let Some(lending) = &settings.dhcp else { return Ok(()) };
+    let loaders = Loaders::new(settings).boot_files(settings.secure_boot);
+    let config = lending.core(settings.address, settings.provisioning_url(), loaders)?;
     let leases = engine.store().read(queries::leases).await?;
-    tracing::info!(start = %pool.start, end = %pool.end, known = leases.len(), "DHCP gives out addresses");
+    tracing::info!(subnets = ?lending.lines(), known = leases.len(), "DHCP serves");
     let server = net::dhcp::DhcpServer::bind(&settings.interface, config, leases)
         .context("cannot serve DHCP (run as root; stop another DHCP server, or set dhcp.enabled = false)")?;
     let sink = Arc::new(sink::Sink::new(engine.clone(), seen));
@@ -288,24 +288,6 @@ async fn bind_dhcp(
         }
     }
     Ok(())
-}
-
-fn dhcp_config(settings: &Settings, pool: &Pool) -> anyhow::Result<dhcp::Config> {
-    let net = Ipv4Net::new(settings.address, settings.prefix).context("the subnet is too small for DHCP")?;
-    let config = dhcp::Config {
-        server_ip: settings.address,
-        next_server: settings.address,
-        http_base: settings.provisioning_url(),
-        boot: Loaders::new(settings).boot_files(settings.secure_boot),
-        subnets: vec![Subnet {
-            router: pool.router,
-            dns: pool.dns.clone(),
-            ..Subnet::new(net, vec![Range { first: pool.start, last: pool.end }], pool.lease)
-        }],
-        probe: true,
-    };
-    config.check().context("dhcp")?;
-    Ok(config)
 }
 
 fn bind_tftp(

@@ -9,6 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+#[path = "mode_tests.rs"]
+mod modes;
+#[path = "pool_tests.rs"]
+mod pools;
+
 pub(crate) fn config() -> Config {
     let subnet = |net: &str, pool: &str, router: [u8; 4]| Subnet {
         router: Some(router.into()),
@@ -85,7 +90,13 @@ impl Ask {
         b
     }
     fn to(&self, server: &mut Server) -> Answer {
-        server.handle_packet(T0, Port::Server67, &self.bytes()).unwrap()
+        self.to_at(server, T0)
+    }
+    fn to_at(&self, server: &mut Server, now: Timestamp) -> Answer {
+        server.handle_packet(now, Port::Server67, &self.bytes()).unwrap()
+    }
+    fn from(self, last: u8) -> Self {
+        Self { mac: [0x52, 0x54, 0, 0x77, 0, last], ..self }
     }
 }
 

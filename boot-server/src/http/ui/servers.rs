@@ -156,8 +156,8 @@ pub(super) fn address(path: &str, query: &[(&str, &str)]) -> String {
 fn listen(ui: &Ui) -> Listen {
     let settings = ui.engine.settings();
     let mut lines = vec![format!("on {} as {}", settings.interface, settings.address)];
-    if let Some(pool) = &settings.dhcp {
-        lines.push(format!("DHCP {} to {}", pool.start, pool.end));
+    if let Some(lending) = &settings.dhcp {
+        lines.extend(lending.lines().into_iter().map(|line| format!("DHCP {line}")));
     }
     if settings.tftp {
         lines.push("TFTP 69".to_owned());

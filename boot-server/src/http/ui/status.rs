@@ -49,10 +49,12 @@ fn network(ui: &Ui) -> Section {
         ("TFTP", if settings.tftp { "port 69".to_owned() } else { "off".to_owned() }),
     ];
     match &settings.dhcp {
-        Some(pool) => {
-            facts.push(("DHCP", format!("{} to {}", pool.start, pool.end)));
-            facts.push(("Lease", f::seconds(pool.lease.as_secs())));
-            facts.push(("Router", pool.router.map_or_else(|| "none".to_owned(), |r| r.to_string())));
+        Some(lending) => {
+            facts.extend(lending.lines().into_iter().map(|line| ("DHCP", line)));
+            if let Some(own) = lending.own().filter(|s| !s.pools.is_empty()) {
+                facts.push(("Lease", f::seconds(own.lease_time.as_secs())));
+                facts.push(("Router", own.router.map_or_else(|| "none".to_owned(), |r| r.to_string())));
+            }
         }
         None => facts.push(("DHCP", "off".to_owned())),
     }
