@@ -1,7 +1,9 @@
 //! The virtual rack and what the suites share. A rack is a network namespace with a bridge, a Billet server and QEMU
-//! machines; it ends its own processes and takes its namespace away, whatever becomes of the test.
+//! machines; it ends its own processes and takes its namespace away, whatever becomes of the test. The fleet is thousands
+//! of simulated machines.
 
 pub mod browser;
+pub mod fleet;
 pub mod rack;
 pub mod scenario;
 pub mod simulated;

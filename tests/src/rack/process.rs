@@ -103,6 +103,17 @@ impl Process {
         const TICKS_PER_SECOND: u64 = 100;
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
+
+    /// Largest resident set so far, in bytes.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib << 10)
+    }
 }
 
 impl Drop for Process {

@@ -12,6 +12,7 @@ mod deb;
 mod demo;
 mod deps;
 mod disk;
+mod fleet;
 mod image;
 mod kernel;
 mod paths;
@@ -46,6 +47,8 @@ enum Verb {
     Rack(rack::Args),
     /// Measure against what others do.
     Bench(bench::Args),
+    /// Switch on thousands of simulated machines before a real server.
+    Fleet(fleet::Args),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Verb::Rack(args) => rack::run(&args),
         Verb::Test(args) => suite::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fleet(args) => fleet::run(&args),
         Verb::Build => build::run(),
     }
 }
