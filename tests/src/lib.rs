@@ -7,3 +7,4 @@ pub mod fleet;
 pub mod rack;
 pub mod scenario;
 pub mod simulated;
+pub mod tftp;

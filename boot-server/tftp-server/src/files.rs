@@ -78,7 +78,8 @@ impl File {
         self.len() == 0
     }
 
-    /// Fills `out` with blocks of `size` octets from `offset` on, each after `header` octets that are left as they are,
+    /// Fills `out` with blocks of `size` octets from `offset` on, each after `header` octets that are the caller's to fill
+    /// afterwards,
     /// and returns how many octets there were: fewer than asked for only at the end. `out` is a multiple of
     /// `header + size`, or ends in a shorter block.
     ///

@@ -423,10 +423,6 @@ impl Transfer {
         if count == 0 || window.last.is_some_and(|last| next > last) {
             return Ok(None);
         }
-        for n in 0..count {
-            // The low 16 bits are what the wire carries.
-            packet::put_data_header(&mut out[n * segment..], (next + n as u64) as u16);
-        }
         let mut tail = window.tail;
         let got = match self.mode {
             Mode::Octet => {
@@ -440,6 +436,10 @@ impl Transfer {
             }
             Mode::Netascii => netascii::read(&self.file, &mut tail, &mut out[limits::HEADER..segment])?,
         };
+        for n in 0..count {
+            // The low 16 bits are what the wire carries.
+            packet::put_data_header(&mut out[n * segment..], (next + n as u64) as u16);
+        }
         let what = What::Blocks { count: count as u16, tail, ends: got < count * size };
         Ok(Some(Burst { segment, len: got + count * limits::HEADER, what }))
     }

@@ -162,6 +162,87 @@ fn options_are_clamped_and_the_window_waits_for_ack_0() {
     assert_eq!(t.poll_timeout(), Some(now + Duration::from_secs(3)));
 }
 
+/// A file on disk with these octets, which is gone when the handle is.
+fn on_disk(name: &str, bytes: &[u8]) -> File {
+    let path = std::env::temp_dir().join(format!("tftp-server-{name}-{}", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let file = File::from_file(std::fs::File::open(&path).unwrap()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file
+}
+
+/// The packets of a burst.
+fn cut(burst: &Burst, out: &[u8]) -> Vec<Vec<u8>> {
+    out[..burst.len].chunks(burst.segment).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn a_burst_is_its_packets_and_is_offered_until_it_was_sent() {
+    let asked = RequestOptions { blksize: Some(100), windowsize: Some(64), ..RequestOptions::default() };
+    for len in [0, 1, 99, 100, 101, 3199, 3200, 3201, 6400, 10_001] {
+        let now = Instant::now();
+        for file in [File::Memory(bytes(len)), on_disk("burst", &bytes(len))] {
+            let new = || Transfer::new(now, &request(asked, Mode::Octet), file.clone());
+            let (mut single, mut burst) = (new(), new());
+            let mut out = vec![0xee; limits::BURST_OCTETS];
+            let mut next = 0;
+            while burst.summary(now).is_none() {
+                let mut sent = Vec::new();
+                while let Some(offered) = burst.poll_burst(&mut out) {
+                    assert_eq!(burst.poll_burst(&mut out), Some(offered), "it was not sent yet");
+                    sent.extend(cut(&offered, &out));
+                    burst.burst_sent(offered);
+                }
+                assert_eq!(sent, drain(&mut single), "{len} octets, {file:?}");
+                if next == 0 {
+                    assert!(matches!(Packet::parse(&sent[0]), Ok(Packet::Oack(_))));
+                } else {
+                    assert_eq!(blocks(&sent).last(), Some(&next));
+                }
+                single.handle_packet(now, &ack(next));
+                burst.handle_packet(now, &ack(next));
+                next = (next + 64).min((len / 100 + 1) as u16);
+            }
+            assert_eq!(burst.summary(now).unwrap().bytes, len as u64);
+        }
+    }
+}
+
+#[test]
+fn blocks_fit_the_path() {
+    let now = Instant::now();
+    for (asked, path, granted) in [
+        (1468, 1448, Some(1448)),
+        (9000, 9000, Some(1468)),
+        (512, 1448, Some(512)),
+        (7, 1448, None),
+        (65_465, 3, Some(8)),
+    ] {
+        let options = RequestOptions { blksize: Some(asked), tsize: Some(0), ..RequestOptions::default() };
+        let mut t = Transfer::over(now, &request(options, Mode::Octet), File::Memory(bytes(9)), path);
+        let oack = RequestOptions { blksize: granted, tsize: Some(9), ..RequestOptions::default() };
+        assert_eq!(Packet::parse(&drain(&mut t)[0]), Ok(Packet::Oack(oack)));
+    }
+}
+
+#[test]
+fn a_lost_block_costs_what_the_client_took_before() {
+    let (mut now, step) = (Instant::now(), Duration::from_millis(2));
+    let mut t =
+        Transfer::new(now, &request(RequestOptions::default(), Mode::Octet), File::Memory(bytes(60_000)));
+    for block in 1..100 {
+        assert_eq!(blocks(&drain(&mut t)), [block]);
+        now += step;
+        t.handle_packet(now, &ack(block));
+    }
+    drain(&mut t);
+    assert_eq!(t.poll_timeout(), Some(now + limits::RTO_MIN));
+    now += limits::RTO_MIN;
+    t.handle_timeout(now);
+    assert_eq!(blocks(&drain(&mut t)), [100]);
+    assert_eq!(t.poll_timeout(), Some(now + 2 * limits::RTO_MIN));
+}
+
 #[test]
 fn options_that_cannot_be_are_left_out() {
     let now = Instant::now();

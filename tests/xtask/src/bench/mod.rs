@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
+mod tftp;
 mod write;
 
 /// Arguments of `cargo xtask bench`.
@@ -15,6 +16,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Sending boot files by TFTP, to one client and to many, beside other servers.
+    Tftp(tftp::Args),
     /// Writing an image to a disk, and writing it again over an equal disk.
     Write(write::Args),
 }
@@ -22,6 +25,7 @@ enum What {
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Tftp(args) => tftp::run(args),
         What::Write(args) => write::run(args),
     }
 }
