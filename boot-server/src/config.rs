@@ -65,6 +65,7 @@ pub struct Boot {
     pub loaders: Vec<PathBuf>,
     pub secure_boot: SecureBoot,
     pub arguments: String,
+    pub media: Option<PathBuf>,
 }
 
 /// What UEFI machines are booted by.
@@ -185,6 +186,7 @@ impl Default for Boot {
                 .into(),
             secure_boot: SecureBoot::Off,
             arguments: "console=tty0 console=ttyS0,115200".to_owned(),
+            media: None,
         }
     }
 }
@@ -319,6 +321,8 @@ pub struct Settings {
     pub loaders: Vec<PathBuf>,
     /// What UEFI machines are booted by.
     pub secure_boot: boot_files::SecureBoot,
+    /// Files for boots that somebody orders.
+    pub media: PathBuf,
     /// Kernel arguments that the site adds.
     pub kernel_arguments: String,
     /// Where operators come in.
@@ -396,6 +400,7 @@ impl Settings {
                 .chain(config.boot.loaders.clone())
                 .collect(),
             secure_boot: config.boot.secure_boot.into(),
+            media: config.boot.media.clone().unwrap_or_else(|| config.state_dir.join("media")),
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
             policy: Policy { provide_blank: config.discovery.provide_blank },

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod http;
 pub mod ingest;
 pub mod loaders;
+pub mod media;
 pub mod net;
 mod scripts;
 pub mod secret;

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use boot_server_core::ipxe::{BiosDisk, CommandLine, KernelArg, Script, ScriptError, Url};
+use boot_server_core::ipxe::{BiosDisk, CommandLine, Initrd, Kernel, KernelArg, Script, ScriptError, Url};
 use boot_server_core::node::Claim;
+use boot_server_core::ordered::{self, For};
 use protocol::MacAddr;
 use protocol::agent::{ARG_BOOT_MAC, ARG_NONCE, ARG_SERVER};
 
@@ -69,6 +70,13 @@ impl Scripts {
                 message: format!("{name} boots its disk"),
                 bios: BiosDisk::NextDevice,
             }),
+            BootAnswer::Ordered { name, boot, ticket } => {
+                let to = For { node: &name, base: &base, ticket: &ticket };
+                // The agent and the disk have answers of their own.
+                ordered::script(&boot, &to).map(|script| {
+                    script.unwrap_or_else(|| Script::Refuse { message: format!("{name} has no such order") })
+                })
+            }
             BootAnswer::Refuse { why } => Ok(Script::Refuse { message: why }),
         }
     }
@@ -89,15 +97,14 @@ impl Scripts {
         if let Some(mac) = mac {
             args.push(KernelArg::new(ARG_BOOT_MAC, &mac.to_string())?);
         }
-        let mut initrds = vec![url(Part::Initramfs)?];
+        let initrd = |part| Ok(Initrd { url: url(part)?, name: None });
+        let mut initrds = vec![initrd(Part::Initramfs)?];
         if self.files.path(Part::Firmware.name(processor)).is_some() {
-            initrds.push(url(Part::Firmware)?);
+            initrds.push(initrd(Part::Firmware)?);
         }
         Ok(Script::Agent {
             message: format!("{name} starts the agent"),
-            kernel: url(Part::Kernel)?,
-            initrds,
-            args: CommandLine::new(args)?,
+            boot: Kernel { kernel: url(Part::Kernel)?, initrds, args: CommandLine::new(args)? },
         })
     }
 }
@@ -111,9 +118,5 @@ pub fn check_kernel_arguments(text: &str) -> Result<(), ScriptError> {
 }
 
 fn kernel_arguments(text: &str) -> Result<Vec<KernelArg>, ScriptError> {
-    let one = |word: &str| match word.split_once('=') {
-        Some((key, value)) => KernelArg::new(key, value),
-        None => KernelArg::flag(word),
-    };
-    text.split_whitespace().map(one).collect()
+    text.split_whitespace().map(KernelArg::parse).collect()
 }

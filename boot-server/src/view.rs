@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use boot_server_core::deploy::DiskFate;
-use boot_server_core::node::{Boot, Node, Severity, StateName, required_boot, state::RunStage};
+use boot_server_core::node::{
+    Boot, BootKind, BootOrder, Node, Repeat, Severity, StateName, required_boot, state::RunStage,
+};
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
@@ -33,7 +35,10 @@ pub struct NodeView {
     /// An agent of the current boot is known.
     pub agent: bool,
     /// What a network boot would get now.
-    pub boots: Boot,
+    pub boots: BootKind,
+    /// What somebody ordered it to boot; stays as a record once it was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootOrderView>,
     /// The job on its way.
     pub job: Option<JobView>,
     /// The OS on it.
@@ -50,6 +55,23 @@ pub struct NodeView {
     pub hardware: Option<Hardware>,
     /// The waterfall of the newest work.
     pub timeline: TimelineView,
+}
+
+/// A boot that was ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BootOrderView {
+    /// What, without secrets.
+    pub boot: Boot,
+    /// In words.
+    pub words: String,
+    /// How often.
+    pub repeat: Repeat,
+    /// The next network boot follows it.
+    pub pending: bool,
+    /// When it was ordered.
+    pub asked: Timestamp,
+    /// When it last began: everything was loaded.
+    pub begun: Option<Timestamp>,
 }
 
 /// A node with all that is known of it.
@@ -352,7 +374,8 @@ impl NodeView {
             fault,
             maintenance: node.maintenance.as_ref().map(|m| m.reason.clone()),
             agent: node.link.session.is_some(),
-            boots: required_boot(node),
+            boots: required_boot(node).kind(),
+            boot: node.boot.as_ref().map(BootOrderView::of),
             job: run.map(JobView::of),
             installed: node.installed.as_ref().map(|i| InstalledView {
                 image: i.image,
@@ -367,6 +390,19 @@ impl NodeView {
             created: node.created,
             hardware: inventory.map(Hardware::of),
             timeline: TimelineView::of(&node.timeline),
+        }
+    }
+}
+
+impl BootOrderView {
+    fn of(order: &BootOrder) -> Self {
+        Self {
+            boot: order.boot.without_secrets(),
+            words: order.boot.words(),
+            repeat: order.repeat,
+            pending: order.pending(),
+            asked: order.asked,
+            begun: order.begun,
         }
     }
 }

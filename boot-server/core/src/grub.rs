@@ -10,7 +10,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
-use crate::ipxe::{CommandLine, PAUSE_SECONDS, Script, TEXT_MAX, Url};
+use crate::ipxe::{Kernel, PAUSE_SECONDS, Script, TEXT_MAX, Url};
 
 /// What signed GRUB images ask for first (their built-in prefix), below the root of TFTP or HTTP.
 pub const START_PATH: &str = "grub/grub.cfg";
@@ -25,9 +25,11 @@ pub fn render(script: &Script, base: &Url) -> String {
     let mut out = String::new();
     match script {
         Script::Start { .. } => start(&mut out),
-        Script::Agent { message, kernel, initrds, args } => {
-            let files = Files { base, kernel, initrds };
-            linux(&mut out, message, &files, args);
+        Script::Agent { message, boot } => linux(&mut out, message, boot, base),
+        // It must say that it begins before it starts, which GRUB cannot by TFTP; and a kernel that Secure Boot takes is
+        // signed by the distribution or the site, with what it boots. The machine asks again until the order is cleared.
+        Script::Kernel { .. } | Script::San { .. } => {
+            say(&mut out, "what was ordered can be booted by iPXE only, not with Secure Boot");
         }
         Script::LocalDisk { message, .. } => {
             say(&mut out, message);
@@ -57,18 +59,12 @@ fn start(out: &mut String) {
     line(out, format_args!("done"));
 }
 
-/// Kernel and ramdisks, and where GRUB itself came from.
-struct Files<'a> {
-    base: &'a Url,
-    kernel: &'a Url,
-    initrds: &'a [Url],
-}
-
-fn linux(out: &mut String, message: &str, files: &Files<'_>, args: &CommandLine) {
+fn linux(out: &mut String, message: &str, boot: &Kernel, base: &Url) {
+    let Kernel { kernel, initrds, args } = boot;
     say(out, message);
     let args: String = args.words().map(|word| format!(" '{word}'")).collect();
-    let initrds: String = files.initrds.iter().map(|url| format!(" '{}'", files.path(url))).collect();
-    line(out, format_args!("if linux '{}'{args}; then", files.path(files.kernel)));
+    let initrds: String = initrds.iter().map(|initrd| format!(" '{}'", path(base, &initrd.url))).collect();
+    line(out, format_args!("if linux '{}'{args}; then", path(base, kernel)));
     if initrds.is_empty() {
         line(out, format_args!("boot"));
     } else {
@@ -78,17 +74,15 @@ fn linux(out: &mut String, message: &str, files: &Files<'_>, args: &CommandLine)
     say(out, "could not start the kernel");
 }
 
-impl Files<'_> {
-    /// The URL as GRUB writes it: `(protocol,server)/path`, or the path alone on the server that it came from, which is
-    /// its `$root`.
-    fn path(&self, url: &Url) -> String {
-        let (scheme, server, path) = url.parts();
-        let (own_scheme, own_server, _) = self.base.parts();
-        if (scheme, server) == (own_scheme, own_server) {
-            path.to_owned()
-        } else {
-            format!("({scheme},{server}){path}")
-        }
+/// The URL as GRUB writes it: `(protocol,server)/path`, or the path alone on the server that it came from, which is its
+/// `$root`.
+fn path(base: &Url, url: &Url) -> String {
+    let (scheme, server, path) = url.parts();
+    let (own_scheme, own_server, _) = base.parts();
+    if (scheme, server) == (own_scheme, own_server) {
+        path.to_owned()
+    } else {
+        format!("({scheme},{server}){path}")
     }
 }
 
@@ -109,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ipxe::{BiosDisk, KernelArg};
+    use crate::ipxe::{BiosDisk, CommandLine, Initrd, KernelArg};
 
     fn url(text: &str) -> Url {
         Url::new(text).unwrap()
@@ -122,9 +116,13 @@ mod tests {
     fn agent(args: Vec<KernelArg>) -> Script {
         Script::Agent {
             message: "rack1-07 starts the agent".into(),
-            kernel: url("http://10.77.0.1:8080/boot/files/vmlinuz"),
-            initrds: vec![url("http://10.77.0.1:8080/boot/files/initramfs"), url("http://10.88.0.1/boot/fw")],
-            args: CommandLine::new(args).unwrap(),
+            boot: Kernel {
+                kernel: url("http://10.77.0.1:8080/boot/files/vmlinuz"),
+                initrds: ["http://10.77.0.1:8080/boot/files/initramfs", "http://10.88.0.1/boot/fw"]
+                    .map(|text| Initrd { url: url(text), name: None })
+                    .into(),
+                args: CommandLine::new(args).unwrap(),
+            },
         }
     }
 
@@ -196,9 +194,8 @@ mod tests {
         #[test]
         fn no_url_becomes_syntax(path in "[ -~]{0,20}") {
             let Ok(kernel) = Url::new(format!("http://10.77.0.1:8080/{path}")) else { return Ok(()) };
-            let script = Script::Agent {
-                message: String::new(), kernel, initrds: Vec::new(), args: CommandLine::default(),
-            };
+            let boot = Kernel { kernel, initrds: Vec::new(), args: CommandLine::default() };
+            let script = Script::Agent { message: String::new(), boot };
             let text = render(&script, &base());
             let expected = ["if", "linux", &format!("/{path}"), ";", "then"];
             prop_assert_eq!(words(text.lines().nth(1).unwrap_or_default()), expected);

@@ -9,6 +9,11 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::{ChapText, FileName, Host, Iqn, text_serde};
 
 /// Longest kernel command line, in octets: the x86 kernel's `COMMAND_LINE_SIZE` less its terminating zero.
 pub const COMMAND_LINE_MAX: usize = 2047;
@@ -18,16 +23,68 @@ pub const URL_MAX: usize = 512;
 pub const TEXT_MAX: usize = 70;
 /// Pause before a machine asks again, in seconds: a thousand waiting machines ask 100 times a second.
 pub const PAUSE_SECONDS: u32 = 10;
+/// Initial RAM disks of one boot: installers have one or two, wimboot up to six files.
+pub const INITRDS_MAX: usize = 8;
+
+/// BIOS drive number under which a disk on the network appears: the first hard disk.
+const SAN_DRIVE: u8 = 0x80;
 
 /// A URL that can stand in a script as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url(String);
 
-/// One argument of the kernel command line, `key=value` or `key`.
+/// One argument of the kernel command line: `key=value`, `key`, or a separator (`--`, `---`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelArg {
     key: String,
     value: Option<String>,
+}
+
+/// A kernel with all that it needs, checked: what the scripts of every boot loader are written from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Kernel, or another program that boots like one (wimboot, memdisk).
+    pub kernel: Url,
+    /// Initial RAM disks, in order; at most [`INITRDS_MAX`].
+    pub initrds: Vec<Initrd>,
+    /// Kernel arguments; `initrd=` is added by the script.
+    pub args: CommandLine,
+}
+
+/// A file that is loaded beside a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initrd {
+    /// Where it is.
+    pub url: Url,
+    /// The name under which the kernel finds it, where it looks for one (wimboot). Such a file is no initial RAM disk
+    /// of Linux, so no `initrd=` names it.
+    pub name: Option<FileName>,
+}
+
+/// A disk on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum San {
+    /// A disk image or ISO by HTTP; read as the machine asks for it.
+    Http(Url),
+    /// A logical unit of an iSCSI target.
+    Iscsi(Box<Iscsi>),
+}
+
+/// A logical unit and how to log in to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Iscsi {
+    /// The target's portal.
+    pub server: Host,
+    /// Its TCP port.
+    pub port: u16,
+    /// Logical unit.
+    pub lun: u16,
+    /// The target.
+    pub target: Iqn,
+    /// What the machine calls itself.
+    pub initiator: Iqn,
+    /// CHAP name and secret (RFC 1994).
+    pub chap: Option<(ChapText, ChapText)>,
 }
 
 /// What is not allowed in a script.
@@ -36,12 +93,15 @@ pub enum ScriptError {
     /// Not http, https or tftp, or with characters that a URL or a script cannot have.
     #[error("`{0}` cannot be used as a URL in a boot script")]
     Url(String),
-    /// A key that is not of letters, digits, `.`, `_` and `-`.
+    /// A key that is not of letters, digits and `. _ - / :`, or `initrd`, which scripts add themselves.
     #[error("`{0}` is not the name of a kernel argument")]
     Key(String),
     /// A value with white space, quotes, `$`, `\` or anything that is not ASCII.
     #[error("the value of kernel argument `{0}` has characters that it cannot have")]
     Value(String),
+    /// Too many initial RAM disks.
+    #[error("{0} initial RAM disks are more than {INITRDS_MAX}")]
+    Initrds(usize),
     /// Too many arguments.
     #[error("a kernel command line of {0} octets is longer than {COMMAND_LINE_MAX}")]
     Long(usize),
@@ -73,12 +133,26 @@ pub enum Script {
     Agent {
         /// What this is, for the one who looks at the screen.
         message: String,
-        /// Kernel.
-        kernel: Url,
-        /// Initial RAM disks, in order.
-        initrds: Vec<Url>,
-        /// Kernel arguments; `initrd=` is added here.
-        args: CommandLine,
+        /// Kernel and ramdisk.
+        boot: Kernel,
+    },
+    /// Starts what somebody ordered. The server is told when all of it has arrived; only then it is started.
+    Kernel {
+        /// What this is, for the one who looks at the screen.
+        message: String,
+        /// What to start.
+        boot: Kernel,
+        /// Fetched right before the start.
+        begun: Url,
+    },
+    /// Boots from a disk on the network. The server is told when the disk answers; only then it is booted.
+    San {
+        /// What this is, for the one who looks at the screen.
+        message: String,
+        /// The disk.
+        disk: San,
+        /// Fetched right before the start.
+        begun: Url,
     },
     /// Boots what is on the disk.
     LocalDisk {
@@ -100,7 +174,9 @@ impl Script {
         let mut out = String::from("#!ipxe\n");
         match self {
             Self::Start { base } => start(&mut out, base),
-            Self::Agent { message, kernel, initrds, args } => agent(&mut out, message, kernel, initrds, args),
+            Self::Agent { message, boot } => kernel(&mut out, message, boot, None),
+            Self::Kernel { message, boot, begun } => kernel(&mut out, message, boot, Some(begun)),
+            Self::San { message, disk, begun } => san(&mut out, message, disk, begun),
             Self::LocalDisk { message, bios } => local_disk(&mut out, message, *bios),
             Self::Refuse { message } => {
                 say(&mut out, message);
@@ -129,18 +205,67 @@ fn start(out: &mut String, base: &Url) {
     line(out, format_args!("goto ask"));
 }
 
-fn agent(out: &mut String, message: &str, kernel: &Url, initrds: &[Url], args: &CommandLine) {
+fn kernel(out: &mut String, message: &str, boot: &Kernel, begun: Option<&Url>) {
+    let Kernel { kernel, initrds, args } = boot;
     say(out, message);
     line(out, format_args!("imgfree"));
     // The kernel's EFI stub finds its initial RAM disks by these names; BIOS needs no argument and ignores it.
-    let names: String = (0..initrds.len()).map(|i| format!(" initrd=initrd{i}")).collect();
+    let numbered =
+        |(i, initrd): (usize, &Initrd)| initrd.name.is_none().then(|| format!(" initrd=initrd{i}"));
+    let names: String = initrds.iter().enumerate().filter_map(numbered).collect();
     line(out, format_args!("kernel --name kernel {kernel}{names}{args} || goto failed"));
-    for (i, initrd) in initrds.iter().enumerate() {
-        line(out, format_args!("initrd --name initrd{i} {initrd} || goto failed"));
+    for (i, Initrd { url, name }) in initrds.iter().enumerate() {
+        match name {
+            // wimboot looks for the name in the command line (BIOS) and in the file's own name (UEFI).
+            Some(name) => line(out, format_args!("initrd --name {name} {url} {name} || goto failed")),
+            None => line(out, format_args!("initrd --name initrd{i} {url} || goto failed")),
+        }
+    }
+    if let Some(url) = begun {
+        tell(out, url);
     }
     line(out, format_args!("boot ||"));
     line(out, format_args!(":failed"));
-    say(out, "could not start the agent");
+    say(out, if begun.is_none() { "could not start the agent" } else { "could not start what was ordered" });
+    line(out, format_args!("exit 0"));
+}
+
+/// Tells the server that the boot begins, and does not go on where it cannot: a machine that is to boot this once must
+/// not boot it twice. The answer is an image like any other, and must not reach the kernel as a RAM disk.
+fn tell(out: &mut String, begun: &Url) {
+    line(out, format_args!("imgfetch --name begun {begun} || goto failed"));
+    line(out, format_args!("imgfree begun ||"));
+}
+
+/// The disk is attached before the server is told, so that a target that does not answer uses up no order.
+fn san(out: &mut String, message: &str, disk: &San, begun: &Url) {
+    say(out, message);
+    line(out, format_args!("imgfree"));
+    match disk {
+        // A table that described this disk would be of no use to what boots from it.
+        San::Http(url) => {
+            line(out, format_args!("sanhook --no-describe --drive {SAN_DRIVE:#04x} {url} || goto failed"));
+        }
+        San::Iscsi(iscsi) => {
+            let Iscsi { server, port, lun, target, initiator, chap } = &**iscsi;
+            line(out, format_args!("set initiator-iqn {initiator}"));
+            if let Some((user, secret)) = chap {
+                line(out, format_args!("set username:hex {}", user.hex()));
+                line(out, format_args!("set password:hex {}", secret.hex()));
+            }
+            let root = format!("iscsi:{server}::{port}:{lun:x}:{target}");
+            line(out, format_args!("sanhook --drive {SAN_DRIVE:#04x} {root} || goto failed"));
+        }
+    }
+    tell(out, begun);
+    line(out, format_args!("sanboot --no-describe --keep --drive {SAN_DRIVE:#04x} ||"));
+    line(out, format_args!("sanunhook --drive {SAN_DRIVE:#04x} ||"));
+    line(out, format_args!(":failed"));
+    if matches!(disk, San::Iscsi(_)) {
+        line(out, format_args!("clear username ||"));
+        line(out, format_args!("clear password ||"));
+    }
+    say(out, "could not boot from the network disk that was ordered");
     line(out, format_args!("exit 0"));
 }
 
@@ -191,6 +316,13 @@ impl Url {
     }
 }
 
+impl FromStr for Url {
+    type Err = ScriptError;
+    fn from_str(s: &str) -> Result<Self, ScriptError> {
+        Self::new(s)
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -215,12 +347,47 @@ impl KernelArg {
     /// # Errors
     /// [`ScriptError::Key`].
     pub fn flag(key: &str) -> Result<Self, ScriptError> {
-        // `--` alone would end the kernel's own arguments.
-        let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        if plain && key.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:".contains(&b));
+        // `--` alone would end the kernel's own arguments, and scripts name the initial RAM disks themselves.
+        if plain && key.starts_with(|c: char| c.is_ascii_alphanumeric()) && key != "initrd" {
             Ok(Self { key: key.into(), value: None })
         } else {
             Err(ScriptError::Key(key.into()))
+        }
+    }
+
+    /// One word as a person types it: also `--`, after which arguments are for init, and `---`, after which Debian's
+    /// installer takes them over into the installed system.
+    ///
+    /// # Errors
+    /// [`ScriptError::Key`], [`ScriptError::Value`].
+    pub fn parse(word: &str) -> Result<Self, ScriptError> {
+        match word.split_once('=') {
+            Some((key, value)) => Self::new(key, value),
+            None if ["--", "---"].contains(&word) => Ok(Self { key: word.into(), value: None }),
+            None => Self::flag(word),
+        }
+    }
+
+    /// Its name.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn is_separator(&self) -> bool {
+        self.key.starts_with('-')
+    }
+
+    /// With every `placeholder` in its value replaced.
+    ///
+    /// # Errors
+    /// [`ScriptError::Value`] where `by` cannot be part of a value.
+    pub fn filled(self, placeholder: &str, by: &str) -> Result<Self, ScriptError> {
+        match &self.value {
+            Some(value) if value.contains(placeholder) => {
+                Self::new(&self.key, &value.replace(placeholder, by))
+            }
+            _ => Ok(self),
         }
     }
 }
@@ -240,8 +407,7 @@ impl CommandLine {
     pub fn new(args: Vec<KernelArg>) -> Result<Self, ScriptError> {
         let all = Self(args);
         let len = all.to_string().len();
-        // Room for 8 initial RAM disks.
-        if len + 8 * " initrd=initrd0".len() > COMMAND_LINE_MAX {
+        if len + INITRDS_MAX * " initrd=initrd0".len() > COMMAND_LINE_MAX {
             Err(ScriptError::Long(len))
         } else {
             Ok(all)
@@ -252,7 +418,41 @@ impl CommandLine {
     pub(crate) fn words(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(KernelArg::to_string)
     }
+
+    /// With `more` before the first separator, so that the kernel and the installer itself see them.
+    ///
+    /// # Errors
+    /// [`ScriptError::Long`].
+    pub fn with(&self, more: Vec<KernelArg>) -> Result<Self, ScriptError> {
+        let end = self.0.iter().position(KernelArg::is_separator).unwrap_or(self.0.len());
+        let (first, last) = self.0.split_at(end);
+        Self::new(first.iter().cloned().chain(more).chain(last.iter().cloned()).collect())
+    }
+
+    /// With every `placeholder` in the values replaced.
+    ///
+    /// # Errors
+    /// [`ScriptError::Value`], [`ScriptError::Long`].
+    pub fn filled(&self, placeholder: &str, by: &str) -> Result<Self, ScriptError> {
+        let args = self.0.iter().cloned().map(|arg| arg.filled(placeholder, by));
+        Self::new(args.collect::<Result<_, _>>()?)
+    }
+
+    /// True where an argument of this name is given.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|arg| arg.key == key)
+    }
 }
+
+impl FromStr for CommandLine {
+    type Err = ScriptError;
+    fn from_str(s: &str) -> Result<Self, ScriptError> {
+        Self::new(s.split_whitespace().map(KernelArg::parse).collect::<Result<_, _>>()?)
+    }
+}
+
+text_serde!(Url, ToString::to_string);
+text_serde!(CommandLine, |line| line.to_string().trim().to_owned());
 
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,15 +476,16 @@ mod tests {
             KernelArg::new("billet.server", "http://10.77.0.1:8080").unwrap(),
             KernelArg::flag("quiet").unwrap(),
         ]);
-        let agent = Script::Agent {
-            message: "rack1-07 starts the agent".into(),
+        let plain = |text| Initrd { url: url(text), name: None };
+        let boot = Kernel {
             kernel: url("http://10.77.0.1:8080/boot/files/vmlinuz"),
             initrds: vec![
-                url("http://10.77.0.1:8080/boot/files/ramdisk"),
-                url("http://10.77.0.1:8080/boot/files/fw"),
+                plain("http://10.77.0.1:8080/boot/files/ramdisk"),
+                plain("http://10.77.0.1:8080/boot/files/fw"),
             ],
             args: args.unwrap(),
         };
+        let agent = Script::Agent { message: "rack1-07 starts the agent".into(), boot };
         let mut text = String::new();
         for script in [
             Script::Start { base: url("http://10.77.0.1:8080") },
@@ -297,6 +498,63 @@ mod tests {
             text.push('\n');
         }
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn scripts_of_orders() {
+        let begun = url("http://10.77.0.1:8080/boot/begun/0123");
+        let args =
+            "auto=true url=http://10.77.0.1:8080/boot/profile/0123 netcfg/choose_interface=auto --- quiet";
+        let installer = Kernel {
+            kernel: url("http://10.77.0.1:8080/boot/media/debian/linux"),
+            initrds: vec![Initrd { url: url("http://deb.example/initrd.gz"), name: None }],
+            args: args.parse().unwrap(),
+        };
+        let named = |name: &str| Initrd {
+            url: url(&format!("http://10.77.0.1:8080/boot/media/win/{name}")),
+            name: Some(name.parse().unwrap()),
+        };
+        let pe = Kernel {
+            kernel: url("http://10.77.0.1:8080/boot/media/win/wimboot"),
+            initrds: vec![named("BCD"), named("boot.sdi"), named("boot.wim")],
+            args: CommandLine::default(),
+        };
+        let iscsi = Iscsi {
+            server: "10.77.0.9".parse().unwrap(),
+            port: 3260,
+            lun: 17,
+            target: "iqn.2026-01.rack:vol1".parse().unwrap(),
+            initiator: "iqn.2010-04.org.ipxe:rack1-07".parse().unwrap(),
+            chap: Some(("dpu1".parse().unwrap(), "se$cret || x".parse().unwrap())),
+        };
+        let message = || "rack1-07 boots what was ordered".to_owned();
+        let iso = San::Http(url("http://10.77.0.1:8080/boot/media/live.iso"));
+        let mut text = String::new();
+        for script in [
+            Script::Kernel { message: message(), boot: installer, begun: begun.clone() },
+            Script::Kernel { message: message(), boot: pe, begun: begun.clone() },
+            Script::San { message: message(), disk: iso, begun: begun.clone() },
+            Script::San { message: message(), disk: San::Iscsi(Box::new(iscsi)), begun },
+        ] {
+            text.push_str(&script.render());
+            text.push('\n');
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn arguments_of_installers() {
+        let line: CommandLine = "auto=true priority=critical a/b=c --- quiet".parse().unwrap();
+        let more = vec![KernelArg::new("url", "http://x/{p}").unwrap()];
+        let line = line.with(more).unwrap().filled("{p}", "0123").unwrap();
+        assert_eq!(line.to_string(), " auto=true priority=critical a/b=c url=http://x/0123 --- quiet");
+        assert!(line.has("url") && !line.has("initrd"));
+        assert!(line.filled("0123", "a b").is_err());
+        for bad in ["initrd=x", "initrd", "----", "-x", "||", "&&", "a || b", "#x", "a=${b}", "\"a", "a;b"] {
+            assert!(bad.parse::<CommandLine>().is_err(), "{bad}");
+        }
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(serde_json::from_str::<CommandLine>(&json).unwrap(), line);
     }
 
     #[test]
@@ -318,6 +576,26 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever is taken as arguments stays one line of plain words, none of which iPXE takes for syntax.
+        #[test]
+        fn no_argument_becomes_syntax(text in "([ -~]{0,30} ?){0,4}|(a=|--|[a-z/]+=).*|.*") {
+            if let Ok(args) = text.parse::<CommandLine>() {
+                let script = Script::Agent {
+                    message: String::new(),
+                    boot: Kernel { kernel: url("http://x/k"), initrds: vec![], args: args.clone() },
+                };
+                let text = script.render();
+                let kernel: Vec<&str> = text.lines().filter(|l| l.starts_with("kernel ")).collect();
+                prop_assert_eq!(text.lines().count(), 8);
+                let words: Vec<&str> = kernel[0].split(' ').collect();
+                prop_assert_eq!(words.iter().filter(|w| **w == "||").count(), 1);
+                let own = &words[4..words.len() - 3];
+                prop_assert!(own.iter().all(|w| !w.contains("${") && !["&&", ""].contains(w)), "{:?}", own);
+                prop_assert_eq!(text.parse::<CommandLine>().is_err(), true);
+                prop_assert_eq!(args.to_string().parse::<CommandLine>().unwrap(), args);
+            }
+        }
+
         #[test]
         fn no_text_becomes_syntax(message in any::<String>()) {
             let plain = Script::Refuse { message: "x".into() }.render();

@@ -9,3 +9,6 @@ pub mod dhcp;
 pub mod grub;
 pub mod ipxe;
 pub mod node;
+pub mod ordered;
+pub mod profile;
+pub mod words;

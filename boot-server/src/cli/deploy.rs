@@ -139,11 +139,11 @@ impl DeployArgs {
 }
 
 /// Lines of an `authorized_keys` file that are keys (sshd(8)): no empty lines, no comments.
-fn keys(text: &str) -> impl Iterator<Item = String> + '_ {
+pub(super) fn keys(text: &str) -> impl Iterator<Item = String> + '_ {
     text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned)
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let refuse = |why: String| Failure::Usage(format!("cannot use {}: {why}", file.display()));
     let size = fs::metadata(file).map_err(|e| refuse(e.to_string()))?.len();
     if size > USER_DATA_MAX as u64 {

@@ -1,6 +1,7 @@
 //! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
 //! ask for is done by the server.
 
+mod boot;
 mod client;
 mod deploy;
 mod event;

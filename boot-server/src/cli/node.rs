@@ -1,11 +1,13 @@
 //! `billet node …`.
 
 use boot_server_core::deploy::bytes;
+use boot_server_core::node::Repeat;
 use clap::Subcommand;
 use protocol::DiskId;
 use protocol::inventory::{Disk, Inventory, Nic};
 
 use super::Failure;
+use super::boot::{BootArgs, boot};
 use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
@@ -72,6 +74,13 @@ pub enum NodeCommand {
         node: String,
         /// New name
         name: String,
+    },
+    /// What a node boots from the network next, instead of the usual
+    Boot(BootArgs),
+    /// Forget a node that runs neither an OS nor a job; a machine that is still there comes back as a new one
+    Forget {
+        /// Name or id
+        node: String,
     },
     /// What happened to a node
     Events {
@@ -142,6 +151,10 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         }
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
+        }
+        NodeCommand::Boot(args) => boot(client, format, &args),
+        NodeCommand::Forget { node } => {
+            format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
         }
         NodeCommand::Events { node, follow: false, limit } => list(client, format, Some(&node), limit),
         NodeCommand::Events { node, follow: true, limit } => {
@@ -219,6 +232,13 @@ fn os(node: &NodeView) -> String {
     node.installed.as_ref().map(|i| i.image_name.clone()).unwrap_or_default()
 }
 
+/// What it boots next, where that was ordered.
+fn boots(node: &NodeView) -> Option<String> {
+    let order = node.boot.as_ref().filter(|order| order.pending)?;
+    let often = if order.repeat == Repeat::Always { "always" } else { "once" };
+    Some(format!("{}, {often}", order.words))
+}
+
 /// What happens on it now, in a few words.
 fn now(node: &NodeView) -> String {
     if let Some(fault) = &node.fault {
@@ -253,6 +273,7 @@ impl Show for NodeView {
                 "os",
                 self.installed.as_ref().map(|i| format!("{} as {} on {}", i.image_name, i.hostname, i.disk)),
             ),
+            ("boots", boots(self)),
             ("agent", Some(if self.agent { "connected" } else { "not connected" }.to_owned())),
             ("uuid", self.uuid.map(|u| u.to_string())),
             ("serial", self.serial.clone()),

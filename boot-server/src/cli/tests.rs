@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use boot_server_core::deploy::DiskFate;
-use boot_server_core::node::{Boot, Severity, StateName};
+use boot_server_core::node::{BootKind, Severity, StateName};
 use clap::{CommandFactory, Parser};
 use protocol::fault::{Fault, FaultCode};
 use protocol::report::Progress;
@@ -27,7 +27,8 @@ fn node(name: &str, state: StateName) -> NodeView {
         fault: None,
         maintenance: None,
         agent: false,
-        boots: Boot::LocalDisk,
+        boots: BootKind::LocalDisk,
+        boot: None,
         job: None,
         installed: None,
         uuid: None,
@@ -226,6 +227,14 @@ fn the_command_line_fits_together() {
         "billet node provide n1 --wipe serial:S1 --wipe wwn:eui.1 --confirm n1",
         "billet node maintenance n1 --off",
         "billet node events n1 -f",
+        "billet node boot n1 agent",
+        "billet node boot n1 disk --always",
+        "billet node boot n1 kernel d/linux --initrd d/initrd.gz --args console=ttyS0",
+        "billet node boot n1 kernel d/linux --install-on serial:S1 --mirror http://m/debian --ssh-key k --yes n1",
+        "billet node boot n1 iscsi 10.0.0.9 iqn.2026-01.site:v --lun 1 --chap-user u --chap-secret-file f --once",
+        "billet node boot n1 iso http://x/live.iso",
+        "billet node boot n1 clear",
+        "billet node forget n1",
         "billet image add debian.raw.zst --name debian-12 --version 1",
         "billet image verify debian-12:1 --server http://h:1 --token-file t",
         "billet event follow --node n1",
@@ -242,6 +251,12 @@ fn the_command_line_fits_together() {
         "billet node deploy n1 --image x --disk serial:S1 --disk-rule only",
         "billet node deploy n1 --image x --timeout 5",
         "billet node maintenance n1",
+        "billet node boot n1",
+        "billet node boot n1 iso live.iso --once --always",
+        "billet node boot n1 kernel ../linux",
+        "billet node boot n1 kernel d/linux --install-on serial:S1",
+        "billet node boot n1 kernel d/linux --args initrd=x",
+        "billet node boot n1 iscsi 10.0.0.9 vol1",
         "billet node list -o xml",
         "billet completion powershell",
     ] {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use boot_server_core::node::identity::identify;
-use boot_server_core::node::{Claim, Event, Match, Node, Phase, Severity, required_boot};
+use boot_server_core::node::{Boot, Claim, Event, Match, Node, Phase, Severity, required_boot};
 use protocol::{MacAddr, NodeId, Timestamp};
 use uuid::Uuid;
 
@@ -38,6 +38,15 @@ pub enum BootAnswer {
     LocalDisk {
         /// Name of the node.
         name: String,
+    },
+    /// What somebody ordered: a kernel, an image or an iSCSI disk.
+    Ordered {
+        /// Name of the node.
+        name: String,
+        /// What.
+        boot: Boot,
+        /// Names this boot: 64 hexadecimal digits.
+        ticket: String,
     },
     /// Nothing: it cannot be told apart.
     Refuse {
@@ -86,6 +95,16 @@ impl Sightings {
         let sighting = self.by_mac.get_mut(&mac)?;
         sighting.over = true;
         Some(*sighting)
+    }
+
+    /// Forgets machines with these addresses.
+    pub(super) fn forget(&mut self, macs: &BTreeSet<MacAddr>) {
+        for mac in macs {
+            if let Some(sighting) = self.by_mac.remove(mac) {
+                self.by_last.remove(&(sighting.last, *mac));
+            }
+        }
+        self.by_address.retain(|_, mac| !macs.contains(mac));
     }
 
     fn belongs(&mut self, address: IpAddr, mac: MacAddr) {
@@ -166,7 +185,14 @@ impl Engine {
         let name = node.name.clone();
         let agent = node.link.nonce.as_ref().is_some_and(|n| n.sha256 == hash);
         tracing::info!(node = %name, agent, seconds, "boot script: seconds since the first DHCPDISCOVER");
-        Ok(if agent { BootAnswer::Agent { name, nonce } } else { BootAnswer::LocalDisk { name } })
+        if agent {
+            return Ok(BootAnswer::Agent { name, nonce });
+        }
+        let ordered = node.boot.filter(|order| order.ticket == Some(hash));
+        Ok(match ordered {
+            Some(order) => BootAnswer::Ordered { name, boot: order.boot, ticket: nonce },
+            None => BootAnswer::LocalDisk { name },
+        })
     }
 
     /// When the newest boot of this node began, if it was seen.

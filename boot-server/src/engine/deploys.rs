@@ -154,7 +154,7 @@ impl Engine {
             run.is_some_and(|run| is(&run.phone_home))
                 || node.installed.as_ref().is_some_and(|i| is(&i.phone_home))
         };
-        self.0.nodes.find(waits).map(|node| node.id)
+        self.0.nodes.find(waits).map(|node| node.id).or_else(|| self.node_of_ticket(token))
     }
 }
 

@@ -116,6 +116,8 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
         Refused::NoSession => (401, "session", "restart the machine"),
         Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),
         Refused::StalePhoneHome => (404, "stale-phone-home", "nothing waits for it"),
+        Refused::Order { hint, .. } => (422, "boot-order", hint),
+        Refused::StaleBoot => (404, "stale-boot", "restart the machine, so that it gets a new boot script"),
         Refused::Protocol { .. } => (422, "protocol", "use kernel and ramdisk of the server's version"),
     }
 }

@@ -26,6 +26,7 @@ impl Index {
         old.name != new.name
             || old.identity != new.identity
             || old.link != new.link
+            || ticket(old) != ticket(new)
             || old.state.deadline() != new.state.deadline()
     }
 
@@ -88,7 +89,11 @@ impl Index {
 fn secrets(node: &Node) -> impl Iterator<Item = Sha256> {
     let nonce = node.link.nonce.as_ref().map(|n| n.sha256);
     let session = node.link.session.as_ref();
-    [nonce, session.map(|s| s.sha256), session.and_then(|s| s.nonce)].into_iter().flatten()
+    [nonce, session.map(|s| s.sha256), session.and_then(|s| s.nonce), ticket(node)].into_iter().flatten()
+}
+
+fn ticket(node: &Node) -> Option<Sha256> {
+    node.boot.as_ref().and_then(|order| order.ticket)
 }
 
 #[cfg(test)]

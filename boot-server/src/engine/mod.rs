@@ -16,6 +16,7 @@ mod effects;
 mod error;
 mod images;
 mod index;
+mod orders;
 mod pci;
 mod registry;
 #[cfg(test)]

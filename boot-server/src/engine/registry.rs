@@ -108,6 +108,16 @@ impl Registry {
         slot.wake();
     }
 
+    /// Forgets a node and wakes whoever waits for it. The caller holds its turn.
+    pub fn remove(&self, slot: &Slot) {
+        let node = slot.row().node;
+        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.index.remove(&node);
+        nodes.slots.remove(&node.id);
+        drop(nodes);
+        slot.wake();
+    }
+
     pub fn all(&self) -> Vec<Arc<Node>> {
         self.read().slots.values().map(|slot| slot.row().node).collect()
     }
@@ -140,7 +150,7 @@ impl Registry {
     }
 
     /// The node of whose agent this is the hash of the session's token, of the nonce that it came from, or of a nonce
-    /// that was not used yet.
+    /// that was not used yet; or the node whose newest script has a ticket of this hash.
     pub fn with_secret(&self, hash: Sha256) -> Option<Arc<Node>> {
         let id = self.read().index.with_secret(hash)?;
         self.get(id)

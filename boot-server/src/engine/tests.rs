@@ -421,7 +421,7 @@ proptest! {
                             let welcome = first.hello(hello(nonce, vec![mac(n)])).await.unwrap();
                             sessions.insert(n, welcome.session);
                         }
-                        BootAnswer::LocalDisk { .. } => {}
+                        BootAnswer::LocalDisk { .. } | BootAnswer::Ordered { .. } => {}
                         BootAnswer::Refuse { why } => panic!("{why}"),
                     },
                     (3, _) => {

@@ -13,6 +13,7 @@ mod handoff;
 mod image;
 mod limits;
 mod listen;
+mod orders;
 mod phone_home;
 mod problem;
 mod send;
@@ -53,6 +54,7 @@ pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
     Router::new()
         .merge(boot::router(engine.clone(), files))
         .merge(agent::router(engine.clone()))
+        .merge(orders::router(engine.clone()))
         .merge(image::router(engine.clone()))
         .merge(phone_home::router(engine))
         .fallback(problem::not_found)

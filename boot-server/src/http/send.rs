@@ -54,21 +54,23 @@ pub(super) struct Opened {
 impl Opened {
     /// Opens a regular file.
     pub(super) async fn at(path: PathBuf) -> std::io::Result<Self> {
-        tokio::task::spawn_blocking(move || {
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(std::io::ErrorKind::IsADirectory.into());
-            }
-            // A file that is replaced has another inode or another time; one that is written to has another time.
-            let (inode, size) = (metadata.ino(), metadata.len());
-            let changed = (metadata.mtime(), metadata.mtime_nsec());
-            let etag = format!("\"{inode:x}-{size:x}-{:x}-{:x}\"", changed.0, changed.1);
-            let validators = Validators { etag, modified: metadata.modified().ok() };
-            Ok(Self { file, size, validators })
-        })
-        .await
-        .map_err(std::io::Error::other)?
+        tokio::task::spawn_blocking(move || Self::of(File::open(path)?))
+            .await
+            .map_err(std::io::Error::other)?
+    }
+
+    /// A regular file that is open already. May wait for the disk.
+    pub(super) fn of(file: File) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(std::io::ErrorKind::IsADirectory.into());
+        }
+        // A file that is replaced has another inode or another time; one that is written to has another time.
+        let (inode, size) = (metadata.ino(), metadata.len());
+        let changed = (metadata.mtime(), metadata.mtime_nsec());
+        let etag = format!("\"{inode:x}-{size:x}-{:x}-{:x}\"", changed.0, changed.1);
+        let validators = Validators { etag, modified: metadata.modified().ok() };
+        Ok(Self { file, size, validators })
     }
 
     /// The file's name says what is in it: the name is its tag, and no date is needed.

@@ -192,6 +192,17 @@ pub fn update_node(db: &Connection, node: &Node, version: i64) -> Result<(), Sto
     if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
+/// Forgets a node with its inventory and effects. Its events stay.
+///
+/// # Errors
+/// [`StoreError::Conflict`] where it is gone already, or what the database says.
+pub fn delete_node(db: &Connection, id: NodeId) -> Result<(), StoreError> {
+    let changed = db
+        .execute("DELETE FROM nodes WHERE id = ?1", params![id.to_string()])
+        .map_err(StoreError::sql("forget a node"))?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
 fn name_taken(cause: rusqlite::Error, node: &Node) -> StoreError {
     match &cause {
         rusqlite::Error::SqliteFailure(code, Some(text))

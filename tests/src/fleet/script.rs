@@ -309,7 +309,7 @@ fn named<'a, 'b>(args: &'b [&'a str]) -> (Option<&'a str>, &'b [&'a str]) {
 
 #[cfg(test)]
 mod tests {
-    use boot_server_core::ipxe::{BiosDisk, CommandLine, KernelArg, Script, Url};
+    use boot_server_core::ipxe::{BiosDisk, CommandLine, Initrd, Kernel, KernelArg, Script, Url};
 
     use super::*;
 
@@ -339,9 +339,11 @@ mod tests {
         );
         let agent = Script::Agent {
             message: "node starts the agent".into(),
-            kernel: Url::new("http://10.77.0.1:8080/k").unwrap(),
-            initrds: vec![Url::new("http://10.77.0.1:8080/i").unwrap()],
-            args: CommandLine::new(vec![KernelArg::new("billet.nonce", "abc").unwrap()]).unwrap(),
+            boot: Kernel {
+                kernel: Url::new("http://10.77.0.1:8080/k").unwrap(),
+                initrds: vec![Initrd { url: Url::new("http://10.77.0.1:8080/i").unwrap(), name: None }],
+                args: CommandLine::new(vec![KernelArg::new("billet.nonce", "abc").unwrap()]).unwrap(),
+            },
         };
         run.fetched(Some(agent.render()));
         assert_eq!(fetch(&mut run), "http://10.77.0.1:8080/k");

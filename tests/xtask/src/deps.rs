@@ -39,6 +39,10 @@ const PACKAGES: &[&str] = &[
     "pciutils",
     "pci.ids",
     "debian-archive-keyring",
+    // boots that are ordered: an iSCSI target, an ISO
+    "tgt",
+    "xorriso",
+    "grub-efi-amd64-bin",
     // the UI and its tests
     "chromium",
     "chromium-driver",

@@ -8,6 +8,7 @@ use protocol::job::Task;
 use protocol::report::{ReportBatch, ReportBody, Stage, Summary};
 use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Sha256, Timestamp};
 
+use super::boot::{Boot, pending_order};
 use super::event::{Effect, Refused};
 use super::identity::Claim;
 use super::state::{Fallback, Run, RunStage, State, StateName};
@@ -29,12 +30,18 @@ impl Node {
                 RunStage::Restart | RunStage::FirstBoot => Work::Reboot,
                 RunStage::Boot | RunStage::Kernel => Work::Wait,
             },
+            State::Manageable | State::Available if self.leaves_agent() => Work::Reboot,
             // An agent that still runs where the disk should: the machine is on its way there.
             State::Active => Work::Reboot,
             State::Enroll | State::Manageable | State::Available | State::Deleting(_) | State::Failed(_) => {
                 Work::Wait
             }
         }
+    }
+
+    /// True where the machine is to boot something else than the agent that waits on it.
+    fn leaves_agent(&self) -> bool {
+        pending_order(self).is_some_and(|order| order.boot != Boot::Agent)
     }
 
     /// True where `token` hashes to the session of this boot. Hashes are compared, so the time says nothing.

@@ -1,36 +1,277 @@
-//! What a machine that boots from the network gets, from its state alone. One pure function, so that no node can
-//! reinstall itself in a loop: the agent is booted only where a state needs it.
+//! What a machine that boots from the network gets, from its node alone. One pure function, so that no node can
+//! reinstall itself in a loop: the agent is booted only where a state needs it, and what somebody ordered is booted once
+//! unless they said always.
 
+use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
 use super::state::{RunStage, State};
+use crate::ipxe::CommandLine;
+use crate::profile::Profile;
+use crate::words::{ChapText, FileName, Host, Iqn, Location};
+
+/// TCP port of iSCSI portals (RFC 7143).
+pub const ISCSI_PORT: u16 = 3260;
 
 /// The answer to a network boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Boot {
+    /// Kernel and ramdisk with the agent.
+    Agent,
+    /// Go on to the disk.
+    #[serde(rename = "disk")]
+    LocalDisk,
+    /// A kernel with initial RAM disks and arguments: an installer, a rescue system, WinPE by wimboot.
+    Kernel(Box<KernelBoot>),
+    /// An ISO or disk image, read by HTTP as the machine asks for it.
+    Iso(Box<IsoBoot>),
+    /// A disk of an iSCSI target.
+    Iscsi(Box<IscsiBoot>),
+}
+
+/// A kernel with initial RAM disks and arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KernelBoot {
+    /// Kernel: a URL, or a path in the media directory.
+    pub kernel: Location,
+    /// Files that are loaded beside it, in order.
+    #[serde(default)]
+    pub initrds: Vec<InitrdFile>,
+    /// Kernel arguments. `{profile}` becomes the URL of the profile, `{server}` the base URL of this server.
+    #[serde(default)]
+    pub arguments: CommandLine,
+    /// What an installer is to do, served to this boot alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+/// A file that is loaded beside a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct InitrdFile {
+    /// A URL, or a path in the media directory.
+    pub file: Location,
+    /// The name under which the kernel looks for it (wimboot: `BCD`, `boot.sdi`, `boot.wim`). Without one it is an
+    /// initial RAM disk of Linux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<FileName>,
+}
+
+/// An ISO or disk image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct IsoBoot {
+    /// A URL, or a path in the media directory.
+    pub file: Location,
+}
+
+/// A logical unit of an iSCSI target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct IscsiBoot {
+    /// Name or address of the target's portal.
+    pub server: Host,
+    /// Its TCP port.
+    #[serde(default = "iscsi_port")]
+    pub port: u16,
+    /// Logical unit.
+    #[serde(default)]
+    pub lun: u16,
+    /// Name of the target.
+    pub target: Iqn,
+    /// What the machine calls itself; `iqn.2010-04.org.ipxe:` and the node's name where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<Iqn>,
+    /// How it logs in, where the target wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<Chap>,
+}
+
+fn iscsi_port() -> u16 {
+    ISCSI_PORT
+}
+
+/// CHAP (RFC 1994): the machine proves who it is. The target is not made to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Chap {
+    /// Name.
+    pub user: ChapText,
+    /// Secret. Never in an answer of the API, and forgotten once it was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<ChapText>,
+}
+
+/// A [`Boot`] in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Boot {
+#[expect(missing_docs, reason = "the variants of `Boot`, documented there")]
+pub enum BootKind {
+    Agent,
+    LocalDisk,
+    Kernel,
+    Iso,
+    Iscsi,
+}
+
+/// What a state asks for by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Usual {
     /// Kernel and ramdisk with the agent.
     Agent,
     /// Go on to the disk.
     LocalDisk,
 }
 
+/// How often an order is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Repeat {
+    /// One boot; then the usual one.
+    #[default]
+    Once,
+    /// Every boot until it is cleared or the node gets work.
+    Always,
+}
+
+/// What somebody wants this machine to boot instead of the usual.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootOrder {
+    /// What.
+    pub boot: Boot,
+    /// How often.
+    pub repeat: Repeat,
+    /// When it was ordered.
+    pub asked: Timestamp,
+    /// SHA-256 of the ticket in the newest script: names this boot when it begins, fetches its profile, phones home.
+    #[serde(default)]
+    pub ticket: Option<Sha256>,
+    /// When it last began: everything was loaded and the machine was about to start it.
+    #[serde(default)]
+    pub begun: Option<Timestamp>,
+}
+
+impl BootOrder {
+    /// True while the next boot follows it.
+    pub fn pending(&self) -> bool {
+        self.repeat == Repeat::Always || self.begun.is_none()
+    }
+}
+
+impl Boot {
+    /// In one word.
+    pub fn kind(&self) -> BootKind {
+        match self {
+            Self::Agent => BootKind::Agent,
+            Self::LocalDisk => BootKind::LocalDisk,
+            Self::Kernel(_) => BootKind::Kernel,
+            Self::Iso(_) => BootKind::Iso,
+            Self::Iscsi(_) => BootKind::Iscsi,
+        }
+    }
+
+    /// What an installer is to do, if this is one.
+    pub fn profile(&self) -> Option<&Profile> {
+        match self {
+            Self::Kernel(kernel) => kernel.profile.as_ref(),
+            Self::Agent | Self::LocalDisk | Self::Iso(_) | Self::Iscsi(_) => None,
+        }
+    }
+
+    /// Without what nobody may read again: CHAP secrets, password hashes, texts of profiles.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let mut shown = self.clone();
+        match &mut shown {
+            Self::Kernel(kernel) => kernel.profile.iter_mut().for_each(Profile::hide_secrets),
+            Self::Iscsi(iscsi) => iscsi.chap.iter_mut().for_each(|chap| chap.password = None),
+            Self::Agent | Self::LocalDisk | Self::Iso(_) => {}
+        }
+        shown
+    }
+
+    /// In words, for events and consoles.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Agent => "the agent".to_owned(),
+            Self::LocalDisk => "its disk".to_owned(),
+            Self::Kernel(kernel) => match &kernel.profile {
+                Some(profile) => format!("the installer {} with {}", kernel.kernel, profile.words()),
+                None => format!("the kernel {}", kernel.kernel),
+            },
+            Self::Iso(iso) => format!("the image {}", iso.file),
+            Self::Iscsi(iscsi) => {
+                format!("iSCSI disk {} LUN {} on {}", iscsi.target, iscsi.lun, iscsi.server)
+            }
+        }
+    }
+}
+
+impl BootKind {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Agent => "the agent",
+            Self::LocalDisk => "its disk",
+            Self::Kernel => "a kernel that was ordered",
+            Self::Iso => "an image that was ordered",
+            Self::Iscsi => "an iSCSI disk that was ordered",
+        }
+    }
+}
+
+impl From<Usual> for Boot {
+    fn from(usual: Usual) -> Self {
+        match usual {
+            Usual::Agent => Self::Agent,
+            Usual::LocalDisk => Self::LocalDisk,
+        }
+    }
+}
+
 /// What this node must boot now.
 pub fn required_boot(node: &Node) -> Boot {
-    match &node.state {
+    match pending_order(node) {
+        Some(order) => order.boot.clone(),
+        None => usual_boot(&node.state).into(),
+    }
+}
+
+/// The order that the next boot follows, if there is one.
+pub fn pending_order(node: &Node) -> Option<&BootOrder> {
+    node.boot.as_ref().filter(|order| order.pending() && takes_orders(&node.state))
+}
+
+/// True in states where the machine is nobody's but the one's who orders: no job runs on it, and none has failed half-way.
+pub(super) fn takes_orders(state: &State) -> bool {
+    matches!(state, State::Manageable | State::Available | State::Active)
+}
+
+fn usual_boot(state: &State) -> Usual {
+    match state {
         State::Enroll
         | State::Inspecting(_)
         | State::Manageable
         | State::Cleaning(_)
         | State::Available
-        | State::Deleting(_) => Boot::Agent,
+        | State::Deleting(_) => Usual::Agent,
         State::Deploying(run) => match run.stage {
-            RunStage::Boot | RunStage::Kernel | RunStage::Assign | RunStage::Agent(_) => Boot::Agent,
-            RunStage::Restart | RunStage::FirstBoot => Boot::LocalDisk,
+            RunStage::Boot | RunStage::Kernel | RunStage::Assign | RunStage::Agent(_) => Usual::Agent,
+            RunStage::Restart | RunStage::FirstBoot => Usual::LocalDisk,
         },
-        State::Active => Boot::LocalDisk,
+        State::Active => Usual::LocalDisk,
         State::Failed(failure) => failure.boot,
     }
 }

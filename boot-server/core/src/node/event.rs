@@ -7,7 +7,7 @@ use protocol::{JobId, MacAddr, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use super::boot::Boot;
+use super::boot::{Boot, Repeat};
 use super::state::StateName;
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
@@ -29,6 +29,11 @@ pub enum Event {
     },
     /// It asked for the kernel.
     KernelServed,
+    /// It loaded all of what was ordered, and starts it.
+    BootBegun {
+        /// SHA-256 of the ticket in its script.
+        ticket: Sha256,
+    },
     /// The agent said hello with a nonce that hashes to `nonce`; `session` is the hash of the token it will get.
     Hello {
         /// What it said.
@@ -100,6 +105,15 @@ pub enum Verb {
         /// The name.
         name: String,
     },
+    /// Boot this instead of the usual.
+    Boot {
+        /// What.
+        boot: Box<Boot>,
+        /// How often.
+        repeat: Repeat,
+    },
+    /// Boot the usual after all.
+    ClearBoot,
 }
 
 impl Verb {
@@ -116,6 +130,8 @@ impl Verb {
             Self::Retry => "retry",
             Self::Maintenance { .. } => "maintenance",
             Self::Rename { .. } => "rename",
+            Self::Boot { .. } => "boot",
+            Self::ClearBoot => "clear boot",
         }
     }
 }
@@ -234,6 +250,17 @@ pub enum Refused {
         /// The job.
         job: JobId,
     },
+    /// A boot that cannot be ordered.
+    #[error("{why}")]
+    Order {
+        /// Why not.
+        why: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A ticket that is not of the newest boot script.
+    #[error("this is not the ticket of the node's newest boot")]
+    StaleBoot,
     /// A phone-home token that fits nothing that is awaited.
     #[error("nothing waits for this phone-home")]
     StalePhoneHome,

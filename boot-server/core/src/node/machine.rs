@@ -3,12 +3,12 @@
 use protocol::job::Task;
 use protocol::{Sha256, Timestamp};
 
-use super::boot::Boot;
+use super::boot::{Boot, Usual};
 use super::event::Refused;
 use super::state::{Fallback, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
-use super::{Installed, Nonce};
+use super::{Installed, Nonce, orders};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::Job;
 
@@ -48,11 +48,18 @@ pub(super) fn mark_boot(s: &mut Step<'_>, phase: Phase) {
 }
 
 /// iPXE asked for its script: whatever ran on the machine before does not run any more.
-pub(super) fn boot_requested(s: &mut Step<'_>, boot: Boot, nonce: Sha256) {
+pub(super) fn boot_requested(s: &mut Step<'_>, boot: &Boot, nonce: Sha256) {
     s.drop_agent();
-    if boot == Boot::LocalDisk {
-        return boot_local(s);
+    orders::served(s, boot, nonce);
+    match boot {
+        Boot::LocalDisk => boot_local(s),
+        Boot::Agent => boot_agent(s, nonce),
+        // No agent comes from this boot, whatever script was given out before.
+        Boot::Kernel(_) | Boot::Iso(_) | Boot::Iscsi(_) => s.node.link.nonce = None,
     }
+}
+
+fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
     s.node.epoch = s.node.epoch.saturating_add(1);
     s.node.link.nonce = Some(Nonce { sha256: nonce, issued: s.now(), epoch: s.node.epoch });
     if matches!(s.node.state, State::Enroll) {
@@ -104,6 +111,10 @@ fn boot_local(s: &mut Step<'_>) {
 
 /// The new OS runs and has its network.
 pub(super) fn phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
+    if orders::is_installer(s, token) {
+        orders::installed(s);
+        return Ok(());
+    }
     let State::Deploying(run) = &s.node.state else {
         return late_phone_home(s, token);
     };
@@ -131,7 +142,7 @@ pub(super) fn phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused>
 fn late_phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
     let State::Failed(failure) = &s.node.state else { return Err(Refused::StalePhoneHome) };
     let Some(run) =
-        failure.run.as_deref().filter(|r| failure.boot == Boot::LocalDisk && r.phone_home == Some(token))
+        failure.run.as_deref().filter(|r| failure.boot == Usual::LocalDisk && r.phone_home == Some(token))
     else {
         return Err(Refused::StalePhoneHome);
     };

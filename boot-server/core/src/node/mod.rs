@@ -24,6 +24,7 @@ pub mod timeline;
 mod agent;
 mod deadline;
 mod machine;
+mod orders;
 mod people;
 #[cfg(test)]
 mod tests;
@@ -32,9 +33,10 @@ use protocol::job::Task;
 use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use boot::{Boot, required_boot};
+pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
+pub use people::check_forget;
 pub use state::{Failure, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
@@ -61,6 +63,9 @@ pub struct Node {
     /// Counts boots of the agent; a nonce is bound to the epoch it was made in.
     #[serde(default)]
     pub epoch: u64,
+    /// What somebody ordered it to boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootOrder>,
     /// The OS on it, as far as Billet put it there.
     #[serde(default)]
     pub installed: Option<Installed>,
@@ -147,6 +152,7 @@ impl Node {
             maintenance: None,
             link: AgentLink::default(),
             epoch: 0,
+            boot: None,
             installed: None,
             timeline: Timeline::default(),
         }

@@ -3,14 +3,17 @@
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DiskTarget, Job, Task};
 
-use super::Maintenance;
 use super::event::{DeployOrder, Effect, Refused, Verb};
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
+use super::{Maintenance, Node, orders};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
-    let busy = !matches!(verb, Verb::Maintenance { .. } | Verb::Rename { .. } | Verb::Abort);
+    let busy = !matches!(
+        verb,
+        Verb::Maintenance { .. } | Verb::Rename { .. } | Verb::Abort | Verb::Boot { .. } | Verb::ClearBoot
+    );
     if let (true, Some(maintenance)) = (busy, &s.node.maintenance) {
         return Err(Refused::Maintenance { reason: maintenance.reason.clone() });
     }
@@ -23,6 +26,8 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Delete { wipe } => delete(s, wipe),
         Verb::Abort => abort(s),
         Verb::Retry => retry(s),
+        Verb::Boot { boot, repeat } => orders::order(s, *boot, repeat),
+        Verb::ClearBoot => orders::clear(s),
         Verb::Maintenance { reason } => {
             maintenance(s, reason);
             Ok(())
@@ -33,6 +38,19 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
             Ok(())
         }
     }
+}
+
+/// Whether this node may be forgotten: not while somebody's OS runs on it, nor while a job is on its way.
+///
+/// # Errors
+/// [`Refused::WrongState`] with what to do first.
+pub fn check_forget(node: &Node) -> Result<(), Refused> {
+    let hint = match &node.state {
+        State::Active => "somebody's OS runs on it: give it back (delete) first",
+        state if state.run().is_some() => "a job is on its way: wait for its end, or abort it",
+        _ => return Ok(()),
+    };
+    Err(Refused::WrongState { verb: "forget", state: node.state.name(), hint })
 }
 
 fn manage(s: &mut Step<'_>) -> Result<(), Refused> {

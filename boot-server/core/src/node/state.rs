@@ -9,7 +9,7 @@ use protocol::report::{Progress, Stage};
 use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::boot::Boot;
+use super::boot::Usual;
 
 /// Ironic's provision states, as far as Billet has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +177,7 @@ pub struct Failure {
     /// When.
     pub at: Timestamp,
     /// What a netboot of this machine gets meanwhile.
-    pub boot: Boot,
+    pub boot: Usual,
     /// The work, for a retry.
     #[serde(default)]
     pub run: Option<Box<Run>>,

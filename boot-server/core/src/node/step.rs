@@ -5,11 +5,11 @@ use protocol::Timestamp;
 use protocol::fault::Fault;
 use protocol::job::Job;
 
-use super::boot::Boot;
+use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, deadline, machine, people};
+use super::{Node, agent, deadline, machine, orders, people};
 
 /// Takes `event` in.
 ///
@@ -20,8 +20,9 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
     match event {
         Event::DhcpSeen { first_seen } => machine::dhcp_seen(&mut s, first_seen),
         Event::LoaderServed => machine::mark_boot(&mut s, Phase::Loader),
-        Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, boot, nonce),
+        Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, &boot, nonce),
         Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
+        Event::BootBegun { ticket } => orders::begun(&mut s, ticket)?,
         Event::PhoneHome { token } => machine::phone_home(&mut s, token)?,
         Event::Hello { hello, nonce, session } => agent::hello(&mut s, &hello, nonce, session)?,
         Event::Inventory { disks_blank, macs } => agent::inventory(&mut s, disks_blank, macs)?,
@@ -66,6 +67,7 @@ impl Step<'_> {
 
     /// A run of `task` at its beginning. With an agent at hand it is assigned at once, else the machine must boot.
     pub fn new_run(&mut self, job: Job, fallback: Fallback) -> Run {
+        orders::end(self);
         let now = self.now();
         let mut run = Run {
             job,
@@ -109,9 +111,9 @@ impl Step<'_> {
         // After the write the OS is whole and may only be slow, and an OS that was running stays whole until the agent
         // has taken the job: then the disk stays what a netboot is sent to.
         let boot = match run.as_ref() {
-            Some(run) if matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) => Boot::LocalDisk,
-            Some(run) if run.fallback == Fallback::Active && run.is_untouched() => Boot::LocalDisk,
-            _ => Boot::Agent,
+            Some(run) if matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) => Usual::LocalDisk,
+            Some(run) if run.fallback == Fallback::Active && run.is_untouched() => Usual::LocalDisk,
+            _ => Usual::Agent,
         };
         self.note(
             &format!("{during}.failed"),

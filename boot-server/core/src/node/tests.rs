@@ -93,7 +93,7 @@ fn failed(during: StateName, stage: RunStage, fallback: Fallback) -> State {
         during,
         fault: Fault::new(FaultCode::DiskIo, "it broke", "mend it"),
         at: NOW,
-        boot: if after { Boot::LocalDisk } else { Boot::Agent },
+        boot: if after { Usual::LocalDisk } else { Usual::Agent },
         run: Some(Box::new(run)),
     })
 }
@@ -134,6 +134,24 @@ fn states() -> Vec<(&'static str, State)> {
     ]
 }
 
+/// A rescue system.
+fn kernel() -> Boot {
+    serde_json::from_value(serde_json::json!({ "kind": "kernel", "kernel": "rescue/linux" })).unwrap()
+}
+
+/// An installer with a profile.
+fn installer() -> Boot {
+    let profile = serde_json::json!({ "kind": "text", "text": "install" });
+    let boot = serde_json::json!({ "kind": "kernel", "kernel": "debian/linux", "profile": profile });
+    serde_json::from_value(boot).unwrap()
+}
+
+fn iscsi() -> Boot {
+    let chap = serde_json::json!({ "user": "u", "password": "secretsecret" });
+    let boot = serde_json::json!({ "kind": "iscsi", "server": "10.0.0.9", "target": "iqn.2026-01.rack:v", "chap": chap });
+    serde_json::from_value(boot).unwrap()
+}
+
 fn hello() -> Box<Hello> {
     Box::new(Hello {
         protocol: PROTOCOL_VERSION,
@@ -166,6 +184,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("loader", Event::LoaderServed),
         ("boot", Event::BootRequested { boot: required_boot(node), nonce: Sha256([8; 32]) }),
         ("kernel", Event::KernelServed),
+        ("begun, wrong ticket", Event::BootBegun { ticket: WRONG }),
         ("hello", Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }),
         ("hello, wrong nonce", Event::Hello { hello: hello(), nonce: WRONG, session: SESSION }),
         ("inventory, blank", Event::Inventory { disks_blank: true, macs: vec![] }),
@@ -190,6 +209,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("abort", verb(Verb::Abort)),
         ("retry", verb(Verb::Retry)),
         ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()) })),
+        ("order a boot", verb(Verb::Boot { boot: Box::new(kernel()), repeat: Repeat::Once })),
+        ("clear boot", verb(Verb::ClearBoot)),
     ]
 }
 
@@ -216,7 +237,12 @@ fn outcome(node: &Node, event: Event, now: Timestamp) -> String {
     match step(node, event, &context(now, 2)) {
         Err(refused) => format!("refused: {refused}"),
         Ok(done) => {
-            let boots = if required_boot(&done.node) == Boot::Agent { "agent" } else { "disk" };
+            let boots = match required_boot(&done.node) {
+                Boot::Agent => "agent",
+                Boot::LocalDisk => "disk",
+                Boot::Kernel(_) => "kernel",
+                Boot::Iso(_) | Boot::Iscsi(_) => "network disk",
+            };
             let mut line = format!("{} (boots {boots})", place(&done.node));
             for effect in &done.effects {
                 write!(line, " !{}", serde_json::to_value(effect).unwrap().as_str().unwrap()).unwrap();
@@ -568,9 +594,91 @@ fn a_nonce_is_for_one_boot_and_ten_minutes() {
     assert!(matches!(story.try_event(hello_now()), Err(Refused::Nonce { .. })));
 }
 
+fn order_boot(boot: Boot, repeat: Repeat) -> Event {
+    Event::Verb(Verb::Boot { boot: Box::new(boot), repeat })
+}
+
+#[test]
+fn an_order_is_for_one_boot() {
+    let mut story = Story::available();
+    story.is(order_boot(kernel(), Repeat::Once));
+    assert_eq!(story.node.work(), Work::Reboot, "the agent that waits makes way");
+    assert_eq!(story.effects, [Effect::WakeAgent]);
+    story.boots();
+    assert!(!story.node.has_session(SESSION));
+    assert_eq!(required_boot(&story.node), kernel(), "it has not begun: a loader that failed gets it again");
+    assert_eq!(story.try_event(Event::BootBegun { ticket: WRONG }), Err(Refused::StaleBoot));
+    story.boots().is(Event::BootBegun { ticket: NONCE }).is(Event::BootBegun { ticket: NONCE });
+    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert_eq!(story.node.work(), Work::Wait);
+    story.boots();
+    assert_eq!(story.try_event(Event::BootBegun { ticket: NONCE }), Err(Refused::StaleBoot), "another boot");
+    assert_eq!(story.notes[story.notes.len() - 3..], ["boot.ordered", "boot.served", "boot.begun"]);
+}
+
+#[test]
+fn an_order_for_always_stays_until_it_is_cleared() {
+    let mut story = Story::available();
+    story.is(order_boot(Boot::LocalDisk, Repeat::Always));
+    for _ in 0..3 {
+        assert_eq!(required_boot(&story.node), Boot::LocalDisk);
+        story.boots();
+    }
+    story.is(Event::Verb(Verb::ClearBoot));
+    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert!(matches!(story.try_event(Event::Verb(Verb::ClearBoot)), Err(Refused::Order { .. })));
+}
+
+#[test]
+fn work_ends_an_order() {
+    let mut story = Story::available();
+    story.is(order_boot(kernel(), Repeat::Always)).is(Event::Verb(Verb::Deploy(order())));
+    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert!(story.try_event(order_boot(kernel(), Repeat::Once)).is_err(), "a job has the machine");
+    story.takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "it does not come back");
+}
+
+#[test]
+fn an_installer_that_phones_home_makes_a_server() {
+    let mut story = Story::available();
+    assert!(matches!(story.try_event(order_boot(installer(), Repeat::Always)), Err(Refused::Order { .. })));
+    story.is(order_boot(installer(), Repeat::Once)).boots();
+    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "nothing was started yet");
+    story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE });
+    assert_eq!((story.place().as_str(), required_boot(&story.node)), ("active", Boot::LocalDisk));
+    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "once");
+}
+
+#[test]
+fn a_secret_is_forgotten_once_it_was_used() {
+    let mut story = Story::available();
+    story.is(order_boot(iscsi(), Repeat::Once)).boots();
+    let text = |story: &Story| serde_json::to_string(&story.node).unwrap();
+    assert!(text(&story).contains("secretsecret"));
+    let Boot::Iscsi(shown) = iscsi().without_secrets() else { panic!("another kind") };
+    assert_eq!(shown.chap.unwrap().password, None);
+    story.is(Event::BootBegun { ticket: NONCE });
+    assert!(!text(&story).contains("secretsecret"));
+    let Boot::Iscsi(mut without) = iscsi() else { panic!("another kind") };
+    without.chap.as_mut().unwrap().password = None;
+    assert!(
+        story.try_event(order_boot(Boot::Iscsi(without), Repeat::Once)).is_err(),
+        "a name without a secret"
+    );
+}
+
+#[test]
+fn what_runs_or_works_is_not_forgotten() {
+    for (name, state) in states() {
+        let (active, busy) = (matches!(state, State::Active), state.run().is_some());
+        assert_eq!(check_forget(&node(state)).is_err(), active || busy, "{name}");
+    }
+}
+
 /// An event as chance gives it: most of them make sense, so that stories go far.
 fn any_event() -> impl Strategy<Value = u8> {
-    0_u8..34
+    0_u8..40
 }
 
 fn chance_event(story: &Story, n: u8) -> Event {
@@ -602,6 +710,12 @@ fn chance_event(story: &Story, n: u8) -> Event {
         30 => Event::Verb(Verb::Retry),
         31 => Event::KernelServed,
         32 => Event::Verb(Verb::Maintenance { reason: None }),
+        34 => order_boot(kernel(), Repeat::Once),
+        35 => order_boot(installer(), Repeat::Once),
+        36 => order_boot(kernel(), Repeat::Always),
+        37 => order_boot(Boot::Agent, Repeat::Once),
+        38 => Event::BootBegun { ticket: NONCE },
+        39 => Event::Verb(Verb::ClearBoot),
         _ => Event::LoaderServed,
     }
 }
@@ -609,7 +723,8 @@ fn chance_event(story: &Story, n: u8) -> Event {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever happens: a running OS is never sent to the agent, and a job ends only by its end being told.
+    /// Whatever happens: a running OS is sent elsewhere only by an order that is not used up, an order once used up
+    /// does not come back by itself, and a job ends only by its end being told.
     #[test]
     fn no_loop_and_no_lost_job(steps in prop::collection::vec((any_event(), 0_u64..4000), 0..80)) {
         let mut story = Story::new();
@@ -618,13 +733,14 @@ proptest! {
             let before = story.node.clone();
             let noted = story.notes.len();
             let event = chance_event(&story, n);
+            let ordered = matches!(event, Event::Verb(Verb::Boot { .. }));
             if story.try_event(event).is_err() {
                 prop_assert_eq!(&story.node, &before);
                 continue;
             }
             let after = &story.node;
             if matches!(after.state, State::Active) {
-                prop_assert_eq!(required_boot(after), Boot::LocalDisk);
+                prop_assert!(pending_order(after).is_some() || required_boot(after) == Boot::LocalDisk);
                 let has_job = matches!(after.work(), Work::Job { .. });
                 prop_assert!(!has_job);
             }
@@ -635,6 +751,9 @@ proptest! {
             if writes(after) {
                 prop_assert!(after.link.session.is_some(), "work without an agent that proved who it is");
             }
+            let pends = |node: &Node| node.boot.as_ref().is_some_and(BootOrder::pending);
+            prop_assert!(ordered || pends(&before) || !pends(after), "an order came back");
+            prop_assert!(after.state.run().is_none() || after.boot.is_none(), "an order beside a job");
             prop_assert_eq!(after.state.run().is_some(), after.state.deadline().is_some());
             if let Some(run) = before.state.run() {
                 let kept = after.state.run().is_some_and(|r| r.job.id == run.job.id);

@@ -1,6 +1,7 @@
 //! The control API, `/api/v1`: what people's programs, the command line and the UI's scripts use. Handlers parse,
 //! ask the engine, and print; the document of the API is generated from them.
 
+mod boots;
 mod events;
 mod extract;
 mod images;
@@ -108,6 +109,8 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(verbs::rebuild))
         .routes(routes!(verbs::maintenance))
         .routes(routes!(verbs::rename))
+        .routes(routes!(boots::order, boots::clear))
+        .routes(routes!(boots::forget))
         .routes(routes!(events::list))
         .routes(routes!(stream::stream))
         .routes(routes!(images::list, ingests::add))

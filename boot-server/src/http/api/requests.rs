@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use boot_server_core::node::{Boot, Repeat};
 use images::Architecture;
 use protocol::{DiskId, Sha256};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,20 @@ pub struct MaintenanceRequest {
 pub struct RenameRequest {
     /// A host name without dots.
     pub name: String,
+}
+
+/// What a node is to boot instead of the usual.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootRequest {
+    /// What.
+    pub boot: Boot,
+    /// How often; once if not given.
+    #[serde(default)]
+    pub repeat: Repeat,
+    /// The node's name, typed by whoever asks; needed for an installer with a profile, which erases a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
 }
 
 /// An image that the server gets by itself, from `path` or from `url`.

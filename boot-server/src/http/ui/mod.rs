@@ -3,6 +3,7 @@
 
 mod actions;
 pub mod assets;
+mod boot;
 mod deploy;
 mod events;
 mod form;
@@ -78,6 +79,9 @@ pub fn router(engine: Engine, ingests: Ingests, stop: CancellationToken) -> Rout
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
         .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
         .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))
+        .route("/nodes/{node}/boot", get(boot::form).post(boot::order))
+        .route("/nodes/{node}/boot/clear", post(boot::clear))
+        .route("/nodes/{node}/forget", post(boot::forget))
         .route("/nodes/{node}/preview", post(deploy::preview))
         .route("/nodes/{node}/provide", get(wipe::provide_form).post(wipe::provide))
         .route("/nodes/{node}/delete", get(wipe::delete_form).post(wipe::delete))

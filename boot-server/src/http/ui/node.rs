@@ -3,7 +3,9 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use boot_server_core::node::{Boot, Node, Severity, State as NodeState, StateName};
+use boot_server_core::node::{
+    Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
+};
 use protocol::inventory::{Inventory, PciDevice};
 
 use super::actions::{self, Action, ActionKind};
@@ -26,7 +28,9 @@ struct NodePage<'a> {
     problem: Option<Problem>,
     failed_during: &'static str,
     asks: bool,
-    boots_agent: bool,
+    boots: String,
+    takes_orders: bool,
+    can_forget: bool,
     actions: Vec<Action>,
     can_stop: bool,
     stop_verb: &'static str,
@@ -69,7 +73,9 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
             _ => "",
         },
         asks: view.state == StateName::Manageable && view.hardware.is_some(),
-        boots_agent: view.boots == Boot::Agent,
+        boots: required_boot(node).words(),
+        takes_orders: matches!(view.state, StateName::Manageable | StateName::Available | StateName::Active),
+        can_forget: check_forget(node).is_ok(),
         can_stop: running,
         stop_verb: node.state.run().map_or("", |run| run.job.task.verb()),
         stop_text: actions::stop_text(node),
