@@ -50,7 +50,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// What building needs beside Rust.
-const BUILD_PACKAGES: &[&str] = &["gcc", "libc6-dev"];
+const BUILD_PACKAGES: &[&str] = &["gcc", "g++", "libc6-dev"];
 
 /// Seconds to wait for another apt on the same machine.
 const LOCK_WAIT: &str = "DPkg::Lock::Timeout=600";

@@ -13,6 +13,7 @@ mod demo;
 mod deps;
 mod disk;
 mod fleet;
+mod fuzz;
 mod image;
 mod kernel;
 mod paths;
@@ -49,6 +50,8 @@ enum Verb {
     Bench(bench::Args),
     /// Switch on thousands of simulated machines before a real server.
     Fleet(fleet::Args),
+    /// Fuzz the parsers with libFuzzer, as long as one likes.
+    Fuzz(fuzz::Args),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
         Verb::Test(args) => suite::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fleet(args) => fleet::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Build => build::run(),
     }
 }

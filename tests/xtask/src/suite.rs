@@ -148,12 +148,13 @@ fn cargo(args: &[&str]) -> Result<()> {
     tool::shown(tool::command(&cargo_program(), args).current_dir(paths::root()))
 }
 
-fn cargo_program() -> String {
+/// The cargo that runs us.
+pub fn cargo_program() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
 /// Installs a subcommand of cargo where it is missing.
-fn cargo_tool(name: &str) -> Result<()> {
+pub fn cargo_tool(name: &str) -> Result<()> {
     if tool::exists(name) || in_cargo_home(name) {
         return Ok(());
     }
