@@ -1,5 +1,7 @@
-//! `cargo xtask fuzz`: libFuzzer over the targets of `tests/fuzz`, for as long as one likes. New inputs that reach new code
-//! are added to the committed corpus; one that breaks a target is named at the end.
+//! `cargo xtask fuzz`: libFuzzer over the targets of `tests/fuzz`, for as long as one likes. What it finds is kept under
+//! `target/fuzz/corpus`; `--keep` adds the inputs that reach new code to the committed corpus.
+
+use std::fs;
 
 use anyhow::{Result, ensure};
 use tests_fuzz::{TARGETS, corpus};
@@ -14,7 +16,15 @@ pub struct Args {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Add short inputs that reach new code to the committed corpus
+    #[arg(long)]
+    keep: bool,
 }
+
+/// Longest input, in octets: some packets of a conversation.
+const INPUT_MAX: u32 = 16 << 10;
+/// Longest input that is committed, in octets: the corpus is for people to read too.
+const KEPT_MAX: u32 = 512;
 
 /// Runs them one after the other.
 pub fn run(args: &Args) -> Result<()> {
@@ -23,19 +33,24 @@ pub fn run(args: &Args) -> Result<()> {
         names.iter().filter(|name| args.target.as_deref().is_none_or(|t| t == **name)).collect();
     ensure!(!wanted.is_empty(), "there is no such target; there are {}", names.join(", "));
     suite::cargo_tool("cargo-fuzz")?;
-    let dir = paths::root().join("tests/fuzz/libfuzzer");
     for name in wanted {
-        // Coverage needs no sanitizer, and only sanitizers would need a nightly compiler.
-        let mut command = tool::command(&suite::cargo_program(), &["fuzz", "run", "--sanitizer", "none"]);
-        command.arg("--fuzz-dir").arg(&dir).arg("--target-dir").arg(paths::target().join("fuzz"));
-        command.arg(name).arg(corpus(name));
-        command.args([
-            "--",
-            &format!("-max_total_time={}", args.seconds),
-            "-max_len=16384",
-            "-print_final_stats=1",
-        ]);
-        tool::shown(command.current_dir(paths::root()))?;
+        let found = paths::target().join("fuzz/corpus").join(name);
+        fs::create_dir_all(&found)?;
+        let (found, committed) = (tool::text(&found)?, corpus(name));
+        let committed = tool::text(&committed)?;
+        let time = format!("-max_total_time={}", args.seconds);
+        libfuzzer(name, &[found, committed, "--", &time, &format!("-max_len={INPUT_MAX}")])?;
+        if args.keep {
+            libfuzzer(name, &[committed, found, "--", "-merge=1", &format!("-max_len={KEPT_MAX}")])?;
+        }
     }
     Ok(())
+}
+
+/// Coverage needs no sanitizer, and only sanitizers would need a nightly compiler.
+fn libfuzzer(name: &str, args: &[&str]) -> Result<()> {
+    let mut command = tool::command(&suite::cargo_program(), &["fuzz", "run", "--sanitizer", "none"]);
+    command.arg("--fuzz-dir").arg(paths::root().join("tests/fuzz/libfuzzer"));
+    command.arg("--target-dir").arg(paths::target().join("fuzz")).arg(name).args(args);
+    tool::shown(command.current_dir(paths::root()))
 }
