@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 mod agent;
+mod dhcp4;
 mod input;
 mod manifest;
 mod tftp;
@@ -23,6 +24,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "agent_report", run: agent::run },
+    Target { name: "dhcp4", run: dhcp4::run },
     Target { name: "manifest", run: manifest::run },
     Target { name: "tftp", run: tftp::run },
 ];

@@ -83,6 +83,11 @@ fn agent_report() {
 }
 
 #[test]
+fn dhcp4() {
+    named("dhcp4");
+}
+
+#[test]
 fn manifest() {
     named("manifest");
 }
