@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
     let mut now = STARTED;
     for packet in packets(data) {
         let Some((how, bytes)) = packet.split_first() else { continue };
-        now = Timestamp(now.0 + 500 * (1 << (how & 0x3f) % 24));
+        now = Timestamp(now.0 + 500 * (1 << ((how & 0x3f) % 24)));
         if how & 0x80 != 0 {
             server = Server::new(config(), stored.values().cloned().collect()).expect("as before");
         }

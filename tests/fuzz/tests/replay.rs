@@ -13,9 +13,10 @@ const INPUT_MAX: usize = 16 << 10;
 
 fn inputs(dir: &Path) -> Vec<Vec<u8>> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.expect("a directory that can be read").path()).collect();
     paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    paths.iter().map(|path| fs::read(path).expect("an input")).collect()
 }
 
 /// xorshift64*: small, and the same on every machine.
@@ -26,8 +27,8 @@ impl Chance {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        let n = u64::try_from(n.max(1)).unwrap();
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n).unwrap()
+        let n = n.max(1) as u64;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n) as usize
     }
 }
 
@@ -46,7 +47,7 @@ fn mutate(chance: &mut Chance, corpus: &[Vec<u8>]) -> Vec<u8> {
                 input[at % len] = [0, 1, 0x7f, 0x80, 0xff][chance.below(5)];
             }
             2 => input.truncate(at),
-            3 => input.insert(at, u8::try_from(chance.below(256)).unwrap()),
+            3 => input.insert(at, chance.below(256) as u8),
             4 => {
                 let other = &corpus[chance.below(corpus.len())];
                 input.truncate(at);
@@ -73,7 +74,7 @@ fn replay(target: &Target, dir: &Path) {
 }
 
 fn named(name: &str) {
-    let target = TARGETS.iter().find(|t| t.name == name).unwrap();
+    let target = TARGETS.iter().find(|t| t.name == name).expect("a target of this name");
     replay(target, &corpus(name));
 }
 

@@ -36,10 +36,11 @@ pub fn run(args: &Args) -> Result<()> {
     for name in wanted {
         let found = paths::target().join("fuzz/corpus").join(name);
         fs::create_dir_all(&found)?;
+        let broken = format!("-artifact_prefix={}/", paths::target().join("fuzz").display());
         let (found, committed) = (tool::text(&found)?, corpus(name));
         let committed = tool::text(&committed)?;
         let time = format!("-max_total_time={}", args.seconds);
-        libfuzzer(name, &[found, committed, "--", &time, &format!("-max_len={INPUT_MAX}")])?;
+        libfuzzer(name, &[found, committed, "--", &time, &broken, &format!("-max_len={INPUT_MAX}")])?;
         if args.keep {
             libfuzzer(name, &[committed, found, "--", "-merge=1", &format!("-max_len={KEPT_MAX}")])?;
         }
