@@ -171,7 +171,9 @@ impl Destination {
         if matches!(kind, Kind::Nak(_)) {
             return Self::Broadcast;
         }
-        if !request.ciaddr.is_unspecified() {
+        // Only an address that was checked against the subnet, else anybody could have others sent what they never asked for.
+        let checked = kind == Kind::Informed || kind.address() == Some(request.ciaddr);
+        if checked && !request.ciaddr.is_unspecified() {
             return Self::Unicast(request.ciaddr);
         }
         match (kind.address(), request.mac) {

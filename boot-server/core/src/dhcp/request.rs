@@ -300,6 +300,12 @@ impl MessageType {
     }
 }
 
+/// The address where it is one that a single station can have, else none: replies are sent there.
+fn station(address: Ipv4Addr) -> Ipv4Addr {
+    let first = address.octets()[0];
+    if first == 0 || first >= 224 || address.is_loopback() { Ipv4Addr::UNSPECIFIED } else { address }
+}
+
 /// Option 97 (RFC 4578 section 2.3): type 0 and 16 octets in SMBIOS byte order. Firmware that knows none sends all
 /// zeros or all ones.
 fn smbios_uuid(data: &[u8]) -> Option<Uuid> {
