@@ -533,6 +533,8 @@ mod tests {
         let ip = |a: [u8; 4]| Ipv4Addr::from(a);
         assert_eq!(pool("", [10, 77, 0, 1], 24).unwrap(), (ip([10, 77, 0, 128]), ip([10, 77, 0, 254])));
         assert_eq!(pool("", [10, 0, 0, 1], 30).unwrap(), (ip([10, 0, 0, 2]), ip([10, 0, 0, 2])));
+        let large = pool("", [10, 0, 0, 1], 8).unwrap();
+        assert_eq!(large, (ip([10, 239, 255, 255]), ip([10, 255, 255, 254])), "no more than a million");
         assert!(pool("", [10, 0, 0, 1], 31).is_err());
         assert!(pool("[dhcp]\nrange_start = \"10.78.0.1\"", [10, 77, 0, 1], 24).is_err());
         assert!(

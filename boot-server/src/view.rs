@@ -97,6 +97,26 @@ pub struct AddressView {
     pub address: Ipv4Addr,
     /// The lease lasts until then, unless it is renewed.
     pub expires: Timestamp,
+    /// The switch or relay that the port is connected to, as it calls itself (DHCP option 82, remote id).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<String>,
+    /// The port of that switch (DHCP option 82, circuit id).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch_port: Option<String>,
+}
+
+impl AddressView {
+    /// The address, and where its port is plugged in: `10.88.0.10 (switch leaf-3, port ge-0/0/7)`.
+    pub fn plugged(&self) -> String {
+        let switch = self.switch.as_ref().map(|s| format!("switch {s}"));
+        let port = self.switch_port.as_ref().map(|p| format!("port {p}"));
+        let place: Vec<_> = switch.into_iter().chain(port).collect();
+        if place.is_empty() {
+            self.address.to_string()
+        } else {
+            format!("{} ({})", self.address, place.join(", "))
+        }
+    }
 }
 
 /// A job.

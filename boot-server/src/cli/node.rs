@@ -291,7 +291,7 @@ impl Show for NodeDetail {
     fn table(&self) -> String {
         let mut text = self.node.table();
         if !self.addresses.is_empty() {
-            let addresses: Vec<_> = self.addresses.iter().map(|a| a.address.to_string()).collect();
+            let addresses: Vec<_> = self.addresses.iter().map(|a| a.plugged()).collect();
             text.push_str(&facts(&[("addresses", Some(addresses.join(", ")))]));
         }
         if let Some(inventory) = &self.inventory {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use boot_server_core::dhcp::{self, BootFiles, Ipv4Net, Machine, Mode, Range, Reservation, Subnet};
+use boot_server_core::dhcp::{self, BootFiles, Ipv4Net, Machine, Mode, Range, Reservation, Subnet, limits};
 use protocol::MacAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -172,7 +172,9 @@ fn own_subnet(config: &Dhcp, interface: &Interface) -> Result<Subnet, ConfigErro
 
 fn own_range(config: &Dhcp, interface: &Interface, net: Ipv4Net) -> Result<Range, ConfigError> {
     let hosts = net.hosts();
-    let middle = u32::from(hosts.first) + u32::try_from(hosts.len() / 2).unwrap_or(0);
+    // Of a very large network the last million.
+    let upper = u32::try_from(hosts.len().div_ceil(2).min(limits::POOL_MAX)).unwrap_or(u32::MAX);
+    let middle = u32::from(hosts.last).saturating_sub(upper.saturating_sub(1));
     let first = config.range_start.unwrap_or_else(|| middle.into());
     let last = config.range_end.unwrap_or(hosts.last);
     if let Some(bad) = [first, last].into_iter().find(|ip| !hosts.contains(*ip)) {

@@ -216,14 +216,19 @@ impl Engine {
     }
 
     /// Addresses lent to the node's ports now, by address.
-    async fn addresses(&self, node: &Node) -> Result<Vec<AddressView>, EngineError> {
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn addresses(&self, node: &Node) -> Result<Vec<AddressView>, EngineError> {
         let (at, macs) = (now(), node.identity.macs.clone());
         let leases = self.0.store.read(queries::leases).await?;
         let lent = leases.into_iter().filter(|l| l.state == LeaseState::Bound && l.expires > at);
         let mut addresses: Vec<_> = lent
             .filter_map(|lease| match lease.client {
                 ClientKey::Mac(mac) if macs.contains(&mac) => {
-                    Some(AddressView { mac, address: lease.ip, expires: lease.expires })
+                    let (switch, switch_port) =
+                        lease.placement.map_or((None, None), |p| (p.remote, p.circuit));
+                    Some(AddressView { mac, address: lease.ip, expires: lease.expires, switch, switch_port })
                 }
                 _ => None,
             })

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 mod api;
+mod capture;
 mod forward;
 mod interrupt;
 mod machine;
@@ -30,6 +31,7 @@ mod server;
 mod spec;
 
 pub use api::{Api, ApiError};
+pub use capture::{DhcpReply, dhcp_replies};
 pub use forward::Forward;
 pub use interrupt::Interrupt;
 pub use machine::Machine;

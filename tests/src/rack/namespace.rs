@@ -71,6 +71,37 @@ impl Namespace {
         self.ip(&["link", "set", name, "master", bridge, "up"])
     }
 
+    /// A cable to another namespace: an interface here and one there, both up.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn cable(&self, name: &str, other: &Self, other_name: &str) -> Result<()> {
+        self.ip(&["link", "add", name, "type", "veth", "peer", "name", other_name, "netns", &other.name])?;
+        self.ip(&["link", "set", name, "up"])?;
+        other.ip(&["link", "set", other_name, "up"])
+    }
+
+    /// Plugs an interface into a bridge.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn plug(&self, name: &str, bridge: &str) -> Result<()> {
+        self.ip(&["link", "set", name, "master", bridge])
+    }
+
+    /// Runs a program inside to its end; what it wrote to standard output.
+    ///
+    /// # Errors
+    /// Where it cannot be started or fails, with its words.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        let out = self.command(program).args(args).output().with_context(|| format!("starting {program}"))?;
+        let (said, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        if !out.status.success() {
+            bail!("`{program} {}` failed: {said}{error}", args.join(" "));
+        }
+        Ok(said.into_owned())
+    }
+
     /// What a thread needs to enter it.
     ///
     /// # Errors

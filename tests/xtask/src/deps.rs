@@ -18,6 +18,10 @@ const PACKAGES: &[&str] = &[
     "tcpdump",
     "ethtool",
     "openssh-client",
+    // peers of the boot protocols
+    "dnsmasq-base",
+    "isc-dhcp-relay",
+    "procps",
     // ramdisk and images
     "mmdebstrap",
     "dosfstools",

@@ -9,6 +9,7 @@ use protocol::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::limits;
+use super::relay::Placement;
 
 /// Who holds a lease. The Ethernet address where there is one, whatever the client identifier says: firmware, iPXE, the
 /// agent and the OS of one machine send different identifiers (RFC 2131 section 4.2 would make them four clients), and
@@ -32,6 +33,9 @@ pub struct Lease {
     pub state: LeaseState,
     /// From then on the address is free, and kept in mind for this client as long as no other needs it.
     pub expires: Timestamp,
+    /// Where the client was plugged in when it was lent the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 /// What is the case with an address.

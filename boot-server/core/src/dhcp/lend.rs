@@ -129,6 +129,7 @@ impl<'a> Lender<'a, '_, '_> {
             uuid: self.request.uuid,
             known: self.known,
             reserved: place.reservation.map(|r| r.ip),
+            placement: self.request.placement.as_ref(),
         }
     }
 

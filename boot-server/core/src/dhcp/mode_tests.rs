@@ -183,7 +183,12 @@ fn relays_select_the_subnet_and_tell_where_a_machine_is() {
     // RFC 5107: the relay is told as the server, and requests to it are ours.
     assert_eq!(option(&by_link, 54), Some(vec![10, 88, 0, 1]));
     let request = relayed(ask(REQUEST, 2).option(54, &[10, 88, 0, 1]).wants(given(&by_link)));
-    assert_eq!(request.to(&mut server).leases.len(), 1);
+    let lease = request.to(&mut server).leases.remove(0);
+    assert_eq!(lease.placement, by_link.observed.placement, "stored with the lease");
+    let text = serde_json::to_string(&lease).unwrap();
+    assert_eq!(serde_json::from_str::<Lease>(&text).unwrap(), lease);
+    let old = r#"{"ip":"10.77.0.9","client":"mac:52:54:00:77:00:01","state":"bound","expires":7}"#;
+    assert_eq!(serde_json::from_str::<Lease>(old).unwrap().placement, None);
     // A switch that snoops adds option 82 and is no relay.
     let snooped = ask(DISCOVER, 3).option(82, b"\x01\x01x").to(&mut server);
     assert!(given(&snooped).octets().starts_with(&[10, 77]) && option(&snooped, 82).is_some());

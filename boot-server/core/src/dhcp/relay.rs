@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use protocol::MacAddr;
+use serde::{Deserialize, Serialize};
 
 use super::limits;
 use super::options::encapsulated;
 
 /// Where a machine is plugged in, in the words of the relay or switch, made printable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// Circuit id (sub-option 1): most often the switch's port.
     pub circuit: Option<String>,

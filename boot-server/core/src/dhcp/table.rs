@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::config::{Config, Machine, Mode, Subnet};
 use super::lease::{ClientKey, Lease, LeaseState};
 use super::limits;
+use super::relay::Placement;
 use super::space::{Class, Offer, Slot, Space};
 
 /// The table. It holds no more rows than the pools and the reservations have addresses.
@@ -40,6 +41,8 @@ pub(crate) struct Who<'a> {
     pub known: bool,
     /// The address of this subnet that is reserved for it.
     pub reserved: Option<Ipv4Addr>,
+    /// Where it is plugged in.
+    pub placement: Option<&'a Placement>,
 }
 
 /// Where it asks.
@@ -160,7 +163,13 @@ impl Leases {
             return Err(Refusal::Short);
         }
         let expires = now.after(place.subnet.lease_time);
-        let lease = Lease { ip, client: who.client.clone(), state: LeaseState::Bound, expires };
+        let lease = Lease {
+            ip,
+            client: who.client.clone(),
+            state: LeaseState::Bound,
+            expires,
+            placement: who.placement.cloned(),
+        };
         if let Some(offered) = self.offered_to.get(who.client).copied() {
             self.drop_offer(offered);
         }
@@ -313,7 +322,8 @@ impl Leases {
         *strikes = strikes.saturating_add(1);
         self.proven.remove(&ip);
         self.drop_offer(ip);
-        let lease = Lease { ip, client, state: LeaseState::Declined, expires: now.after(rest) };
+        let lease =
+            Lease { ip, client, state: LeaseState::Declined, expires: now.after(rest), placement: None };
         self.enter(index, lease.clone(), false);
         let too_many = self.spaces[index].rests_too_much();
         let first = self.spaces[index].first(Class::Resting).filter(|_| too_many);

@@ -14,7 +14,7 @@ use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, now};
-use crate::view::{EventView, NodeView, Problem};
+use crate::view::{AddressView, EventView, NodeView, Problem};
 
 /// Newest events on the page; all others are one click away.
 const EVENTS: usize = 60;
@@ -41,6 +41,7 @@ struct NodePage<'a> {
     timeline_total: String,
     inventory: Option<&'a Inventory>,
     gpus: Vec<&'a PciDevice>,
+    addresses: Vec<AddressView>,
     events: Vec<EventView>,
     recipe: Recipe,
 }
@@ -85,6 +86,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
         timeline_total,
         inventory,
         gpus: inventory.map(|i| i.pci.iter().filter(|d| f::is_gpu(d)).collect()).unwrap_or_default(),
+        addresses: ui.engine.addresses(node).await?,
         events,
         recipe: actions::recipe(node, &actions),
         actions,
