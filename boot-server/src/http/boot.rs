@@ -8,10 +8,9 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use boot_server_core::boot_request::{BootRequest, printable};
 use boot_server_core::dhcp::boot::START_PATH;
 use boot_server_core::ipxe::{Script, ScriptError, Url};
-use boot_server_core::node::Claim;
-use serde::Deserialize;
 
 use super::files::{self, BootFiles, Processor};
 use super::send::{self, Asked, Opened};
@@ -35,33 +34,6 @@ pub(super) fn router(engine: Engine, files: Arc<BootFiles>) -> Router {
         .with_state(Boot { scripts: Scripts::new(engine.clone(), files.clone()), engine, files })
 }
 
-/// What iPXE tells about its machine. Texts may be anything: the machine's maker wrote them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Asking {
-    mac: String,
-    uuid: String,
-    serial: String,
-    manufacturer: String,
-    product: String,
-    platform: String,
-    buildarch: String,
-}
-
-impl Asking {
-    fn claim(&self) -> Claim {
-        Claim {
-            uuid: self.uuid.parse().ok(),
-            serial: Some(cut(&self.serial)).filter(|s| !s.is_empty()),
-            macs: self.mac.parse().into_iter().collect(),
-        }
-    }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(128).collect()
-}
-
 async fn start(Extension(Base(base)): Extension<Base>) -> Response {
     match Url::new(base) {
         Ok(base) => text(Script::Start { base }.render()),
@@ -73,14 +45,14 @@ async fn script(
     State(boot): State<Boot>,
     Extension(Peer(peer)): Extension<Peer>,
     Extension(base): Extension<Base>,
-    Query(asking): Query<Asking>,
+    Query(asking): Query<BootRequest>,
 ) -> Response {
     tracing::debug!(
-        mac = cut(&asking.mac),
-        manufacturer = cut(&asking.manufacturer),
-        product = cut(&asking.product),
-        platform = cut(&asking.platform),
-        buildarch = cut(&asking.buildarch),
+        mac = printable(&asking.mac),
+        manufacturer = printable(&asking.manufacturer),
+        product = printable(&asking.product),
+        platform = printable(&asking.platform),
+        buildarch = printable(&asking.buildarch),
         "boot script asked for"
     );
     let asking = scripts::Asking {
@@ -100,7 +72,7 @@ async fn file(
     asked: Asked,
 ) -> Response {
     let Some(path) = boot.files.path(&name) else {
-        let message = format!("no boot file `{}`", cut(&name));
+        let message = format!("no boot file `{}`", printable(&name));
         return ProblemResponse::new(StatusCode::NOT_FOUND, "boot-file-not-found", message, "")
             .into_response();
     };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 mod agent;
 mod dhcp4;
 mod input;
+mod ipxe;
 mod manifest;
 mod tftp;
 
@@ -27,6 +28,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "agent_report", run: agent::run },
     Target { name: "dhcp4", run: dhcp4::run },
+    Target { name: "ipxe_request", run: ipxe::run },
     Target { name: "manifest", run: manifest::run },
     Target { name: "tftp", run: tftp::run },
 ];

@@ -89,6 +89,11 @@ fn dhcp4() {
 }
 
 #[test]
+fn ipxe_request() {
+    named("ipxe_request");
+}
+
+#[test]
 fn manifest() {
     named("manifest");
 }
