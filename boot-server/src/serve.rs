@@ -17,7 +17,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use boot_server_core::node::Event;
 use clap::Args;
-use tftp_server::File;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -301,7 +300,7 @@ fn bind_tftp(
     }
     let mut files = net::tftp::BootFiles::new();
     for (name, path) in Loaders::new(settings).present() {
-        match std::fs::File::open(&path).and_then(File::from_file) {
+        match net::tftp::load(&path) {
             Ok(file) => files = files.with_file(name, file),
             Err(error) => tracing::warn!(path = %path.display(), %error, "boot loader cannot be read"),
         }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use super::NetError;
 
 /// The port of RFC 1350 section 4.
 const PORT: u16 = 69;
+
+/// Largest file that is kept in memory, in octets: the largest loader (GRUB with all modules) has 3 MiB.
+const IN_MEMORY_MAX: u64 = 8 << 20;
 
 /// Called when a transfer ended; must not wait.
 pub type OnFinished = Box<dyn Fn(SocketAddr, &str, &Summary) + Send + Sync>;
@@ -117,6 +121,23 @@ impl Files for BootFiles {
             tell(peer, name, summary);
         }
     }
+}
+
+/// A file as it is served: a loader is kept in memory, which saves a read for each of its blocks.
+///
+/// # Errors
+/// The system's, or that it is no regular file.
+pub fn load(path: &Path) -> io::Result<File> {
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.len() > IN_MEMORY_MAX {
+        return File::from_file(file);
+    }
+    let File::Disk(file, len) = File::from_file(file)? else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(File::Memory(bytes.into()))
 }
 
 /// TFTP over both families of addresses: a socket for each, so that an IPv4 client is never seen as `::ffff:…`.

@@ -196,3 +196,87 @@ fn log(peer: SocketAddr, name: &str, summary: &Summary) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use nix::sys::socket::getsockopt;
+    use nix::{getsockopt_impl, sockopt_impl};
+
+    use super::*;
+    use crate::files::Opening;
+    use crate::packet::{Mode, RequestOptions};
+
+    sockopt_impl!(
+        /// The kernel's memory for a socket (`SK_MEMINFO_…` of linux/sock_diag.h): 0 receive queue, 1 its limit, 2 send
+        /// queue, 3 its limit.
+        MemoryInfo,
+        GetOnly,
+        libc::SOL_SOCKET,
+        SO_MEMINFO,
+        [u32; 9]
+    );
+
+    /// asm-generic/socket.h; not in libc.
+    const SO_MEMINFO: libc::c_int = 55;
+
+    struct Large;
+
+    impl Files for Large {
+        fn open<'a>(&'a self, _: SocketAddr, _: &'a str) -> Opening<'a> {
+            Box::pin(std::future::ready(Ok(File::Memory(vec![7; 4 << 20].into()))))
+        }
+    }
+
+    /// Kernel memory of a session beside its queues: socket, inode, file and directory entry, as slabs have them.
+    const SOCKET: usize = 4 << 10;
+    /// One packet that the kernel takes although the receive queue is full.
+    const ONE_MORE: usize = 2304;
+
+    /// A link on which nobody answers ARP: the kernel keeps what is sent, and charges it to the socket.
+    fn dead_link() -> bool {
+        if !nix::unistd::geteuid().is_root()
+            || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err()
+        {
+            eprintln!("skipped: needs root to make network namespaces");
+            return false;
+        }
+        let set_up = "ip link add v0 type veth peer name v1 && ip addr add 10.9.0.1/24 dev v0 && \
+                      ip link set v0 up && ip link set v1 up";
+        assert!(Command::new("sh").args(["-c", set_up]).status().unwrap().success());
+        true
+    }
+
+    #[tokio::test]
+    async fn memory_of_a_session_whose_client_takes_nothing_is_bounded() {
+        if !dead_link() {
+            return;
+        }
+        let peer: SocketAddr = "10.9.0.2:2070".parse().unwrap();
+        for bursts in [true, false] {
+            let socket = socket::session(peer, "10.9.0.1".parse().unwrap(), None).unwrap();
+            let (buffers, cancel) = (Arc::default(), CancellationToken::new());
+            let session = Session { peer, socket, files: Arc::new(Large), buffers, cancel };
+            let options =
+                RequestOptions { blksize: Some(1468), windowsize: Some(64), ..RequestOptions::default() };
+            let request = Request { name: "f".into(), mode: Mode::Octet, options };
+            let asked = Asked { name: "f".into(), request };
+            let file = session.files.open(peer, "f").await.unwrap();
+            let mut transfer = Transfer::new(Instant::now(), &asked.request, file);
+            let mut sender = Sender { session: &session, bursts };
+            sender.send(&mut transfer);
+            transfer.handle_packet(Instant::now(), b"\0\x04\0\0");
+            let full = sender.send(&mut transfer);
+            assert!(full, "the whole window went into the send queue");
+            let [_, receive_max, sent, ..] = getsockopt(&session.socket.as_fd(), MemoryInfo).unwrap();
+            let kernel = sent as usize + receive_max as usize + ONE_MORE + SOCKET;
+            let (_tx, requests) = tokio::sync::mpsc::channel(1);
+            let window = usize::from(limits::WINDOW_MAX) * size_of::<crate::netascii::Cursor>() * 2;
+            let own = size_of_val(&session.run(asked, requests)) + window + 2 * limits::NAME_MAX;
+            eprintln!("bursts {bursts}: send queue {sent}, receive queue at most {receive_max}, own {own}");
+            assert!(kernel + own <= limits::SESSION_MEMORY_MAX, "{kernel} + {own}");
+        }
+    }
+}

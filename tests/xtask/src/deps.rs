@@ -47,6 +47,11 @@ const PACKAGES: &[&str] = &[
     "tgt",
     "xorriso",
     "grub-efi-amd64-bin",
+    // TFTP of others: clients of the suites, servers of the benchmark
+    "tftp-hpa",
+    "atftp",
+    "tftpd-hpa",
+    "dnsmasq-base",
     // the UI and its tests
     "chromium",
     "chromium-driver",
