@@ -14,4 +14,5 @@ pub mod secret;
 pub mod serve;
 pub mod store;
 mod sys;
+pub mod tls;
 pub mod view;

@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::handoff::Handoff;
 use super::limits::{self, GRACE, Times};
-use super::tls::Tls;
 use super::wire::Wire;
 use super::{Base, Peer};
+use crate::tls::Tls;
 
 /// A bound socket and the rules for who comes in.
 #[derive(Debug)]

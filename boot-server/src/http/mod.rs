@@ -17,7 +17,6 @@ mod orders;
 mod phone_home;
 mod problem;
 mod send;
-pub mod tls;
 pub mod ui;
 mod wire;
 
