@@ -10,6 +10,7 @@ use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
 mod dhcp;
+pub mod tls;
 
 pub use dhcp::{Dhcp, Lending};
 
@@ -45,6 +46,10 @@ pub struct Provisioning {
     pub interface: Option<String>,
     pub listen_port: u16,
     pub connections_per_address: usize,
+    pub tls_port: Option<u16>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub firmware_by_https: bool,
 }
 
 /// `[tftp]`
@@ -167,7 +172,15 @@ impl Default for Config {
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { interface: None, listen_port: 8080, connections_per_address: 64 }
+        Self {
+            interface: None,
+            listen_port: 8080,
+            connections_per_address: 64,
+            tls_port: None,
+            tls_certificate: None,
+            tls_key: None,
+            firmware_by_https: false,
+        }
     }
 }
 
@@ -250,6 +263,9 @@ pub enum ConfigError {
     /// The system does not list its interfaces.
     #[error("cannot list network interfaces")]
     Interfaces(#[source] nix::Error),
+    /// Keys of TLS that do not go together.
+    #[error("provisioning: {0}")]
+    Tls(String),
     /// An address range that does not fit the interface.
     #[error("dhcp: {0}")]
     Range(String),
@@ -311,6 +327,8 @@ pub struct Settings {
     pub port: u16,
     /// Connections to it that one address may have at a time.
     pub per_address: usize,
+    /// TLS beside it, where it is on.
+    pub tls: Option<tls::Tls>,
     /// DHCP, unless it is off.
     pub dhcp: Option<Lending>,
     /// TFTP is on.
@@ -392,6 +410,7 @@ impl Settings {
             prefix: interface.prefix,
             port: config.provisioning.listen_port,
             per_address: config.provisioning.connections_per_address.max(1),
+            tls: tls::Tls::new(&config.provisioning, interface, tls::addresses(name), &config.state_dir)?,
             dhcp: config.dhcp.enabled.then(|| Lending::new(&config.dhcp, interface)).transpose()?,
             tftp: config.tftp.enabled,
             boot,

@@ -33,6 +33,7 @@ use crate::ingest::{Ingests, Rules, Vetting};
 use crate::loaders::Loaders;
 use crate::net;
 use crate::store::{Store, queries};
+use crate::tls::Tls;
 
 mod sink;
 
@@ -161,6 +162,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let mut tasks = JoinSet::new();
     let provisioning = SocketAddr::from((settings.address, settings.port));
     let machines = bind(provisioning, "provisioning.listen_port").await?;
+    let secure = bind_tls(&settings).await?;
     let operators = bind(settings.operators, "operators.listen").await?;
     let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
     bind_dhcp(&engine, seen.clone(), &mut tasks, &stop).await?;
@@ -178,7 +180,11 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let ingests = Ingests::new(engine.clone(), rules, stop.clone());
     let people = http::operators(engine.clone(), files.clone(), ingests, known, stop.clone());
     let machines = http::Listener::from(machines).per_peer(settings.per_address);
-    tasks.spawn(http::run(machines, http::provisioning(engine.clone(), files), stop.clone()));
+    let routes = http::provisioning(engine.clone(), files);
+    if let Some(secure) = secure {
+        tasks.spawn(http::run(secure, routes.clone(), stop.clone()));
+    }
+    tasks.spawn(http::run(machines, routes, stop.clone()));
     tasks.spawn(http::run(operators, people, stop.clone()));
     let (deadlines, effects, token) = (engine.clone(), engine.clone(), stop.clone());
     tasks.spawn(async move { deadlines.run_deadlines(token).await });
@@ -261,6 +267,15 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
     })
 }
 
+/// The listener with TLS, where there is one.
+async fn bind_tls(settings: &Settings) -> anyhow::Result<Option<http::Listener>> {
+    let Some(tls) = settings.tls.clone() else { return Ok(None) };
+    let socket = bind(tls.listen, "provisioning.tls_port").await?;
+    let opened = tokio::task::spawn_blocking(move || Tls::open(&tls.source)).await?;
+    let opened = opened.context("provisioning.tls_certificate, tls_key")?;
+    Ok(Some(http::Listener::from(socket).per_peer(settings.per_address).tls(opened)))
+}
+
 async fn bind_dhcp(
     engine: &Engine,
     seen: mpsc::Sender<sink::Seen>,
@@ -270,7 +285,8 @@ async fn bind_dhcp(
     let settings = engine.settings();
     let Some(lending) = &settings.dhcp else { return Ok(()) };
     let loaders = Loaders::new(settings).boot_files(settings.secure_boot);
-    let config = lending.core(settings.address, settings.provisioning_url(), loaders)?;
+    let mut config = lending.core(settings.address, settings.provisioning_url(), loaders)?;
+    config.firmware_base = settings.tls.as_ref().filter(|tls| tls.for_firmware).map(config::tls::Tls::url);
     let leases = engine.store().read(queries::leases).await?;
     tracing::info!(subnets = ?lending.lines(), known = leases.len(), "DHCP serves");
     let server = net::dhcp::DhcpServer::bind(&settings.interface, config, leases)

@@ -120,7 +120,15 @@ impl Lending {
         boot: BootFiles,
     ) -> Result<dhcp::Config, ConfigError> {
         let Self { subnets, probe } = self.clone();
-        let config = dhcp::Config { server_ip, next_server: server_ip, http_base, boot, subnets, probe };
+        let config = dhcp::Config {
+            server_ip,
+            next_server: server_ip,
+            http_base,
+            firmware_base: None,
+            boot,
+            subnets,
+            probe,
+        };
         config.check().map_err(|error| fault(error.to_string()))?;
         Ok(config)
     }

@@ -2,7 +2,7 @@
 //! else (see `dhe`). Signing is ring's, which also checks the key before it uses it.
 
 use crypto_bigint::rand_core::UnwrapErr;
-use crypto_bigint::{BoxedUint, NonZero};
+use crypto_bigint::{BoxedUint, ConcatenatingMul as _, NonZero, Resize as _};
 use crypto_primes::{Flavor, random_prime};
 
 /// Bits of the modulus.

@@ -91,6 +91,18 @@ impl Rack {
         Ok(self.server.insert(server))
     }
 
+    /// Starts Billet with the rack's default settings as changed by `change`, which gets and gives TOML.
+    ///
+    /// # Errors
+    /// As [`Rack::start_server`].
+    pub fn start_server_with(&mut self, change: impl FnOnce(String) -> String) -> Result<&mut Server> {
+        let boot = artifact("ramdisk/initramfs.zst")?;
+        let boot = boot.parent().context("a ramdisk in no directory")?;
+        let config = change(Server::default_config(&self.dir, boot));
+        let server = Server::start_with(&self.namespace, &self.dir, &config)?;
+        Ok(self.server.insert(server))
+    }
+
     /// The server.
     ///
     /// # Errors

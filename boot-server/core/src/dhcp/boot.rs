@@ -34,7 +34,10 @@ pub(crate) fn answer(config: &Config, request: &Request<'_>) -> Option<BootAnswe
     match request.stage {
         Stage::Os => None,
         Stage::Ipxe => Some(BootAnswer::Ipxe(format!("{base}{START_PATH}"))),
-        Stage::HttpClient => Some(BootAnswer::HttpFirmware(format!("{base}{HTTP_PATH}{}", loader()?))),
+        Stage::HttpClient => {
+            let base = config.firmware_base.as_ref().unwrap_or(base);
+            Some(BootAnswer::HttpFirmware(format!("{base}{HTTP_PATH}{}", loader()?)))
+        }
         Stage::Firmware => Some(BootAnswer::Tftp(loader()?.into())),
     }
 }

@@ -84,6 +84,9 @@ pub struct Config {
     pub next_server: Ipv4Addr,
     /// Base of all boot URLs without a trailing slash, such as `http://10.77.0.1:8080`.
     pub http_base: String,
+    /// The same for firmware that boots by HTTP, where it is another: `https://...` once the site's CA is enrolled in it.
+    /// iPXE is never sent there: as packaged it trusts public CAs alone.
+    pub firmware_base: Option<String>,
     /// File names by architecture.
     pub boot: BootFiles,
     /// Subnets, at least one.
@@ -275,10 +278,12 @@ impl Config {
                 return Err(ConfigError::Address { what: "relay", ip, why });
             }
         }
-        let printable = self.http_base.bytes().all(|b| b.is_ascii_graphic());
-        let scheme = self.http_base.starts_with("http://") || self.http_base.starts_with("https://");
-        if !scheme || !printable || self.http_base.ends_with('/') || self.http_base.len() > 80 {
-            return Err(ConfigError::HttpBase(self.http_base.clone()));
+        for base in [Some(&self.http_base), self.firmware_base.as_ref()].into_iter().flatten() {
+            let printable = base.bytes().all(|b| b.is_ascii_graphic());
+            let scheme = base.starts_with("http://") || base.starts_with("https://");
+            if !scheme || !printable || base.ends_with('/') || base.len() > 80 {
+                return Err(ConfigError::HttpBase(base.clone()));
+            }
         }
         Ok(())
     }
