@@ -112,6 +112,7 @@ fn config() -> Config {
         server_ip: Ipv4Addr::new(10, 77, 0, 1),
         next_server: Ipv4Addr::new(10, 77, 0, 1),
         http_base: "http://10.77.0.1:8080".into(),
+        firmware_base: None,
         boot: BootFiles::default(),
         subnets: vec![
             subnet(77, Mode::Authoritative),

@@ -56,6 +56,8 @@ const PACKAGES: &[&str] = &[
     "chromium",
     "chromium-driver",
     "curl",
+    "nginx-light",
+    "openssl",
 ];
 
 /// What building needs beside Rust.
