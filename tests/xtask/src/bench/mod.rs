@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
+mod http;
 mod tftp;
 mod write;
 
@@ -16,6 +17,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Sending files by HTTP, to one client and to many, beside nginx.
+    Http(http::Args),
     /// Sending boot files by TFTP, to one client and to many, beside other servers.
     Tftp(tftp::Args),
     /// Writing an image to a disk, and writing it again over an equal disk.
@@ -25,6 +28,7 @@ enum What {
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Http(args) => http::run(args),
         What::Tftp(args) => tftp::run(args),
         What::Write(args) => write::run(args),
     }
