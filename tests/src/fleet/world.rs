@@ -391,6 +391,7 @@ mod tests {
             server_ip: Ipv4Addr::new(10, 77, 0, 1),
             next_server: Ipv4Addr::new(10, 77, 0, 1),
             http_base: "http://10.77.0.1:8080".into(),
+            firmware_base: None,
             boot: BootFiles::default(),
             subnets: vec![Subnet::new(
                 Ipv4Net::new(Ipv4Addr::new(10, 77, 0, 0), 16).unwrap(),
