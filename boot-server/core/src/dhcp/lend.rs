@@ -20,7 +20,7 @@ pub(crate) struct Lender<'a, 'r, 'l> {
     pub request: &'a Request<'r>,
     /// The client is enrolled or has a reservation.
     pub known: bool,
-    /// Never empty.
+    /// At least one of them lends.
     pub places: &'a [Candidate<'a>],
 }
 
@@ -74,7 +74,7 @@ impl<'a> Lender<'a, '_, '_> {
             (_, None) if !request.ciaddr.is_unspecified() => request.ciaddr,
             (_, None) => return Err(Silence::NoAddress),
         };
-        let first = self.places[0];
+        let first = self.places.iter().copied().find(lends).ok_or(Silence::NoAddress)?;
         let Some(place) = self.places.iter().copied().find(|c| c.subnet.net.is_host(ip)) else {
             // Not of this wire: whoever is the authority here says so at once, for the client to start again.
             self.admit(first)?;

@@ -211,6 +211,18 @@ fn subnets_that_share_the_wire_are_taken_in_turn() {
 }
 
 #[test]
+fn a_subnet_that_is_off_does_not_hide_one_that_shares_its_wire() {
+    let mut server = with(|c| {
+        c.subnets[0].mode = Mode::Off;
+        c.subnets[1].on_link = true;
+    });
+    assert!(given(&ask(DISCOVER, 1).to(&mut server)).octets().starts_with(&[10, 88]));
+    let others = ask(REQUEST, 2).wants(ip(101)).to(&mut server);
+    assert_eq!(others.reply, Err(Silence::Off(config().subnets[0].net)), "somebody else's to refuse");
+    assert!(ask(REQUEST, 2).wants(Ipv4Addr::new(192, 168, 1, 5)).to(&mut server).reply.unwrap().nak);
+}
+
+#[test]
 fn roms_that_say_who_they_are_in_odd_ways() {
     let file = |ask: Ask| {
         let answer = ask.to(&mut server());

@@ -109,7 +109,9 @@ impl Server {
             reply: Err(Silence::NoReplyDue),
             probe: None,
         };
-        let decided = match candidates.first() {
+        // One that is off lends nothing, but one that shares its wire may.
+        let served = candidates.iter().find(|c| c.subnet.mode != Mode::Off);
+        let decided = match served.or(candidates.first()) {
             None => Err(Silence::NoSubnet(network_of(config, &request))),
             Some(place) if place.subnet.mode == Mode::Off => Err(Silence::Off(place.subnet.net)),
             Some(place) if port == Port::Boot4011 => pxe::on_4011(config, &request, *place),

@@ -157,8 +157,9 @@ impl Leases {
         if !self.is_free_for(now, ip, who.client) {
             return Err(Refusal::InUse);
         }
-        let expected =
-            self.offered_to.get(who.client) == Some(&ip) || self.by_client.get(who.client) == Some(&ip);
+        // Its own row counts even where it has another one that lasts longer: a crash may have come between the two.
+        let own = self.slots.get(&ip).and_then(|s| s.lease.as_ref()).is_some_and(|l| l.client == *who.client);
+        let expected = own || self.offered_to.get(who.client) == Some(&ip);
         if !expected && !who.known && !self.has_room_for_strangers(place.index) {
             return Err(Refusal::Short);
         }
