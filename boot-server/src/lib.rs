@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+mod grub;
 pub mod http;
 pub mod ingest;
 pub mod loaders;

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use boot_server_core::node::Event;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,12 +25,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat, Settings};
 use crate::engine::Engine;
+use crate::grub::{self, Grub};
 use crate::http::auth::Operators;
 use crate::http::files::Processor;
 use crate::http::{self, BootFiles};
 use crate::ingest::{Ingests, Rules, Vetting};
 use crate::loaders::Loaders;
 use crate::net;
+use crate::scripts::Scripts;
 use crate::store::{Store, queries};
 use crate::tls::Tls;
 
@@ -166,7 +167,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let operators = bind(settings.operators, "operators.listen").await?;
     let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
     bind_dhcp(&engine, seen.clone(), &mut tasks, &stop).await?;
-    bind_tftp(&settings, seen, &mut tasks, &stop)?;
+    bind_tftp(&engine, files.clone(), seen, &mut tasks, &stop)?;
     // Everything is bound: from here on only a stop ends it.
     engine.started().await;
     tasks.spawn(sink::run(engine.clone(), sightings, stop.clone()));
@@ -306,15 +307,19 @@ async fn bind_dhcp(
 }
 
 fn bind_tftp(
-    settings: &Settings,
+    engine: &Engine,
+    boot: Arc<BootFiles>,
     seen: mpsc::Sender<sink::Seen>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let settings = engine.settings();
     if !settings.tftp {
         return Ok(());
     }
-    let mut files = net::tftp::BootFiles::new();
+    let scripts = Scripts::new(engine.clone(), boot.clone());
+    let made = Grub::new(scripts, boot).by_tftp(settings.provisioning_url());
+    let mut files = net::tftp::BootFiles::new().with_made(made);
     for (name, path) in Loaders::new(settings).present() {
         match net::tftp::load(&path) {
             Ok(file) => files = files.with_file(name, file),
@@ -323,8 +328,8 @@ fn bind_tftp(
     }
     let files = files.on_finished(Box::new(move |peer, name, summary| {
         tracing::debug!(%peer, name, ?summary, "TFTP transfer ended");
-        let loaded = sink::Seen::File { address: peer.ip(), event: Event::LoaderServed };
-        if seen.try_send(loaded).is_err() {
+        let Some(event) = http::files::served(grub::boot_file(name)) else { return };
+        if seen.try_send(sink::Seen::File { address: peer.ip(), event }).is_err() {
             tracing::debug!("sighting dropped");
         }
     }));

@@ -3,6 +3,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
+//! | `POST /agent/v1/introduction` | [`Hello`] without a nonce | [`Introduction`] |
 //! | `POST /agent/v1/hello` | [`Hello`] | [`Welcome`] |
 //! | `PUT /agent/v1/inventory` | [`Inventory`](crate::inventory::Inventory) | 204 |
 //! | `GET /agent/v1/work?wait=25` | | [`Work`], held open up to `wait` seconds |
@@ -10,7 +11,10 @@
 //! | `GET /images/{image}/manifest` | | canonical manifest JSON |
 //! | `GET /chunks/{chunk}` | | one zstd frame |
 //!
-//! All but hello carry `Authorization: Bearer <session>`; manifests and chunks are public signed artefacts.
+//! An introduction is only needed where the boot loader could not pass a nonce on: a signed unified kernel image carries
+//! its command line in itself, the same for every machine.
+//!
+//! All but hello and introduction carry `Authorization: Bearer <session>`; manifests and chunks are public signed artefacts.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -44,6 +48,24 @@ pub struct Hello {
     pub macs: Vec<MacAddr>,
     /// Milliseconds from kernel start to this hello.
     pub uptime_ms: u64,
+}
+
+/// The server's answer to an agent that was booted without a nonce: what a boot script would have said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Introduction {
+    /// Say hello with this nonce.
+    Nonce {
+        /// As in a boot script.
+        nonce: String,
+    },
+    /// There is nothing to do here: boot what comes after the network.
+    Disk,
+    /// Ask again later.
+    Refused {
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// The server's answer.

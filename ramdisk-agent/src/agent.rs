@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::agent::{Hello, Work};
+use protocol::agent::{Hello, Introduction, Work};
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::job::{Job, Task};
@@ -109,6 +109,23 @@ fn greet(settings: &Settings, client: &Client) -> Option<String> {
                     return None;
                 }
             }
+        }
+        std::thread::sleep(backoff.wait(random()));
+        hello.uptime_ms = uptime_ms();
+    }
+}
+
+/// Asks the server for a nonce, where the boot loader could not pass one on; `None` where this machine is to boot its disk.
+pub fn introduce(server: &str) -> Option<String> {
+    let client = Client::new(server);
+    let mut hello = hello("");
+    let mut backoff = Backoff::default();
+    loop {
+        match client.introduction(&hello) {
+            Ok(Introduction::Nonce { nonce }) => return Some(nonce),
+            Ok(Introduction::Disk) => return None,
+            Ok(Introduction::Refused { why }) => eprintln!("billet: the server refuses this machine: {why}"),
+            Err(e) => eprintln!("billet: introduction: {e}"),
         }
         std::thread::sleep(backoff.wait(random()));
         hello.uptime_ms = uptime_ms();

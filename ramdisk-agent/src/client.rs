@@ -1,6 +1,6 @@
 //! The conversation with the server (`protocol::agent`): one method per request, no retries, no decisions.
 
-use protocol::agent::{Hello, ReportReply, Welcome, Work};
+use protocol::agent::{Hello, Introduction, ReportReply, Welcome, Work};
 use protocol::inventory::Inventory;
 use protocol::limits::JSON_BODY_MAX;
 use protocol::report::ReportBatch;
@@ -46,6 +46,16 @@ impl Client {
     /// For the server at `base`.
     pub fn new(base: &str) -> Self {
         Self { http: http_agent(), base: base.trim_end_matches('/').to_owned() }
+    }
+
+    /// Asks what a boot script would have said; `hello` is without a nonce.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached.
+    pub fn introduction(&self, hello: &Hello) -> Result<Introduction, ClientError> {
+        let url = self.url("introduction");
+        let body = body_of(&url, hello)?;
+        self.answer(&url, self.http.post(&url).header("content-type", "application/json").send(&body[..]))
     }
 
     /// Introduces this machine.

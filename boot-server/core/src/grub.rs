@@ -19,6 +19,9 @@ pub const NODE_PATH: &str = "grub/node/";
 /// See [`NODE_PATH`].
 pub const NODE_END: &str = ".cfg";
 
+/// Where firmware looks on a disk without being told (UEFI 2.10 section 3.5.1.1).
+const DISK_LOADER: &str = "/EFI/BOOT/BOOTX64.EFI";
+
 /// The script's text as GRUB's configuration. `base` is the server's own base URL: what lies there is fetched by the way
 /// that GRUB came itself, because GRUB before 2.12 knows no HTTP.
 pub fn render(script: &Script, base: &Url) -> String {
@@ -33,9 +36,7 @@ pub fn render(script: &Script, base: &Url) -> String {
         }
         Script::LocalDisk { message, .. } => {
             say(&mut out, message);
-            // With an error, so that the firmware tries its next boot option; GRUB before 2.12 knows no status and
-            // ignores the word.
-            line(&mut out, format_args!("exit 1"));
+            local_disk(&mut out);
         }
         Script::Refuse { message } => say(&mut out, message),
     }
@@ -57,6 +58,17 @@ fn start(out: &mut String) {
     say(out, "asking again");
     line(out, format_args!("sleep {PAUSE_SECONDS}"));
     line(out, format_args!("done"));
+}
+
+/// GRUB before 2.12 leaves with success, whatever is asked for, and then firmware stops at its menu (UEFI 2.10 section
+/// 3.1.1). So the disk's loader is started from here, the one that the agent's own boot entry names; firmware and shim
+/// check it like any other. Only where no disk has one, GRUB leaves.
+fn local_disk(out: &mut String) {
+    // What is started is told that it came from $root.
+    line(out, format_args!("if search --no-floppy --file --set=root {DISK_LOADER}; then"));
+    line(out, format_args!("if chainloader {DISK_LOADER}; then boot; fi"));
+    line(out, format_args!("fi"));
+    line(out, format_args!("exit 1"));
 }
 
 fn linux(out: &mut String, message: &str, boot: &Kernel, base: &Url) {

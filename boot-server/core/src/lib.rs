@@ -12,4 +12,5 @@ pub mod ipxe;
 pub mod node;
 pub mod ordered;
 pub mod profile;
+pub mod uki;
 pub mod words;

@@ -11,6 +11,7 @@ mod node;
 mod output;
 mod status;
 pub mod text;
+mod uki;
 mod watch;
 
 use std::io::{self, Write};
@@ -50,6 +51,9 @@ pub enum Command {
     /// Operating system images: add, list, check, remove
     #[command(subcommand, visible_alias = "images")]
     Image(image::ImageCommand),
+    /// What machines boot: make and sign the site's own boot image
+    #[command(subcommand)]
+    Boot(uki::BootCommand),
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
@@ -171,6 +175,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Node(command) => node::run(&connection.client()?, format, command),
         Command::Image(command) => image::run(&connection.client()?, format, command),
         Command::Event(command) => event::run(&connection.client()?, format, &command),
+        Command::Boot(command) => uki::run(command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::Login => login::run(connection),
         Command::Completion { shell } => output::print(&completion(shell)),

@@ -6,15 +6,16 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use boot_server_core::agent_body::{self, BodyError};
-use protocol::agent::{ReportReply, Welcome, Work};
+use boot_server_core::node::Claim;
+use protocol::agent::{Introduction, ReportReply, Welcome, Work};
 use protocol::limits::{INVENTORY_BODY_MAX, JSON_BODY_MAX};
 use serde::Deserialize;
 
-use super::ProblemResponse;
 use super::limits::{WAIT_MAX, body};
-use crate::engine::{Engine, EngineError};
+use super::{Peer, ProblemResponse};
+use crate::engine::{BootAnswer, Engine, EngineError};
 
 /// Largest hello, in octets; it comes before any proof, so it is kept small: 64 addresses and three short texts.
 const HELLO_BODY_MAX: usize = 32 << 10;
@@ -23,11 +24,31 @@ type Answer<T> = Result<T, ProblemResponse>;
 
 pub(super) fn router(engine: Engine) -> Router {
     Router::new()
+        .route("/agent/v1/introduction", post(introduction))
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/inventory", put(inventory))
         .route("/agent/v1/work", get(work))
         .route("/agent/v1/report", post(report))
         .with_state(engine)
+}
+
+async fn introduction(
+    State(engine): State<Engine>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Body,
+) -> Answer<Json<Introduction>> {
+    let hello = read(agent_body::hello, request, HELLO_BODY_MAX).await?;
+    let claim = Claim { uuid: hello.uuid, serial: hello.serial, macs: hello.macs };
+    Ok(Json(match engine.boot(claim, peer.ip()).await? {
+        BootAnswer::Agent { nonce, .. } => Introduction::Nonce { nonce },
+        BootAnswer::LocalDisk { .. } => Introduction::Disk,
+        // An order is for iPXE; the machine asks again until it is cleared.
+        BootAnswer::Ordered { name, .. } => {
+            let why = format!("what was ordered for {name} can be booted by iPXE only, not with Secure Boot");
+            Introduction::Refused { why }
+        }
+        BootAnswer::Refuse { why } => Introduction::Refused { why },
+    }))
 }
 
 async fn hello(State(engine): State<Engine>, request: Body) -> Answer<Json<Welcome>> {

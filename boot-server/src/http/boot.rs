@@ -14,8 +14,9 @@ use boot_server_core::ipxe::{Script, ScriptError, Url};
 
 use super::files::{self, BootFiles, Processor};
 use super::send::{self, Asked, Opened};
-use super::{Base, Peer, ProblemResponse};
+use super::{Base, Peer, ProblemResponse, problem};
 use crate::engine::Engine;
+use crate::grub::Grub;
 use crate::scripts::{self, Scripts};
 
 #[derive(Clone)]
@@ -23,6 +24,7 @@ struct Boot {
     engine: Engine,
     files: Arc<BootFiles>,
     scripts: Scripts,
+    grub: Grub,
 }
 
 pub(super) fn router(engine: Engine, files: Arc<BootFiles>) -> Router {
@@ -30,8 +32,14 @@ pub(super) fn router(engine: Engine, files: Arc<BootFiles>) -> Router {
         .route(START_PATH, get(start))
         .route("/boot/ipxe", get(script))
         .route("/boot/files/{name}", get(file))
+        // Shim joins its directory and the name of its second stage so.
+        .route("/boot/files//{name}", get(file))
+        .route("/grub/{*path}", get(grub))
         .route("/boot/{name}", get(file))
-        .with_state(Boot { scripts: Scripts::new(engine.clone(), files.clone()), engine, files })
+        .with_state({
+            let scripts = Scripts::new(engine.clone(), files.clone());
+            Boot { grub: Grub::new(scripts.clone(), files.clone()), scripts, engine, files }
+        })
 }
 
 async fn start(Extension(Base(base)): Extension<Base>) -> Response {
@@ -63,6 +71,20 @@ async fn script(
     };
     let script = boot.scripts.of(asking).await;
     script.map_or_else(|error| internal(&error), |script| text(script.render()))
+}
+
+/// The configuration that GRUB asks for. Its HTTP asks for the length first (HEAD) and must then get as much, so that is
+/// answered like the request itself: the nonce of the second answer counts, and is as long.
+async fn grub(
+    State(boot): State<Boot>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Extension(Base(base)): Extension<Base>,
+    Path(path): Path<String>,
+) -> Response {
+    match boot.grub.config(&format!("grub/{path}"), peer.ip(), base).await {
+        Some(config) => config.map_or_else(|error| internal(&error), text),
+        None => problem::not_found().await.into_response(),
+    }
 }
 
 async fn file(

@@ -15,6 +15,7 @@ use crate::engine::tests::{engine, hello, image, inventory};
 use crate::store::tests::Scratch;
 
 mod files;
+mod loaders;
 mod slow;
 
 /// A server on a free port of loopback.

@@ -42,6 +42,12 @@ pub fn order(old: &[u8], current: Option<u16>, entry: u16, gone: &[u16]) -> Vec<
     first.into_iter().chain([entry]).chain(rest).flat_map(u16::to_le_bytes).collect()
 }
 
+/// The entry that the firmware would have tried after `current`, where that is in the order; `None` where it was the last.
+pub fn after(order: &[u8], current: u16) -> Option<u16> {
+    let order = order.as_chunks::<2>().0.iter().map(|n| u16::from_le_bytes(*n));
+    order.skip_while(|n| *n != current).nth(1)
+}
+
 /// Number of a variable named `Boot0001`; `None` for `BootOrder` and the like.
 pub fn entry_number(variable: &str) -> Option<u16> {
     let digits = variable.strip_prefix("Boot").filter(|d| d.len() == 4)?;
@@ -94,6 +100,8 @@ mod tests {
         assert_eq!(order(&[1, 0, 2, 0, 3, 0], Some(2), 4, &[]), [2, 0, 4, 0, 1, 0, 3, 0]);
         assert_eq!(order(&[1, 0, 2, 0], Some(9), 4, &[1]), [4, 0, 2, 0]);
         assert_eq!(order(&[], None, 0, &[]), [0, 0]);
+        assert_eq!(after(&[1, 0, 2, 0, 3, 0], 2), Some(3));
+        assert_eq!((after(&[1, 0, 2, 0], 2), after(&[1, 0], 7), after(&[], 0)), (None, None, None));
         assert_eq!(entry_number("Boot001A"), Some(26));
         assert_eq!(entry_number("BootOrder"), None);
         assert_eq!(entry_number("Boot001"), None);

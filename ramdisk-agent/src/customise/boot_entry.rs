@@ -50,6 +50,23 @@ pub fn set(tree: &Tree, label: &str, esp: Option<&Entry>) -> io::Result<String> 
     Ok(format!("boot entry Boot{number:04X} `{label}` set, behind the network"))
 }
 
+/// Has the next boot begin with what comes after the entry that this one came by (`BootNext`), which is what a boot
+/// loader does that leaves with an error. What was done, in words.
+///
+/// # Errors
+/// Where the machine has no such entry, or the variable cannot be written.
+pub fn go_on(tree: &Tree) -> io::Result<String> {
+    let value = |name: &str| {
+        let bytes = tree.bytes(format!("{FOLDER}/{name}-{GLOBAL}")).unwrap_or_default();
+        bytes.get(4..).unwrap_or_default().to_vec()
+    };
+    let current = value("BootCurrent").first_chunk().map(|n| u16::from_le_bytes(*n));
+    let next = current.and_then(|current| efi::after(&value("BootOrder"), current));
+    let next = next.ok_or_else(|| io::Error::other("the firmware's boot order ends with the network"))?;
+    write(tree, "BootNext", &next.to_le_bytes())?;
+    Ok(format!("the next boot is Boot{next:04X}"))
+}
+
 fn remove(tree: &Tree, name: &str) -> io::Result<()> {
     let path = tree.path(format!("{FOLDER}/{name}"));
     make_mutable(&path)?;

@@ -15,7 +15,8 @@ use nix::sys::reboot::{RebootMode, reboot};
 use ramdisk_agent_core::cmdline;
 
 use crate::agent::{self, Leave, Settings};
-use crate::inspect::{self, lldp::Neighbours};
+use crate::customise::boot_entry;
+use crate::inspect::{self, lldp::Neighbours, tree::Tree};
 
 /// How long a machine without boot arguments shows why, before it boots again.
 const NO_ARGS_WAIT: Duration = Duration::from_secs(60);
@@ -30,14 +31,16 @@ pub fn run() -> ! {
     let current = Arc::new(panic::Current::default());
     panic::install(current.clone());
     let args = cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let (Some(server), Some(nonce)) = (args.server, args.nonce) else {
-        eprintln!("billet: the boot script gave no billet.server or billet.nonce; booting again in 60 s");
+    let Some(server) = args.server else {
+        eprintln!("billet: nobody gave billet.server; booting again in 60 s");
         std::thread::sleep(NO_ARGS_WAIT);
         leave(Leave::Reboot);
     };
     let drivers = modules::Loader::start();
     let neighbours = Arc::new(Neighbours::default());
     network::up(&server, args.mac, &neighbours);
+    // A unified kernel image has the same command line for every machine.
+    let Some(nonce) = args.nonce.or_else(|| agent::introduce(&server)) else { go_on_to_disk() };
     let dev = PathBuf::from("/dev");
     let settings =
         Settings { server, nonce, owns_machine: true, dev, neighbours: neighbours.clone(), current };
@@ -46,6 +49,19 @@ pub fn run() -> ! {
         inspect::collect(Path::new("/"), &neighbours)
     });
     leave(left)
+}
+
+/// Leaves for what comes after the network in the firmware's boot order.
+fn go_on_to_disk() -> ! {
+    eprintln!("billet: this machine boots its disk");
+    match boot_entry::go_on(&Tree::new(Path::new("/"))) {
+        Ok(what) => eprintln!("billet: {what}"),
+        Err(e) => {
+            eprintln!("billet: it cannot be told to: {e}; booting again in 60 s");
+            std::thread::sleep(NO_ARGS_WAIT);
+        }
+    }
+    leave(Leave::Reboot)
 }
 
 /// Ends the machine's time in the ramdisk.

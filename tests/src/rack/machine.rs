@@ -21,6 +21,8 @@ use super::spec::{Bus, Disk, Firmware, MachineSpec, NicModel};
 /// UEFI firmware, and the variables that a new machine has.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The same with Secure Boot, which needs System Management Mode to keep its variables from the OS.
+const OVMF_CODE_SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 /// Time for QEMU to end when it was told to.
 const QUIT: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,8 @@ impl Machine {
             File::create(dir.join(format!("disk{index}.raw")))?.set_len(disk.size)?;
         }
         if spec.firmware == Firmware::Uefi {
-            fs::copy(OVMF_VARS, dir.join("vars.fd")).context("copying UEFI variables (package ovmf)")?;
+            let from = spec.secure_boot.as_deref().unwrap_or(Path::new(OVMF_VARS));
+            fs::copy(from, dir.join("vars.fd")).context("copying UEFI variables (package ovmf)")?;
         }
         let serial = Serial::new(&dir.join("serial.log"))?;
         let namespace_name = namespace.name().to_owned();
@@ -241,7 +244,8 @@ impl Machine {
         let mut args = Arguments::default();
         args.add(&["-name", &spec.name, "-nodefaults", "-no-user-config", "-display", "none"]);
         // graphics=off makes SeaBIOS and the option ROMs talk on the serial line.
-        args.add(&["-machine", "q35,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max"]);
+        let machine = if spec.secure_boot.is_some() { "q35,graphics=off,smm=on" } else { "q35,graphics=off" };
+        args.add(&["-machine", machine, "-accel", "tcg,thread=multi", "-cpu", "max"]);
         args.add(&["-m", &spec.memory_mib.to_string(), "-smp", &spec.cpus.to_string()]);
         args.add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         args.add(&["-qmp", &format!("unix:{},server=on,wait=off", text(qmp)?)]);
@@ -272,7 +276,13 @@ impl Machine {
         if self.spec.firmware == Firmware::Bios {
             return Ok(());
         }
-        args.add(&["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}")]);
+        let code = if self.spec.secure_boot.is_some() {
+            args.add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            OVMF_CODE_SECURE
+        } else {
+            OVMF_CODE
+        };
+        args.add(&["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={code}")]);
         let vars = self.dir.join("vars.fd");
         args.add(&["-drive", &format!("if=pflash,format=raw,unit=1,file={}", text(&vars)?)]);
         // IPv6 PXE would be tried for more than a minute where IPv4 gets no answer.

@@ -24,6 +24,7 @@ mod forward;
 mod interrupt;
 mod machine;
 mod namespace;
+pub mod ovmf;
 mod process;
 mod qmp;
 mod serial;

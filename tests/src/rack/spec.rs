@@ -1,5 +1,7 @@
 //! What a machine is made of, in the words of a test.
 
+use std::path::{Path, PathBuf};
+
 /// What starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -80,6 +82,7 @@ pub struct MachineSpec {
     pub(super) bmc: bool,
     pub(super) http_boot: bool,
     pub(super) disk_first: bool,
+    pub(super) secure_boot: Option<PathBuf>,
     pub(super) extra: Vec<String>,
 }
 
@@ -98,6 +101,7 @@ impl MachineSpec {
             bmc: false,
             http_boot: false,
             disk_first: false,
+            secure_boot: None,
             extra: Vec::new(),
         }
     }
@@ -162,6 +166,19 @@ impl MachineSpec {
     #[must_use]
     pub fn disk_first(mut self) -> Self {
         self.disk_first = true;
+        self
+    }
+
+    /// UEFI checks signatures (Secure Boot) by Microsoft's keys.
+    #[must_use]
+    pub fn secure_boot(self) -> Self {
+        self.secure_boot_by(Path::new("/usr/share/OVMF/OVMF_VARS_4M.ms.fd"))
+    }
+
+    /// UEFI checks signatures (Secure Boot) by the keys in these firmware variables, of which it gets a copy.
+    #[must_use]
+    pub fn secure_boot_by(mut self, variables: &Path) -> Self {
+        self.secure_boot = Some(variables.to_owned());
         self
     }
 

@@ -28,13 +28,22 @@ pub enum Apt {
 impl Apt {
     /// A private root with `component` of the Debian archive that the machine itself uses.
     pub fn with_component(component: &str) -> Result<Self> {
-        let archive = Archive::of_host()?;
-        let dir = paths::artifacts().join("apt").join(component);
+        let Archive { uri, suite } = Archive::of_host()?;
+        Self::private(component, &uri, &suite, component)
+    }
+
+    /// A private root with another release of the Debian archive that the machine itself uses.
+    pub fn of_suite(suite: &str) -> Result<Self> {
+        let Archive { uri, .. } = Archive::of_host()?;
+        Self::private(suite, &uri, suite, "main")
+    }
+
+    fn private(name: &str, uri: &str, suite: &str, component: &str) -> Result<Self> {
+        let dir = paths::artifacts().join("apt").join(name);
         for sub in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(dir.join(sub))?;
         }
         fs::write(dir.join("status"), "")?;
-        let Archive { uri, suite } = archive;
         let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
         fs::write(dir.join("sources.list"), format!("deb [signed-by={keys}] {uri} {suite} {component}\n"))?;
         let at = dir.display();

@@ -10,6 +10,8 @@ use crate::tool;
 const PACKAGES: &[&str] = &[
     // the virtual rack
     "qemu-system-x86",
+    "qemu-system-arm",
+    "qemu-efi-aarch64",
     "qemu-utils",
     "ovmf",
     "ipxe",
@@ -33,6 +35,9 @@ const PACKAGES: &[&str] = &[
     "grub-pc-bin",
     "grub-efi-amd64-signed",
     "shim-signed",
+    "sbsigntool",
+    "systemd-boot-efi",
+    "openssl",
     "cpio",
     "zstd",
     "xz-utils",

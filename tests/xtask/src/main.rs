@@ -16,6 +16,7 @@ mod fleet;
 mod fuzz;
 mod image;
 mod kernel;
+mod loaders;
 mod paths;
 mod rack;
 mod ramdisk;
@@ -38,6 +39,8 @@ enum Verb {
     Deps,
     /// Build the ramdisk: kernel, modules, static agent.
     Ramdisk(ramdisk::Args),
+    /// Fetch boot loaders that the installed release lacks: GRUB with HTTP, iPXE for arm64.
+    Loaders,
     /// Build an OS image.
     Image(image::Args),
     /// Fetch the web UI's third-party assets, at the versions pinned in its package.json.
@@ -61,6 +64,7 @@ fn main() -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Deps => deps::run(),
         Verb::Ramdisk(args) => ramdisk::run(&args),
+        Verb::Loaders => loaders::run(),
         Verb::Image(args) => image::run(&args),
         Verb::Ui => build::ui(),
         Verb::Rack(args) => rack::run(&args),

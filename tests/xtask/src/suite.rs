@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, deps, image, paths, ramdisk, tool};
+use crate::{build, deps, image, loaders, paths, ramdisk, tool};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -87,6 +87,7 @@ impl Tally {
         built &= self.step("ramdisk", || {
             ramdisk::run(&ramdisk::Args { check_reproducible: true, ..ramdisk::Args::default() })
         });
+        built &= self.step("boot loaders", loaders::run);
         built &= self.step("image tiny-a", || image::tiny::build(image::Variant::A).map(drop));
         built &= self.step("image tiny-b", || image::tiny::build(image::Variant::B).map(drop));
         built & self.step("image debian-12", || image::debian::build().map(drop))
