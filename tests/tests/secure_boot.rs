@@ -43,6 +43,24 @@ fn shim_by_tftp() -> Result<()> {
     Ok(())
 }
 
+/// The same by HTTP boot, with a GRUB that knows HTTP, up to the agent and an inventory.
+#[test]
+fn shim_by_http() -> Result<()> {
+    let mut rack = Rack::new("sb-http")?;
+    let loaders = rack.dir().join("state/loaders");
+    std::fs::create_dir_all(&loaders)?;
+    let grub = "grubnetx64.efi.signed";
+    std::fs::copy(artifact(&format!("loaders/{grub}"))?, loaders.join(grub))?;
+    secure(&mut rack, "shim")?;
+    let api = rack.api()?;
+    let mut machine = rack.machine(machine().secure_boot().http_boot())?;
+    machine.power_on()?;
+    wait_discovered(&api, &machine, "available", DISCOVERY)?;
+    ensure!(machine.serial().said("starts the agent"), "GRUB was silent");
+    rack.passed();
+    Ok(())
+}
+
 /// The site's own key in the firmware beside Microsoft's: an image that is not signed by it is refused, one that is boots
 /// to the agent, which asks for its nonce itself.
 #[test]

@@ -166,6 +166,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(times.header)
         .max_buf_size(limits::HEAD_MAX)
+        // GRUB compares the name of Content-Length octet by octet (2.12, net/efi/http.c); without it files are empty.
+        .title_case_headers(true)
         // `handoff` needs its stand-in octets to arrive at the wire as they are.
         .writev(true)
         .serve_connection(TokioIo::new(io), service);

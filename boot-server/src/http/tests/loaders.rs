@@ -57,6 +57,8 @@ async fn shim_and_grub() {
         assert!(config.contains(part), "{part} not in {config}");
     }
     let head = server.ask("HEAD", GRUB_NODE, "", "").await;
+    // GRUB knows it in this spelling only.
+    assert!(head.head.contains("\r\nContent-Length: "), "{}", head.head);
     assert_eq!(
         (head.header("content-length"), head.body.len()),
         (Some(config.len().to_string().as_str()), 0)
