@@ -1,6 +1,7 @@
 //! Modes, reservations, relays and quirks: what each kind of client is told, and who is told nothing.
 
 use super::*;
+use crate::boot_files::{CATALOGUE, SecureBoot};
 use crate::dhcp::config::{Machine, Mode, Reservation};
 use crate::dhcp::known::Known;
 
@@ -26,7 +27,17 @@ fn at_4011(server: &mut Server, ask: &Ask) -> Answer {
 }
 
 fn http() -> Ask {
-    ask(DISCOVER, 1).option(60, b"HTTPClient:Arch:00016:UNDI:003000").option(93, &[0, 16])
+    http_of(16)
+}
+
+fn http_of(arch: u8) -> Ask {
+    let class = format!("HTTPClient:Arch:{arch:05}:UNDI:003000");
+    ask(DISCOVER, 1).option(60, class.as_bytes()).option(93, &[0, arch])
+}
+
+/// All loaders of the catalogue.
+fn with_arm64() -> BootFiles {
+    BootFiles::new(SecureBoot::Off, CATALOGUE.iter().map(|file| file.name))
 }
 
 fn ipxe(arch: u8) -> Ask {
@@ -40,12 +51,17 @@ fn later(kind: u8, ask: Ask) -> Ask {
 
 #[test]
 fn a_proxy_tells_network_boots_a_file_and_others_nothing() {
-    let mut server = in_mode(Mode::Proxy);
+    let mut server = with(|c| {
+        c.subnets[0].mode = Mode::Proxy;
+        c.boot = with_arm64();
+    });
     let mut text = String::new();
     for (name, ask) in [
         ("bios", pxe(0)),
         ("uefi x64", pxe(7)),
+        ("uefi arm64", pxe(11)),
         ("uefi http", http()),
+        ("uefi arm64 http", http_of(19)),
         ("ipxe", ipxe(7)),
         ("no loader", pxe(6)),
         ("operating system", ask(DISCOVER, 1).option(60, b"dhcpcd-9")),
@@ -69,6 +85,7 @@ fn a_proxy_tells_network_boots_a_file_and_others_nothing() {
         ("bios that names a boot item", later(REQUEST, pxe(0).option(43, &[71, 4, 0, 0, 0, 0, 255]))),
         ("uefi x64", later(REQUEST, pxe(7).of_server(2))),
         ("uefi x64, inform", later(INFORM, pxe(7))),
+        ("uefi arm64", later(REQUEST, pxe(11))),
         ("ipxe", later(REQUEST, ipxe(0))),
         ("operating system", later(INFORM, ask(INFORM, 1))),
     ] {
@@ -79,6 +96,16 @@ fn a_proxy_tells_network_boots_a_file_and_others_nothing() {
         writeln!(text, "== 4011: {name}\n{}", show(&answer)).unwrap();
     }
     assert_eq!((server.leases().iter().count(), server.leases().offers()), (0, 0), "nothing is lent");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn arm64_gets_its_own_loader_by_tftp_and_by_http() {
+    let mut text = String::new();
+    for (name, ask) in [("uefi arm64", pxe(11)), ("uefi arm64 http", http_of(19)), ("ipxe arm64", ipxe(11))] {
+        let answer = ask.to(&mut with(|c| c.boot = with_arm64()));
+        writeln!(text, "== {name}\n{}", show(&answer)).unwrap();
+    }
     insta::assert_snapshot!(text);
 }
 
