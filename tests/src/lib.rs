@@ -3,6 +3,8 @@
 //! of simulated machines.
 
 pub mod browser;
+pub mod dhcp_load;
+pub mod dhcp_wire;
 pub mod fleet;
 pub mod rack;
 pub mod scenario;

@@ -57,6 +57,10 @@ const PACKAGES: &[&str] = &[
     "atftp",
     "tftpd-hpa",
     "dnsmasq-base",
+    // DHCP: what ours is measured against, and real clients
+    "kea-admin",
+    "kea-dhcp4-server",
+    "isc-dhcp-client",
     // the UI and its tests
     "chromium",
     "chromium-driver",

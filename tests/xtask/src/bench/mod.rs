@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
+mod dhcp;
 mod http;
 mod tftp;
 mod write;
@@ -17,6 +18,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Leasing addresses, from DISCOVER to ACK, beside dnsmasq and Kea.
+    Dhcp(dhcp::Args),
     /// Sending files by HTTP, to one client and to many, beside nginx.
     Http(http::Args),
     /// Sending boot files by TFTP, to one client and to many, beside other servers.
@@ -28,6 +31,7 @@ enum What {
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Dhcp(args) => dhcp::run(args),
         What::Http(args) => http::run(args),
         What::Tftp(args) => tftp::run(args),
         What::Write(args) => write::run(args),
