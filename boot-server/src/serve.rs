@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use boot_server_core::dhcp::Mode;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -33,10 +34,12 @@ use crate::ingest::{Ingests, Rules, Vetting};
 use crate::loaders::Loaders;
 use crate::net;
 use crate::scripts::Scripts;
+use crate::store::journal::Journal;
 use crate::store::{Store, queries};
 use crate::tls::Tls;
 
 mod sink;
+mod wire;
 
 /// The file that is read where none is named.
 const CONFIG_FILE: &str = "/etc/billet/billet.toml";
@@ -166,11 +169,12 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let secure = bind_tls(&settings).await?;
     let operators = bind(settings.operators, "operators.listen").await?;
     let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
-    bind_dhcp(&engine, seen.clone(), &mut tasks, &stop).await?;
+    let (strangers, strange) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
+    bind_dhcp(&engine, (seen.clone(), strangers), &mut tasks, &stop).await?;
     bind_tftp(&engine, files.clone(), seen, &mut tasks, &stop)?;
     // Everything is bound: from here on only a stop ends it.
     engine.started().await;
-    tasks.spawn(sink::run(engine.clone(), sightings, stop.clone()));
+    tasks.spawn(sink::run(engine.clone(), sightings, strange, stop.clone()));
     let rules = Rules {
         import_dirs: settings.import_dirs.clone(),
         vetting: Vetting {
@@ -279,7 +283,7 @@ async fn bind_tls(settings: &Settings) -> anyhow::Result<Option<http::Listener>>
 
 async fn bind_dhcp(
     engine: &Engine,
-    seen: mpsc::Sender<sink::Seen>,
+    (seen, strangers): (mpsc::Sender<sink::Seen>, mpsc::Sender<sink::Seen>),
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -288,12 +292,27 @@ async fn bind_dhcp(
     let loaders = Loaders::new(settings).boot_files(settings.secure_boot);
     let mut config = lending.core(settings.address, settings.provisioning_url(), loaders)?;
     config.firmware_base = settings.tls.as_ref().filter(|tls| tls.for_firmware).map(config::tls::Tls::url);
+    let beside = lending.own().is_some_and(|s| s.mode == Mode::Proxy);
+    // What a crash left in the journal is in the database before it is read.
+    let journal = Journal::open(&settings.state_dir, engine.store().clone()).await?;
     let leases = engine.store().read(queries::leases).await?;
     tracing::info!(subnets = ?lending.lines(), known = leases.len(), "DHCP serves");
-    let server = net::dhcp::DhcpServer::bind(&settings.interface, config, leases)
+    let (tell, known) = watch::channel(Arc::new(engine.known_machines()));
+    let server = net::dhcp::DhcpServer::bind(&settings.interface, config, leases, known)
         .context("cannot serve DHCP (run as root; stop another DHCP server, or set dhcp.enabled = false)")?;
-    let sink = Arc::new(sink::Sink::new(engine.clone(), seen));
-    tasks.spawn(server.run(sink, stop.clone()));
+    let watcher = net::foreign::Watcher::open(&settings.interface)?;
+    let (news, heard) = mpsc::channel(wire::NEWS_QUEUED_MAX);
+    let sink = sink::Sink::new(engine.clone(), journal, seen, strangers, news);
+    engine.expect_dhcp_servers(beside);
+    let search = if beside { net::foreign::SEARCH_EXPECTED } else { net::foreign::SEARCH };
+    let (leases, token) = (sink.clone(), stop.clone());
+    tasks.spawn(async move {
+        server.run(leases.clone(), token).await;
+        leases.close().await;
+    });
+    tasks.spawn(watcher.run(search, sink, stop.clone()));
+    tasks.spawn(wire::follow_nodes(engine.clone(), tell, stop.clone()));
+    tasks.spawn(wire::run(engine.clone(), heard, stop.clone()));
     // iPXE asks for IPv6 beside DHCPv4 and waits for both.
     match net::ra::RouterAdvertiser::bind(&settings.interface) {
         Ok(advertiser) => {

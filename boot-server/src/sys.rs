@@ -1,8 +1,10 @@
-//! The only unsafe code of the server: socket addresses that no safe interface makes.
+//! The only unsafe code of the server: socket addresses that no safe interface makes, and sockets that tokio knows not.
 #![expect(unsafe_code, reason = "a link-layer socket address has no safe constructor in socket2 or nix")]
 
 use nix::libc;
-use socket2::SockAddr;
+use socket2::{SockAddr, Socket};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The address of an interface for sending whole Ethernet frames (packet(7)).
 pub(crate) fn link_layer_address(interface_index: u32) -> std::io::Result<SockAddr> {
@@ -20,4 +22,11 @@ pub(crate) fn link_layer_address(interface_index: u32) -> std::io::Result<SockAd
     };
     // SAFETY: `fill` sets the family and the length of the address that it writes.
     unsafe { SockAddr::try_init(fill) }.map(|((), address)| address)
+}
+
+/// Waits for a socket to have something to read; must be called inside a tokio runtime.
+pub(crate) fn wait_readable(socket: Socket) -> std::io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns its descriptor and gives the same one as long as it lives, and the registration, which
+    // owns the socket, ends before it.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

@@ -330,6 +330,31 @@ pub struct StatusView {
     pub nodes: BTreeMap<String, u64>,
     /// What machines boot.
     pub ramdisk: RamdiskView,
+    /// DHCP servers on the wire other than this one, as seen lately.
+    #[serde(default)]
+    pub dhcp_servers: Vec<DhcpServerView>,
+}
+
+/// A DHCP server that is not this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DhcpServerView {
+    /// Its address, as it names itself.
+    #[schema(value_type = String, format = Ipv4)]
+    pub address: Ipv4Addr,
+    /// Its hardware address (behind a relay: the relay's); null where only its clients told of it.
+    pub mac: Option<MacAddr>,
+    /// The interface that it was seen on.
+    pub interface: String,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+    /// When it was last seen.
+    pub last_seen: Timestamp,
+    /// It lends addresses.
+    pub lends: bool,
+    /// It tells machines what to boot.
+    pub boots: bool,
+    /// It may be there: this server works beside the site's own DHCP.
+    pub expected: bool,
 }
 
 /// DHCP in numbers.

@@ -4,7 +4,7 @@ use boot_server_core::deploy::bytes;
 
 use super::output::{Show, facts};
 use super::text::moment;
-use crate::view::StatusView;
+use crate::view::{DhcpServerView, StatusView};
 
 impl Show for StatusView {
     fn table(&self) -> String {
@@ -17,12 +17,14 @@ impl Show for StatusView {
             }
         };
         let dhcp = if self.dhcp.enabled { format!("{} leases", self.dhcp.leases) } else { "off".to_owned() };
+        let others = self.dhcp_servers.iter().map(DhcpServerView::sentence).collect::<Vec<_>>().join("; ");
         facts(&[
             ("version", Some(self.version.clone())),
             ("running since", Some(moment(self.started))),
             ("interface", self.interface.clone()),
             ("address", self.address.map(|a| a.to_string())),
             ("dhcp", Some(dhcp)),
+            ("other dhcp servers", (!others.is_empty()).then_some(others)),
             ("ramdisk", Some(ramdisk)),
             ("nodes", Some(if nodes.is_empty() { "none".to_owned() } else { nodes })),
         ])

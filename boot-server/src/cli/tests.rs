@@ -186,6 +186,16 @@ fn images_events_and_status() {
         dhcp: DhcpView { enabled: true, leases: 3 },
         nodes: BTreeMap::from([("active".to_owned(), 2), ("failed".to_owned(), 1)]),
         ramdisk: RamdiskView { present: true, kernel: Some("6.1.0-56-amd64".to_owned()), bytes: 30_000_000 },
+        dhcp_servers: vec![DhcpServerView {
+            address: [10, 77, 0, 9].into(),
+            mac: Some(MacAddr([0x52, 0x54, 0, 1, 2, 3])),
+            interface: "eth1".to_owned(),
+            first_seen: START,
+            last_seen: START,
+            lends: true,
+            boots: false,
+            expected: false,
+        }],
     };
     insta::assert_snapshot!("status", status.table());
 }

@@ -145,6 +145,11 @@ impl Engine {
         }
     }
 
+    /// The machine that has this address, if it is known which.
+    pub fn machine_at(&self, address: IpAddr) -> Option<MacAddr> {
+        lock(&self.0.sightings).by_address.get(&address).copied()
+    }
+
     /// Remembers which machine has this address, so that what it fetches can be told to be its.
     pub fn address_given(&self, mac: MacAddr, address: IpAddr) {
         lock(&self.0.sightings).belongs(address, mac);

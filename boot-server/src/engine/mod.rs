@@ -19,6 +19,7 @@ mod index;
 mod orders;
 mod pci;
 mod registry;
+mod servers;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
@@ -72,6 +73,7 @@ struct Inner {
     inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
     manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
     sightings: Mutex<Sightings>,
+    dhcp_servers: Mutex<servers::DhcpServers>,
     discoveries: Discoveries,
     changes: broadcast::Sender<Change>,
     /// Some effect waits to be carried out.
@@ -148,6 +150,7 @@ impl Engine {
             inventories: Mutex::default(),
             manifests: Mutex::default(),
             sightings: Mutex::default(),
+            dhcp_servers: Mutex::default(),
             discoveries: Discoveries::default(),
             changes: broadcast::channel(CHANGES_MAX).0,
             effects: Notify::new(),

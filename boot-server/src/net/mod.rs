@@ -1,6 +1,9 @@
 //! The boot protocols' sockets. What is answered is decided in `boot_server_core::dhcp` and in `tftp-server`.
 
 pub mod dhcp;
+pub mod foreign;
+pub mod lines;
+pub mod packet;
 pub mod ra;
 pub mod raw;
 pub mod tftp;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::MacAddr;
 use smoltcp::phy::ChecksumCapabilities;
@@ -25,6 +26,8 @@ pub struct RawSender {
     socket: Socket,
     interface: String,
     mac: MacAddr,
+    /// The interface's number as last looked up; 0 where it is to be looked up.
+    index: AtomicU32,
 }
 
 /// Where a frame comes from and goes to.
@@ -50,7 +53,13 @@ impl RawSender {
         });
         let error =
             |source| NetError::Socket { what: "send raw frames", interface: interface.name.clone(), source };
-        Ok(Self { socket: socket.map_err(error)?, interface: interface.name.clone(), mac: interface.mac })
+        let (name, mac) = (interface.name.clone(), interface.mac);
+        Ok(Self { socket: socket.map_err(error)?, interface: name, mac, index: AtomicU32::new(0) })
+    }
+
+    /// The interface's hardware address.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
     }
 
     /// Sends one datagram.
@@ -58,11 +67,36 @@ impl RawSender {
     /// # Errors
     /// The system's error; `WouldBlock` where the interface's queue is full.
     pub fn send(&self, path: Path, payload: &[u8]) -> io::Result<()> {
-        // The number is looked up each time: an interface that was taken away and came back has another.
-        let index = nix::net::if_::if_nametoindex(self.interface.as_str())?;
-        let frame = frame(self.mac, path, payload);
-        self.socket.send_to(&frame, &sys::link_layer_address(index)?).map(drop)
+        self.send_frame(&frame(self.mac, path, payload))
     }
+
+    /// Sends a whole frame.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_frame(&self, frame: &[u8]) -> io::Result<()> {
+        match self.try_send(frame) {
+            // An interface that was taken away and came back has another number.
+            Err(error) if is_gone(&error) => {
+                self.index.store(0, Ordering::Relaxed);
+                self.try_send(frame)
+            }
+            other => other,
+        }
+    }
+
+    fn try_send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut index = self.index.load(Ordering::Relaxed);
+        if index == 0 {
+            index = nix::net::if_::if_nametoindex(self.interface.as_str())?;
+            self.index.store(index, Ordering::Relaxed);
+        }
+        self.socket.send_to(frame, &sys::link_layer_address(index)?).map(drop)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::ENXIO | nix::libc::ENODEV))
 }
 
 /// The frame's octets, checksums included.

@@ -14,6 +14,7 @@ use tftp_server::File;
 use tokio_util::sync::CancellationToken;
 
 use super::dhcp::{DhcpServer, DhcpSink, Stored};
+use super::foreign::find_servers;
 use super::lab::{Lab, run};
 use super::raw::{Path, frame};
 use super::tftp::BootFiles;
@@ -73,7 +74,8 @@ fn while_serving<T: Send>(sink: &Arc<Sink>, stored: Vec<Lease>, client: impl FnO
     let cancel = CancellationToken::new();
     std::thread::scope(|scope| {
         runtime.block_on(async {
-            let dhcp = DhcpServer::bind("v0", config(), stored).unwrap();
+            let (_tell, known) = tokio::sync::watch::channel(Arc::default());
+            let dhcp = DhcpServer::bind("v0", config(), stored, known).unwrap();
             let files = BootFiles::new().with_file("snponly.efi", File::Memory(vec![7; 300_000].into()));
             let tftp = super::tftp::bind("v0", Arc::new(files)).unwrap();
             let stop = cancel.clone();
@@ -173,6 +175,44 @@ fn no_ack_leaves_before_its_lease_is_stored_and_garbage_does_not_stop_it() {
     assert_eq!(*sink.failing.lock().unwrap(), 0, "two requests went unanswered");
     let requests = sink.observed.lock().unwrap().iter().filter(|o| o.message == MessageType::Request).count();
     assert_eq!((requests, sink.leases.lock().unwrap().len()), (3, 1));
+}
+
+#[test]
+fn an_address_that_somebody_uses_is_found_out_and_another_is_offered() {
+    let Some(lab) = Lab::new() else { return };
+    let (sink, script) = (Arc::new(Sink::default()), Script::new("in-use"));
+    // The client is a machine of its own beside v1, which uses the address that the client wishes.
+    lab.client(
+        "ip link add link v1 name m1 address 52:54:00:77:00:02 type macvlan mode bridge; ip link set m1 up",
+    );
+    lab.client("ip addr add 10.77.0.150/24 dev v1");
+    let (taken, free) = while_serving(&sink, vec![], || {
+        let udhcpc = |more: &str| lab.client(&script.udhcpc(more).replace("-i v1", "-i m1"));
+        (udhcpc("-r 10.77.0.150"), udhcpc("-r 10.77.0.150"))
+    });
+    assert!(taken.contains("bound 10.77.0.") && !taken.contains("bound 10.77.0.150 "), "{taken}");
+    assert!(free.contains("bound 10.77.0."), "{free}");
+    let leases = sink.leases.lock().unwrap();
+    let rests: Vec<_> = leases.iter().filter(|l| l.state == LeaseState::Declined).map(|l| l.ip).collect();
+    assert_eq!(rests, [Ipv4Addr::new(10, 77, 0, 150)], "{leases:?}");
+}
+
+#[test]
+fn another_server_on_the_wire_is_found_and_this_one_is_not() {
+    let Some(lab) = Lab::new() else { return };
+    let sink = Arc::new(Sink::default());
+    let found = while_serving(&sink, vec![], || {
+        lab.client("ip addr add 10.77.0.9/24 dev v1");
+        // Seen from the other end of the wire, the server under test is the other one.
+        lab.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(find_servers("v1", Duration::from_millis(900))).unwrap()
+        })
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].address, Ipv4Addr::new(10, 77, 0, 1));
+    assert!(found[0].lends && found[0].boots && found[0].mac.is_some());
+    assert!(sink.leases.lock().unwrap().is_empty());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
 //! statements are in `queries`, in the subset that PostgreSQL shares.
 
+pub mod journal;
 mod migrate;
 pub mod queries;
 #[cfg(test)]
@@ -159,6 +160,22 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         jobs.send(writer::job(job, answer)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// As [`Store::write`], for a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_blocking<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let jobs = lock(&self.0.jobs).clone().ok_or(StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        jobs.blocking_send(writer::job(job, answer)).map_err(|_| StoreError::Closed)?;
+        drop(jobs);
+        answered.blocking_recv().map_err(|_| StoreError::Closed)?
     }
 
     /// Runs `query` on a reader connection. It sees every write that was acknowledged before.

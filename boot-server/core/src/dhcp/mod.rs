@@ -12,11 +12,13 @@
 //! | `lend` | the decision of RFC 2131 section 4.3 |
 //! | `pxe` | the decision of a ProxyDHCP and boot server (PXE 2.1) |
 //! | `answer`, `reply` | what comes out, and its octets |
+//! | [`foreign`] | other servers on the wire |
 //!
 //! The caller stores [`Answer::leases`] before it sends [`Answer::reply`]: no ACK for a lease that a crash forgets.
 
 pub mod boot;
 pub mod config;
+pub mod foreign;
 pub mod known;
 pub mod lease;
 pub mod limits;

@@ -36,6 +36,7 @@ pub(super) async fn status(State(api): State<Api>) -> Answer<Json<StatusView>> {
         dhcp: DhcpView { enabled: settings.dhcp.is_some(), leases: api.engine.lease_count().await? },
         nodes,
         ramdisk: ramdisk.await.map_err(EngineError::from)?,
+        dhcp_servers: api.engine.dhcp_servers(),
     }))
 }
 

@@ -26,7 +26,8 @@ struct Section {
 
 pub(super) async fn show(State(ui): State<Ui>) -> Result<Response, Refusal> {
     let recipe = Recipe::default().and("billet status", "GET", "status", None);
-    let sections = vec![server(&ui), network(&ui), boot(&ui), nodes(&ui).await?];
+    let mut sections = vec![server(&ui), network(&ui), boot(&ui), nodes(&ui).await?];
+    sections.splice(0..0, others(&ui));
     Ok(render(200, &StatusPage { nav: "status", sections, recipe }))
 }
 
@@ -59,6 +60,18 @@ fn network(ui: &Ui) -> Section {
         None => facts.push(("DHCP", "off".to_owned())),
     }
     Section { title: "Provisioning network", warning: None, facts }
+}
+
+/// Other DHCP servers, where there are any.
+fn others(ui: &Ui) -> Option<Section> {
+    let servers = ui.engine.dhcp_servers();
+    let warning = servers.iter().any(|s| !s.expected).then(|| {
+        "Another DHCP server answers on the provisioning network: machines that boot may follow it instead of this \
+         one. Stop it, or let this server work beside it."
+            .to_owned()
+    });
+    let facts: Vec<_> = servers.iter().map(|s| ("Seen", s.sentence())).collect();
+    (!facts.is_empty()).then_some(Section { title: "Other DHCP servers", warning, facts })
 }
 
 fn boot(ui: &Ui) -> Section {

@@ -1,0 +1,138 @@
+//! No lease that was answered is lost, wherever the journal is cut.
+
+use boot_server_core::dhcp::{ClientKey, LeaseState};
+use proptest::prelude::*;
+use protocol::{MacAddr, Timestamp};
+
+use super::*;
+
+fn lease(n: u32, expires: u64) -> Lease {
+    let [_, b, c, d] = n.to_be_bytes();
+    Lease {
+        ip: Ipv4Addr::new(10, b, c, d),
+        client: ClientKey::Mac(MacAddr([2, 0, 0, b, c, d])),
+        state: LeaseState::Bound,
+        expires: Timestamp(expires),
+    }
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<Lease>>> {
+    let row = (0..40_u32, any::<u32>()).prop_map(|(n, at)| lease(n, u64::from(at)));
+    prop::collection::vec(prop::collection::vec(row, 1..8), 0..12)
+}
+
+fn written(turn: u64, batches: &[Vec<Lease>]) -> Vec<u8> {
+    let each = batches.iter().map(|b| encode(turn, &b.iter().collect::<Vec<_>>()).unwrap());
+    each.flatten().collect()
+}
+
+proptest! {
+    /// The last write was cut short anywhere, over what a former turn left there.
+    #[test]
+    fn what_was_answered_is_read_again(old in batches(), new in batches(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = written(7, &old);
+        let (answered, torn) = new.split_at(new.len().saturating_sub(1));
+        let done = written(8, answered);
+        let last = written(8, torn);
+        let part = &last[..if last.is_empty() { 0 } else { cut.index(last.len()) }];
+        let end = done.len() + part.len();
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[..done.len()].copy_from_slice(&done);
+        bytes[done.len()..end].copy_from_slice(part);
+        let (turn, rows) = decode(&bytes);
+        if !answered.is_empty() {
+            prop_assert_eq!(turn, 8);
+            prop_assert_eq!(rows, answered.concat());
+        }
+    }
+
+    #[test]
+    fn damage_is_not_taken_for_leases(batches in batches(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+        let mut bytes = written(1, &batches);
+        prop_assume!(!bytes.is_empty());
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let (_, rows) = decode(&bytes);
+        let all = batches.concat();
+        prop_assert!(all.starts_with(&rows) && rows.len() < all.len());
+    }
+
+    #[test]
+    fn anything_is_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(decode(&bytes).1, []);
+    }
+}
+
+/// A directory of its own that goes with the value.
+struct Dir(std::path::PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("billet-journal-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.0.join("billet.db")).unwrap()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn stored(store: &Store) -> Rows {
+    store.read(queries::leases).await.unwrap().into_iter().map(|l| (l.ip, l)).collect()
+}
+
+#[tokio::test]
+async fn leases_come_to_the_database_and_the_newest_counts() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    for round in 0..3 {
+        journal.put((0..3000).map(|n| lease(n, round)).collect()).await.unwrap();
+    }
+    journal.close();
+    let rows = stored(&store).await;
+    assert_eq!(rows.len(), 3000);
+    assert!(rows.values().all(|l| l.expires == Timestamp(2)));
+    assert!(matches!(journal.put(vec![lease(1, 9)]).await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn a_crash_before_the_fold_loses_nothing() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    journal.put(vec![lease(1, 10), lease(2, 10)]).await.unwrap();
+    journal.put(vec![lease(2, 20)]).await.unwrap();
+    // As a crash leaves them: the files as they are now.
+    let crashed = Dir::new();
+    for name in NAMES {
+        std::fs::copy(dir.0.join(name), crashed.0.join(name)).unwrap();
+    }
+    journal.close();
+    let store = crashed.store();
+    let again = Journal::open(&crashed.0, store.clone()).await.unwrap();
+    let rows = stored(&store).await;
+    let found: Vec<_> = rows.values().map(|l| l.expires.0).collect();
+    assert_eq!(found, [10, 20]);
+    again.close();
+}
+
+#[tokio::test]
+async fn a_segment_that_is_full_is_folded_at_once() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    // Some 13 MiB in three segments' worth of turns.
+    for n in 0..60 {
+        journal.put((n * 2000..(n + 1) * 2000).map(|n| lease(n, 1)).collect()).await.unwrap();
+    }
+    journal.close();
+    assert_eq!(stored(&store).await.len(), 120_000);
+}
