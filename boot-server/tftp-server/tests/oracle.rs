@@ -1,7 +1,5 @@
 //! The codec against the one of another implementation (crate `tftpd`): what one writes, the other reads as the same.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use proptest::prelude::*;
 use tftp_server::packet::{self, ErrorCode, Mode, Packet, RequestOptions};
 use tftpd::{OptionType, Packet as Theirs, TransferOption};
