@@ -13,6 +13,7 @@ fn lease(n: u32, expires: u64) -> Lease {
         client: ClientKey::Mac(MacAddr([2, 0, 0, b, c, d])),
         state: LeaseState::Bound,
         expires: Timestamp(expires),
+        placement: None,
     }
 }
 
