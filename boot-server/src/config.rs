@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
@@ -32,6 +33,8 @@ pub struct Config {
     pub operators: Operators,
     /// What happens to machines that nobody announced.
     pub discovery: Discovery,
+    /// How long the event list goes back.
+    pub events: Events,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -50,6 +53,7 @@ pub struct Provisioning {
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub firmware_by_https: bool,
+    pub match_leases: bool,
 }
 
 /// `[tftp]`
@@ -123,6 +127,35 @@ pub struct Operators {
 #[expect(missing_docs, reason = "explained in config/billet.toml")]
 pub struct Discovery {
     pub provide_blank: bool,
+    pub burst: u32,
+    pub new_per_second: u32,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Events {
+    pub keep_days: u32,
+    pub keep_rows: u64,
+}
+
+/// How many unknown machines may become nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMachines {
+    /// At once.
+    pub burst: u32,
+    /// From then on.
+    pub per_second: u32,
+}
+
+/// Which events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Not older than this, where it matters.
+    pub age: Option<Duration>,
+    /// Not more than so many; 0 for all.
+    pub rows: u64,
 }
 
 /// `[images]`
@@ -164,6 +197,7 @@ impl Default for Config {
             boot: Boot::default(),
             operators: Operators::default(),
             discovery: Discovery::default(),
+            events: Events::default(),
             images: Images::default(),
             log: Log::default(),
         }
@@ -180,6 +214,7 @@ impl Default for Provisioning {
             tls_certificate: None,
             tls_key: None,
             firmware_by_https: false,
+            match_leases: true,
         }
     }
 }
@@ -212,7 +247,14 @@ impl Default for Operators {
 
 impl Default for Discovery {
     fn default() -> Self {
-        Self { provide_blank: true }
+        // A hall of 10,000 machines is in within a minute; who invents machines fills no disk in an hour.
+        Self { provide_blank: true, burst: 5000, new_per_second: 100 }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { keep_days: 365, keep_rows: 2_000_000 }
     }
 }
 
@@ -347,6 +389,12 @@ pub struct Settings {
     pub operators: SocketAddr,
     /// What the site wants.
     pub policy: Policy,
+    /// How many unknown machines may become nodes.
+    pub new_machines: NewMachines,
+    /// A boot script is given only to the address that was lent to its machine, where one was.
+    pub match_leases: bool,
+    /// Which events are kept.
+    pub events: Kept,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -423,6 +471,16 @@ impl Settings {
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
             policy: Policy { provide_blank: config.discovery.provide_blank },
+            new_machines: NewMachines {
+                burst: config.discovery.burst,
+                per_second: config.discovery.new_per_second,
+            },
+            match_leases: config.provisioning.match_leases,
+            events: Kept {
+                age: (config.events.keep_days > 0)
+                    .then(|| Duration::from_hours(24 * u64::from(config.events.keep_days))),
+                rows: config.events.keep_rows,
+            },
             import_dirs: match config.images.import_dirs.as_slice() {
                 [] => vec![config.state_dir.join("import")],
                 dirs => dirs.to_vec(),

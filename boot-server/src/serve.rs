@@ -195,6 +195,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { deadlines.run_deadlines(token).await });
     let token = stop.clone();
     tasks.spawn(async move { effects.run_effects(token).await });
+    let (retention, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(
         interface = settings.interface,
         address = %provisioning,

@@ -160,7 +160,7 @@ struct Target {
 impl Target {
     fn start(rack: &Rack, disk: &Path) -> Result<Self> {
         // The daemon's control socket is a file, which the namespace does not part: a number of our own.
-        let port = (20_000 + std::process::id() % 40_000).to_string();
+        let port = (1000 + std::process::id() % 30_000).to_string();
         let mut command = rack.namespace().command("tgtd");
         command.args(["-f", "-C", &port, "--iscsi", &format!("portal={SERVER_ADDRESS}:3260")]);
         let daemon = Process::start("tgtd", command, &rack.dir().join("tgtd.log"))?;

@@ -1,7 +1,7 @@
 //! Machines that boot from the network: who they are, since when they try, and what they get.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use boot_server_core::node::identity::identify;
@@ -62,6 +62,8 @@ pub(super) struct Sightings {
     /// The same by their newest packet, so that the oldest is found in a flood of them.
     by_last: BTreeSet<(Timestamp, MacAddr)>,
     by_address: BTreeMap<IpAddr, MacAddr>,
+    /// What our DHCP lent last.
+    lent: BTreeMap<MacAddr, Ipv4Addr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +105,21 @@ impl Sightings {
             if let Some(sighting) = self.by_mac.remove(mac) {
                 self.by_last.remove(&(sighting.last, *mac));
             }
+            self.lent.remove(mac);
         }
         self.by_address.retain(|_, mac| !macs.contains(mac));
+    }
+
+    /// The address that our DHCP lent last to this machine, as far as it is remembered.
+    pub(super) fn lent_to(&self, mac: MacAddr) -> Option<Ipv4Addr> {
+        self.lent.get(&mac).copied()
+    }
+
+    fn lend(&mut self, mac: MacAddr, ip: Ipv4Addr) {
+        if self.lent.len() >= ADDRESSES_MAX && !self.lent.contains_key(&mac) {
+            self.lent.pop_first();
+        }
+        self.lent.insert(mac, ip);
     }
 
     fn belongs(&mut self, address: IpAddr, mac: MacAddr) {
@@ -152,7 +167,11 @@ impl Engine {
 
     /// Remembers which machine has this address, so that what it fetches can be told to be its.
     pub fn address_given(&self, mac: MacAddr, address: IpAddr) {
-        lock(&self.0.sightings).belongs(address, mac);
+        let mut sightings = lock(&self.0.sightings);
+        sightings.belongs(address, mac);
+        if let IpAddr::V4(ip) = address {
+            sightings.lend(mac, ip);
+        }
     }
 
     /// A machine asks what to boot. Makes it a node where it is unknown.
@@ -161,6 +180,11 @@ impl Engine {
     /// Where the store fails or the server is full.
     pub async fn boot(&self, claim: Claim, address: IpAddr) -> Result<BootAnswer, EngineError> {
         let claim = claim.cleaned();
+        if let Some(why) = self.wrong_address(&claim, address).await? {
+            tracing::warn!(mac = ?claim.macs.first(), %address, why, "a boot script was refused");
+            return Ok(BootAnswer::Refuse { why });
+        }
+        let mac = claim.macs.first().copied();
         let sighting = claim.macs.first().and_then(|mac| {
             let mut sightings = lock(&self.0.sightings);
             sightings.belongs(address, *mac);
@@ -175,7 +199,14 @@ impl Engine {
             Match::Unknown => {
                 // Ended also where the machine hangs up meanwhile: else the node would be stored, but not known here.
                 let (engine, claim) = (self.clone(), claim.clone());
-                tokio::spawn(async move { engine.discover(claim, sighting).await }).await??
+                match tokio::spawn(async move { engine.discover(claim, sighting).await }).await? {
+                    Err(EngineError::Crowd) => {
+                        self.stranger_waits(mac.as_ref()).await;
+                        let why = "too many new machines at once, it has to ask again".to_owned();
+                        return Ok(BootAnswer::Refuse { why });
+                    }
+                    other => other?,
+                }
             }
             Match::Conflict { nodes, why } => match self.settle(&claim, &nodes, &why).await? {
                 Some(id) => id,
@@ -243,6 +274,9 @@ impl Engine {
         let name = |coming: usize, names: &BTreeSet<String>| {
             if self.0.nodes.len() + coming >= NODES_MAX {
                 return Err(EngineError::Full("it has 20,000 nodes"));
+            }
+            if !self.admits_stranger() {
+                return Err(EngineError::Crowd);
             }
             Ok(fresh_name(&claim, |name| names.contains(name) || self.0.nodes.with_name(name).is_some()))
         };

@@ -61,6 +61,9 @@ pub enum EngineError {
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
+    /// More unknown machines at once than the site allows.
+    #[error("too many new machines at once")]
+    Crowd,
     /// The server cannot take this on at the moment.
     #[error("the server is full: {0}")]
     Full(&'static str),
@@ -102,6 +105,7 @@ impl EngineError {
             Self::Images(ImageStoreError::InUse) => (409, "image-store-in-use", "try again later"),
             Self::Images(_) => (503, "image-store", "look at the server's log and at its disk"),
             Self::NoRandomness(_) | Self::Task(_) => (500, "internal", "look at the server's log"),
+            Self::Crowd => (503, "crowd", "ask again in some seconds"),
             Self::Full(_) => (503, "full", "look at the server's log"),
         };
         Problem { status, code: code.to_owned(), message: self.to_string(), hint: hint.to_owned() }

@@ -7,8 +7,11 @@
 //!
 //! What a node does is decided in the core; how it is stored is the store's business; who may ask is the listeners'.
 
+mod addresses;
 mod agents;
 mod boots;
+#[cfg(test)]
+mod boots_tests;
 mod clock;
 mod deploys;
 mod discoveries;
@@ -19,7 +22,9 @@ mod index;
 mod orders;
 mod pci;
 mod registry;
+mod retention;
 mod servers;
+mod strangers;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
@@ -75,6 +80,7 @@ struct Inner {
     sightings: Mutex<Sightings>,
     dhcp_servers: Mutex<servers::DhcpServers>,
     discoveries: Discoveries,
+    strangers: Mutex<strangers::Strangers>,
     changes: broadcast::Sender<Change>,
     /// Some effect waits to be carried out.
     effects: Notify,
@@ -142,6 +148,7 @@ impl Engine {
         image_store: ::images::Store,
     ) -> Result<Self, EngineError> {
         let rows = store.read(queries::nodes).await?;
+        let strangers = strangers::Strangers::new(settings.new_machines);
         let engine = Self(Arc::new(Inner {
             settings,
             store,
@@ -152,6 +159,7 @@ impl Engine {
             sightings: Mutex::default(),
             dhcp_servers: Mutex::default(),
             discoveries: Discoveries::default(),
+            strangers: Mutex::new(strangers),
             changes: broadcast::channel(CHANGES_MAX).0,
             effects: Notify::new(),
             deadlines: Notify::new(),

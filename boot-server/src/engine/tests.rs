@@ -22,7 +22,7 @@ use crate::store::tests::Scratch;
 pub(crate) fn settings(scratch: &Scratch) -> Settings {
     let mut config = Config { state_dir: scratch.0.clone(), ..Config::default() };
     config.provisioning.interface = Some("lo".into());
-    let lo = Interface { name: "lo".into(), address: [127, 0, 0, 1].into(), prefix: 8 };
+    let lo = Interface { name: "lo".into(), address: [127, 0, 0, 1].into(), prefix: 24 };
     Settings::new(&config, &[lo]).unwrap()
 }
 

@@ -316,6 +316,38 @@ pub fn events(db: &Connection, filter: &EventFilter) -> Result<Vec<EventView>, S
         .collect()
 }
 
+/// Forgets the oldest events, at most `batch`: those from before `before`, and those that are more than `rows` (0: any
+/// number is kept). Returns how many went. The newest is always kept, so that numbers are not given twice.
+///
+/// # Errors
+/// What the database says.
+pub fn forget_events(
+    db: &Connection,
+    before: Timestamp,
+    rows: u64,
+    batch: usize,
+) -> Result<usize, StoreError> {
+    let newest: i64 = db
+        .query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0))
+        .map_err(StoreError::sql("find the newest event"))?;
+    // Numbers have no holes but at the beginning.
+    let first_kept = match i64::try_from(rows) {
+        Ok(0) | Err(_) => 0,
+        Ok(rows) => newest - rows + 1,
+    };
+    let limit = i64::try_from(batch).unwrap_or(i64::MAX);
+    let oldest: Vec<(i64, i64)> = all(
+        db,
+        "find old events",
+        "SELECT id, at FROM events ORDER BY id LIMIT ?1",
+        params![limit],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let old = |&&(id, at): &&(i64, i64)| id < newest && (at < ms(before) || id < first_kept);
+    let Some((last, _)) = oldest.iter().take_while(old).last() else { return Ok(0) };
+    db.execute("DELETE FROM events WHERE id <= ?1", params![last]).map_err(StoreError::sql("forget events"))
+}
+
 /// Adds an effect to carry out.
 ///
 /// # Errors
@@ -511,6 +543,18 @@ pub fn put_leases(db: &Connection, leases: &[Lease]) -> Result<(), StoreError> {
 pub fn leases(db: &Connection) -> Result<Vec<Lease>, StoreError> {
     let rows = all(db, "list leases", "SELECT body FROM leases", [], |row| row.get::<_, String>(0))?;
     rows.iter().map(|body| parsed("leases", body)).collect()
+}
+
+/// The lease of one address, also one that ended.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn lease(db: &Connection, ip: std::net::Ipv4Addr) -> Result<Option<Lease>, StoreError> {
+    let body: Option<String> = db
+        .query_row("SELECT body FROM leases WHERE address = ?1", params![ip.to_string()], |row| row.get(0))
+        .optional()
+        .map_err(StoreError::sql("look up a lease"))?;
+    body.map(|body| parsed("leases", &body)).transpose()
 }
 
 /// How many leases last beyond `now`.

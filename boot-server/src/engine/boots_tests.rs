@@ -1,0 +1,136 @@
+//! Who gets a boot script, and how many strangers are taken in; which events are kept.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use boot_server_core::dhcp::{ClientKey, Lease, LeaseState};
+use boot_server_core::node::Claim;
+use protocol::{MacAddr, Timestamp};
+
+use super::tests::settings;
+use super::*;
+use crate::config::{Kept, NewMachines};
+use crate::store::tests::Scratch;
+
+fn mac(n: u8) -> MacAddr {
+    MacAddr([0x52, 0x54, 0, 0, 0, n])
+}
+
+fn ip(n: u8) -> Ipv4Addr {
+    [10, 77, 0, n].into()
+}
+
+async fn engine(scratch: &Scratch, change: impl FnOnce(&mut Settings)) -> Engine {
+    let mut settings = settings(scratch);
+    change(&mut settings);
+    let images = ::images::Store::open(settings.images_dir()).unwrap();
+    Engine::open(settings, Store::open(&scratch.database()).unwrap(), images).await.unwrap()
+}
+
+/// Machine `n` asks from address `from`.
+async fn asks(engine: &Engine, n: u8, from: u8) -> BootAnswer {
+    let claim = Claim { uuid: None, serial: None, macs: vec![mac(n)] };
+    engine.boot(claim, IpAddr::V4(ip(from))).await.unwrap()
+}
+
+async fn lend(engine: &Engine, n: u8, address: u8, expires: Timestamp) {
+    let (client, state) = (ClientKey::Mac(mac(n)), LeaseState::Bound);
+    let leases = [Lease { ip: ip(address), client, state, expires }];
+    engine.store().write(move |db| queries::put_leases(db, &leases)).await.unwrap();
+    engine.address_given(mac(n), IpAddr::V4(ip(address)));
+}
+
+fn is_agent(answer: &BootAnswer) -> bool {
+    matches!(answer, BootAnswer::Agent { .. })
+}
+
+#[tokio::test]
+async fn a_script_goes_to_the_address_that_was_lent() {
+    let scratch = Scratch::new();
+    let lab = engine(&scratch, |_| {}).await;
+    let later = now().after(Duration::from_hours(1));
+    lend(&lab, 1, 101, later).await;
+    lend(&lab, 2, 102, later).await;
+    assert!(is_agent(&asks(&lab, 1, 101).await));
+    assert!(!is_agent(&asks(&lab, 1, 102).await), "another machine's address");
+    assert!(!is_agent(&asks(&lab, 1, 9).await), "an address of its own");
+    assert!(is_agent(&asks(&lab, 3, 9).await), "nothing was lent: another DHCP server does that");
+    lend(&lab, 1, 101, Timestamp(1)).await;
+    assert!(is_agent(&asks(&lab, 1, 9).await), "the lease has ended");
+    lab.store().close();
+    let open = engine(&scratch, |settings| settings.match_leases = false).await;
+    assert!(is_agent(&asks(&open, 2, 9).await), "it is turned off");
+}
+
+#[tokio::test]
+async fn a_crowd_is_taken_in_as_it_asks_again() {
+    let scratch = Scratch::new();
+    let limit = NewMachines { burst: 3, per_second: 1 };
+    let engine = engine(&scratch, |settings| settings.new_machines = limit).await;
+    let mut refused = 0;
+    for n in 1..=8 {
+        match asks(&engine, n, n).await {
+            BootAnswer::Agent { .. } => {}
+            BootAnswer::Refuse { why } => {
+                assert!(why.contains("too many new machines"), "{why}");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=5).contains(&refused), "{refused}");
+    assert!(is_agent(&asks(&engine, 1, 1).await), "a machine that is known does not wait");
+    let limited = |events: Vec<EventView>| events.iter().filter(|e| e.kind == "discovery.limited").count();
+    let filter = EventFilter { limit: 100, ..EventFilter::default() };
+    assert_eq!(limited(engine.events(filter).await.unwrap()), 1, "it is said once");
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for n in 1..=8 {
+            asks(&engine, n, n).await;
+        }
+        if engine.nodes().await.unwrap().len() == 8 {
+            return;
+        }
+    }
+    panic!("some are still outside");
+}
+
+#[tokio::test]
+async fn old_events_go_in_batches() {
+    let scratch = Scratch::new();
+    let kept = Kept { age: Some(Duration::from_hours(24)), rows: 700 };
+    let engine = engine(&scratch, |settings| settings.events = kept).await;
+    let count = || async {
+        let count = |db: &rusqlite::Connection| {
+            let sql = "SELECT COUNT(*), MIN(id), MAX(id) FROM events";
+            let numbers = |row: &rusqlite::Row<'_>| {
+                Ok::<(i64, i64, i64), rusqlite::Error>((row.get(0)?, row.get(1)?, row.get(2)?))
+            };
+            db.query_row(sql, [], numbers).map_err(StoreError::sql("count"))
+        };
+        engine.store().read(count).await.unwrap()
+    };
+    let fill = |db: &rusqlite::Connection| {
+        for i in 0..1800 {
+            // The first hundred are two days old.
+            let age = if i < 100 { 48 } else { 1 };
+            let at = Timestamp(now().0 - age * 3_600_000);
+            let (actor, kind, message) = ("server".to_owned(), "x".to_owned(), String::new());
+            queries::insert_event(
+                db,
+                &NewEvent { at, node: None, actor, kind, severity: Severity::Info, message },
+            )?;
+        }
+        Ok(())
+    };
+    engine.store().write(fill).await.unwrap();
+    assert_eq!(engine.forget_events().await.unwrap(), 500);
+    assert_eq!(engine.forget_events().await.unwrap(), 500);
+    assert_eq!(engine.forget_events().await.unwrap(), 100);
+    assert_eq!(engine.forget_events().await.unwrap(), 0);
+    let (rows, first, last): (i64, i64, i64) = count().await;
+    assert_eq!((rows, first, last), (700, 1101, 1800));
+    // By age alone, and never the newest.
+    engine.store().write(|db| queries::forget_events(db, Timestamp(u64::MAX), 0, 10_000)).await.unwrap();
+    assert_eq!(count().await, (1, 1800, 1800));
+}

@@ -1,0 +1,48 @@
+//! Old events go, in small batches, so that no lease waits for them.
+
+use std::time::Duration;
+
+use protocol::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, EngineError, now};
+use crate::store::queries;
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_hours(1);
+/// Events forgotten in one transaction: a few milliseconds.
+const BATCH: usize = 500;
+/// Between two batches other writers have their turn.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Engine {
+    /// Forgets events that are older or more than the configuration says, until `stop`.
+    pub async fn run_retention(&self, stop: CancellationToken) {
+        loop {
+            let wait = match self.forget_events().await {
+                Ok(BATCH) => PAUSE,
+                Ok(_) => EVERY,
+                Err(error) => {
+                    tracing::error!(%error, "old events were not forgotten");
+                    EVERY
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One batch; returns how many went.
+    pub(super) async fn forget_events(&self) -> Result<usize, EngineError> {
+        let kept = self.settings().events;
+        let before = kept
+            .age
+            .map(|age| Timestamp(now().0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))));
+        let forget = move |db: &rusqlite::Connection| {
+            queries::forget_events(db, before.unwrap_or_default(), kept.rows, BATCH)
+        };
+        Ok(self.store().write(forget).await?)
+    }
+}
