@@ -8,6 +8,7 @@ pub mod bucket;
 pub mod cloud_config;
 pub mod deploy;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod grub;
 pub mod ipxe;
 pub mod node;
