@@ -260,6 +260,9 @@ pub struct Nic {
     /// IPv4 address of this boot, if any.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub address: Option<std::net::Ipv4Addr>,
+    /// IPv6 address of this boot beyond link-local, if any.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv6))]
+    pub address6: Option<std::net::Ipv6Addr>,
     /// The switch port it is plugged into.
     pub lldp: Option<LldpNeighbour>,
 }

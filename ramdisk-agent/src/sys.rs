@@ -6,7 +6,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -224,6 +224,45 @@ pub fn set_address(interface: &str, address: Ipv4Addr, prefix: u8) -> io::Result
     request.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::from(mask));
     // SAFETY: SIOCSIFNETMASK likewise.
     unsafe { ioctl(&socket, libc::SIOCSIFNETMASK, &mut request) }.map(drop)
+}
+
+const SIOCDIFADDR: c_ulong = 0x8936;
+
+/// `struct in6_ifreq` of linux/ipv6.h.
+#[repr(C)]
+struct Request6 {
+    address: libc::in6_addr,
+    prefix: u32,
+    index: c_int,
+}
+
+/// Gives an interface an IPv6 address beside those that it has; that it has this one already is no error.
+pub fn add_address6(interface: &str, address: Ipv6Addr, prefix: u8) -> io::Result<()> {
+    match change_address6(interface, address, prefix, libc::SIOCSIFADDR) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes an IPv6 address away; that it is not there is no error.
+pub fn remove_address6(interface: &str, address: Ipv6Addr, prefix: u8) -> io::Result<()> {
+    match change_address6(interface, address, prefix, SIOCDIFADDR) {
+        Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        other => other,
+    }
+}
+
+fn change_address6(interface: &str, address: Ipv6Addr, prefix: u8, request: c_ulong) -> io::Result<()> {
+    // SAFETY: plain integers.
+    let fd = check(unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the fd was just made and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let index = c_int::try_from(nix::net::if_::if_nametoindex(interface)?)
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let address = libc::in6_addr { s6_addr: address.octets() };
+    let mut arg = Request6 { address, prefix: prefix.into(), index };
+    // SAFETY: SIOCSIFADDR and SIOCDIFADDR of an IPv6 socket read an in6_ifreq.
+    unsafe { ioctl(&socket, request, &mut arg) }.map(drop)
 }
 
 /// Adds the default route; that it is there already is no error.

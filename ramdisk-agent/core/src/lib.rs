@@ -4,9 +4,11 @@
 pub mod cmdline;
 pub mod content;
 pub mod cpu;
+pub mod dhcp6;
 pub mod edges;
 pub mod efi;
 pub mod gpt;
+pub mod inet6;
 pub mod ipmi;
 pub mod lldp;
 pub mod modules;

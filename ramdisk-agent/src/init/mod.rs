@@ -2,6 +2,7 @@
 //! kernel panics.
 
 pub mod dhcp;
+pub mod ipv6;
 pub mod modules;
 pub mod network;
 pub mod panic;

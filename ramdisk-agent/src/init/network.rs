@@ -1,5 +1,6 @@
 //! Getting an address: every port is switched on, the one that booted is tried first, then every other with a link,
-//! for ever. A port counts when the server answers through it.
+//! for ever. A port counts when the server answers through it. Addresses are of the kind that the server has: IPv4 here,
+//! IPv6 in `ipv6`.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,6 +12,7 @@ use protocol::MacAddr;
 use ramdisk_agent_core::retry::Backoff;
 
 use super::dhcp::{self, Lease};
+use super::ipv6;
 use crate::fetch::random;
 use crate::inspect::lldp::Neighbours;
 use crate::inspect::{nics, tree::Tree};
@@ -32,8 +34,13 @@ pub fn up(server: &str, boot: Option<MacAddr>, neighbours: &Arc<Neighbours>) {
     let began = Instant::now();
     let mut wait = DHCP_FIRST;
     let mut on = Vec::new();
+    let by_ipv6 = address_of(server).is_some_and(|address| address.is_ipv6());
+    // IPv6 routes to our own addresses go over it.
+    if by_ipv6 && let Err(e) = sys::interface_up("lo") {
+        eprintln!("billet: lo: cannot be switched on: {e}");
+    }
     loop {
-        let ports = switch_on(&tree, &mut on, neighbours);
+        let ports = switch_on(&tree, &mut on, by_ipv6, neighbours);
         let mut linked: Vec<_> = ports.into_iter().filter(|p| p.carrier).collect();
         linked.sort_by_key(|p| Some(p.mac) != boot);
         let boot_is_there = linked.first().is_some_and(|p| boot.is_none() || Some(p.mac) == boot);
@@ -41,7 +48,11 @@ pub fn up(server: &str, boot: Option<MacAddr>, neighbours: &Arc<Neighbours>) {
             std::thread::sleep(LOOK);
             continue;
         }
-        if linked.iter().any(|port| try_port(port, server, wait)) {
+        let tried = |port: &Port| match by_ipv6 {
+            true => ipv6::try_port(&port.name, port.mac, wait, &|| answers(server)),
+            false => try_port(port, server, wait),
+        };
+        if linked.iter().any(tried) {
             return;
         }
         wait = (wait * 2).min(DHCP_LONGEST);
@@ -55,11 +66,14 @@ struct Port {
     carrier: bool,
 }
 
-fn switch_on(tree: &Tree, on: &mut Vec<String>, neighbours: &Arc<Neighbours>) -> Vec<Port> {
+fn switch_on(tree: &Tree, on: &mut Vec<String>, by_ipv6: bool, neighbours: &Arc<Neighbours>) -> Vec<Port> {
     let names = nics::physical(tree);
     for name in &names {
         if on.contains(name) {
             continue;
+        }
+        if by_ipv6 {
+            ipv6::prepare(name);
         }
         match sys::interface_up(name) {
             Ok(()) => neighbours.listen(name),

@@ -1,6 +1,6 @@
 //! Physical network ports.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use protocol::MacAddr;
 use protocol::inventory::Nic;
@@ -49,11 +49,13 @@ pub fn nics(tree: &Tree, neighbours: &Neighbours, warnings: &mut Vec<String>) ->
         names.truncate(NICS_MAX);
     }
     let addresses = if tree.is_live() { addresses(warnings) } else { Vec::new() };
-    let address = |name: &str| addresses.iter().find(|(n, _)| n == name).map(|(_, a)| *a);
     names
         .iter()
         .filter_map(|name| {
-            Some(Nic { address: address(name), lldp: neighbours.of(name), ..nic(tree, name)? })
+            let own = || addresses.iter().filter(|(n, _)| n == name).map(|(_, a)| *a);
+            let address = own().find_map(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
+            let address6 = own().find_map(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
+            Some(Nic { address, address6, lldp: neighbours.of(name), ..nic(tree, name)? })
         })
         .collect()
 }
@@ -89,13 +91,21 @@ fn nic(tree: &Tree, name: &str) -> Option<Nic> {
         bus_path: pci.map(|p| format!("pci-{p}{}", port.map_or(String::new(), |n| format!("-port-{n}")))),
         pci_id: id("vendor").zip(id("device")).map(|(v, d)| format!("{v:04x}:{d:04x}")),
         address: None,
+        address6: None,
         lldp: None,
     })
 }
 
-fn addresses(warnings: &mut Vec<String>) -> Vec<(String, Ipv4Addr)> {
+/// Addresses of all interfaces, without link-local ones.
+fn addresses(warnings: &mut Vec<String>) -> Vec<(String, IpAddr)> {
+    let one = |entry: nix::ifaddrs::InterfaceAddress| {
+        let address = entry.address?;
+        let ipv4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let ipv6 = || address.as_sockaddr_in6().map(|a| a.ip()).filter(|a| !a.is_unicast_link_local());
+        Some((entry.interface_name, ipv4.or_else(|| ipv6().map(IpAddr::V6))?))
+    };
     match nix::ifaddrs::getifaddrs() {
-        Ok(all) => all.filter_map(|a| Some((a.interface_name, a.address?.as_sockaddr_in()?.ip()))).collect(),
+        Ok(all) => all.filter_map(one).collect(),
         Err(e) => {
             warnings.push(format!("list addresses: {e}"));
             Vec::new()
