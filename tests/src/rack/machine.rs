@@ -285,9 +285,11 @@ impl Machine {
         args.add(&["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={code}")]);
         let vars = self.dir.join("vars.fd");
         args.add(&["-drive", &format!("if=pflash,format=raw,unit=1,file={}", text(&vars)?)]);
-        // IPv6 PXE would be tried for more than a minute where IPv4 gets no answer.
-        args.add(&["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
-        if self.spec.http_boot {
+        // IPv6 PXE would be tried for more than a minute where IPv4 gets no answer, and the other way round.
+        if !self.spec.ipv6 || self.spec.http_boot {
+            args.add(&["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"]);
+        }
+        if self.spec.ipv6 || self.spec.http_boot {
             args.add(&["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"]);
         }
         Ok(())

@@ -45,6 +45,8 @@ pub use spec::{Bus, Disk, Firmware, MachineSpec, Nic, NicModel};
 
 /// Address of the server on the rack's segment.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";
+/// Address of the server on a segment that speaks IPv6 alone.
+pub const SERVER_ADDRESS6: &str = "fd77::1";
 /// The segment's network.
 pub const NETWORK: &str = "10.77.0.0/24";
 /// Name of the bridge inside the namespace.
@@ -70,13 +72,25 @@ impl Rack {
     /// # Errors
     /// Where the namespace or the bridge cannot be made (root is needed).
     pub fn new(name: &str) -> Result<Self> {
+        Self::with_address(name, &format!("{SERVER_ADDRESS}/24"))
+    }
+
+    /// As [`Rack::new`], on a segment without IPv4.
+    ///
+    /// # Errors
+    /// As [`Rack::new`].
+    pub fn new_ipv6(name: &str) -> Result<Self> {
+        Self::with_address(name, &format!("{SERVER_ADDRESS6}/64"))
+    }
+
+    fn with_address(name: &str, address: &str) -> Result<Self> {
         namespace::sweep()?;
         let dir = target().join("rack").join(name);
         let lock = lock(name)?;
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let namespace = Namespace::new()?;
-        namespace.bridge(BRIDGE, &format!("{SERVER_ADDRESS}/24"))?;
+        namespace.bridge(BRIDGE, address)?;
         let mut rack =
             Self { server: None, capture: None, namespace, dir, machines: 0, passed: false, _lock: lock };
         rack.capture = Some(rack.capture()?);

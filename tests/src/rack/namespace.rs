@@ -52,14 +52,16 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(args))
     }
 
-    /// A bridge that forwards at once (no spanning tree), with an IPv4 address.
+    /// A bridge that forwards at once (no spanning tree), with an address, which is not tried for duplicates.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn bridge(&self, name: &str, address: &str) -> Result<()> {
         self.ip(&["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
         self.ip(&["link", "set", name, "up"])?;
-        self.ip(&["addr", "add", address, "dev", name])
+        let nodad = address.contains(':').then_some("nodad");
+        let words: Vec<_> = ["addr", "add", address, "dev", name].into_iter().chain(nodad).collect();
+        self.ip(&words)
     }
 
     /// A tap interface on a bridge.

@@ -81,6 +81,7 @@ pub struct MachineSpec {
     pub(super) uuid: Option<String>,
     pub(super) bmc: bool,
     pub(super) http_boot: bool,
+    pub(super) ipv6: bool,
     pub(super) disk_first: bool,
     pub(super) secure_boot: Option<PathBuf>,
     pub(super) extra: Vec<String>,
@@ -100,6 +101,7 @@ impl MachineSpec {
             uuid: None,
             bmc: false,
             http_boot: false,
+            ipv6: false,
             disk_first: false,
             secure_boot: None,
             extra: Vec::new(),
@@ -159,6 +161,13 @@ impl MachineSpec {
     #[must_use]
     pub fn http_boot(mut self) -> Self {
         self.http_boot = true;
+        self
+    }
+
+    /// UEFI boots by IPv6 instead of IPv4.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self.ipv6 = true;
         self
     }
 

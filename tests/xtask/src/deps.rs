@@ -67,6 +67,10 @@ const PACKAGES: &[&str] = &[
     "curl",
     "nginx-light",
     "openssl",
+    // DHCPv6 and router advertisement clients
+    "isc-dhcp-client",
+    "kea-admin",
+    "ndisc6",
 ];
 
 /// What building needs beside Rust.
