@@ -2,7 +2,7 @@
 //! `config/billet.toml`; all are optional.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +11,13 @@ use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
 mod dhcp;
+mod interface;
+mod ipv6;
 pub mod tls;
 
 pub use dhcp::{Dhcp, Lending};
+pub use interface::{Interface, Network, interfaces};
+pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 
 /// The file as it is written. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,10 @@ pub struct Config {
     pub provisioning: Provisioning,
     /// Addresses for them.
     pub dhcp: Dhcp,
+    /// IPv6 on that network.
+    pub ipv6: Ipv6,
+    /// IPv6 addresses for them.
+    pub dhcp6: Dhcp6,
     /// Boot loaders for firmware without HTTP.
     pub tftp: Tftp,
     /// What they boot.
@@ -193,6 +201,8 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/billet"),
             provisioning: Provisioning::default(),
             dhcp: Dhcp::default(),
+            ipv6: Ipv6::default(),
+            dhcp6: Dhcp6::default(),
             tftp: Tftp::default(),
             boot: Boot::default(),
             operators: Operators::default(),
@@ -291,15 +301,15 @@ pub enum ConfigError {
         "no provisioning interface: give --interface, or set provisioning.interface; this machine has {have}"
     )]
     NoInterface {
-        /// Interfaces with an IPv4 address.
+        /// Interfaces with an address.
         have: String,
     },
-    /// The interface has no IPv4 address, or does not exist.
-    #[error("interface {name} has no IPv4 address; this machine has {have}")]
+    /// The interface has no address, or does not exist.
+    #[error("interface {name} has no address; this machine has {have}")]
     NoAddress {
         /// The interface.
         name: String,
-        /// Interfaces with an IPv4 address.
+        /// Interfaces with an address.
         have: String,
     },
     /// The system does not list its interfaces.
@@ -308,6 +318,9 @@ pub enum ConfigError {
     /// Keys of TLS that do not go together.
     #[error("provisioning: {0}")]
     Tls(String),
+    /// IPv6 settings that do not fit the interface.
+    #[error("ipv6: {0}")]
+    Ipv6(String),
     /// An address range that does not fit the interface.
     #[error("dhcp: {0}")]
     Range(String),
@@ -361,17 +374,17 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Interface with the machines.
     pub interface: String,
-    /// Our address there.
-    pub address: Ipv4Addr,
-    /// Length of its network prefix.
-    pub prefix: u8,
+    /// Our IPv4 address there; `None` where it speaks IPv6 alone.
+    pub ipv4: Option<Network<Ipv4Addr>>,
+    /// IPv6 there, unless the interface has no address of it or it is off.
+    pub ipv6: Option<Ipv6Settings>,
     /// Port of the provisioning listener.
     pub port: u16,
     /// Connections to it that one address may have at a time.
     pub per_address: usize,
     /// TLS beside it, where it is on.
     pub tls: Option<tls::Tls>,
-    /// DHCP, unless it is off.
+    /// DHCP, unless it is off or the interface has no IPv4 address.
     pub dhcp: Option<Lending>,
     /// TFTP is on.
     pub tftp: bool,
@@ -401,32 +414,6 @@ pub struct Settings {
     pub trusted_hosts: Vec<String>,
 }
 
-/// An interface and its IPv4 address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// Such as `eth1`.
-    pub name: String,
-    /// Address.
-    pub address: Ipv4Addr,
-    /// Length of the network prefix.
-    pub prefix: u8,
-}
-
-/// Interfaces of this machine that have an IPv4 address.
-///
-/// # Errors
-/// Where the system does not list them.
-pub fn interfaces() -> Result<Vec<Interface>, ConfigError> {
-    let found = nix::ifaddrs::getifaddrs().map_err(ConfigError::Interfaces)?;
-    let of = |entry: nix::ifaddrs::InterfaceAddress| {
-        let address = entry.address?.as_sockaddr_in()?.ip();
-        let mask = entry.netmask?.as_sockaddr_in()?.ip();
-        let prefix = u8::try_from(u32::from(mask).leading_ones()).ok()?;
-        Some(Interface { name: entry.interface_name, address, prefix })
-    };
-    Ok(found.filter_map(of).collect())
-}
-
 impl Settings {
     /// Fills in what was left open.
     ///
@@ -434,17 +421,19 @@ impl Settings {
     /// Where the interface or the address range cannot be used.
     pub fn new(config: &Config, interfaces: &[Interface]) -> Result<Self, ConfigError> {
         let have = || {
-            let text = interfaces
-                .iter()
-                .map(|i| format!("{} ({}/{})", i.name, i.address, i.prefix))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let text = interfaces.iter().map(Interface::to_string).collect::<Vec<_>>().join(", ");
             if text.is_empty() { "none".to_owned() } else { text }
         };
         let Some(name) = &config.provisioning.interface else {
             return Err(ConfigError::NoInterface { have: have() });
         };
         let Some(interface) = interfaces.iter().find(|i| i.name == *name) else {
+            return Err(ConfigError::NoAddress { name: name.clone(), have: have() });
+        };
+        let ipv6 = ipv6::settings(&config.ipv6, &config.dhcp6, interface)?;
+        let first = interface.ipv4.map(|n| IpAddr::V4(n.address));
+        let first = first.or(ipv6.as_ref().map(|n| IpAddr::V6(n.network.address)));
+        let Some(first) = first else {
             return Err(ConfigError::NoAddress { name: name.clone(), have: have() });
         };
         let boot = match &config.boot.directory {
@@ -454,12 +443,15 @@ impl Settings {
         Ok(Self {
             state_dir: config.state_dir.clone(),
             interface: name.clone(),
-            address: interface.address,
-            prefix: interface.prefix,
+            ipv4: interface.ipv4,
+            ipv6,
             port: config.provisioning.listen_port,
             per_address: config.provisioning.connections_per_address.max(1),
-            tls: tls::Tls::new(&config.provisioning, interface, tls::addresses(name), &config.state_dir)?,
-            dhcp: config.dhcp.enabled.then(|| Lending::new(&config.dhcp, interface)).transpose()?,
+            tls: tls::Tls::new(&config.provisioning, first, tls::addresses(name), &config.state_dir)?,
+            dhcp: match interface.ipv4 {
+                Some(own) if config.dhcp.enabled => Some(Lending::new(&config.dhcp, name, own)?),
+                _ => None,
+            },
             tftp: config.tftp.enabled,
             boot,
             loaders: [config.state_dir.join("loaders")]
@@ -489,9 +481,20 @@ impl Settings {
         })
     }
 
-    /// Base URL of the provisioning listener, such as `http://10.77.0.1:8080`.
+    /// Our addresses on the provisioning interface, IPv4 first; at least one.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.ipv4.map(|n| IpAddr::V4(n.address));
+        ipv4.into_iter().chain(self.ipv6.as_ref().map(|n| IpAddr::V6(n.network.address)))
+    }
+
+    /// The first of [`provisioning_urls`](Self::provisioning_urls).
     pub fn provisioning_url(&self) -> String {
-        format!("http://{}:{}", self.address, self.port)
+        self.provisioning_urls().next().unwrap_or_default()
+    }
+
+    /// Base URLs of the provisioning listener, such as `http://10.77.0.1:8080` and `http://[fd77::1]:8080`.
+    pub fn provisioning_urls(&self) -> impl Iterator<Item = String> {
+        self.addresses().map(|address| format!("http://{}", SocketAddr::new(address, self.port)))
     }
 
     /// Directory of the image store.
@@ -541,7 +544,8 @@ mod tests {
     const FILE: &str = include_str!("../../config/billet.toml");
 
     fn interface(address: [u8; 4], prefix: u8) -> Interface {
-        Interface { name: "eth1".into(), address: address.into(), prefix }
+        let ipv4 = Some(Network { address: address.into(), prefix });
+        Interface { name: "eth1".into(), ipv4, ipv6: Vec::new() }
     }
 
     fn settings(text: &str, address: [u8; 4], prefix: u8) -> Result<Settings, ConfigError> {

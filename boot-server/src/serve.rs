@@ -38,6 +38,7 @@ use crate::store::journal::Journal;
 use crate::store::{Store, queries};
 use crate::tls::Tls;
 
+mod ipv6;
 mod sink;
 mod wire;
 
@@ -164,12 +165,15 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     Loaders::new(&settings).warn_of_missing(settings.secure_boot);
     let known = Arc::new(Operators::open(&settings.operator_token())?);
     let mut tasks = JoinSet::new();
-    let provisioning = SocketAddr::from((settings.address, settings.port));
-    let machines = bind(provisioning, "provisioning.listen_port").await?;
+    let mut machines = Vec::new();
+    for address in settings.addresses() {
+        machines.push(bind((address, settings.port).into(), "provisioning.listen_port").await?);
+    }
     let secure = bind_tls(&settings).await?;
     let operators = bind(settings.operators, "operators.listen").await?;
     let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
     let (strangers, strange) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
+    ipv6::bind(&engine, strangers.clone(), &mut tasks, &stop).await?;
     bind_dhcp(&engine, (seen.clone(), strangers), &mut tasks, &stop).await?;
     bind_tftp(&engine, files.clone(), seen, &mut tasks, &stop)?;
     // Everything is bound: from here on only a stop ends it.
@@ -179,17 +183,19 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         import_dirs: settings.import_dirs.clone(),
         vetting: Vetting {
             trusted_hosts: settings.trusted_hosts.clone(),
-            own: vec![settings.address.into()],
+            own: settings.addresses().collect(),
         },
     };
     let ingests = Ingests::new(engine.clone(), rules, stop.clone());
     let people = http::operators(engine.clone(), files.clone(), ingests, known, stop.clone());
-    let machines = http::Listener::from(machines).per_peer(settings.per_address);
     let routes = http::provisioning(engine.clone(), files);
     if let Some(secure) = secure {
         tasks.spawn(http::run(secure, routes.clone(), stop.clone()));
     }
-    tasks.spawn(http::run(machines, routes, stop.clone()));
+    for listener in machines {
+        let listener = http::Listener::from(listener).per_peer(settings.per_address);
+        tasks.spawn(http::run(listener, routes.clone(), stop.clone()));
+    }
     tasks.spawn(http::run(operators, people, stop.clone()));
     let (deadlines, effects, token) = (engine.clone(), engine.clone(), stop.clone());
     tasks.spawn(async move { deadlines.run_deadlines(token).await });
@@ -199,7 +205,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(
         interface = settings.interface,
-        address = %provisioning,
+        urls = settings.provisioning_urls().collect::<Vec<_>>().join(" "),
         operators = %settings.operators,
         state = %settings.state_dir.display(),
         "billet serves"
@@ -290,9 +296,9 @@ async fn bind_dhcp(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let settings = engine.settings();
-    let Some(lending) = &settings.dhcp else { return Ok(()) };
+    let (Some(lending), Some(own)) = (&settings.dhcp, settings.ipv4) else { return Ok(()) };
     let loaders = Loaders::new(settings).boot_files(settings.secure_boot);
-    let mut config = lending.core(settings.address, settings.provisioning_url(), loaders)?;
+    let mut config = lending.core(own.address, settings.provisioning_url(), loaders)?;
     config.firmware_base = settings.tls.as_ref().filter(|tls| tls.for_firmware).map(config::tls::Tls::url);
     let beside = lending.own().is_some_and(|s| s.mode == Mode::Proxy);
     // What a crash left in the journal is in the database before it is read.
@@ -315,15 +321,6 @@ async fn bind_dhcp(
     tasks.spawn(watcher.run(search, sink, stop.clone()));
     tasks.spawn(wire::follow_nodes(engine.clone(), tell, stop.clone()));
     tasks.spawn(wire::run(engine.clone(), heard, stop.clone()));
-    // iPXE asks for IPv6 beside DHCPv4 and waits for both.
-    match net::ra::RouterAdvertiser::bind(&settings.interface) {
-        Ok(advertiser) => {
-            tasks.spawn(advertiser.run(stop.clone()));
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no IPv6 on the interface: iPXE will wait some 16 s for it at each boot")
-        }
-    }
     Ok(())
 }
 

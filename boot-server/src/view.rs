@@ -1,7 +1,7 @@
 //! What the API shows: one JSON form per noun, used by the REST API, the web UI, the command line and the tests.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
@@ -82,7 +82,7 @@ pub struct NodeDetail {
     pub node: NodeView,
     /// The whole inventory.
     pub inventory: Option<Inventory>,
-    /// IPv4 addresses that Billet's DHCP lends to its ports now: of the OS once that runs, of the agent before.
+    /// Addresses that Billet's DHCP and DHCPv6 lend to its ports now: of the OS once that runs, of the agent before.
     #[serde(default)]
     pub addresses: Vec<AddressView>,
 }
@@ -93,8 +93,8 @@ pub struct AddressView {
     /// The port.
     pub mac: MacAddr,
     /// The address.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    #[schema(value_type = String)]
+    pub address: IpAddr,
     /// The lease lasts until then, unless it is renewed.
     pub expires: Timestamp,
     /// The switch or relay that the port is connected to, as it calls itself (DHCP option 82, remote id).
@@ -324,6 +324,10 @@ pub struct StatusView {
     /// Our address on it.
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub address: Option<Ipv4Addr>,
+    /// Our IPv6 address on it.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub address6: Option<Ipv6Addr>,
     /// DHCP.
     pub dhcp: DhcpView,
     /// Nodes by state.

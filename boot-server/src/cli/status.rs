@@ -23,6 +23,7 @@ impl Show for StatusView {
             ("running since", Some(moment(self.started))),
             ("interface", self.interface.clone()),
             ("address", self.address.map(|a| a.to_string())),
+            ("IPv6 address", self.address6.map(|a| a.to_string())),
             ("dhcp", Some(dhcp)),
             ("other dhcp servers", (!others.is_empty()).then_some(others)),
             ("ramdisk", Some(ramdisk)),

@@ -183,6 +183,7 @@ fn images_events_and_status() {
         started: START,
         interface: Some("eth1".to_owned()),
         address: Some([10, 77, 0, 1].into()),
+        address6: None,
         dhcp: DhcpView { enabled: true, leases: 3 },
         nodes: BTreeMap::from([("active".to_owned(), 2), ("failed".to_owned(), 1)]),
         ramdisk: RamdiskView { present: true, kernel: Some("6.1.0-56-amd64".to_owned()), bytes: 30_000_000 },

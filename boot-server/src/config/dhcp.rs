@@ -8,7 +8,7 @@ use protocol::MacAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ConfigError, Interface};
+use super::{ConfigError, Network};
 
 /// `[dhcp]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +94,8 @@ impl Lending {
     ///
     /// # Errors
     /// [`ConfigError::Range`] with the first fault.
-    pub fn new(config: &Dhcp, interface: &Interface) -> Result<Self, ConfigError> {
-        let mut subnets = vec![own_subnet(config, interface)?];
+    pub fn new(config: &Dhcp, interface: &str, own: Network<Ipv4Addr>) -> Result<Self, ConfigError> {
+        let mut subnets = vec![own_subnet(config, interface, own)?];
         for further in &config.subnets {
             subnets.push(further_subnet(config, further)?);
         }
@@ -105,7 +105,7 @@ impl Lending {
             subnet.ok_or_else(none)?.reservations.push(reservation(reserved)?);
         }
         let lending = Self { subnets, probe: config.probe };
-        lending.core(interface.address, "http://0".to_owned(), BootFiles::default())?;
+        lending.core(own.address, "http://0".to_owned(), BootFiles::default())?;
         Ok(lending)
     }
 
@@ -156,11 +156,10 @@ fn line(subnet: &Subnet) -> String {
 }
 
 /// The interface's subnet with the range as configured, else its upper half without the broadcast address.
-fn own_subnet(config: &Dhcp, interface: &Interface) -> Result<Subnet, ConfigError> {
-    let Some(net) = Ipv4Net::new(interface.address, interface.prefix) else {
+fn own_subnet(config: &Dhcp, interface: &str, own: Network<Ipv4Addr>) -> Result<Subnet, ConfigError> {
+    let Some(net) = Ipv4Net::new(own.address, own.prefix) else {
         return Err(fault(format!(
-            "{}/{} on {} leaves no address to give out: use a larger subnet, or set dhcp.enabled = false",
-            interface.address, interface.prefix, interface.name
+            "{own} on {interface} leaves no address to give out: use a larger subnet, or set dhcp.enabled = false"
         )));
     };
     let lends = matches!(config.mode, Mode::Authoritative | Mode::Reserved);
@@ -178,7 +177,7 @@ fn own_subnet(config: &Dhcp, interface: &Interface) -> Result<Subnet, ConfigErro
     })
 }
 
-fn own_range(config: &Dhcp, interface: &Interface, net: Ipv4Net) -> Result<Range, ConfigError> {
+fn own_range(config: &Dhcp, interface: &str, net: Ipv4Net) -> Result<Range, ConfigError> {
     let hosts = net.hosts();
     // Of a very large network the last million.
     let upper = u32::try_from(hosts.len().div_ceil(2).min(limits::POOL_MAX)).unwrap_or(u32::MAX);
@@ -187,8 +186,8 @@ fn own_range(config: &Dhcp, interface: &Interface, net: Ipv4Net) -> Result<Range
     let last = config.range_end.unwrap_or(hosts.last);
     if let Some(bad) = [first, last].into_iter().find(|ip| !hosts.contains(*ip)) {
         return Err(fault(format!(
-            "{bad} is not in the subnet {net} of {} ({} to {})",
-            interface.name, hosts.first, hosts.last
+            "{bad} is not in the subnet {net} of {interface} ({} to {})",
+            hosts.first, hosts.last
         )));
     }
     if first > last {
@@ -242,13 +241,14 @@ fn fault(message: String) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Settings};
+    use super::super::{Config, Interface, Settings};
     use super::*;
 
     fn lending(text: &str) -> Result<Lending, String> {
         let mut config = Config::parse(text, "test").map_err(|e| e.to_string())?;
         config.provisioning.interface = Some("eth1".into());
-        let interface = Interface { name: "eth1".into(), address: [10, 77, 0, 1].into(), prefix: 24 };
+        let ipv4 = Some(Network { address: [10, 77, 0, 1].into(), prefix: 24 });
+        let interface = Interface { name: "eth1".into(), ipv4, ipv6: Vec::new() };
         let settings = Settings::new(&config, &[interface]).map_err(|e| e.to_string())?;
         settings.dhcp.ok_or_else(|| "off".into())
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{ConfigError, Interface, Provisioning};
+use super::{ConfigError, Provisioning};
 use crate::tls::Source;
 
 /// What TLS there is.
@@ -24,7 +24,7 @@ impl Tls {
     /// [`ConfigError::Tls`] where the keys do not go together.
     pub fn new(
         config: &Provisioning,
-        interface: &Interface,
+        own: IpAddr,
         also: Vec<IpAddr>,
         state_dir: &Path,
     ) -> Result<Option<Self>, ConfigError> {
@@ -44,13 +44,13 @@ impl Tls {
                 Source::Files { certificate: certificate.clone(), key: key.clone() }
             }
             (None, None) => {
-                let mut addresses = vec![IpAddr::from(interface.address)];
-                addresses.extend(also.into_iter().filter(|a| *a != interface.address));
+                let mut addresses = vec![own];
+                addresses.extend(also.into_iter().filter(|a| *a != own));
                 Source::Own { directory: state_dir.join("tls"), addresses }
             }
             _ => return fault("tls_certificate and tls_key are given together, or neither"),
         };
-        let listen = SocketAddr::from((interface.address, port));
+        let listen = SocketAddr::from((own, port));
         Ok(Some(Self { listen, source, for_firmware: *firmware_by_https }))
     }
 
@@ -79,9 +79,8 @@ mod tests {
     fn tls(change: impl FnOnce(&mut Provisioning)) -> Result<Option<Tls>, String> {
         let mut config = Provisioning::default();
         change(&mut config);
-        let interface = Interface { name: "eth1".into(), address: [10, 77, 0, 1].into(), prefix: 24 };
         let also = vec!["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()];
-        Tls::new(&config, &interface, also, Path::new("/state")).map_err(|e| e.to_string())
+        Tls::new(&config, [10, 77, 0, 1].into(), also, Path::new("/state")).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use boot_server_core::deploy::{self, DeployRequest, Given};
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Context, Event, Node, StateName, step};
+use protocol::inventory::Inventory;
 use protocol::{JobId, NodeId, Timestamp};
 use uuid::Uuid;
 
@@ -38,10 +39,19 @@ impl Engine {
         let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
         let (_, manifest) = self.resolve_image(&request.image).await?;
         let token = secret::token()?;
-        let url = format!("{}/phone-home/{token}", self.settings().provisioning_url());
+        let url = format!("{}/phone-home/{token}", self.base_for(&inventory));
         let given = Given { node_name: &node.name, instance: JobId(Uuid::now_v7()), phone_home_url: &url };
         let (spec, hostname) = deploy::plan(request, &inventory, &manifest, &given)?;
         Ok(PlannedDeploy { order: DeployOrder { spec, hostname, phone_home: secret::hash(&token) } })
+    }
+
+    /// The base URL that a machine reaches us by: IPv6 for one whose ports have no IPv4 address.
+    fn base_for(&self, inventory: &Inventory) -> String {
+        let ipv6_alone = inventory.nics.iter().all(|n| n.address.is_none())
+            && inventory.nics.iter().any(|n| n.address6.is_some());
+        let mut urls = self.settings().provisioning_urls();
+        let url = if ipv6_alone { urls.last() } else { urls.next() };
+        url.unwrap_or_default()
     }
 
     /// Says what a deploy would do. Changes nothing and needs no confirmation.

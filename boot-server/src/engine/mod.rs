@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::dhcp::{ClientKey, LeaseState};
+use boot_server_core::dhcp6;
 use boot_server_core::node::{Context, Event, Node, Outcome, Severity, StateName, event::Verb, step};
 use protocol::inventory::Inventory;
 use protocol::{JobId, NodeId};
@@ -49,7 +50,7 @@ pub use registry::lock;
 
 use crate::config::Settings;
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, leases6};
 use crate::view::{AddressView, EventView, NodeDetail, NodeView};
 use boots::Sightings;
 use discoveries::Discoveries;
@@ -239,11 +240,26 @@ impl Engine {
                 ClientKey::Mac(mac) if macs.contains(&mac) => {
                     let (switch, switch_port) =
                         lease.placement.map_or((None, None), |p| (p.remote, p.circuit));
-                    Some(AddressView { mac, address: lease.ip, expires: lease.expires, switch, switch_port })
+                    Some(AddressView {
+                        mac,
+                        address: lease.ip.into(),
+                        expires: lease.expires,
+                        switch,
+                        switch_port,
+                    })
                 }
                 _ => None,
             })
             .collect();
+        let leases6 = self.0.store.read(leases6::all).await?;
+        let lent6 = leases6.into_iter().filter(|l| l.state == dhcp6::LeaseState::Bound && l.expires > at);
+        addresses.extend(lent6.filter_map(|lease| match lease.client {
+            dhcp6::ClientKey::Mac(mac) if macs.contains(&mac) => {
+                let (address, expires) = (lease.ip.into(), lease.expires);
+                Some(AddressView { mac, address, expires, switch: None, switch_port: None })
+            }
+            _ => None,
+        }));
         addresses.sort_by_key(|a| a.address);
         Ok(addresses)
     }
@@ -485,7 +501,8 @@ impl Engine {
     /// Where the store cannot be read.
     pub async fn lease_count(&self) -> Result<u64, EngineError> {
         let at = now();
-        Ok(self.0.store.read(move |db| queries::lease_count(db, at)).await?)
+        let both = move |db: &_| Ok(queries::lease_count(db, at)? + leases6::count(db, at)?);
+        Ok(self.0.store.read(both).await?)
     }
 
     /// What the server runs with.

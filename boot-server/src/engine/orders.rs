@@ -38,7 +38,8 @@ impl Engine {
         repeat: Repeat,
         confirm: Option<&str>,
     ) -> Result<Node, EngineError> {
-        let base = self.settings().provisioning_url();
+        // Whichever the machine comes by: if the longest fits, all do.
+        let base = self.settings().provisioning_urls().max_by_key(String::len).unwrap_or_default();
         script(&boot, &For { node: &node.name, base: &base, ticket: TICKET })
             .map_err(|error| refused("boot-order", error.to_string(), "shorten it, or leave the word out"))?;
         if let Some(profile) = boot.profile() {

@@ -15,14 +15,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
-use crate::config::{Config, Interface};
+use crate::config::{Config, Interface, Network};
 use crate::store::tests::Scratch;
 
 /// Settings of a server on loopback with its state in `scratch`.
 pub(crate) fn settings(scratch: &Scratch) -> Settings {
     let mut config = Config { state_dir: scratch.0.clone(), ..Config::default() };
     config.provisioning.interface = Some("lo".into());
-    let lo = Interface { name: "lo".into(), address: [127, 0, 0, 1].into(), prefix: 24 };
+    let ipv4 = Some(Network { address: [127, 0, 0, 1].into(), prefix: 24 });
+    let lo = Interface { name: "lo".into(), ipv4, ipv6: Vec::new() };
     Settings::new(&config, &[lo]).unwrap()
 }
 

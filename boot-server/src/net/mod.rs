@@ -1,6 +1,7 @@
 //! The boot protocols' sockets. What is answered is decided in `boot_server_core::dhcp` and in `tftp-server`.
 
 pub mod dhcp;
+pub mod dhcp6;
 pub mod foreign;
 pub mod lines;
 pub mod packet;
@@ -26,6 +27,9 @@ pub enum NetError {
     /// The configuration cannot be.
     #[error("DHCP configuration")]
     Config(#[from] boot_server_core::dhcp::ConfigError),
+    /// The configuration of DHCPv6 cannot be.
+    #[error("DHCPv6 configuration")]
+    Config6(#[from] boot_server_core::dhcp6::ConfigError),
     /// A socket could not be set up; most often the port is taken, or the right to it is missing.
     #[error("cannot {what} on {interface}")]
     Socket {
@@ -90,3 +94,5 @@ impl Interface {
 mod lab;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests6;

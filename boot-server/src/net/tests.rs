@@ -239,7 +239,7 @@ fn a_router_solicitation_is_answered_that_there_is_no_router() {
     let cancel = CancellationToken::new();
     let message = std::thread::scope(|scope| {
         runtime.block_on(async {
-            let server = super::ra::RouterAdvertiser::bind("v0").unwrap();
+            let server = super::ra::RouterAdvertiser::bind("v0", None).unwrap();
             let client = scope.spawn(|| {
                 let answer = lab.enter(|| {
                     let mut socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();

@@ -9,6 +9,7 @@
 //! statements are in `queries`, in the subset that PostgreSQL shares.
 
 pub mod journal;
+pub mod leases6;
 mod migrate;
 pub mod queries;
 #[cfg(test)]

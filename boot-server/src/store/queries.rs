@@ -88,7 +88,7 @@ pub struct Remembered {
     pub answer: String,
 }
 
-fn ms(at: Timestamp) -> i64 {
+pub(super) fn ms(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
@@ -96,11 +96,14 @@ fn moment(ms: i64) -> Timestamp {
     Timestamp(u64::try_from(ms).unwrap_or(0))
 }
 
-fn json<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+pub(super) fn json<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|cause| StoreError::Row { table, cause })
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|cause| StoreError::Row { table, cause })
 }
 
@@ -114,7 +117,7 @@ fn from_word<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) ->
 }
 
 /// All rows of `sql`, each made by `row`.
-fn all<T>(
+pub(super) fn all<T>(
     db: &Connection,
     action: &'static str,
     sql: &str,

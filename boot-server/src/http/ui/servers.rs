@@ -155,9 +155,13 @@ pub(super) fn address(path: &str, query: &[(&str, &str)]) -> String {
 
 fn listen(ui: &Ui) -> Listen {
     let settings = ui.engine.settings();
-    let mut lines = vec![format!("on {} as {}", settings.interface, settings.address)];
+    let addresses: Vec<_> = settings.addresses().map(|address| address.to_string()).collect();
+    let mut lines = vec![format!("on {} as {}", settings.interface, addresses.join(" and "))];
     if let Some(lending) = &settings.dhcp {
         lines.extend(lending.lines().into_iter().map(|line| format!("DHCP {line}")));
+    }
+    if let Some(pool) = settings.ipv6.as_ref().and_then(|ipv6| ipv6.dhcp.as_ref()) {
+        lines.push(format!("DHCPv6 {} to {}", pool.start, pool.end));
     }
     if settings.tftp {
         lines.push("TFTP 69".to_owned());

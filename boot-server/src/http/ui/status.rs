@@ -45,8 +45,8 @@ fn network(ui: &Ui) -> Section {
     let settings = ui.engine.settings();
     let mut facts = vec![
         ("Interface", settings.interface.clone()),
-        ("Address", format!("{}/{}", settings.address, settings.prefix)),
-        ("HTTP", settings.provisioning_url()),
+        ("Address", addresses(settings).join(", ")),
+        ("HTTP", settings.provisioning_urls().collect::<Vec<_>>().join(", ")),
         ("TFTP", if settings.tftp { "port 69".to_owned() } else { "off".to_owned() }),
     ];
     match &settings.dhcp {
@@ -59,6 +59,8 @@ fn network(ui: &Ui) -> Section {
         }
         None => facts.push(("DHCP", "off".to_owned())),
     }
+    let dhcp6 = settings.ipv6.as_ref().and_then(|ipv6| ipv6.dhcp.as_ref());
+    facts.push(("DHCPv6", dhcp6.map_or_else(|| "off".to_owned(), |p| format!("{} to {}", p.start, p.end))));
     Section { title: "Provisioning network", warning: None, facts }
 }
 
@@ -72,6 +74,11 @@ fn others(ui: &Ui) -> Option<Section> {
     });
     let facts: Vec<_> = servers.iter().map(|s| ("Seen", s.sentence())).collect();
     (!facts.is_empty()).then_some(Section { title: "Other DHCP servers", warning, facts })
+}
+
+fn addresses(settings: &Settings) -> Vec<String> {
+    let ipv4 = settings.ipv4.map(|n| n.to_string());
+    ipv4.into_iter().chain(settings.ipv6.as_ref().map(|n| n.network.to_string())).collect()
 }
 
 fn boot(ui: &Ui) -> Section {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use ureq::http::Method;
 use uuid::Uuid;
 
-use crate::config::{Config, Interface, Settings};
+use crate::config::{Config, Interface, Network, Settings};
 use crate::engine::Engine;
 use crate::http::auth::Operators;
 use crate::http::{self, BootFiles};
@@ -50,7 +50,8 @@ impl Lab {
         fs::create_dir_all(dir.join("import")).unwrap();
         let mut config = Config { state_dir: dir.clone(), ..Config::default() };
         config.provisioning.interface = Some("lab0".to_owned());
-        let interface = Interface { name: "lab0".to_owned(), address: [10, 77, 0, 1].into(), prefix: 24 };
+        let ipv4 = Some(Network { address: [10, 77, 0, 1].into(), prefix: 24 });
+        let interface = Interface { name: "lab0".to_owned(), ipv4, ipv6: Vec::new() };
         let settings = Settings::new(&config, &[interface]).unwrap();
         let store = Store::open(&dir.join("billet.db")).unwrap();
         for (node, inventory) in machines() {
@@ -72,7 +73,7 @@ impl Lab {
             import_dirs: settings.import_dirs.clone(),
             vetting: Vetting {
                 trusted_hosts: vec!["localhost".to_owned()],
-                own: vec![settings.address.into()],
+                own: settings.addresses().collect(),
             },
         };
         let ingests = Ingests::new(engine.clone(), rules, stop.clone());
