@@ -109,7 +109,7 @@ fn raise_open_files() {
 }
 
 /// The file with the options over it.
-fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
+pub(crate) fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
     let default = Path::new(CONFIG_FILE);
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
     Boot, BootKind, BootOrder, Node, Repeat, Severity, StateName, required_boot, state::RunStage,
@@ -85,6 +86,32 @@ pub struct NodeDetail {
     /// Addresses that Billet's DHCP and DHCPv6 lend to its ports now: of the OS once that runs, of the agent before.
     #[serde(default)]
     pub addresses: Vec<AddressView>,
+    /// What keeps its newest boot from going on, as far as it can be told from the network.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+}
+
+/// What would keep machines from booting.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NetworkView {
+    /// A running server was asked; else its network was looked at before serving.
+    pub serving: bool,
+    /// What was found; errors first.
+    pub findings: Vec<Finding>,
+    /// Machines that began to boot and are no nodes yet.
+    #[serde(default)]
+    pub machines: Vec<StuckMachine>,
+}
+
+/// A machine that began to boot and went no further.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StuckMachine {
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its newest packet.
+    pub last: Timestamp,
+    /// Why, as far as it can be told.
+    pub finding: Finding,
 }
 
 /// An address that a node's port has now.

@@ -5,6 +5,7 @@ pub mod agent_body;
 pub mod boot_files;
 pub mod boot_request;
 pub mod bucket;
+pub mod check;
 pub mod cloud_config;
 pub mod deploy;
 pub mod dhcp;

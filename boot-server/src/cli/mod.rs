@@ -2,6 +2,7 @@
 //! ask for is done by the server.
 
 mod boot;
+mod check;
 mod client;
 mod deploy;
 mod event;
@@ -59,6 +60,11 @@ pub enum Command {
     Event(event::EventCommand),
     /// How the server is
     Status,
+    /// Say what would keep machines from booting, before serving and while serving
+    ///
+    /// Asks the running server, or looks by itself where none answers: other DHCP servers, addresses in use, relays,
+    /// link, ports, packet filter, boot files. Each finding says what to do. Exit code 1 where one keeps machines from booting.
+    CheckNetwork(check::CheckArgs),
     /// Remember a server and the operator's token for this user
     Login,
     /// Print the completion script of a shell
@@ -177,6 +183,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
+        Command::CheckNetwork(args) => check::run(connection, format, &args),
         Command::Login => login::run(connection),
         Command::Completion { shell } => output::print(&completion(shell)),
     }

@@ -294,6 +294,10 @@ impl Show for NodeDetail {
             let addresses: Vec<_> = self.addresses.iter().map(|a| a.plugged()).collect();
             text.push_str(&facts(&[("addresses", Some(addresses.join(", ")))]));
         }
+        for finding in &self.findings {
+            let what = format!("{} ({}); {}", finding.what, finding.code, finding.todo);
+            text.push_str(&facts(&[("network", Some(what))]));
+        }
         if let Some(inventory) = &self.inventory {
             text.push_str(&hardware(inventory));
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use boot_server_core::check::{Finding, Story, story};
 use boot_server_core::node::identity::identify;
 use boot_server_core::node::{Boot, Claim, Event, Match, Node, Phase, Severity, required_boot};
 use protocol::{MacAddr, NodeId, Timestamp};
@@ -20,6 +21,10 @@ const SIGHTINGS_MAX: usize = 2 * NODES_MAX;
 const ADDRESSES_MAX: usize = 2 * NODES_MAX;
 /// Nodes in all: a stranger that invents addresses must not fill the disk.
 const NODES_MAX: usize = 20_000;
+/// Relays that are remembered.
+const RELAYS_MAX: usize = 256;
+/// Machines that went no further and are no nodes, as many as are shown.
+const STRANGERS_SHOWN_MAX: usize = 200;
 /// Firmware asks again within this time as long as it gets no answer (RFC 2131 section 4.1: up to 64 s); a longer
 /// silence means another boot.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -64,6 +69,7 @@ pub(super) struct Sightings {
     by_address: BTreeMap<IpAddr, MacAddr>,
     /// What our DHCP lent last.
     lent: BTreeMap<MacAddr, Ipv4Addr>,
+    relays: BTreeMap<Ipv4Addr, Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +77,25 @@ pub(super) struct Sighting {
     first: Timestamp,
     last: Timestamp,
     loader: Option<Timestamp>,
+    /// It was given an address.
+    address: Option<Timestamp>,
+    /// It took the address of this other server.
+    elsewhere: Option<Ipv4Addr>,
     /// The script was served: the next packet belongs to another boot.
     over: bool,
+}
+
+impl Sighting {
+    fn story(&self) -> Story {
+        Story {
+            first: Some(self.first),
+            last: Some(self.last),
+            elsewhere: self.elsewhere,
+            address: self.address,
+            loader: self.loader,
+            script: self.over,
+        }
+    }
 }
 
 impl Sightings {
@@ -81,7 +104,8 @@ impl Sightings {
         if self.by_mac.len() >= SIGHTINGS_MAX && !self.by_mac.contains_key(&mac) {
             self.by_last.pop_first().map(|(_, oldest)| self.by_mac.remove(&oldest));
         }
-        let fresh = Sighting { first: now, last: now, loader: None, over: false };
+        let fresh =
+            Sighting { first: now, last: now, loader: None, address: None, elsewhere: None, over: false };
         let sighting = self.by_mac.entry(mac).or_insert(fresh);
         self.by_last.remove(&(sighting.last, mac));
         if sighting.over || now.since(sighting.last) > SILENCE {
@@ -147,14 +171,12 @@ impl Engine {
     /// The machine at this address fetched a boot loader or the kernel.
     pub async fn file_served(&self, address: IpAddr, event: Event) {
         let Some(mac) = lock(&self.0.sightings).by_address.get(&address).copied() else { return };
-        let Some(node) = self.0.nodes.with_mac(mac) else {
-            if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac)
-                && event == Event::LoaderServed
-            {
-                sighting.loader.get_or_insert(now());
-            }
-            return;
-        };
+        if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac)
+            && event == Event::LoaderServed
+        {
+            sighting.loader.get_or_insert(now());
+        }
+        let Some(node) = self.0.nodes.with_mac(mac) else { return };
         if let Err(error) = self.apply(node.id, Actor::Machine, event).await {
             tracing::warn!(node = %node.name, %error, "a boot file was not noted");
         }
@@ -172,6 +194,49 @@ impl Engine {
         if let IpAddr::V4(ip) = address {
             sightings.lend(mac, ip);
         }
+        if let Some(sighting) = sightings.by_mac.get_mut(&mac) {
+            sighting.address.get_or_insert(now());
+        }
+    }
+
+    /// The machine took the address that another server offered.
+    pub fn went_elsewhere(&self, mac: MacAddr, server: Ipv4Addr) {
+        if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac) {
+            sighting.elsewhere = Some(server);
+        }
+    }
+
+    /// A packet came from a relay.
+    pub fn relay_seen(&self, relay: Ipv4Addr) {
+        let relays = &mut lock(&self.0.sightings).relays;
+        if relays.len() < RELAYS_MAX || relays.contains_key(&relay) {
+            relays.insert(relay, now());
+        }
+    }
+
+    /// Relays that packets came from, and when last.
+    pub fn relays(&self) -> Vec<(Ipv4Addr, Timestamp)> {
+        lock(&self.0.sightings).relays.iter().map(|(relay, at)| (*relay, *at)).collect()
+    }
+
+    /// What keeps the node from going on with its newest boot, as far as it can be told.
+    pub fn boot_findings(&self, node: &Node) -> Vec<Finding> {
+        let (sightings, now) = (lock(&self.0.sightings), now());
+        let stories =
+            node.identity.macs.iter().filter_map(|mac| sightings.by_mac.get(mac)).map(Sighting::story);
+        stories.filter_map(|s| story(&s, &self.0.settings.interface, now)).collect()
+    }
+
+    /// Machines that are no nodes, because they began to boot and went no further; the newest first.
+    pub fn stuck_strangers(&self) -> Vec<(MacAddr, Timestamp, Finding)> {
+        let (sightings, now) = (lock(&self.0.sightings), now());
+        let strangers =
+            sightings.by_last.iter().rev().filter(|(_, mac)| self.0.nodes.with_mac(*mac).is_none());
+        let stuck = strangers.filter_map(|(last, mac)| {
+            let finding = story(&sightings.by_mac.get(mac)?.story(), &self.0.settings.interface, now)?;
+            Some((*mac, *last, finding))
+        });
+        stuck.take(STRANGERS_SHOWN_MAX).collect()
     }
 
     /// A machine asks what to boot. Makes it a node where it is unknown.

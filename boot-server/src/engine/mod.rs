@@ -224,7 +224,12 @@ impl Engine {
             tracing::error!(node = %node.id, %error, "leases cannot be read");
             Vec::new()
         });
-        NodeDetail { node: view, inventory: inventory.as_deref().cloned(), addresses }
+        NodeDetail {
+            node: view,
+            inventory: inventory.as_deref().cloned(),
+            addresses,
+            findings: self.boot_findings(node),
+        }
     }
 
     /// Addresses lent to the node's ports now, by address.

@@ -104,7 +104,14 @@ impl DhcpSink for Sink {
     }
 
     fn observed(&self, _interface: &str, observed: Observed) {
+        if let Some(relay) = observed.relay {
+            self.engine.relay_seen(relay);
+        }
         let Some(mac) = observed.mac else { return };
+        let elsewhere = observed.server.filter(|server| *server != self.engine.settings().address);
+        if let (MessageType::Request, Some(server)) = (observed.message, elsewhere) {
+            self.engine.went_elsewhere(mac, server);
+        }
         let boots = observed.stage != Stage::Os && observed.message == MessageType::Discover;
         let queue = if observed.known { &self.seen } else { &self.strangers };
         let nothing = boots.then(|| self.no_loader(mac, &observed)).flatten();

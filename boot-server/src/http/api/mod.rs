@@ -6,6 +6,7 @@ mod events;
 mod extract;
 mod images;
 mod ingests;
+mod network;
 mod nodes;
 pub mod requests;
 mod status;
@@ -48,6 +49,7 @@ pub struct Api {
     started: Timestamp,
     streams: Arc<Semaphore>,
     verifies: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -62,6 +64,7 @@ impl Api {
             started: now(),
             streams: Arc::new(streams),
             verifies: Arc::new(verifies),
+            checks: Arc::new(Semaphore::new(1)),
             stop,
         }
     }
@@ -120,6 +123,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(ingests::list))
         .routes(routes!(ingests::show))
         .routes(routes!(status::status))
+        .routes(routes!(network::check))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use boot_server_core::check::Finding;
 use boot_server_core::node::{
     Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
 };
@@ -42,6 +43,7 @@ struct NodePage<'a> {
     inventory: Option<&'a Inventory>,
     gpus: Vec<&'a PciDevice>,
     addresses: Vec<AddressView>,
+    findings: Vec<Finding>,
     events: Vec<EventView>,
     recipe: Recipe,
 }
@@ -87,6 +89,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
         inventory,
         gpus: inventory.map(|i| i.pci.iter().filter(|d| f::is_gpu(d)).collect()).unwrap_or_default(),
         addresses: ui.engine.addresses(node).await?,
+        findings: ui.engine.boot_findings(node),
         events,
         recipe: actions::recipe(node, &actions),
         actions,
