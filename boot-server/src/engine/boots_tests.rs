@@ -35,7 +35,7 @@ async fn asks(engine: &Engine, n: u8, from: u8) -> BootAnswer {
 
 async fn lend(engine: &Engine, n: u8, address: u8, expires: Timestamp) {
     let (client, state) = (ClientKey::Mac(mac(n)), LeaseState::Bound);
-    let leases = [Lease { ip: ip(address), client, state, expires }];
+    let leases = [Lease { ip: ip(address), client, state, expires, placement: None }];
     engine.store().write(move |db| queries::put_leases(db, &leases)).await.unwrap();
     engine.address_given(mac(n), IpAddr::V4(ip(address)));
 }
