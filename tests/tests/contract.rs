@@ -103,6 +103,21 @@ fn firmware_by_https() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn secure_boot_by_shim() -> Result<()> {
+    let mut lab =
+        Lab::new("contract-shim", |config| config.replace("[boot]\n", "[boot]\nsecure_boot = \"shim\"\n"))?;
+    let fetched = lab.walk()?;
+    for scheme in ["tftp://", "http://"] {
+        for part in ["shimx64.efi", "grubx64.efi", "/grub/grub.cfg", "/grub/node/", "vmlinuz", "initramfs"] {
+            let found = fetched.iter().any(|url| url.starts_with(scheme) && url.contains(part));
+            ensure!(found, "{part} was not fetched by {scheme}: {fetched:#?}");
+        }
+    }
+    lab.rack.passed();
+    Ok(())
+}
+
 /// A server with loaders of its own, and a client beside it.
 struct Lab {
     rack: Rack,
@@ -374,8 +389,10 @@ fn grub_files(script: &str, root: &str, mac: [u8; 6]) -> Vec<String> {
         for word in words.filter(|_| command.is_some()) {
             if word.starts_with('/') {
                 files.push(format!("{root}{word}"));
-            } else if let Some((device, path)) = word.strip_prefix('(').and_then(|w| w.split_once(')')) {
-                files.push(format!("{}{path}", device.replacen(',', "://", 1)));
+            } else if let Some((device, path)) = word.strip_prefix('(').and_then(|w| w.split_once(')'))
+                && let Some((protocol @ ("http" | "tftp"), host)) = device.split_once(',')
+            {
+                files.push(format!("{protocol}://{host}{path}"));
             }
         }
     }

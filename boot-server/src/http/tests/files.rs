@@ -133,3 +133,53 @@ async fn a_directory_is_no_file() {
     std::fs::create_dir_all(&path).unwrap();
     assert_eq!(server.get(&format!("/chunks/{}", Sha256([7; 32]))).await.status, 503);
 }
+
+/// A client that everybody has: whole, resumed, conditional, and two requests on one connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_gets_along() {
+    use std::process::Command;
+
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("skipped: curl is not installed");
+        return;
+    }
+    let server = Server::start().await;
+    let content = put(&server, 3_000_000).await;
+    let url = format!("http://{}/boot/files/vmlinuz", server.address);
+    let dir = server.scratch.0.clone();
+    tokio::task::spawn_blocking(move || {
+        let curl = |args: &[&str]| {
+            let common = ["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"];
+            let output = Command::new("curl").args(common).args(args).current_dir(&dir).output().unwrap();
+            (String::from_utf8_lossy(&output.stdout).into_owned(), output.stderr)
+        };
+        let file = || std::fs::read(dir.join("got")).unwrap();
+        curl(&["--output", "got", "--etag-save", "tag", &url]);
+        assert!(file() == content);
+        std::fs::write(dir.join("got"), &content[..1_234_567]).unwrap();
+        curl(&["--output", "got", "--continue-at", "-", &url]);
+        assert!(file() == content, "resumed");
+        curl(&["--output", "got", "--range", "100-2000099", &url]);
+        assert!(file() == content[100..2_000_100], "a range");
+        let known = [
+            "--output",
+            "none",
+            "--write-out",
+            "%{http_code} %{size_download}",
+            "--etag-compare",
+            "tag",
+            &url,
+        ];
+        assert_eq!(curl(&known).0, "304 0");
+        let (head, _) = curl(&["--head", &url]);
+        assert!(
+            head.contains("200 OK") && head.to_ascii_lowercase().contains("content-length: 3000000"),
+            "{head}"
+        );
+        let (_, said) = curl(&["--verbose", "--output", "got", &url, "--output", "again", &url]);
+        assert!(String::from_utf8_lossy(&said).contains("Re-using existing connection"));
+        assert!(std::fs::read(dir.join("again")).unwrap() == content);
+    })
+    .await
+    .unwrap();
+}
