@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use boot_server_core::dhcp::Mode;
 use clap::Args;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -44,8 +44,11 @@ mod wire;
 
 /// The file that is read where none is named.
 const CONFIG_FILE: &str = "/etc/billet/billet.toml";
-/// File descriptors: two for each connection of both listeners, and as many for TFTP and all else.
-const OPEN_FILES_MAX: u64 = 65_536;
+/// File descriptors: two for each connection of a listener, one for that of the others, and as many for TFTP and all else.
+const OPEN_FILES_MAX: u64 = 131_072;
+/// Connections that the kernel keeps for a listener which is busy: those of a few racks in one second. The kernel cuts it
+/// to `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 /// How long tasks may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -267,7 +270,7 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listen(address).map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => format!("another program listens there: stop it, or set {option}"),
             ErrorKind::AddrNotAvailable => format!("that address is not one of this machine's: set {option}"),
@@ -278,6 +281,14 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
         };
         anyhow::Error::from(error).context(format!("cannot listen on {address} ({hint})"))
     })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As tokio's own `bind`: a server that is started again need not wait for its old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The listener with TLS, where there is one.

@@ -54,3 +54,10 @@ fn strangers_keep_no_known_machine_from_booting() -> Result<()> {
     ensure!(slowest < 1.0, "an ACK took {slowest} s");
     Ok(())
 }
+
+#[test]
+fn a_server_that_is_killed_and_started_again_loses_no_machine() -> Result<()> {
+    let mut plan = plan(100, Duration::from_secs(4));
+    plan.crash = Some(Duration::from_secs(2));
+    run("crash", &plan).map(drop)
+}

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use boot_server_core::node::Event;
+use futures_util::{StreamExt as _, stream};
+use protocol::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Engine, now};
@@ -11,15 +13,14 @@ use super::{Actor, Engine, now};
 const LOOK_MAX: Duration = Duration::from_mins(1);
 /// After a failure of the store the nodes are told again this much later.
 const RETRY: Duration = Duration::from_secs(5);
+/// Nodes that are told at the same time: the store commits so many together.
+const TOLD_AT_ONCE: usize = 256;
 
 impl Engine {
     /// Tells every node that the server has started: what waits, waits anew.
     pub async fn started(&self) {
-        for node in self.0.nodes.all() {
-            if let Err(error) = self.apply(node.id, Actor::Server, Event::ServerStarted).await {
-                tracing::error!(node = %node.name, %error, "start was not noted");
-            }
-        }
+        let nodes = self.0.nodes.all().into_iter().map(|node| node.id).collect();
+        self.tell(nodes, &Event::ServerStarted, "the start").await;
     }
 
     /// Sends [`Event::Tick`] to every node whose deadline passes, until `stop`.
@@ -45,13 +46,18 @@ impl Engine {
 
     /// False where a node could not be told.
     async fn tick(&self) -> bool {
-        let mut all = true;
-        for id in self.0.nodes.late(now()) {
-            if let Err(error) = self.apply(id, Actor::Server, Event::Tick).await {
-                tracing::error!(node = %id, %error, "a passed deadline was not noted");
-                all = false;
+        self.tell(self.0.nodes.late(now()), &Event::Tick, "a passed deadline").await
+    }
+
+    /// False where a node could not be told.
+    async fn tell(&self, nodes: Vec<NodeId>, event: &Event, what: &str) -> bool {
+        let told = stream::iter(nodes).map(|id| async move {
+            let told = self.apply(id, Actor::Server, event.clone()).await;
+            if let Err(error) = &told {
+                tracing::error!(node = %id, %error, "{what} was not noted");
             }
-        }
-        all
+            told.is_ok()
+        });
+        told.buffer_unordered(TOLD_AT_ONCE).fold(true, |all, one| std::future::ready(all && one)).await
     }
 }

@@ -8,9 +8,10 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::view::Problem;
 
-/// Connections per listener. A machine needs one for files and up to eight for chunks; 512 machines write at once.
+/// Connections per listener. Each of 20,000 nodes may hold one with its agent's request for work; a machine that writes
+/// needs eight more for chunks, and 512 write at once.
 /// How many one address may have is the site's to say (`provisioning.connections_per_address`).
-pub const CONNECTIONS_MAX: usize = 4096;
+pub const CONNECTIONS_MAX: usize = 24_576;
 /// Octets that a client must take in each window of [`Times::write`]: 4 KiB/s, below any link that boots a machine.
 pub const WRITE_MIN: u64 = 120 << 10;
 /// How long open requests may go on after a stop was asked for.

@@ -15,13 +15,17 @@ use super::rng::Rng;
 use super::sys::Tap;
 use crate::rack::{BRIDGE, Namespace, OPERATORS_PORT, SERVER_ADDRESS, Server};
 
-/// Octets of the kernel that the server has here: as long as ours, and of no content, because nobody starts it.
-const KERNEL: u64 = 8 << 20;
-/// Octets of the RAM disk, likewise.
-const INITRAMFS: u64 = 15 << 20;
-/// Loaders of these names and lengths, likewise: the lengths of iPXE's own.
-const LOADERS: [(&str, u64); 3] =
-    [("undionly.kpxe", 72 << 10), ("snponly.efi", 160 << 10), ("snponly-arm64.efi", 160 << 10)];
+/// Kernels, RAM disks and loaders that the server has here: as long as ours and iPXE's, and of no content, because nobody
+/// starts them.
+const FILES: [(&str, u64); 7] = [
+    ("vmlinuz", 8 << 20),
+    ("initramfs", 15 << 20),
+    ("arm64/vmlinuz", 8 << 20),
+    ("arm64/initramfs", 15 << 20),
+    ("undionly.kpxe", 72 << 10),
+    ("snponly.efi", 160 << 10),
+    ("snponly-arm64.efi", 160 << 10),
+];
 /// A machine that is not up this long after the last one was switched on is lost.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Room for 65,000 machines.
@@ -40,14 +44,15 @@ pub struct Plan {
     pub pool: (String, String),
     /// Level of the server's log.
     pub log: String,
+    /// The server is killed so long after the beginning, and started again at once.
+    pub crash: Option<Duration>,
 }
 
 /// The place.
 pub struct Field {
     // Dropped in this order: what runs in the namespace goes before it.
     server: Server,
-    tap: Tap,
-    second: Tap,
+    taps: [Tap; 2],
     _namespace: Namespace,
 }
 
@@ -60,6 +65,7 @@ impl Plan {
             flood: None,
             pool: ("10.77.1.0".to_owned(), "10.77.255.254".to_owned()),
             log: "info".to_owned(),
+            crash: None,
         }
     }
 
@@ -87,12 +93,12 @@ impl Field {
     fn new(plan: &Plan, dir: &Path) -> Result<Self> {
         let namespace = Namespace::new()?;
         namespace.bridge(BRIDGE, &format!("{SERVER_ADDRESS}/{PREFIX}"))?;
-        let tap = live::plug_in(&namespace, "fleet0", BRIDGE)?;
-        let second = live::plug_in(&namespace, "fleet1", BRIDGE)?;
+        let taps =
+            [live::plug_in(&namespace, "fleet0", BRIDGE)?, live::plug_in(&namespace, "fleet1", BRIDGE)?];
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let boot = dir.join("boot");
-        fs::create_dir_all(&boot)?;
-        for (name, len) in LOADERS.into_iter().chain([("vmlinuz", KERNEL), ("initramfs", INITRAMFS)]) {
+        fs::create_dir_all(boot.join("arm64"))?;
+        for (name, len) in FILES {
             File::create(boot.join(name))?.set_len(len)?;
         }
         let (state, (first, last), log) = (dir.join("state"), &plan.pool, &plan.log);
@@ -102,7 +108,7 @@ impl Field {
              loaders = {boot:?}\n\n[operators]\nlisten = \"127.0.0.1:{OPERATORS_PORT}\"\n\n[log]\nlevel = {log:?}\n"
         );
         let server = Server::start_with(&namespace, dir, &config)?;
-        Ok(Self { server, tap, second, _namespace: namespace })
+        Ok(Self { server, taps, _namespace: namespace })
     }
 
     /// Boots a crew; in a flood, if there is one.
@@ -111,7 +117,8 @@ impl Field {
         let rng = Rng::new(crew.seed).fork(name.len() as u64);
         let (server_cpu, fleet_cpu) = (self.server.process()?.cpu_time()?, own_cpu()?);
         let began = Instant::now();
-        let (cable, flooded) = self.drive(&mut fleet, plan.faults, &rng, crew.over + LIMIT, flood)?;
+        let drive = Drive { faults: plan.faults, rng, limit: crew.over + LIMIT, flood };
+        let (cable, flooded) = self.drive(&mut fleet, &drive, plan.crash)?;
         let mut phase = Phase::of(name, &fleet);
         phase.took = began.elapsed();
         phase.server_cpu = self.server.process()?.cpu_time()?.saturating_sub(server_cpu);
@@ -121,25 +128,34 @@ impl Field {
         Ok(phase)
     }
 
+    /// Drives the fleet in a thread of its own, the flood in another; this one ends the server's life where that is
+    /// planned.
     fn drive(
-        &self,
+        &mut self,
         fleet: &mut Fleet,
-        faults: Faults,
-        rng: &Rng,
-        limit: Duration,
-        flood: Option<Flood>,
+        drive: &Drive,
+        crash: Option<Duration>,
     ) -> Result<(Cable, Option<Flooded>)> {
-        let Some(flood) = flood else {
-            return Ok((live::drive(fleet, &self.tap, faults, rng, limit)?, None));
-        };
-        let stop = AtomicBool::new(false);
+        let [tap, second] = &self.taps;
+        let stop = &AtomicBool::new(false);
         std::thread::scope(|threads| {
-            let strangers = threads.spawn(|| live::flood(&self.second, flood, rng.fork(3), &stop));
-            let cable = live::drive(fleet, &self.tap, faults, rng, limit);
-            // The flood goes on to its end also where the machines are up before.
-            stop.store(cable.is_err(), Ordering::Relaxed);
-            let flooded = strangers.join().map_err(|_| anyhow::anyhow!("the thread of the flood broke"))?;
-            Ok((cable?, Some(flooded?)))
+            let flood = |flood| threads.spawn(move || live::flood(second, flood, drive.rng.fork(3), stop));
+            let strangers = drive.flood.map(flood);
+            let machines = threads.spawn(|| {
+                let cable = live::drive(fleet, tap, drive.faults, &drive.rng, drive.limit);
+                // The flood goes on to its end also where the machines are up before.
+                stop.store(cable.is_err(), Ordering::Relaxed);
+                cable
+            });
+            if let Some(crash) = crash {
+                std::thread::sleep(crash);
+                self.server.kill()?;
+                self.server.start_again()?;
+            }
+            let broke = |_| anyhow::anyhow!("a thread of the fleet broke");
+            let cable = machines.join().map_err(broke)??;
+            let flooded = strangers.map(|thread| thread.join().map_err(broke)).transpose()?.transpose()?;
+            Ok((cable, flooded))
         })
     }
 
@@ -147,6 +163,13 @@ impl Field {
         let memory = self.server.process()?.peak_memory()?;
         Ok(Report::new(plan, phases, memory))
     }
+}
+
+struct Drive {
+    faults: Faults,
+    rng: Rng,
+    limit: Duration,
+    flood: Option<Flood>,
 }
 
 /// CPU time of this process.

@@ -29,8 +29,9 @@ use super::tftp;
 
 /// Silence after which firmware and iPXE give an HTTP request up (EDK2: 5 s for an answer; iPXE waits on TCP).
 const HTTP_SILENCE: Duration = Duration::from_secs(15);
-/// Tries of one HTTP request by firmware.
+/// Tries of HTTP boot by firmware, and the pause before the boot manager comes round to the entry again.
 const HTTP_TRIES: u32 = 3;
+const HTTP_PAUSE: Duration = Duration::from_secs(2);
 /// Tries of one TFTP download by firmware, which begins anew then.
 const TFTP_TRIES: u32 = 2;
 /// Before iPXE begins anew whose start script could not be fetched.
@@ -128,12 +129,31 @@ enum Program {
 /// What it waits for.
 #[derive(Debug)]
 enum Doing {
-    Off { on: Duration },
+    Off {
+        on: Duration,
+    },
     Address(Box<dhcp::Client>),
-    BootServer { xid: u32, tries: u32, timer: Duration },
-    Tftp { client: Box<tftp::Client>, tries: u32 },
-    Http { call: Box<Call>, tries: u32 },
-    Pause { until: Duration },
+    BootServer {
+        xid: u32,
+        tries: u32,
+        timer: Duration,
+    },
+    Tftp {
+        client: Box<tftp::Client>,
+        tries: u32,
+    },
+    Http {
+        call: Box<Call>,
+        tries: u32,
+    },
+    /// Before the loader is asked for again.
+    Again {
+        tries: u32,
+        until: Duration,
+    },
+    Pause {
+        until: Duration,
+    },
     Disk,
     Lost(String),
 }
@@ -218,7 +238,7 @@ impl Machine {
             Doing::BootServer { timer, .. } => Some(*timer),
             Doing::Tftp { client, .. } => client.poll_timeout(),
             Doing::Http { call, .. } => Some(call.poll_timeout()),
-            Doing::Pause { until } => Some(*until),
+            Doing::Pause { until } | Doing::Again { until, .. } => Some(*until),
             Doing::Disk | Doing::Lost(_) => None,
         };
         let net = self.net.as_mut().and_then(|net| net.poll_timeout(now));
@@ -281,7 +301,7 @@ impl Machine {
             Doing::BootServer { .. } => "asks a boot server".to_owned(),
             Doing::Tftp { client, .. } => format!("fetches {}", String::from_utf8_lossy(client.name())),
             Doing::Http { call, .. } => format!("{} {}", call.request.method, call.request.url.path),
-            Doing::Pause { .. } => "pauses".to_owned(),
+            Doing::Pause { .. } | Doing::Again { .. } => "pauses".to_owned(),
             Doing::Disk => "started from its disk".to_owned(),
             Doing::Lost(why) => return format!("lost: {why}"),
         };
@@ -308,7 +328,14 @@ impl Machine {
                 self.resume(now);
                 true
             }
-            Doing::Off { .. } | Doing::Pause { .. } | Doing::Disk | Doing::Lost(_) => false,
+            Doing::Again { tries, until } if now >= *until => {
+                let tries = *tries;
+                self.fetch_loader(now, tries);
+                true
+            }
+            Doing::Off { .. } | Doing::Pause { .. } | Doing::Again { .. } | Doing::Disk | Doing::Lost(_) => {
+                false
+            }
         }
     }
 
@@ -572,12 +599,14 @@ impl Machine {
         tries: u32,
     ) {
         match answer {
-            Ok(_) if request.method == "HEAD" => self.http(now, Request::get(request.url), 0),
+            Ok(_) if request.method == "HEAD" => self.http(now, Request::get(request.url), tries),
             Ok(response) => {
                 self.counts.bytes += response.length;
                 self.loader_done(now);
             }
-            Err(_) if tries + 1 < HTTP_TRIES => self.http(now, request, tries + 1),
+            Err(_) if tries + 1 < HTTP_TRIES => {
+                self.doing = Doing::Again { tries: tries + 1, until: now + HTTP_PAUSE };
+            }
             Err(why) => self.lose(&why),
         }
     }

@@ -54,6 +54,9 @@ pub struct Args {
     /// Known machines in the flood (in place of -n)
     #[arg(long, default_value_t = 50)]
     known: u32,
+    /// Kill the server (as `kill -9` does) so many seconds after the beginning, and start it again
+    #[arg(long)]
+    crash: Option<f64>,
     /// Level of the server's log
     #[arg(long, default_value = "info")]
     log: String,
@@ -104,6 +107,10 @@ fn plan(args: &Args) -> Result<Plan> {
         reorder: args.reorder / 100.0,
         delay: Duration::from_millis(args.delay_ms),
     };
+    if let Some(crash) = args.crash {
+        ensure!((0.0..=3600.0).contains(&crash), "--crash is a time from 0 to 3600 s");
+        plan.crash = Some(Duration::from_secs_f64(crash));
+    }
     plan.log.clone_from(&args.log);
     if args.flood > 0 {
         plan.flood = Some(Flood { count: args.flood, per_second: args.flood_rate });
