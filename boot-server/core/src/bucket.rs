@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let mut bucket = Bucket::new(3, 2);
-        let mut take = |ms| bucket.take(Timestamp(1_000_000 + ms));
+        let mut take = |ms: u64| bucket.take(Timestamp(1_000_000 + ms));
         assert_eq!([take(0), take(0), take(0), take(0)], [true, true, true, false]);
         assert_eq!([take(400), take(500), take(600)], [false, true, false]);
         assert_eq!([take(100_000), take(100_000), take(100_000), take(100_000)], [true, true, true, false]);

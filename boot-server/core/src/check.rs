@@ -192,7 +192,8 @@ fn link(facts: &Facts) -> Vec<Finding> {
             todo,
         ));
     }
-    if !link.ipv4 {
+    // Where it speaks IPv6 alone, none is missed.
+    if !link.ipv4 && (facts.address.is_some() || !link.ipv6) {
         let todo = format!("give it a fixed one, such as `ip addr add 10.0.0.1/24 dev {name}`");
         all.push(error("link.no_address", format!("{name} has no IPv4 address"), todo));
     }

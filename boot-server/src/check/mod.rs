@@ -64,10 +64,11 @@ fn gather(settings: &Settings, known: Option<&Known>) -> Facts {
     let own = settings.dhcp.as_ref().and_then(|lending| lending.subnets.first());
     let lends = own.is_some_and(|subnet| matches!(subnet.mode, Mode::Authoritative | Mode::Reserved));
     let ports = ports_of(settings);
+    let address = settings.ipv4.map(|network| network.address);
     let mut facts = Facts {
         interface: settings.interface.clone(),
         link: link(&settings.interface),
-        address: Some(settings.address),
+        address,
         lends,
         proxy: own.is_some_and(|subnet| subnet.mode == Mode::Proxy),
         pools: own.filter(|_| lends).map(|subnet| subnet.pools.clone()).unwrap_or_default(),
@@ -78,20 +79,20 @@ fn gather(settings: &Settings, known: Option<&Known>) -> Facts {
     match known {
         // What serves has its ports.
         Some(known) => relays(settings, known, &mut facts),
-        None => facts.taken = ports::taken(&facts.ports, settings.address),
+        None => facts.taken = ports::taken(&facts.ports, address),
     }
     facts.filter = filter(&mut facts.unseen);
     if facts.link.is_some_and(|link| link.up && link.carrier) {
         let lent = known.map(|known| &known.lent);
         let pool = facts.pools.iter().flat_map(|pool| u32::from(pool.first)..=u32::from(pool.last));
         let free = pool.map(Ipv4Addr::from).filter(|a| !lent.is_some_and(|lent| lent.contains(a)));
-        let addresses: Vec<_> = std::iter::once(settings.address).chain(free.take(ADDRESSES_MAX)).collect();
+        let addresses: Vec<_> = address.into_iter().chain(free.take(ADDRESSES_MAX)).collect();
         match probe::run(&settings.interface, &addresses) {
             Ok(heard) => {
                 // Before serving nobody knows who has which lease of an earlier run, so only our own address counts.
-                let counts = |a: &Ipv4Addr| known.is_some() || *a == settings.address;
+                let counts = |a: &Ipv4Addr| known.is_some() || Some(*a) == address;
                 facts.occupied = heard.occupied.into_iter().filter(|(a, _)| counts(a)).collect();
-                facts.offers = heard.offers.into_values().filter(|o| o.server != settings.address).collect();
+                facts.offers = heard.offers.into_values().filter(|o| Some(o.server) != address).collect();
             }
             Err(error) => facts.unseen.push(format!("other DHCP servers were not looked for: {error}")),
         }
@@ -120,7 +121,11 @@ fn relays(settings: &Settings, known: &Known, facts: &mut Facts) {
     let serves = |net: &Ipv4Net, further: &[Ipv4Addr], relay: &Ipv4Addr| {
         net.contains(*relay) || further.contains(relay)
     };
-    for subnet in lending.subnets.iter().filter(|s| !s.on_link && !s.net.contains(settings.address)) {
+    for subnet in lending
+        .subnets
+        .iter()
+        .filter(|s| !s.on_link && !settings.ipv4.is_some_and(|own| s.net.contains(own.address)))
+    {
         let seen = known.relays.iter().filter(|(relay, _)| serves(&subnet.net, &subnet.relays, relay));
         facts.relayed.push((subnet.net, seen.map(|(_, at)| *at).max()));
     }

@@ -10,7 +10,7 @@ use boot_server_core::check::{Port, Taken};
 const LISTEN: &str = "0A";
 
 /// The ports that others have, on our address or on all.
-pub fn taken(ports: &[Port], address: Ipv4Addr) -> Vec<Taken> {
+pub fn taken(ports: &[Port], address: Option<Ipv4Addr>) -> Vec<Taken> {
     let mut found = Vec::new();
     for port in ports {
         for table in [port.protocol.to_owned(), format!("{}6", port.protocol)] {
@@ -39,11 +39,11 @@ pub fn taken(ports: &[Port], address: Ipv4Addr) -> Vec<Taken> {
 }
 
 /// Inodes of the sockets in a table that hold `port` of `address`, or of every address.
-fn sockets(table: &str, protocol: &str, port: u16, address: Ipv4Addr) -> Vec<u64> {
+fn sockets(table: &str, protocol: &str, port: u16, address: Option<Ipv4Addr>) -> Vec<u64> {
     table.lines().skip(1).filter_map(|line| socket(line, protocol, port, address)).collect()
 }
 
-fn socket(line: &str, protocol: &str, port: u16, address: Ipv4Addr) -> Option<u64> {
+fn socket(line: &str, protocol: &str, port: u16, address: Option<Ipv4Addr>) -> Option<u64> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (local, number) = fields.get(1)?.split_once(':')?;
     if u16::from_str_radix(number, 16).ok()? != port || (protocol == "tcp" && fields.get(3) != Some(&LISTEN))
@@ -51,7 +51,7 @@ fn socket(line: &str, protocol: &str, port: u16, address: Ipv4Addr) -> Option<u6
         return None;
     }
     let local = parse_address(local)?;
-    let ours = local.is_unspecified() || local == IpAddr::V4(address);
+    let ours = local.is_unspecified() || address.is_some_and(|address| local == IpAddr::V4(address));
     ours.then(|| fields.get(9)?.parse().ok())?
 }
 
@@ -97,7 +97,7 @@ mod tests {
             2: 0100007F:0045 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 102 2 0 0\n\
             3: 01004D0A:0045 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 103 2 0 0\n\
             4: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 104 2 0 0\n";
-        assert_eq!(sockets(table, "udp", 69, Ipv4Addr::new(10, 77, 0, 1)), [101, 103]);
+        assert_eq!(sockets(table, "udp", 69, Some(Ipv4Addr::new(10, 77, 0, 1))), [101, 103]);
         let tcp = "head\n\
             0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 105 1\n\
             1: 01004D0A:1F90 02004D0A:ABCD 01 0:0 00:0 0 0 0 106 1\n";

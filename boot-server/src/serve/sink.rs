@@ -108,7 +108,10 @@ impl DhcpSink for Sink {
             self.engine.relay_seen(relay);
         }
         let Some(mac) = observed.mac else { return };
-        let elsewhere = observed.server.filter(|server| *server != self.engine.settings().address);
+        let elsewhere = {
+            let own = self.engine.settings().ipv4.map(|network| network.address);
+            observed.server.filter(|server| Some(*server) != own)
+        };
         if let (MessageType::Request, Some(server)) = (observed.message, elsewhere) {
             self.engine.went_elsewhere(mac, server);
         }
