@@ -23,11 +23,17 @@ fn wire(name: &str) -> Result<Wire> {
 
 /// Runs a program at the clients' end; its output where it succeeds.
 fn client(wire: &Wire, program: &str, args: &[&str]) -> Result<String> {
+    let (success, text) = client_try(wire, program, args)?;
+    ensure!(success, "{program} {}: {text}", args.join(" "));
+    Ok(text)
+}
+
+/// Whether a program at the clients' end succeeded, and its output.
+fn client_try(wire: &Wire, program: &str, args: &[&str]) -> Result<(bool, String)> {
     let out =
         wire.clients.command(program).args(args).output().with_context(|| format!("starting {program}"))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "{program} {}: {text}", args.join(" "));
-    Ok(text)
+    Ok((out.status.success(), text))
 }
 
 /// A script for dhclient and udhcpc in the wire's directory.
@@ -95,11 +101,16 @@ fn dhclient_gets_keeps_declines_and_releases() -> Result<()> {
     let script = script(&wire, "dhclient-script", DHCLIENT)?;
     let at = |name: &str| wire.dir.join(name).display().to_string();
     let (leases, pid) = (at("leases"), at("pid"));
-    let dhclient = |more: &[&str]| {
+    let run = |more: &[&str]| {
         let mut args = vec!["-4", "-v", "-cf", "/dev/null", "-sf", &script, "-lf", &leases, "-pf", &pid];
         args.extend(more);
         args.push(CLIENTS);
-        client(&wire, "dhclient", &args)
+        client_try(&wire, "dhclient", &args)
+    };
+    let dhclient = |more: &[&str]| {
+        let (success, text) = run(more)?;
+        ensure!(success, "{text}");
+        Ok(text)
     };
     let first = dhclient(&["-1"])?;
     let address = after(&first, "bound to ").context(first.clone())?.to_owned();
@@ -115,8 +126,9 @@ fn dhclient_gets_keeps_declines_and_releases() -> Result<()> {
     // The same address is offered, but this time somebody else uses it: another one is given.
     std::fs::write(wire.dir.join("refuse"), &address)?;
     std::fs::remove_file(&leases)?;
+    let (_, declined) = run(&["-1"])?;
+    ensure!(declined.contains("DHCPDECLINE"), "{declined}");
     let other = dhclient(&["-1"])?;
-    ensure!(other.contains("DHCPDECLINE"), "{other}");
     let second = after(&other, "bound to ").context(other.clone())?;
     ensure!(second != address, "the declined address was given again: {other}");
     dhclient(&["-x"])?;
@@ -128,7 +140,7 @@ fn dhclient_gets_keeps_declines_and_releases() -> Result<()> {
 const UDHCPC: &str = r#"#!/bin/sh
 case $1 in
   deconfig) ip addr flush dev $interface;;
-  bound|renew) echo "$1 $ip"; ip addr replace $ip/14 dev $interface;;
+  bound|renew) echo "told-$1 $ip"; ip addr replace $ip/14 dev $interface;;
   nak) echo "nak $message";;
 esac
 "#;
@@ -157,9 +169,9 @@ fn udhcpc_gets_renews_and_releases() -> Result<()> {
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    let address = said("bound ")?;
+    let address = said("told-bound ")?;
     signal(&udhcpc, "USR1")?;
-    ensure!(said("renew ")? == address);
+    ensure!(said("told-renew ")? == address);
     signal(&udhcpc, "TERM")?;
     udhcpc.wait(Duration::from_secs(10))?;
     let api = server.api()?;
