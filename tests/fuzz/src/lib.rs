@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod agent;
 mod dhcp4;
+mod dhcp6;
 mod input;
 mod ipxe;
 mod manifest;
@@ -28,6 +29,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "agent_report", run: agent::run },
     Target { name: "dhcp4", run: dhcp4::run },
+    Target { name: "dhcp6", run: dhcp6::run },
     Target { name: "ipxe_request", run: ipxe::run },
     Target { name: "manifest", run: manifest::run },
     Target { name: "tftp", run: tftp::run },

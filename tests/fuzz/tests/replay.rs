@@ -89,6 +89,11 @@ fn dhcp4() {
 }
 
 #[test]
+fn dhcp6() {
+    named("dhcp6");
+}
+
+#[test]
 fn ipxe_request() {
     named("ipxe_request");
 }
