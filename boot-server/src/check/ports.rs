@@ -102,7 +102,7 @@ mod tests {
             0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 105 1\n\
             1: 01004D0A:1F90 02004D0A:ABCD 01 0:0 00:0 0 0 0 106 1\n";
         assert_eq!(
-            sockets(tcp, "tcp", 8080, Ipv4Addr::new(10, 77, 0, 1)),
+            sockets(tcp, "tcp", 8080, Some(Ipv4Addr::new(10, 77, 0, 1))),
             [105],
             "a connection holds no port"
         );
