@@ -151,7 +151,10 @@ impl Lab {
         let mut fetched = BTreeSet::new();
         for (n, kind) in KINDS.iter().enumerate() {
             let mac = [0x52, 0x54, 0, 0xc0, 0, n.to_le_bytes()[0]];
-            let named = self.ask(kind, mac).with_context(|| format!("asking as {}", kind.name))?;
+            let (address, named) = self.ask(kind, mac).with_context(|| format!("asking as {}", kind.name))?;
+            // Whoever was lent an address asks from it: the server may insist.
+            let address = address.to_string();
+            let _ = self.client.ip(&["addr", "add", &format!("{address}/24"), "dev", PORT]); // there from before, maybe
             ensure!(!named.is_empty() || !kind.must_boot, "{} is told nothing to boot", kind.name);
             let mut left = Vec::from_iter(named);
             while let Some(url) = left.pop() {
@@ -159,35 +162,36 @@ impl Lab {
                     continue;
                 }
                 ensure!(fetched.len() < FETCHES_MAX, "no end of files: {fetched:#?}");
-                let content = self.fetch(&url).with_context(|| format!("for {}", kind.name))?;
+                let content = self.fetch(&url, &address).with_context(|| format!("for {}", kind.name))?;
                 left.extend(named_in(&url, &content, mac));
             }
         }
         Ok(fetched)
     }
 
-    /// What DHCP names to such a client: in the offer and in the acknowledgement.
-    fn ask(&self, kind: &Kind, mac: [u8; 6]) -> Result<BTreeSet<String>> {
+    /// What DHCP lends and names to such a client: in the offer and in the acknowledgement.
+    fn ask(&self, kind: &Kind, mac: [u8; 6]) -> Result<(Ipv4Addr, BTreeSet<String>)> {
         let handle = self.client.clone_handle()?;
-        let talk = || -> Result<BTreeSet<String>> {
+        let talk = || -> Result<(Ipv4Addr, BTreeSet<String>)> {
             handle.enter()?;
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 68))?;
             setsockopt(&socket, sockopt::BindToDevice, &PORT.into())?;
             socket.set_broadcast(true)?;
             let offer = exchange(&socket, &packet(kind, mac, 1, None), mac, 2)?;
             let ack = exchange(&socket, &packet(kind, mac, 3, Some(&offer)), mac, 5)?;
-            Ok(offer.named()?.into_iter().chain(ack.named()?).collect())
+            Ok((ack.address.into(), offer.named()?.into_iter().chain(ack.named()?).collect()))
         };
         // A thread stays in the namespace that it entered.
         std::thread::scope(|scope| scope.spawn(talk).join())
             .map_err(|_| anyhow::anyhow!("the client broke"))?
     }
 
-    /// The file behind a URL.
-    fn fetch(&mut self, url: &str) -> Result<Vec<u8>> {
+    /// The file behind a URL, asked for from `address`.
+    fn fetch(&mut self, url: &str, address: &str) -> Result<Vec<u8>> {
         let ca = self.rack.server()?.state_dir().join("tls/site-ca.crt");
         let mut curl = self.client.command("curl");
         curl.args(["--silent", "--show-error", "--fail", "--globoff", "--max-time", "60", "--noproxy", "*"]);
+        curl.args(["--interface", address]);
         if url.starts_with("https://") {
             curl.arg("--cacert").arg(ca);
         }
