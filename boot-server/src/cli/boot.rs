@@ -25,7 +25,7 @@ use crate::view::{NodeDetail, NodeView};
     after_help = "Files are URLs, or paths in the server's media directory (boot.media). Examples:\n  \
     billet node boot web-1 kernel debian/linux --initrd debian/initrd.gz --args 'rescue/enable=true --- quiet'\n  \
     billet node boot web-1 kernel debian/linux --initrd debian/initrd.gz --install-on serial:S4EV1 \
-    --mirror http://deb.debian.org/debian --ssh-key id_ed25519.pub\n  \
+    --mirror http://mirror.example/debian --ssh-key id_ed25519.pub\n  \
     billet node boot web-1 kernel win/wimboot --initrd win/BCD=BCD --initrd win/boot.sdi=boot.sdi \
     --initrd win/boot.wim=boot.wim\n  \
     billet node boot web-1 iso live.iso\n  \
