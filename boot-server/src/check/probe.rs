@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 use boot_server_core::check::{Offer, discover, offer};
 use nix::libc;
 use protocol::MacAddr;
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-    Ipv4Packet, UdpPacket,
-};
+use smoltcp::wire::{ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Ipv4Packet, UdpPacket};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::raw::{Path, frame};
+use crate::net::raw::{Path, arp_probe, frame};
 use crate::sys;
 
 /// Time for answers: dnsmasq pings an address for 3 s before it offers it.
@@ -122,25 +119,4 @@ fn dhcp(bytes: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     }
     // The eight octets of the UDP header.
     Some((from, bytes.get(length + 8..length + usize::from(datagram.len()))?))
-}
-
-/// Asks who has `address`, in nobody's name (RFC 5227 section 2.1.1), so that no neighbour learns anything.
-fn arp_probe(own: MacAddr, address: Ipv4Addr) -> Vec<u8> {
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: EthernetAddress(own.0),
-        source_protocol_addr: Ipv4Addr::UNSPECIFIED,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: address,
-    };
-    let ethernet = EthernetRepr {
-        src_addr: EthernetAddress(own.0),
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Arp,
-    };
-    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
-    ethernet.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    bytes
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use protocol::MacAddr;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr,
-    UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
+    IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -97,6 +97,28 @@ impl RawSender {
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(nix::libc::ENXIO | nix::libc::ENODEV))
+}
+
+/// An ARP probe for `address`: asks who has it in nobody's name, so that no cache takes anything up (RFC 5227 section 2.1.1).
+pub fn arp_probe(source: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+    let source = EthernetAddress(source.0);
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: source,
+        source_protocol_addr: Ipv4Addr::UNSPECIFIED,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: address,
+    };
+    let ethernet = EthernetRepr {
+        src_addr: source,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
+    ethernet.emit(&mut frame);
+    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    bytes
 }
 
 /// The frame's octets, checksums included.

@@ -86,20 +86,21 @@ impl FromStr for ClientKey {
         if let Some(mac) = s.strip_prefix("mac:") {
             return mac.parse().map(Self::Mac);
         }
-        let hex = |s: &str| -> Option<Vec<u8>> {
-            let digits = s.strip_prefix("id:")?.as_bytes();
-            let nibble = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            let (pairs, rest) = digits.as_chunks::<2>();
-            if pairs.is_empty() || !rest.is_empty() {
-                return None;
-            }
-            pairs.iter().map(|[a, b]| Some(nibble(a)? << 4 | nibble(b)?)).collect()
-        };
-        hex(s).map(Self::Id).ok_or_else(|| ParseIdError {
+        s.strip_prefix("id:").and_then(from_hex).map(Self::Id).ok_or_else(|| ParseIdError {
             text: s.chars().take(80).collect(),
             expected: "DHCP client (mac:… or id:…)",
         })
     }
+}
+
+/// The octets that pairs of hexadecimal digits stand for; at least one.
+pub(crate) fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let nibble = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[a, b]| Some(nibble(a)? << 4 | nibble(b)?)).collect()
 }
 
 impl Serialize for ClientKey {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Config, Subnet};
 use super::limits;
+use crate::dhcp::lease::from_hex;
 
 /// Who holds a lease. The Ethernet address of the port where it is known, whatever identifiers are sent: firmware, iPXE,
 /// the agent and the OS of one machine send different ones, and one machine shall keep one address from POST to login.
@@ -229,16 +230,12 @@ impl FromStr for ClientKey {
         if let Some(mac) = s.strip_prefix("mac:") {
             return mac.parse().map(Self::Mac);
         }
-        let hex = |s: &str| -> Option<Self> {
-            let nibble = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            let (pairs, rest) = s.strip_prefix("ia:")?.as_bytes().as_chunks::<2>();
-            let octets: Option<Vec<u8>> =
-                pairs.iter().map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?)).collect();
-            let octets = octets.filter(|_| rest.is_empty())?;
+        let association = |digits| {
+            let octets = from_hex(digits)?;
             let (id, duid) = octets.split_first_chunk::<4>().filter(|(_, duid)| !duid.is_empty())?;
             Some(Self::Ia(*id, duid.to_vec()))
         };
-        hex(s).ok_or_else(|| ParseIdError {
+        s.strip_prefix("ia:").and_then(association).ok_or_else(|| ParseIdError {
             text: s.chars().take(80).collect(),
             expected: "DHCPv6 client (mac:… or ia:…)",
         })

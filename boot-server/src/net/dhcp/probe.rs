@@ -11,14 +11,12 @@ use std::time::Duration;
 
 use boot_server_core::dhcp::{Port, Reply};
 use protocol::MacAddr;
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-};
+use smoltcp::wire::{ArpPacket, ArpRepr};
 use tokio::time::Instant;
 
 use crate::net::Interface;
 use crate::net::packet::{ARP, PacketSocket, arp_replies, ethernet};
-use crate::net::raw::RawSender;
+use crate::net::raw::{RawSender, arp_probe};
 
 /// How long an answer is waited for. A host on the same wire answers within a millisecond, a busy BMC within tens.
 const WAIT: Duration = Duration::from_millis(200);
@@ -137,29 +135,7 @@ impl Listener {
 /// # Errors
 /// The system's.
 pub fn ask(raw: &RawSender, ip: Ipv4Addr) -> io::Result<()> {
-    raw.send_frame(&question(raw.mac(), ip))
-}
-
-/// An ARP probe: the sender's protocol address is zero, so that no cache takes it up.
-fn question(mac: MacAddr, ip: Ipv4Addr) -> Vec<u8> {
-    let mac = EthernetAddress(mac.0);
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: mac,
-        source_protocol_addr: Ipv4Addr::UNSPECIFIED,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: ip,
-    };
-    let ethernet = EthernetRepr {
-        src_addr: mac,
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Arp,
-    };
-    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
-    ethernet.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    bytes
+    raw.send_frame(&arp_probe(raw.mac(), ip))
 }
 
 /// Who an ARP reply says has which address.
@@ -221,7 +197,7 @@ mod tests {
     #[test]
     fn a_question_and_an_answer() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        let bytes = question(mac, IP);
+        let bytes = arp_probe(mac, IP);
         assert_eq!((bytes.len(), &bytes[..6], &bytes[28..32]), (42, &[0xff; 6][..], &[0; 4][..]));
         let mut answer = bytes;
         answer[21] = 2;
