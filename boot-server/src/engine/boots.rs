@@ -245,38 +245,12 @@ impl Engine {
     /// Where the store fails or the server is full.
     pub async fn boot(&self, claim: Claim, address: IpAddr) -> Result<BootAnswer, EngineError> {
         let claim = claim.cleaned();
-        if let Some(why) = self.wrong_address(&claim, address).await? {
-            tracing::warn!(mac = ?claim.macs.first(), %address, why, "a boot script was refused");
-            return Ok(BootAnswer::Refuse { why });
-        }
-        let mac = claim.macs.first().copied();
-        let sighting = claim.macs.first().and_then(|mac| {
-            let mut sightings = lock(&self.0.sightings);
-            sightings.belongs(address, *mac);
-            sightings.finish(*mac)
-        });
-        let id = match self.identify(&claim) {
-            Match::Node(id) => id,
-            Match::Unknown if claim.macs.is_empty() && claim.uuid.is_none() => {
-                let why = "it tells neither a MAC address nor a UUID".to_owned();
+        let (id, sighting) = match self.admit(&claim, address).await? {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                tracing::warn!(mac = ?claim.macs.first(), %address, why, "a boot script was refused");
                 return Ok(BootAnswer::Refuse { why });
             }
-            Match::Unknown => {
-                // Ended also where the machine hangs up meanwhile: else the node would be stored, but not known here.
-                let (engine, claim) = (self.clone(), claim.clone());
-                match tokio::spawn(async move { engine.discover(claim, sighting).await }).await? {
-                    Err(EngineError::Crowd) => {
-                        self.stranger_waits(mac.as_ref()).await;
-                        let why = "too many new machines at once, it has to ask again".to_owned();
-                        return Ok(BootAnswer::Refuse { why });
-                    }
-                    other => other?,
-                }
-            }
-            Match::Conflict { nodes, why } => match self.settle(&claim, &nodes, &why).await? {
-                Some(id) => id,
-                None => return Ok(BootAnswer::Refuse { why }),
-            },
         };
         let nonce = secret::hex()?;
         let hash = secret::hash(&nonce);
@@ -293,6 +267,54 @@ impl Engine {
         Ok(match ordered {
             Some(order) => BootAnswer::Ordered { name, boot: order.boot, ticket: nonce },
             None => BootAnswer::LocalDisk { name },
+        })
+    }
+
+    /// Which node the machine is that asks from this address, and its boot as it was seen. Makes it a node where it is
+    /// unknown. The inner error says why it gets nothing.
+    async fn admit(
+        &self,
+        claim: &Claim,
+        address: IpAddr,
+    ) -> Result<Result<(NodeId, Option<Sighting>), String>, EngineError> {
+        let known = match self.identify(claim) {
+            Match::Node(id) => Some(id),
+            Match::Unknown if claim.macs.is_empty() && claim.uuid.is_none() => {
+                return Ok(Err("it tells neither a MAC address nor a UUID".to_owned()));
+            }
+            Match::Unknown => None,
+            Match::Conflict { nodes, why } => match self.settle(claim, &nodes, &why).await? {
+                Some(id) => Some(id),
+                None => return Ok(Err(why)),
+            },
+        };
+        let holder = self.holder(address).await?;
+        if let Some(why) = self.wrong_address(known, claim, address, holder).await? {
+            return Ok(Err(why));
+        }
+        // The port that was lent the address is the one that boots; a machine may tell others before it.
+        let port = holder.filter(|mac| claim.macs.contains(mac)).or(claim.macs.first().copied());
+        let sighting = port.and_then(|mac| {
+            let mut sightings = lock(&self.0.sightings);
+            sightings.belongs(address, mac);
+            sightings.finish(mac)
+        });
+        if let Some(id) = known {
+            return Ok(Ok((id, sighting)));
+        }
+        // Ended also where the machine hangs up meanwhile: else the node would be stored, but not known here.
+        let (engine, stranger) = (self.clone(), claim.clone());
+        let id = match tokio::spawn(async move { engine.discover(stranger, sighting).await }).await? {
+            Err(EngineError::Crowd) => {
+                self.stranger_waits(port.as_ref()).await;
+                return Ok(Err("too many new machines at once, it has to ask again".to_owned()));
+            }
+            other => other?,
+        };
+        // It may have become a node meanwhile by what somebody else told of it.
+        Ok(match self.wrong_address(Some(id), claim, address, holder).await? {
+            Some(why) => Err(why),
+            None => Ok((id, sighting)),
         })
     }
 

@@ -9,7 +9,7 @@ use protocol::{MacAddr, Timestamp};
 
 use super::tests::settings;
 use super::*;
-use crate::config::{Kept, NewMachines};
+use crate::config::{Config, Kept, Lending, Network, NewMachines};
 use crate::store::tests::Scratch;
 
 fn mac(n: u8) -> MacAddr {
@@ -22,9 +22,16 @@ fn ip(n: u8) -> Ipv4Addr {
 
 async fn engine(scratch: &Scratch, change: impl FnOnce(&mut Settings)) -> Engine {
     let mut settings = settings(scratch);
+    settings.dhcp = Some(lending("range_start = \"10.77.0.100\"\nrange_end = \"10.77.0.200\""));
     change(&mut settings);
     let images = ::images::Store::open(settings.images_dir()).unwrap();
     Engine::open(settings, Store::open(&scratch.database()).unwrap(), images).await.unwrap()
+}
+
+/// What a `[dhcp]` section means on 10.77.0.1/24.
+fn lending(section: &str) -> Lending {
+    let config = Config::parse(&format!("[dhcp]\n{section}"), "test").unwrap();
+    Lending::new(&config.dhcp, "lo", Network { address: ip(1), prefix: 24 }).unwrap()
 }
 
 /// Machine `n` asks from address `from`.
@@ -60,6 +67,64 @@ async fn a_script_goes_to_the_address_that_was_lent() {
     lab.store().close();
     let open = engine(&scratch, |settings| settings.match_leases = false).await;
     assert!(is_agent(&asks(&open, 2, 9).await), "it is turned off");
+}
+
+/// A machine that tells these asks from address `from`.
+async fn tells(engine: &Engine, uuid: Option<u128>, ports: &[u8], from: u8) -> BootAnswer {
+    let uuid = uuid.map(Uuid::from_u128);
+    let claim = Claim { uuid, serial: None, macs: ports.iter().map(|n| mac(*n)).collect() };
+    engine.boot(claim, IpAddr::V4(ip(from))).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_else_a_machine_tells_gets_it_no_other_machines_script() {
+    const VICTIM: u128 = 0xabcd_0001;
+    let scratch = Scratch::new();
+    let lab = engine(&scratch, |_| {}).await;
+    let later = now().after(Duration::from_hours(1));
+    lend(&lab, 1, 101, later).await;
+    lend(&lab, 2, 102, later).await;
+    assert!(is_agent(&tells(&lab, Some(VICTIM), &[1, 4], 101).await));
+    let nonce = |engine: &Engine| engine.0.nodes.with_mac(mac(1)).unwrap().link.nonce.clone();
+    let given = nonce(&lab);
+    for (uuid, ports, from) in [
+        (Some(VICTIM), &[][..], 102),
+        (Some(VICTIM), &[2], 102),
+        (None, &[2, 1], 102),
+        (None, &[1, 2], 102),
+        (None, &[4], 102),
+        (Some(VICTIM), &[], 9),
+        (None, &[4], 9),
+        (Some(0xabcd_0002), &[], 102),
+    ] {
+        match tells(&lab, uuid, ports, from).await {
+            BootAnswer::Refuse { why } => assert!(why.contains("lent to"), "{why}"),
+            other => panic!("{uuid:?} {ports:?} from {from}: {other:?}"),
+        }
+    }
+    assert_eq!(nonce(&lab), given, "its boot goes on undisturbed");
+    assert_eq!(lab.nodes().await.unwrap().len(), 1, "nobody became a node");
+    assert!(is_agent(&tells(&lab, Some(VICTIM), &[], 101).await), "its own address, told by the UUID alone");
+    assert!(is_agent(&tells(&lab, None, &[4, 1], 101).await), "the port that asks is not the first");
+    lend(&lab, 6, 106, later).await;
+    assert!(is_agent(&tells(&lab, None, &[5, 6], 106).await), "nor of a stranger");
+    assert_eq!(lab.machine_at(IpAddr::V4(ip(106))), Some(mac(6)), "what it fetches is its");
+}
+
+#[tokio::test]
+async fn what_is_not_lent_any_more_refuses_nobody() {
+    let scratch = Scratch::new();
+    let lab = engine(&scratch, |_| {}).await;
+    lend(&lab, 1, 101, now().after(Duration::from_hours(700))).await;
+    assert!(!is_agent(&asks(&lab, 2, 101).await));
+    lab.store().close();
+    for section in ["mode = \"proxy\"", "mode = \"off\"", "range_start = \"10.77.0.150\""] {
+        let changed = engine(&scratch, |settings| settings.dhcp = Some(lending(section))).await;
+        changed.address_given(mac(1), IpAddr::V4(ip(101)));
+        assert!(is_agent(&asks(&changed, 2, 101).await), "{section}");
+        assert!(is_agent(&asks(&changed, 1, 9).await), "{section}");
+        changed.store().close();
+    }
 }
 
 #[tokio::test]

@@ -170,6 +170,13 @@ impl Subnet {
         self.pools.iter().map(Range::len).sum()
     }
 
+    /// True where the address is one that is lent here, to whoever it be.
+    pub fn lends(&self, ip: Ipv4Addr) -> bool {
+        matches!(self.mode, Mode::Authoritative | Mode::Reserved)
+            && (self.pools.iter().any(|pool| pool.contains(ip))
+                || self.reservations.iter().any(|r| r.ip == ip))
+    }
+
     /// The n-th address of the pools taken together, counting from 0.
     pub fn nth(&self, mut n: u64) -> Option<Ipv4Addr> {
         for pool in &self.pools {
@@ -321,6 +328,14 @@ mod tests {
             base,
             "`http://10.77.0.1:8080/` is not a base URL for boot files (such as http://10.77.0.1:8080)"
         );
+        let mut subnet = config().subnets.remove(0);
+        let lends = |subnet: &Subnet| [99, 100, 103, 104].map(|n| subnet.lends(Ipv4Addr::new(10, 77, 0, n)));
+        assert_eq!(lends(&subnet), [false, true, true, false]);
+        let machine = Machine::Mac(MacAddr([2, 0, 0, 0, 0, 1]));
+        subnet.reservations.push(Reservation { machine, ip: [10, 77, 0, 104].into(), hostname: None });
+        assert_eq!(lends(&subnet), [false, true, true, true], "a reserved address");
+        subnet.mode = Mode::Proxy;
+        assert_eq!(lends(&subnet), [false; 4]);
         assert_eq!(with(|c| c.subnets.clear()), "no subnet to serve");
         assert_eq!(
             with(|c| c.subnets[0].lease_time = Duration::from_secs(1)),
