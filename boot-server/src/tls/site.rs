@@ -53,6 +53,17 @@ pub enum SiteError {
         /// The file.
         path: PathBuf,
     },
+    /// The CA is published, but its key is gone: another key makes another CA, which no machine trusts.
+    #[error(
+        "the site's CA: {} is there, but its key {} is not; put the key back from a backup, or remove the certificate and enrol the new CA in every machine",
+        certificate.display(), key.display()
+    )]
+    KeyGone {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Where the key belongs.
+        key: PathBuf,
+    },
     /// A certificate cannot be made.
     #[error("the site's CA cannot make a certificate")]
     Make(#[source] rcgen::Error),
@@ -68,7 +79,11 @@ pub(super) fn certificate(
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SiteError> {
     let fail = |cause| SiteError::File { path: directory.to_owned(), cause };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
-    let ca_key = key(&directory.join("site-ca.key"))?;
+    let (key_path, published) = (directory.join("site-ca.key"), directory.join("site-ca.crt"));
+    if published.try_exists().map_err(fail)? && !key_path.try_exists().map_err(fail)? {
+        return Err(SiteError::KeyGone { certificate: published, key: key_path });
+    }
+    let ca_key = key(&key_path)?;
     let ca = ca_params(&ca_key);
     let ca_certificate = publish(directory, &ca, &ca_key)?;
     let server_key = key(&directory.join("server.key"))?;

@@ -46,6 +46,14 @@ fn the_sites_ca_is_made_once() {
         assert!(text.contains(part), "{part} in {text}");
     }
 
+    let key = read("site-ca.key");
+    std::fs::remove_file(dir.join("site-ca.key")).unwrap();
+    let why = reason(&source);
+    assert!(why.contains("site-ca.key is not; put the key back from a backup"), "{why}");
+    assert!(!dir.join("site-ca.key").exists(), "no other key is made");
+    std::fs::write(dir.join("site-ca.key"), key).unwrap();
+    Tls::open(&source).unwrap();
+
     files_that_are_wrong(&dir);
 }
 
