@@ -10,7 +10,7 @@
 //!
 //! A record is its length, a checksum, the number of the segment's turn, and leases as JSON. What follows the last record
 //! of a turn is left from former turns and has a lower number, or fails the checksum: a write that a crash cut short was
-//! never answered.
+//! never answered. Nothing is left from former runs, whose numbers may come again: at open both segments are wiped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -88,20 +88,7 @@ impl Journal {
         for name in NAMES {
             segments.push(Segment::open(&dir.join(name)).map_err(error("open"))?);
         }
-        let mut turns: Vec<_> =
-            segments.iter_mut().map(Segment::read).collect::<Result<_, _>>().map_err(error("read"))?;
-        turns.sort_by_key(|(turn, _)| *turn);
-        let last = turns.iter().map(|(turn, _)| *turn).max().unwrap_or(0);
-        for (_, rows) in turns {
-            if !rows.is_empty() {
-                tracing::info!(leases = rows.len(), "leases taken up from the journal");
-            }
-            for part in rows.chunks(FOLD_ROWS) {
-                let part = part.to_vec();
-                store.write(move |db| queries::put_leases(db, &part)).await?;
-            }
-        }
-        segments.iter().try_for_each(Segment::clear).map_err(error("clear"))?;
+        let (last, segments) = take_up(dir, &store, segments).await?;
         let (batches, queue) = sync_channel(QUEUE_MAX);
         let folding = store.clone();
         let thread = std::thread::Builder::new()
@@ -136,6 +123,37 @@ impl Journal {
     }
 }
 
+/// Puts what the segments hold into the database and wipes them. Returns the highest turn, and the segments.
+async fn take_up(
+    dir: &Path,
+    store: &Store,
+    segments: Vec<Segment>,
+) -> Result<(u64, Vec<Segment>), JournalError> {
+    let error = |action| move |cause| JournalError::File { action, dir: dir.to_owned(), cause };
+    let mut turns = Vec::new();
+    for mut segment in segments {
+        let (turn, rows) = segment.read().map_err(error("read"))?;
+        turns.push((turn, rows, segment));
+    }
+    turns.sort_by_key(|(turn, ..)| *turn);
+    for (_, rows, _) in &turns {
+        if !rows.is_empty() {
+            tracing::info!(leases = rows.len(), "leases taken up from the journal");
+        }
+        for part in rows.chunks(FOLD_ROWS) {
+            let part = part.to_vec();
+            store.write(move |db| queries::put_leases(db, &part)).await?;
+        }
+    }
+    let last = turns.last().map_or(0, |(turn, ..)| *turn);
+    let segments: Vec<Segment> = turns.into_iter().map(|(.., segment)| segment).collect();
+    // The oldest turn first: taken up alone after a crash between the two, it would come over newer rows. And all heads
+    // before any rest: a turn without its end is as old.
+    segments.iter().try_for_each(Segment::clear).map_err(error("clear"))?;
+    segments.iter().try_for_each(Segment::wipe).map_err(error("wipe"))?;
+    Ok((last, segments))
+}
+
 /// Rows by address: the newest of each counts.
 type Rows = BTreeMap<Ipv4Addr, Lease>;
 
@@ -162,8 +180,7 @@ impl Writer {
         segments.into_iter().for_each(|s| drop(folded.send(s)));
         let folder = std::thread::spawn(move || {
             for (segment, rows) in to_fold {
-                fold(&store, &segment, rows);
-                if folded.send(segment).is_err() {
+                if !fold(&store, &segment, rows) || folded.send(segment).is_err() {
                     return;
                 }
             }
@@ -259,8 +276,9 @@ impl Writer {
     }
 }
 
-/// Puts rows into the database and empties their segment; tries for ever, as there is nowhere else to put them.
-fn fold(store: &Store, segment: &Segment, rows: Rows) {
+/// Puts rows into the database and empties their segment; tries for ever, as there is nowhere else to put them. False
+/// where the database is closed: the segment must not be written over, the next start takes it up.
+fn fold(store: &Store, segment: &Segment, rows: Rows) -> bool {
     let rows: Vec<Lease> = rows.into_values().collect();
     for part in rows.chunks(FOLD_ROWS) {
         loop {
@@ -268,7 +286,7 @@ fn fold(store: &Store, segment: &Segment, rows: Rows) {
             match store.write_blocking(move |db| queries::put_leases(db, &part)) {
                 Ok(()) => break,
                 // The server ends; the journal keeps them.
-                Err(StoreError::Closed) => return,
+                Err(StoreError::Closed) => return false,
                 Err(error) => tracing::error!(%error, "leases of the journal not put into the database"),
             }
             std::thread::sleep(RETRY);
@@ -277,6 +295,7 @@ fn fold(store: &Store, segment: &Segment, rows: Rows) {
     if let Err(error) = segment.clear() {
         tracing::error!(%error, "the lease journal could not be cleared");
     }
+    true
 }
 
 /// One file.
@@ -305,8 +324,16 @@ impl Segment {
         Ok(decode(&bytes))
     }
 
+    /// Its first record is none any more, and so nothing of it is read.
     fn clear(&self) -> io::Result<()> {
         self.0.write_all_at(&[0; HEAD], 0)?;
+        self.0.sync_data()
+    }
+
+    /// Nothing of it is left.
+    fn wipe(&self) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(self.0.metadata()?.len()).unwrap_or_default()];
+        self.0.write_all_at(&zeros, 0)?;
         self.0.sync_data()
     }
 }

@@ -77,6 +77,22 @@ impl Dir {
     fn store(&self) -> Store {
         Store::open(&self.0.join("billet.db")).unwrap()
     }
+
+    /// As a crash leaves it: the files as they are now, beside an empty database.
+    fn crashed(&self) -> Self {
+        let crashed = Self::new();
+        for name in NAMES {
+            std::fs::copy(self.0.join(name), crashed.0.join(name)).unwrap();
+        }
+        crashed
+    }
+
+    /// A segment that holds one turn.
+    fn segment(&self, name: &str, bytes: &[u8]) -> Segment {
+        let segment = Segment::open(&self.0.join(name)).unwrap();
+        segment.0.write_all_at(bytes, 0).unwrap();
+        segment
+    }
 }
 
 impl Drop for Dir {
@@ -111,11 +127,7 @@ async fn a_crash_before_the_fold_loses_nothing() {
     let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
     journal.put(vec![lease(1, 10), lease(2, 10)]).await.unwrap();
     journal.put(vec![lease(2, 20)]).await.unwrap();
-    // As a crash leaves them: the files as they are now.
-    let crashed = Dir::new();
-    for name in NAMES {
-        std::fs::copy(dir.0.join(name), crashed.0.join(name)).unwrap();
-    }
+    let crashed = dir.crashed();
     journal.close();
     let store = crashed.store();
     let again = Journal::open(&crashed.0, store.clone()).await.unwrap();
@@ -136,4 +148,65 @@ async fn a_segment_that_is_full_is_folded_at_once() {
     }
     journal.close();
     assert_eq!(stored(&store).await.len(), 120_000);
+}
+
+#[tokio::test]
+async fn nothing_of_an_earlier_run_comes_back() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    for n in 1..=3 {
+        journal.put(vec![lease(n, 10)]).await.unwrap();
+    }
+    journal.close();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    journal.put(vec![lease(4, 20)]).await.unwrap();
+    let crashed = dir.crashed();
+    journal.close();
+    let store = crashed.store();
+    let again = Journal::open(&crashed.0, store.clone()).await.unwrap();
+    let rows = stored(&store).await;
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [lease(4, 20)]);
+    again.close();
+    for name in NAMES {
+        assert!(std::fs::read(crashed.0.join(name)).unwrap().iter().all(|b| *b == 0), "wiped");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_while_segments_are_emptied_leaves_the_newer_turn() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let [newer, older] = NAMES;
+    drop(dir.segment(newer, &written(8, &[vec![lease(1, 20)], vec![lease(1, 30)]])));
+    let older_segment = dir.segment(older, &written(7, &[vec![lease(1, 10)]]));
+    // The crash: the newer segment takes no write.
+    let newer_segment = Segment(File::open(dir.0.join(newer)).unwrap());
+    let taken_up = take_up(&dir.0, &store, vec![newer_segment, older_segment]).await;
+    assert!(matches!(taken_up, Err(JournalError::File { action: "clear", .. })));
+    let left = |name| decode(&std::fs::read(dir.0.join(name)).unwrap());
+    assert_eq!(left(older), (0, vec![]));
+    assert_eq!(left(newer), (8, vec![lease(1, 20), lease(1, 30)]));
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    assert_eq!(stored(&store).await.into_values().collect::<Vec<_>>(), [lease(1, 30)]);
+    journal.close();
+}
+
+#[tokio::test]
+async fn what_a_closed_database_did_not_take_is_not_written_over() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    store.close();
+    // Each more than half a segment.
+    let batch = |n: u32| (n * 30_000..(n + 1) * 30_000).map(|n| lease(n, 1)).collect::<Vec<_>>();
+    journal.put(batch(0)).await.unwrap();
+    journal.put(batch(1)).await.unwrap();
+    assert!(matches!(journal.put(batch(2)).await, Err(StoreError::Closed)), "there is no room for it");
+    journal.close();
+    drop((journal, store));
+    let store = dir.store();
+    let journal = Journal::open(&dir.0, store.clone()).await.unwrap();
+    assert_eq!(stored(&store).await.len(), 60_000);
+    journal.close();
 }
