@@ -87,7 +87,8 @@ impl Leases {
     }
 
     /// The address that the client would be lent: the one it has or had, else one it wishes, else a fresh one, else the
-    /// one that has been free longest. None of `not`. `None` where every address is in use.
+    /// one that has been free longest. None of `not`, and none that the table has no room for. `None` where every address
+    /// is in use.
     pub(crate) fn choose(
         &self,
         now: Timestamp,
@@ -101,14 +102,14 @@ impl Leases {
         let own = self.of(client).map(|l| l.ip);
         own.iter()
             .chain(wishes)
-            .find(|ip| usable(ip) && self.is_free_for(now, **ip, client))
+            .find(|ip| usable(ip) && self.has_room_for(**ip) && self.is_free_for(now, **ip, client))
             .copied()
             .or_else(|| self.fresh(subnet, client, usable))
             .or_else(|| self.longest_free(now, usable))
     }
 
-    /// Lends the address to the client; `None` where somebody else has it. Returns the rows that changed: the new lease,
-    /// and the one that the client had before where that was another address.
+    /// Lends the address to the client; `None` where somebody else has it, or the table is full. Returns the rows that
+    /// changed: the new lease, and the one that the client had before where that was another address.
     pub(crate) fn bind(
         &mut self,
         now: Timestamp,
@@ -116,7 +117,7 @@ impl Leases {
         client: &ClientKey,
         ip: Ipv6Addr,
     ) -> Option<Vec<Lease>> {
-        if !self.is_free_for(now, ip, client) {
+        if !self.has_room_for(ip) || !self.is_free_for(now, ip, client) {
             return None;
         }
         let former = self.by_client.get(client).copied().filter(|old| *old != ip);
@@ -155,6 +156,12 @@ impl Leases {
         self.by_ip
             .get(&ip)
             .is_none_or(|l| l.expires <= now || (l.client == *client && l.state == LeaseState::Bound))
+    }
+
+    /// True where the address has its row, or one more may be: clients that wish for ever other addresses shall not fill
+    /// memory and disk.
+    fn has_room_for(&self, ip: Ipv6Addr) -> bool {
+        self.by_ip.len() < limits::LEASES_MAX || self.by_ip.contains_key(&ip)
     }
 
     fn own(&self, client: &ClientKey, ip: Ipv6Addr) -> Option<Lease> {

@@ -341,6 +341,36 @@ fn a_flood_of_solicits_keeps_nothing() {
     assert_eq!(server.leases().iter().count(), 0);
 }
 
+/// Random clients that wish random addresses of a large range.
+#[test]
+fn wishes_do_not_grow_a_full_table() {
+    let mut config = config();
+    config.subnets[0].range.last = ip("fd77::ffff:ffff");
+    let end = T0.after(Duration::from_secs(3600));
+    let row = |n: u64| Lease {
+        ip: config.subnets[0].range.nth(n),
+        client: ClientKey::Ia([0; 4], n.to_be_bytes().to_vec()),
+        state: LeaseState::Bound,
+        expires: end,
+    };
+    let rows = (1..u64::try_from(limits::LEASES_MAX).unwrap()).map(row).collect();
+    let mut server = Server::new(config.clone(), rows).unwrap();
+    let wish = |n: u8| Ipv6Addr::from(u128::from(ip("fd77::ff00:0")) + u128::from(n));
+    let asked =
+        |now, n: u8, server: &mut Server| ask(REQUEST, n).of_server().ia(1, &[wish(n)]).at(now, server);
+    assert_eq!(given(&asked(T0, 1, &mut server)), wish(1), "the last row");
+    for n in 2..20 {
+        let answer = asked(T0, n, &mut server);
+        assert_eq!((answer.observed.ip, answer.leases), (None, vec![]));
+    }
+    assert_eq!(given(&asked(T0.after(Duration::from_secs(9)), 1, &mut server)), wish(1), "it keeps its own");
+    // A row that is over is taken in place of what is wished.
+    let lent = given(&asked(end, 2, &mut server));
+    assert_ne!(lent, wish(2));
+    assert_eq!(server.leases().of(&ClientKey::Mac(MacAddr([0x52, 0x54, 0, 0x77, 0, 2]))).unwrap().ip, lent);
+    assert_eq!(server.leases().iter().count(), limits::LEASES_MAX);
+}
+
 #[test]
 fn client_keys_come_back_from_text() {
     for key in [ClientKey::Mac(MacAddr([1; 6])), ClientKey::Ia([0, 1, 2, 0xff], vec![0, 3, 0x1a])] {
