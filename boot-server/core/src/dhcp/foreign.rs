@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// Servers kept account of; a wire with more has other troubles.
 pub const SERVERS_MAX: usize = 64;
+/// Hardware addresses kept of one server: two relays or two machines that share its address send in turn, and each is
+/// told of once. More are not told of: whoever sends from ever other addresses shall not fill the events.
+pub const MACS_MAX: usize = 4;
 /// A server that was not seen for this long is gone: it missed ten searches.
 pub const GONE_AFTER: Duration = Duration::from_secs(30);
 /// The same where a server is expected, and so is searched for less often.
@@ -76,7 +79,7 @@ fn ethernet(bytes: &[u8]) -> Option<MacAddr> {
 pub struct ForeignServer {
     /// Its address, as it names itself.
     pub address: Ipv4Addr,
-    /// Its hardware address; where it is behind a relay, the relay's. `None` where only its clients told of it.
+    /// Its hardware address, of several the last seen; where it is behind a relay, the relay's. `None` where only its clients told of it.
     pub mac: Option<MacAddr>,
     /// The interface that it was seen on.
     pub interface: String,
@@ -107,11 +110,18 @@ pub struct Seen {
 
 /// The servers that are there, by interface and address.
 #[derive(Debug, Default)]
-pub struct ForeignServers(BTreeMap<(String, Ipv4Addr), ForeignServer>);
+pub struct ForeignServers(BTreeMap<(String, Ipv4Addr), Account>);
+
+/// A server and the hardware addresses that were told of.
+#[derive(Debug)]
+struct Account {
+    server: ForeignServer,
+    macs: Vec<MacAddr>,
+}
 
 impl ForeignServers {
-    /// Notes a look. Returns the server where it is new or something of it has changed: another hardware address means
-    /// another machine behind the same address.
+    /// Notes a look. Returns the server where it is new or something of it has changed: a hardware address that it never
+    /// had means another machine behind the same address.
     pub fn handle_seen(&mut self, now: Timestamp, seen: Seen) -> Option<ForeignServer> {
         let Seen { address, mac, interface, boots, lends } = seen;
         let key = (interface, address);
@@ -123,25 +133,29 @@ impl ForeignServers {
             let interface = key.0.clone();
             let (first_seen, last_seen) = (now, now);
             let new = ForeignServer { address, mac, interface, first_seen, last_seen, boots, lends };
-            self.0.insert(key, new.clone());
+            self.0.insert(key, Account { server: new.clone(), macs: Vec::from_iter(mac) });
             return Some(new);
         };
-        known.last_seen = now;
-        let changed = (mac.is_some() && mac != known.mac) || (boots && !known.boots);
-        known.mac = mac.or(known.mac);
-        known.boots |= boots;
-        known.lends |= lends;
-        changed.then(|| known.clone())
+        let Account { server, macs } = known;
+        let another = mac.filter(|mac| macs.len() < MACS_MAX && !macs.contains(mac));
+        macs.extend(another);
+        let changed = another.is_some() || (boots && !server.boots);
+        server.last_seen = now;
+        server.mac = mac.or(server.mac);
+        server.boots |= boots;
+        server.lends |= lends;
+        changed.then(|| server.clone())
     }
 
     /// Takes out those that were not seen for `after`.
     pub fn handle_timeout(&mut self, now: Timestamp, after: Duration) -> Vec<ForeignServer> {
-        self.0.extract_if(.., |_, s| now.since(s.last_seen) > after).map(|(_, gone)| gone).collect()
+        let gone = self.0.extract_if(.., |_, known| now.since(known.server.last_seen) > after);
+        gone.map(|(_, known)| known.server).collect()
     }
 
     /// Those that are there, by interface and address.
     pub fn iter(&self) -> impl Iterator<Item = &ForeignServer> {
-        self.0.values()
+        self.0.values().map(|known| &known.server)
     }
 }
 
@@ -207,6 +221,18 @@ mod tests {
         assert_eq!(servers.handle_timeout(at(36), GONE_AFTER), []);
         assert_eq!(servers.handle_timeout(at(37), GONE_AFTER).len(), 1);
         assert_eq!(servers.iter().count(), 0);
+    }
+
+    /// Two relays, or two machines that share an address; and one that makes addresses up.
+    #[test]
+    fn hardware_addresses_that_take_turns_are_told_once_each() {
+        let mut servers = ForeignServers::default();
+        let mut told =
+            |address, last| servers.handle_seen(Timestamp(0), seen(address, Some(last), false)).is_some();
+        let shared = [1, 2, 1, 2, 1, 2].map(|last| told([10, 0, 0, 1], last));
+        assert_eq!(shared, [true, true, false, false, false, false]);
+        let made_up = (0..=255).filter(|last| told([10, 0, 0, 2], *last)).count();
+        assert_eq!(made_up, MACS_MAX);
     }
 
     #[test]
