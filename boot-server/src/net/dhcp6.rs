@@ -13,9 +13,10 @@ use protocol::Timestamp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, error, info, warn};
 
 use super::dhcp::{StoreError, Stored};
+use super::lines::Lines;
 use super::{Interface, NetError};
 
 const SERVER_PORT: u16 = 547;
@@ -46,6 +47,7 @@ pub struct Dhcp6Server {
     socket: UdpSocket,
     interface: String,
     core: Server,
+    lines: Lines,
 }
 
 /// A reply and where it goes.
@@ -68,7 +70,7 @@ impl Dhcp6Server {
         let core = Server::new(config, leases)?;
         let error = |source| NetError::Socket { what: "serve DHCPv6", interface: interface.clone(), source };
         let socket = listen(&interface).map_err(error)?;
-        Ok(Self { socket, interface, core })
+        Ok(Self { socket, interface, core, lines: Lines::default() })
     }
 
     /// Serves until `cancel`. No packet and no passing error of the interface ends it.
@@ -99,6 +101,12 @@ impl Dhcp6Server {
                     }
                 },
             }
+            if let Some(lines) = self.lines.left_out(now()) {
+                warn!(
+                    interface = self.interface,
+                    lines, "so many log lines about DHCPv6 were left out in one second"
+                );
+            }
         }
     }
 
@@ -109,18 +117,26 @@ impl Dhcp6Server {
         sink: &dyn Dhcp6Sink,
         waiting: &mut Batch,
     ) {
+        let now = now();
         if waiting.replies.len() >= WAITING_MAX {
-            warn!(interface = self.interface, "DHCPv6 request dropped: too many leases wait to be stored");
+            if self.lines.allow(now) {
+                warn!(
+                    interface = self.interface,
+                    "DHCPv6 request dropped: too many leases wait to be stored"
+                );
+            }
             return;
         }
-        let answer = match self.core.handle_packet(now(), *from.ip(), bytes) {
+        let answer = match self.core.handle_packet(now, *from.ip(), bytes) {
             Ok(answer) => answer,
             Err(error) => {
-                debug!(interface = self.interface, %from, %error, "not a DHCPv6 request");
+                if tracing::enabled!(Level::DEBUG) && self.lines.allow(now) {
+                    debug!(interface = self.interface, %from, %error, "not a DHCPv6 request");
+                }
                 return;
             }
         };
-        log(&self.interface, &answer);
+        log(&mut self.lines, now, &self.interface, &answer);
         sink.observed(&self.interface, answer.observed);
         let letter = answer.reply.ok().map(|reply| {
             let port = if reply.to_relay { SERVER_PORT } else { CLIENT_PORT };
@@ -135,9 +151,11 @@ impl Dhcp6Server {
     }
 
     /// The kernel chooses the source: link-local to a client on the wire.
-    fn send(&self, (reply, to): &Letter) {
+    fn send(&mut self, (reply, to): &Letter) {
         // A full queue drops the reply, as the wire might; the client asks again.
-        if let Err(error) = self.socket.try_send_to(&reply.bytes, (*to).into()) {
+        if let Err(error) = self.socket.try_send_to(&reply.bytes, (*to).into())
+            && self.lines.allow(now())
+        {
             warn!(interface = self.interface, %to, %error, "DHCPv6 reply could not be sent");
         }
     }
@@ -151,16 +169,26 @@ async fn stored(storing: &mut Option<(Stored<'_>, Vec<Letter>)>) -> Result<(), S
     }
 }
 
-fn log(interface: &str, answer: &Answer) {
+/// The line about a request, where its level is on and the second has not had too many of them.
+fn log(lines: &mut Lines, at: Timestamp, interface: &str, answer: &Answer) {
     let dhcp6::Observed { mac, ip, stage, message, .. } = &answer.observed;
     let (mac, ip) = (mac.map(tracing::field::display), ip.map(tracing::field::display));
     let lent = !answer.leases.is_empty() && ip.is_some();
+    let declined = *message == MessageType::Decline;
+    let refused = ip.is_none() && *message == MessageType::Request;
+    let on = match &answer.reply {
+        Ok(_) if lent => tracing::enabled!(Level::INFO),
+        Ok(_) if declined || refused => tracing::enabled!(Level::WARN),
+        Err(Silence::NoSubnet(_)) => tracing::enabled!(Level::WARN),
+        _ => tracing::enabled!(Level::DEBUG),
+    };
+    if !on || !lines.allow(at) {
+        return;
+    }
     match &answer.reply {
         Ok(_) if lent => info!(interface, mac, ip, ?stage, "DHCPv6 lease given"),
-        Ok(_) if *message == MessageType::Decline => warn!(interface, mac, "DHCPv6 address declined"),
-        Ok(_) if ip.is_none() && *message == MessageType::Request => {
-            warn!(interface, mac, ?stage, "DHCPv6 request refused")
-        }
+        Ok(_) if declined => warn!(interface, mac, "DHCPv6 address declined"),
+        Ok(_) if refused => warn!(interface, mac, ?stage, "DHCPv6 request refused"),
         Ok(_) => debug!(interface, mac, ip, ?stage, ?message, "DHCPv6 answered"),
         Err(silence @ Silence::NoSubnet(_)) => {
             warn!(interface, mac, ?message, "DHCPv6 not answered: {silence}")
@@ -188,4 +216,51 @@ fn listen(interface: &str) -> io::Result<UdpSocket> {
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts the lines of a log.
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicUsize>);
+
+    impl io::Write for Count {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.fetch_add(text.iter().filter(|b| **b == b'\n').count(), Ordering::Relaxed);
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_from_a_network_not_served_writes_few_lines() {
+        let count = Count::default();
+        let writer = count.clone();
+        let log_of = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let answer = Answer {
+            observed: Observed {
+                mac: None,
+                architecture: None,
+                vendor_class: None,
+                stage: boot_server_core::dhcp::Stage::Os,
+                message: MessageType::Solicit,
+                ip: None,
+                relay: None,
+            },
+            leases: Vec::new(),
+            reply: Err(Silence::NoSubnet(Ipv6Addr::LOCALHOST)),
+        };
+        let mut lines = Lines::default();
+        tracing::subscriber::with_default(log_of, || {
+            (0..1000).for_each(|_| log(&mut lines, Timestamp(5_000), "v0", &answer));
+        });
+        assert_eq!(count.0.load(Ordering::Relaxed), 50);
+        assert_eq!(lines.left_out(Timestamp(6_000)), Some(950));
+    }
 }
