@@ -189,11 +189,16 @@ impl Engine {
 
     /// Remembers which machine has this address, so that what it fetches can be told to be its.
     pub fn address_given(&self, mac: MacAddr, address: IpAddr) {
+        if let IpAddr::V4(ip) = address {
+            lock(&self.0.sightings).lend(mac, ip);
+        }
+        self.address_taken(mac, address);
+    }
+
+    /// The same of an address that the site's own DHCP server gave.
+    pub fn address_taken(&self, mac: MacAddr, address: IpAddr) {
         let mut sightings = lock(&self.0.sightings);
         sightings.belongs(address, mac);
-        if let IpAddr::V4(ip) = address {
-            sightings.lend(mac, ip);
-        }
         if let Some(sighting) = sightings.by_mac.get_mut(&mac) {
             sighting.address.get_or_insert(now());
         }

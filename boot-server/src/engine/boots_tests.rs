@@ -128,6 +128,20 @@ async fn what_is_not_lent_any_more_refuses_nobody() {
 }
 
 #[tokio::test]
+async fn an_address_of_the_sites_server_is_an_address() {
+    let scratch = Scratch::new();
+    let lab = engine(&scratch, |settings| settings.dhcp = Some(lending("mode = \"proxy\""))).await;
+    lock(&lab.0.sightings).note(mac(1), Timestamp(1000));
+    let stuck = || lab.stuck_strangers().into_iter().map(|(_, _, finding)| finding.code).collect::<Vec<_>>();
+    assert_eq!(stuck(), ["boot.no_request"]);
+    lab.address_taken(mac(1), IpAddr::V4(ip(150)));
+    assert!(stuck().is_empty(), "it has an address since just now: it may go on");
+    assert_eq!(lab.machine_at(IpAddr::V4(ip(150))), Some(mac(1)), "what it fetches is its");
+    lab.file_served(IpAddr::V4(ip(150)), Event::LoaderServed).await;
+    assert!(is_agent(&asks(&lab, 1, 150).await));
+}
+
+#[tokio::test]
 async fn a_crowd_is_taken_in_as_it_asks_again() {
     let scratch = Scratch::new();
     let limit = NewMachines { burst: 3, per_second: 1 };

@@ -108,12 +108,11 @@ impl DhcpSink for Sink {
             self.engine.relay_seen(relay);
         }
         let Some(mac) = observed.mac else { return };
-        let elsewhere = {
-            let own = self.engine.settings().ipv4.map(|network| network.address);
-            observed.server.filter(|server| Some(*server) != own)
-        };
-        if let (MessageType::Request, Some(server)) = (observed.message, elsewhere) {
+        if let Some(server) = observed.elsewhere {
             self.engine.went_elsewhere(mac, server);
+        }
+        if let Some(ip) = observed.takes {
+            self.engine.address_taken(mac, IpAddr::V4(ip));
         }
         let boots = observed.stage != Stage::Os && observed.message == MessageType::Discover;
         let queue = if observed.known { &self.seen } else { &self.strangers };

@@ -6,6 +6,7 @@ use protocol::MacAddr;
 use uuid::Uuid;
 
 use super::boot::Architecture;
+use super::config::Mode;
 use super::lease::Lease;
 use super::net::Ipv4Net;
 use super::relay::Placement;
@@ -136,8 +137,10 @@ pub struct Observed {
     pub placement: Option<Placement>,
     /// It is enrolled or has a reservation.
     pub known: bool,
-    /// The server that it chose or speaks to (option 54): another one than this where a second server is on the wire.
-    pub server: Option<Ipv4Addr>,
+    /// It took the address that this other server offered, where it should have had ours.
+    pub elsewhere: Option<Ipv4Addr>,
+    /// Beside the site's DHCP server: the address that it takes from that one.
+    pub takes: Option<Ipv4Addr>,
 }
 
 impl Observed {
@@ -154,7 +157,22 @@ impl Observed {
             relay: Some(request.giaddr).filter(|ip| !ip.is_unspecified()),
             placement: request.placement.clone(),
             known,
-            server: request.server_id,
+            elsewhere: None,
+            takes: None,
+        }
+    }
+}
+
+impl Observed {
+    /// It chose another server: the site's own where we only stand by, one that should not be there where we lend to it.
+    /// `mode` is that of the subnet whose address it takes.
+    pub(crate) fn chose(&mut self, server: Ipv4Addr, mode: Mode, wish: Option<Ipv4Addr>) {
+        match mode {
+            _ if self.message != MessageType::Request => {}
+            Mode::Authoritative => self.elsewhere = Some(server),
+            Mode::Reserved => self.elsewhere = Some(server).filter(|_| self.known),
+            Mode::Proxy => self.takes = wish,
+            Mode::Off => {}
         }
     }
 }

@@ -222,6 +222,36 @@ fn relays_select_the_subnet_and_tell_where_a_machine_is() {
 }
 
 #[test]
+fn who_takes_the_sites_address_is_not_accused() {
+    let chose = |server: &mut Server, ask: &Ask| {
+        let observed = ask.to(server).observed;
+        (observed.elsewhere, observed.takes)
+    };
+    let request = Ask { kind: REQUEST, ..pxe(7).of_server(2).wants(ip(150)) };
+    assert_eq!(chose(&mut in_mode(Mode::Authoritative), &request), (Some(ip(2)), None));
+    assert_eq!(chose(&mut in_mode(Mode::Proxy), &request), (None, Some(ip(150))), "it has its address there");
+    assert_eq!(chose(&mut in_mode(Mode::Off), &request), (None, None));
+    let mut reserved = in_mode(Mode::Reserved);
+    assert_eq!(chose(&mut reserved, &request), (None, None), "a stranger gets nothing here");
+    reserved.set_known(Known { macs: [FIRST_MAC].into(), ..Known::default() });
+    assert_eq!(chose(&mut reserved, &request), (Some(ip(2)), None));
+    assert_eq!(chose(&mut in_mode(Mode::Authoritative), &pxe(7).of_server(2)), (None, None), "no request");
+    let off = |c: &mut Config| {
+        c.subnets[1].mode = Mode::Off;
+        c.subnets[1].on_link = true;
+    };
+    let there = Ask { kind: REQUEST, ..pxe(7).of_server(2).wants(Ipv4Addr::new(10, 88, 0, 9)) };
+    assert_eq!(chose(&mut with(off), &there), (None, None), "another server lends from that subnet");
+    // RFC 5107: the server that the request names is the relay, in our stead.
+    let relay = [10, 88, 0, 1];
+    let relayed = |ask: Ask| Ask { giaddr: relay.into(), ..ask.option(82, &[11, 4, 10, 88, 0, 1]) };
+    let mut server = server();
+    let lent = given(&relayed(pxe(7)).to(&mut server));
+    let ack = relayed(Ask { kind: REQUEST, ..pxe(7).option(54, &relay).wants(lent) }).to(&mut server);
+    assert_eq!((given(&ack), ack.observed.elsewhere), (lent, None));
+}
+
+#[test]
 fn subnets_that_share_the_wire_are_taken_in_turn() {
     let mut server = with(|c| c.subnets[1].on_link = true);
     let mut bind = |n: u8| {

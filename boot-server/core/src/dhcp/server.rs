@@ -122,6 +122,11 @@ impl Server {
                 lender.decide(&mut answer.leases)
             }
         };
+        if let (Err(Silence::OtherServer(server)), Some(place)) = (&decided, served) {
+            let wish = request.requested_ip;
+            let of = wish.and_then(|ip| candidates.iter().find(|c| c.subnet.net.contains(ip)));
+            answer.observed.chose(*server, of.unwrap_or(place).subnet.mode, wish);
+        }
         answer.reply = decided.map(|decision| {
             answer.observed.ip = decision.kind.address();
             answer.probe = lend::to_probe(now, config, leases, &request, decision.kind);
