@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::engine::now;
+
 /// A node in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -450,7 +452,7 @@ impl NodeView {
             fault,
             maintenance: node.maintenance.as_ref().map(|m| m.reason.clone()),
             agent: node.link.session.is_some(),
-            boots: required_boot(node).kind(),
+            boots: required_boot(node, now()).kind(),
             boot: node.boot.as_ref().map(BootOrderView::of),
             job: run.map(JobView::of),
             installed: node.installed.as_ref().map(|i| InstalledView {

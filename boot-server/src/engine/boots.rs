@@ -259,7 +259,7 @@ impl Engine {
         };
         let nonce = secret::hex()?;
         let hash = secret::hash(&nonce);
-        let event = move |node: &Node| Event::BootRequested { boot: required_boot(node), nonce: hash };
+        let event = move |node: &Node| Event::BootRequested { boot: required_boot(node, now()), nonce: hash };
         let node = self.apply_with(id, Actor::Machine, event, Along::default()).await?;
         let seconds = sighting.map(|seen| now().since(seen.first).as_millis() as f64 / 1000.0);
         let name = node.name.clone();

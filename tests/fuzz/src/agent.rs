@@ -46,7 +46,7 @@ pub fn run(data: &[u8]) {
             take(&mut node, event, now);
         }
         if kind & 8 != 0 {
-            let boot = required_boot(&node);
+            let boot = required_boot(&node, now);
             take(&mut node, Event::BootRequested { boot, nonce: NONCE }, now);
         }
     }
@@ -60,7 +60,7 @@ fn take(node: &mut Node, event: Event, now: Timestamp) {
             after.state.name(),
             StateName::Active | StateName::Deploying | StateName::Deleting
         ));
-        assert_eq!(required_boot(&after), Boot::Agent);
+        assert_eq!(required_boot(&after, now), Boot::Agent);
         *node = after;
     }
 }

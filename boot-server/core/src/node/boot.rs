@@ -2,6 +2,8 @@
 //! reinstall itself in a loop: the agent is booted only where a state needs it, and what somebody ordered is booted once
 //! unless they said always.
 
+use std::time::Duration;
+
 use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,11 @@ use crate::ipxe::CommandLine;
 use crate::profile::Profile;
 use crate::words::{ChapText, FileName, Host, Iqn, Location};
 
+/// How long after its script a machine that was sent to its disk may ask again in the same boot: firmware tries its network
+/// entries one after the other, each with time-outs of a minute or two.
+pub const DISK_AGAIN: Duration = Duration::from_mins(10);
+/// The same of one that gets the agent: GRUB asks for the length (HEAD) before it reads.
+pub const AGENT_AGAIN: Duration = Duration::from_secs(10);
 /// TCP port of iSCSI portals (RFC 7143).
 pub const ISCSI_PORT: u16 = 3260;
 
@@ -164,9 +171,19 @@ pub struct BootOrder {
 }
 
 impl BootOrder {
-    /// True while the next boot follows it.
+    /// True while another boot follows it.
     pub fn pending(&self) -> bool {
         self.repeat == Repeat::Always || self.begun.is_none()
+    }
+
+    /// True where a machine that asks now gets it: it is pending, or this is still the boot that it was for.
+    pub fn answers(&self, now: Timestamp) -> bool {
+        self.pending() || self.begun.is_some_and(|begun| now.since(begun) < self.boot.same_boot())
+    }
+
+    /// True where an installer began and did not phone home.
+    pub fn installs(&self) -> bool {
+        self.begun.is_some() && self.boot.profile().is_some()
     }
 }
 
@@ -179,6 +196,16 @@ impl Boot {
             Self::Kernel(_) => BootKind::Kernel,
             Self::Iso(_) => BootKind::Iso,
             Self::Iscsi(_) => BootKind::Iscsi,
+        }
+    }
+
+    /// For how long after its first script a machine that asks again is in the same boot. Nothing tells us when an agent or
+    /// a disk has begun; the others say so themselves.
+    fn same_boot(&self) -> Duration {
+        match self {
+            Self::Agent => AGENT_AGAIN,
+            Self::LocalDisk => DISK_AGAIN,
+            Self::Kernel(_) | Self::Iso(_) | Self::Iscsi(_) => Duration::ZERO,
         }
     }
 
@@ -241,15 +268,16 @@ impl From<Usual> for Boot {
     }
 }
 
-/// What this node must boot now.
-pub fn required_boot(node: &Node) -> Boot {
-    match pending_order(node) {
+/// What this node must boot where it asks now.
+pub fn required_boot(node: &Node, now: Timestamp) -> Boot {
+    let order = node.boot.as_ref().filter(|order| order.answers(now) && takes_orders(&node.state));
+    match order {
         Some(order) => order.boot.clone(),
         None => usual_boot(&node.state).into(),
     }
 }
 
-/// The order that the next boot follows, if there is one.
+/// The order that another boot follows, if there is one.
 pub fn pending_order(node: &Node) -> Option<&BootOrder> {
     node.boot.as_ref().filter(|order| order.pending() && takes_orders(&node.state))
 }

@@ -5,6 +5,9 @@
 //!    ▲                              │ asks again: a fresh ticket    │ once: used up, the next boot is the usual
 //!    └──────────────────────────────┘                               └ always: stays
 //! ```
+//!
+//! One for the agent or the disk begins with its first script, and answers the same for a while: firmware and loaders ask
+//! more than once in one boot.
 
 use protocol::Sha256;
 
@@ -53,12 +56,15 @@ fn cannot_be(boot: &Boot, repeat: Repeat) -> Option<Refused> {
     }
 }
 
-/// The order is taken back.
+/// The order is taken back, also one that began: what runs goes on, but phones home to nobody.
 pub(super) fn clear(s: &mut Step<'_>) -> Result<(), Refused> {
-    match pending_order(&s.node).map(|order| order.boot.words()) {
-        Some(what) => {
-            s.info("boot.cleared", format!("does not boot {what} any more"));
-            s.node.boot = None;
+    match s.node.boot.take() {
+        Some(order) if order.installs() => {
+            s.info("boot.cleared", format!("{} is not waited for any more", order.boot.words()));
+            Ok(())
+        }
+        Some(order) => {
+            s.info("boot.cleared", format!("does not boot {} any more", order.boot.words()));
             Ok(())
         }
         None => Err(Refused::Order { why: "no boot is ordered", hint: "its next boot is the usual one" }),

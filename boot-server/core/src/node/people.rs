@@ -3,6 +3,7 @@
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DiskTarget, Job, Task};
 
+use super::boot::{Repeat, Usual};
 use super::event::{DeployOrder, Effect, Refused, Verb};
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
@@ -40,17 +41,33 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     }
 }
 
-/// Whether this node may be forgotten: not while somebody's OS runs on it, nor while a job is on its way.
+/// Whether this node may be forgotten: not while an OS may run on it or be installed, nor while a job is on its way.
 ///
 /// # Errors
-/// [`Refused::WrongState`] with what to do first.
+/// [`Refused::WrongState`] or [`Refused::Order`], with what to do first.
 pub fn check_forget(node: &Node) -> Result<(), Refused> {
-    let hint = match &node.state {
-        State::Active => "somebody's OS runs on it: give it back (delete) first",
-        state if state.run().is_some() => "a job is on its way: wait for its end, or abort it",
-        _ => return Ok(()),
-    };
-    Err(Refused::WrongState { verb: "forget", state: node.state.name(), hint })
+    let wrong = |hint| Err(Refused::WrongState { verb: "forget", state: node.state.name(), hint });
+    match &node.state {
+        State::Active => return wrong("somebody's OS runs on it: give it back (delete) first"),
+        State::Failed(failure) if failure.boot == Usual::LocalDisk => {
+            return wrong("an OS may run from its disk: give it back (delete) first");
+        }
+        state if state.run().is_some() => {
+            return wrong("a job is on its way: wait for its end, or abort it");
+        }
+        _ => {}
+    }
+    match &node.boot {
+        Some(order) if order.installs() => Err(Refused::Order {
+            why: "an installer was started on it and has not phoned home",
+            hint: "wait until it is done; where it never will be, clear the order, then forget the node",
+        }),
+        Some(order) if order.repeat == Repeat::Always => Err(Refused::Order {
+            why: "it is ordered to boot something every time, which may run on it",
+            hint: "clear the order, then forget the node",
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn manage(s: &mut Step<'_>) -> Result<(), Refused> {

@@ -11,6 +11,7 @@ use protocol::report::{Progress, Report, ReportBatch, ReportBody, Stage, Summary
 use protocol::{ImageId, JobId, MacAddr, NodeId, PROTOCOL_VERSION, Sha256, Timestamp};
 use uuid::Uuid;
 
+use super::boot::{AGENT_AGAIN, DISK_AGAIN};
 use super::event::{DeployOrder, Verb};
 use super::state::Fallback;
 use super::*;
@@ -182,7 +183,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
     vec![
         ("dhcp", Event::DhcpSeen { first_seen: NOW }),
         ("loader", Event::LoaderServed),
-        ("boot", Event::BootRequested { boot: required_boot(node), nonce: Sha256([8; 32]) }),
+        ("boot", Event::BootRequested { boot: required_boot(node, NOW), nonce: Sha256([8; 32]) }),
         ("kernel", Event::KernelServed),
         ("begun, wrong ticket", Event::BootBegun { ticket: WRONG }),
         ("hello", Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }),
@@ -237,7 +238,7 @@ fn outcome(node: &Node, event: Event, now: Timestamp) -> String {
     match step(node, event, &context(now, 2)) {
         Err(refused) => format!("refused: {refused}"),
         Ok(done) => {
-            let boots = match required_boot(&done.node) {
+            let boots = match required_boot(&done.node, now) {
                 Boot::Agent => "agent",
                 Boot::LocalDisk => "disk",
                 Boot::Kernel(_) => "kernel",
@@ -262,7 +263,8 @@ fn table() {
     let late = NOW.after(std::time::Duration::from_hours(2));
     for (name, state) in states() {
         let node = node(state);
-        writeln!(table, "{name} (boots {:?}, agent is told {})", required_boot(&node), told(&node)).unwrap();
+        writeln!(table, "{name} (boots {:?}, agent is told {})", required_boot(&node, NOW), told(&node))
+            .unwrap();
         // What comes to the same is one line, so that the table fits a screen.
         let mut lines: Vec<(Vec<&str>, String)> = Vec::new();
         let all = events(&node).into_iter().map(|(name, event)| (name, event, NOW));
@@ -321,7 +323,7 @@ impl Story {
     }
 
     fn boots(&mut self) -> &mut Self {
-        let boot = required_boot(&self.node);
+        let boot = required_boot(&self.node, self.now);
         self.is(Event::BootRequested { boot, nonce: NONCE })
     }
 
@@ -488,7 +490,7 @@ fn an_os_that_is_slow_still_counts() {
     story.now = story.now.after(std::time::Duration::from_hours(1));
     story.is(Event::Tick);
     assert_eq!(story.place(), "failed during deploying");
-    assert_eq!(required_boot(&story.node), Boot::LocalDisk);
+    assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk);
     story.is(Event::PhoneHome { token: TOKEN });
     assert_eq!(story.place(), "active");
 }
@@ -501,12 +503,16 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
     story.now = story.now.after(std::time::Duration::from_hours(1));
     story.is(Event::Tick);
     assert_eq!(story.place(), "failed during deploying");
-    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "nothing was written: its OS is whole");
+    assert_eq!(
+        required_boot(&story.node, story.now),
+        Boot::LocalDisk,
+        "nothing was written: its OS is whole"
+    );
     story.is(Event::Verb(Verb::Retry));
-    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
     story.now = story.now.after(std::time::Duration::from_hours(1));
     story.is(Event::Tick);
-    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "still nothing was written");
+    assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk, "still nothing was written");
     story.is(Event::Verb(Verb::Retry)).is(Event::Verb(Verb::Abort));
     assert_eq!(story.place(), "active", "the way back to the OS that runs");
 }
@@ -517,7 +523,7 @@ fn a_rebuild_that_fails_while_it_is_planned_leaves_the_os_bootable() {
     story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
     story.is(Event::Verb(Verb::Rebuild(order()))).boots_agent().takes_work().reports(1, fault());
     assert_eq!(story.place(), "failed during deploying");
-    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "no write had begun");
+    assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk, "no write had begun");
     story.is(Event::Verb(Verb::Retry)).is(Event::Verb(Verb::Abort));
     assert_eq!(story.place(), "active");
 }
@@ -606,10 +612,14 @@ fn an_order_is_for_one_boot() {
     assert_eq!(story.effects, [Effect::WakeAgent]);
     story.boots();
     assert!(!story.node.has_session(SESSION));
-    assert_eq!(required_boot(&story.node), kernel(), "it has not begun: a loader that failed gets it again");
+    assert_eq!(
+        required_boot(&story.node, story.now),
+        kernel(),
+        "it has not begun: a loader that failed gets it again"
+    );
     assert_eq!(story.try_event(Event::BootBegun { ticket: WRONG }), Err(Refused::StaleBoot));
     story.boots().is(Event::BootBegun { ticket: NONCE }).is(Event::BootBegun { ticket: NONCE });
-    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
     assert_eq!(story.node.work(), Work::Wait);
     story.boots();
     assert_eq!(story.try_event(Event::BootBegun { ticket: NONCE }), Err(Refused::StaleBoot), "another boot");
@@ -621,11 +631,11 @@ fn an_order_for_always_stays_until_it_is_cleared() {
     let mut story = Story::available();
     story.is(order_boot(Boot::LocalDisk, Repeat::Always));
     for _ in 0..3 {
-        assert_eq!(required_boot(&story.node), Boot::LocalDisk);
+        assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk);
         story.boots();
     }
     story.is(Event::Verb(Verb::ClearBoot));
-    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
     assert!(matches!(story.try_event(Event::Verb(Verb::ClearBoot)), Err(Refused::Order { .. })));
 }
 
@@ -633,10 +643,10 @@ fn an_order_for_always_stays_until_it_is_cleared() {
 fn work_ends_an_order() {
     let mut story = Story::available();
     story.is(order_boot(kernel(), Repeat::Always)).is(Event::Verb(Verb::Deploy(order())));
-    assert_eq!(required_boot(&story.node), Boot::Agent);
+    assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
     assert!(story.try_event(order_boot(kernel(), Repeat::Once)).is_err(), "a job has the machine");
     story.takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
-    assert_eq!(required_boot(&story.node), Boot::LocalDisk, "it does not come back");
+    assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk, "it does not come back");
 }
 
 #[test]
@@ -646,7 +656,7 @@ fn an_installer_that_phones_home_makes_a_server() {
     story.is(order_boot(installer(), Repeat::Once)).boots();
     assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "nothing was started yet");
     story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE });
-    assert_eq!((story.place().as_str(), required_boot(&story.node)), ("active", Boot::LocalDisk));
+    assert_eq!((story.place().as_str(), required_boot(&story.node, story.now)), ("active", Boot::LocalDisk));
     assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "once");
 }
 
@@ -672,7 +682,46 @@ fn a_secret_is_forgotten_once_it_was_used() {
 fn what_runs_or_works_is_not_forgotten() {
     for (name, state) in states() {
         let (active, busy) = (matches!(state, State::Active), state.run().is_some());
-        assert_eq!(check_forget(&node(state)).is_err(), active || busy, "{name}");
+        let may_run = matches!(&state, State::Failed(failure) if failure.boot == Usual::LocalDisk);
+        assert_eq!(check_forget(&node(state)).is_err(), active || busy || may_run, "{name}");
+    }
+    assert!(states().iter().any(|(_, s)| matches!(s, State::Failed(f) if f.boot == Usual::LocalDisk)));
+
+    let mut story = Story::available();
+    story.is(order_boot(iscsi(), Repeat::Always));
+    assert!(matches!(check_forget(&story.node), Err(Refused::Order { .. })), "it may run from there");
+    story.is(Event::Verb(Verb::ClearBoot)).is(order_boot(installer(), Repeat::Once)).boots();
+    assert_eq!(check_forget(&story.node), Ok(()), "nothing was started yet");
+    story.is(Event::BootBegun { ticket: NONCE });
+    let Err(Refused::Order { why, hint }) = check_forget(&story.node) else { panic!("an installer is lost") };
+    assert!(why.contains("has not phoned home") && hint.contains("clear the order"), "{why}; {hint}");
+    story.is(Event::Verb(Verb::ClearBoot));
+    assert_eq!(check_forget(&story.node), Ok(()));
+    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "nobody waits for it");
+}
+
+/// GRUB asks by HEAD and GET, firmware at each of its network entries.
+#[test]
+fn an_order_for_disk_or_agent_answers_the_same_for_one_boot() {
+    let cases = [(Boot::LocalDisk, DISK_AGAIN, false), (Boot::Agent, AGENT_AGAIN, true)];
+    for (boot, window, active) in cases {
+        let mut story = Story::available();
+        if active {
+            story.is(order_boot(installer(), Repeat::Once)).boots();
+            story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE });
+        }
+        let usual = required_boot(&story.node, story.now);
+        assert_ne!(usual, boot);
+        story.is(order_boot(boot.clone(), Repeat::Once)).boots();
+        let begun = story.now;
+        story.boots().boots();
+        let left = window - std::time::Duration::from_millis(1);
+        assert_eq!(required_boot(&story.node, begun.after(left)), boot, "also where it asked again since");
+        assert_eq!(required_boot(&story.node, begun.after(window)), usual);
+        assert_eq!(story.notes.iter().filter(|note| *note == "boot.begun").count(), 1 + usize::from(active));
+        assert!(pending_order(&story.node).is_none(), "used up all the same");
+        story.is(Event::Verb(Verb::ClearBoot));
+        assert_eq!(required_boot(&story.node, begun), usual, "cleared at once");
     }
 }
 
@@ -687,7 +736,7 @@ fn chance_event(story: &Story, n: u8) -> Event {
     let report =
         |body| Event::Report(ReportBatch { job: current, reports: vec![Report { seq, at: NOW, body }] });
     match n {
-        0..=3 => Event::BootRequested { boot: required_boot(&story.node), nonce: NONCE },
+        0..=3 => Event::BootRequested { boot: required_boot(&story.node, story.now), nonce: NONCE },
         4..=6 => Event::Hello { hello: hello(), nonce: NONCE, session: SESSION },
         7..=9 => Event::WorkTaken { job: current },
         10 => report(ReportBody::Stage { stage: Stage::Write }),
@@ -740,7 +789,10 @@ proptest! {
             }
             let after = &story.node;
             if matches!(after.state, State::Active) {
-                prop_assert!(pending_order(after).is_some() || required_boot(after) == Boot::LocalDisk);
+                let later = story.now.after(DISK_AGAIN);
+                prop_assert!(pending_order(after).is_some() || required_boot(after, later) == Boot::LocalDisk);
+                let same = after.boot.as_ref().filter(|order| order.answers(story.now)).map(|order| order.boot.kind());
+                prop_assert_eq!(same.unwrap_or(BootKind::LocalDisk), required_boot(after, story.now).kind());
                 let has_job = matches!(after.work(), Work::Job { .. });
                 prop_assert!(!has_job);
             }

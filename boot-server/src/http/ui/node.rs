@@ -76,7 +76,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
             _ => "",
         },
         asks: view.state == StateName::Manageable && view.hardware.is_some(),
-        boots: required_boot(node).words(),
+        boots: required_boot(node, now()).words(),
         takes_orders: matches!(view.state, StateName::Manageable | StateName::Available | StateName::Active),
         can_forget: check_forget(node).is_ok(),
         can_stop: running,
