@@ -2,6 +2,7 @@
 //! machines; it ends its own processes and takes its namespace away, whatever becomes of the test. The fleet is thousands
 //! of simulated machines.
 
+pub mod bmc;
 pub mod browser;
 pub mod dhcp_load;
 pub mod dhcp_wire;

@@ -72,3 +72,48 @@ fn two_racks_at_once_do_not_meet() -> Result<()> {
     second.passed();
     Ok(())
 }
+
+#[test]
+fn a_boot_order_for_one_start_is_used_up_by_it() {
+    use bmc::{BootDevice, BootOverride, PowerAction, PowerState, Repeat};
+    use tests::bmc::{Machine as _, QemuMachine};
+
+    let mut rack = Rack::new("boot-order").unwrap();
+    let spec =
+        MachineSpec::new("m1", Firmware::Bios).disk(Disk::virtio("ORDER1", 64 << 20)).disk_first().cdrom();
+    let mut machine = rack.machine(spec.memory(256)).unwrap();
+    let image = rack.dir().join("cd.iso");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    machine.set_media(Some(&image)).unwrap();
+    let serial = machine.serial().clone();
+    let machine = QemuMachine::new(machine);
+    let order = |device, repeat| {
+        machine.set_boot_override(&BootOverride { device, repeat, mode: None, http_uri: None }).unwrap();
+    };
+    let first_is = |text: &str| {
+        let all = ["Booting from Hard Disk", "Booting from DVD/CD", "Booting from ROM"];
+        let (which, line) = serial.wait_for_any(&all, Duration::from_secs(30)).unwrap();
+        assert_eq!(all[which], text, "{line:?}");
+    };
+    order(BootDevice::Pxe, Repeat::Once);
+    machine.power(PowerAction::On).unwrap();
+    first_is("Booting from ROM");
+    assert_eq!(machine.boot_override().device, BootDevice::None);
+    // The guest's own restart, of which no controller hears.
+    serial.skip_to_end();
+    machine.lock().qmp().unwrap().command("system_reset", serde_json::json!({})).unwrap();
+    first_is("Booting from Hard Disk");
+    order(BootDevice::Cdrom, Repeat::Once);
+    serial.skip_to_end();
+    machine.power(PowerAction::Reset).unwrap();
+    first_is("Booting from DVD/CD");
+    order(BootDevice::Pxe, Repeat::Always);
+    serial.skip_to_end();
+    machine.power(PowerAction::Cycle).unwrap();
+    first_is("Booting from ROM");
+    assert_eq!(machine.boot_override().device, BootDevice::Pxe);
+    machine.set_media(None).unwrap();
+    machine.power(PowerAction::ForceOff).unwrap();
+    assert_eq!(machine.power_state(), PowerState::Off);
+    rack.passed();
+}

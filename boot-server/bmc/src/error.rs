@@ -140,14 +140,18 @@ impl BmcError {
             ErrorKind::Unreachable | ErrorKind::TimedOut => {
                 "check the BMC's address, cable and power; a hung BMC needs its own reset or a power cord pulled"
             }
-            ErrorKind::Login => "give the right user name and password (`billet bmc set`); Billet stops before the account is locked",
+            ErrorKind::Login => {
+                "give the right user name and password (`billet bmc set`); Billet stops before the account is locked"
+            }
             ErrorKind::Forbidden => "give the account the role Administrator, or name another account",
             ErrorKind::Certificate => {
                 "if the BMC was replaced or got a new certificate, accept it (`billet bmc trust`); else somebody is in between"
             }
             ErrorKind::Tls => "the BMC needs TLS 1.2 or newer with a certificate; update its firmware",
             ErrorKind::OtherOrigin => "a BMC has no reason for this: look at what answers at its address",
-            ErrorKind::TooLarge | ErrorKind::Malformed => "update the BMC's firmware, or use the driver `ipmi`",
+            ErrorKind::TooLarge | ErrorKind::Malformed => {
+                "update the BMC's firmware, or use the driver `ipmi`"
+            }
             ErrorKind::Refused => "see the BMC's own words",
             ErrorKind::Busy => "wait, or end the other session in the BMC's own pages",
             ErrorKind::Unsupported => "use another driver for this machine",

@@ -1,4 +1,5 @@
-//! A machine of the rack: QEMU with firmware, disks and NICs as described, switched on and off like a real one.
+//! A machine of the rack: QEMU with firmware, disks and NICs as described, switched on and off like a real one. Its boot
+//! order and its CD drive are in `boot`.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,6 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::BRIDGE;
+use super::boot::Boot;
 use super::namespace::Namespace;
 use super::process::Process;
 use super::qmp::Qmp;
@@ -34,6 +36,7 @@ pub struct Machine {
     dir: PathBuf,
     namespace_name: String,
     serial: Serial,
+    pub(super) boot: Boot,
     running: Option<Running>,
 }
 
@@ -57,7 +60,8 @@ impl Machine {
         }
         let serial = Serial::new(&dir.join("serial.log"))?;
         let namespace_name = namespace.name().to_owned();
-        let machine = Self { spec, number, dir, namespace_name, serial, running: None };
+        let boot = Boot::new(&spec);
+        let machine = Self { spec, number, dir, namespace_name, serial, boot, running: None };
         for index in 0..machine.spec.nics.len() {
             namespace.tap(&machine.tap(index), BRIDGE)?;
         }
@@ -112,7 +116,7 @@ impl Machine {
         let qmp =
             Qmp::connect(&socket, || process.running()).with_context(|| format!("QEMU says: {}", said()))?;
         self.running = Some(Running { process, qmp });
-        Ok(())
+        self.boot_began()
     }
 
     /// Cuts the power: whatever was under way ends here.
@@ -131,7 +135,7 @@ impl Machine {
     /// Where it is off.
     pub fn reset(&mut self) -> Result<()> {
         self.serial.note("reset");
-        self.qmp()?.command("system_reset", json!({})).map(drop)
+        self.boot_again()
     }
 
     /// Presses the power button briefly (ACPI): the OS may shut down.
@@ -181,6 +185,17 @@ impl Machine {
         let running = self.running.as_mut().context("the machine is off")?;
         let input = running.process.child().stdin.as_mut().context("QEMU without a console")?;
         Ok(std::io::Write::write_all(input, text.as_bytes())?)
+    }
+
+    /// Types octets on the console, as [`Machine::type_text`].
+    ///
+    /// # Errors
+    /// Where the machine is off.
+    pub fn type_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let running = self.running.as_mut().context("the machine is off")?;
+        let input = running.process.child().stdin.as_mut().context("QEMU without a console")?;
+        std::io::Write::write_all(input, bytes)?;
+        Ok(std::io::Write::flush(input)?)
     }
 
     /// A picture of the screen as PNG. The machine needs a display: `extra(&["-vga", "std"])`.
@@ -262,9 +277,9 @@ impl Machine {
             self.nic_arguments(index, &mut args);
         }
         for (index, disk) in spec.disks.iter().enumerate() {
-            let boot = index + 1 + if spec.disk_first { 0 } else { spec.nics.len() };
-            disk_arguments(index, disk, boot, &self.disk_path(index), &mut args)?;
+            disk_arguments(index, disk, self.boot.disk(index), &self.disk_path(index), &mut args)?;
         }
+        self.boot.cdrom_arguments(&mut args.0)?;
         if spec.bmc {
             args.add(&["-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]);
         }
@@ -302,7 +317,7 @@ impl Machine {
         };
         let tap = self.tap(index);
         args.add(&["-netdev", &format!("tap,id=net{index},ifname={tap},script=no,downscript=no")]);
-        let boot = index + 1 + if self.spec.disk_first { self.spec.disks.len() } else { 0 };
+        let boot = self.boot.nic(index);
         let mac = self.mac(index);
         let mut device = format!("{model},id=nic{index},netdev=net{index},mac={mac},bootindex={boot}");
         if self.spec.firmware == Firmware::Uefi {
@@ -348,6 +363,6 @@ impl Arguments {
     }
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("path {} is not UTF-8", path.display()))
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 mod api;
+mod boot;
 mod capture;
 mod forward;
 mod interrupt;
@@ -41,7 +42,7 @@ pub use process::Process;
 pub use qmp::Qmp;
 pub use serial::{Line, Serial};
 pub use server::{OPERATORS_PORT, Server, binary};
-pub use spec::{Bus, Disk, Firmware, MachineSpec, Nic, NicModel};
+pub use spec::{BootFirst, Bus, Disk, Firmware, MachineSpec, Nic, NicModel};
 
 /// Address of the server on the rack's segment.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";

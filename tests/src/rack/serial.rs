@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use anyhow::{Result, bail};
 
 /// Lines shown when one that was waited for did not come.
 const TAIL: usize = 25;
+
+/// Pieces of raw output that a listener may be behind; one that is further behind is left out.
+const LISTENER_PIECES: usize = 4096;
 
 /// A line and when it was complete, since the machine was made.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ struct State {
     /// Lines before this were waited for already.
     mark: usize,
     log: File,
+    /// Who gets the octets as they are.
+    listeners: Vec<SyncSender<Vec<u8>>>,
 }
 
 impl Serial {
@@ -49,7 +55,8 @@ impl Serial {
     /// # Errors
     /// Where the file cannot be made.
     pub fn new(log: &Path) -> Result<Self> {
-        let state = State { lines: Vec::new(), partial: String::new(), mark: 0, log: File::create(log)? };
+        let log = File::create(log)?;
+        let state = State { lines: Vec::new(), partial: String::new(), mark: 0, log, listeners: Vec::new() };
         Ok(Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
@@ -66,9 +73,17 @@ impl Serial {
             let mut bytes = [0; 4096];
             let mut filter = Filter::default();
             while let Ok(n @ 1..) = from.read(&mut bytes) {
+                serial.lock().listeners.retain(|l| l.try_send(bytes[..n].to_vec()).is_ok());
                 serial.take(&filter.text(&bytes[..n]));
             }
         });
+    }
+
+    /// What is said from now on, octet by octet, across all power cycles.
+    pub fn listen(&self) -> Receiver<Vec<u8>> {
+        let (sender, receiver) = sync_channel(LISTENER_PIECES);
+        self.lock().listeners.push(sender);
+        receiver
     }
 
     /// Waits for a line that contains `text`, not looking at lines that an earlier wait has passed.

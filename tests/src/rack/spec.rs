@@ -50,6 +50,17 @@ impl Disk {
     }
 }
 
+/// What firmware tries before all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootFirst {
+    /// The first NIC.
+    Network,
+    /// The first disk.
+    Disk,
+    /// The CD drive ([`MachineSpec::cdrom`]).
+    Cdrom,
+}
+
 /// Model of a NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NicModel {
@@ -83,6 +94,7 @@ pub struct MachineSpec {
     pub(super) http_boot: bool,
     pub(super) ipv6: bool,
     pub(super) disk_first: bool,
+    pub(super) cdrom: bool,
     pub(super) secure_boot: Option<PathBuf>,
     pub(super) extra: Vec<String>,
 }
@@ -103,6 +115,7 @@ impl MachineSpec {
             http_boot: false,
             ipv6: false,
             disk_first: false,
+            cdrom: false,
             secure_boot: None,
             extra: Vec::new(),
         }
@@ -175,6 +188,13 @@ impl MachineSpec {
     #[must_use]
     pub fn disk_first(mut self) -> Self {
         self.disk_first = true;
+        self
+    }
+
+    /// Gives it an empty CD drive, for virtual media.
+    #[must_use]
+    pub fn cdrom(mut self) -> Self {
+        self.cdrom = true;
         self
     }
 

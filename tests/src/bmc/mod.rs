@@ -1,0 +1,9 @@
+//! A stand-in for management controllers: real endpoints on real sockets, whose power button is a [`Machine`].
+
+mod machine;
+mod memory;
+mod qemu;
+
+pub use machine::Machine;
+pub use memory::MemoryMachine;
+pub use qemu::QemuMachine;
