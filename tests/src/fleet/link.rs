@@ -14,7 +14,9 @@ pub struct Faults {
     pub loss: f64,
     /// The frame arrives twice.
     pub duplicate: f64,
-    /// One bit of the frame is another one.
+    /// One bit of the frame is another one, as a switch with bad memory makes it: the frame check sequence is right
+    /// again, and only the checksums inside can tell. ARP has none: a wrong address in it takes a machine off any
+    /// network until the neighbour's cache forgets it, whatever is served there. Such a frame is lost instead.
     pub corrupt: f64,
     /// The frame is held back by up to [`HELD_BACK`], so that later ones overtake it.
     pub reorder: f64,
@@ -34,7 +36,7 @@ pub struct Counters {
     pub lost: u64,
     /// Of these: arrived twice.
     pub duplicated: u64,
-    /// Of these: with a wrong bit.
+    /// Of these: with a wrong bit, or lost because of it.
     pub corrupted: u64,
     /// Of these: held back.
     pub reordered: u64,
@@ -65,6 +67,9 @@ impl Link {
         }
         if self.rng.chance(self.faults.corrupt) {
             self.counters.corrupted += 1;
+            if is_arp(&frame) {
+                return;
+            }
             let bit = self.rng.below(frame.len() as u64 * 8);
             if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| frame.get_mut(at)) {
                 *byte ^= 1 << (bit % 8);
@@ -106,6 +111,11 @@ impl Link {
     }
 }
 
+/// EtherType of ARP (RFC 826), behind the two addresses.
+fn is_arp(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x06])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +151,18 @@ mod tests {
         assert!(!sorted, "later frames overtake");
         assert_eq!(through(faults, 7, 1000).0, out);
         assert_ne!(through(faults, 8, 1000).0, out);
+    }
+
+    #[test]
+    fn a_wrong_bit_never_poisons_the_neighbours() {
+        let mut link = Link::new(Faults { corrupt: 1.0, ..Faults::default() }, Rng::new(1));
+        let arp = [&[0xff; 6][..], &[2; 6], &[0x08, 0x06], &[0; 28]].concat();
+        let ip = [&[0xff; 6][..], &[2; 6], &[0x08, 0x00], &[0; 28]].concat();
+        link.handle_frame(Duration::ZERO, arp);
+        assert_eq!(link.poll_frame(LATE), None);
+        link.handle_frame(Duration::ZERO, ip.clone());
+        assert_ne!(link.poll_frame(LATE), Some(ip));
+        assert_eq!(link.counters(), Counters { frames: 2, corrupted: 2, ..Counters::default() });
     }
 
     #[test]
