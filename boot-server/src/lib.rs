@@ -17,4 +17,5 @@ pub mod serve;
 pub mod store;
 mod sys;
 pub mod tls;
+pub mod tokens;
 pub mod view;

@@ -37,6 +37,7 @@ use crate::scripts::Scripts;
 use crate::store::journal::Journal;
 use crate::store::{Store, queries};
 use crate::tls::Tls;
+use crate::tokens::Tokens;
 
 mod ipv6;
 mod sink;
@@ -166,7 +167,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         tracing::warn!("machines cannot boot the agent: {missing} (build them, or set boot.directory)");
     }
     Loaders::new(&settings).warn_of_missing(settings.secure_boot);
-    let known = Arc::new(Operators::open(&settings.operator_token())?);
+    let named = Tokens::open(engine.store().clone()).await?;
+    let known = Arc::new(Operators::open(&settings.operator_token(), named)?);
     let mut tasks = JoinSet::new();
     let mut machines = Vec::new();
     for address in settings.addresses() {

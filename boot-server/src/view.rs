@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use boot_server_core::access::Role;
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
@@ -17,6 +18,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::engine::now;
+
+mod console;
+
+pub use console::{
+    Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
+};
 
 /// A node in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -408,6 +415,35 @@ pub struct RamdiskView {
     pub kernel: Option<String>,
     /// Size of both in bytes.
     pub bytes: u64,
+}
+
+/// A named token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Names it for ever.
+    pub id: Uuid,
+    /// Whose it is.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// When it was made.
+    pub created: Timestamp,
+    /// It ends by itself then.
+    pub expires: Option<Timestamp>,
+    /// It was ended then.
+    pub revoked: Option<Timestamp>,
+    /// It can be used now.
+    pub holds: bool,
+}
+
+/// A token that was just made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// Its text, which is shown this once.
+    pub secret: String,
 }
 
 /// An error as the client gets it (RFC 9457 members plus code and hint).

@@ -1,12 +1,14 @@
 //! What the boot server decides: pure functions of (state, input, now). No socket, file, clock, thread or random
 //! source: `clippy.toml` in this crate bans them, and its dependencies hold none.
 
+pub mod access;
 pub mod agent_body;
 pub mod boot_files;
 pub mod boot_request;
 pub mod bucket;
 pub mod check;
 pub mod cloud_config;
+pub mod console;
 pub mod deploy;
 pub mod dhcp;
 pub mod dhcp6;

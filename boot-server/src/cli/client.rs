@@ -194,6 +194,15 @@ impl Client {
         check(self.reached(response)?).map(drop)
     }
 
+    /// Removes, and says what was removed.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn delete_with<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let response = self.agent.delete(self.url(path)).header("authorization", self.bearer()).call();
+        parse(self.reached(response)?)
+    }
+
     /// Sends a file of `size` bytes.
     ///
     /// # Errors

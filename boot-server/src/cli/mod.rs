@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod status;
 pub mod text;
+mod token;
 mod uki;
 mod watch;
 
@@ -58,6 +59,9 @@ pub enum Command {
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
+    /// Who may come in beside the site's own token
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::TokenCommand),
     /// How the server is
     Status,
     /// Say what would keep machines from booting, before serving and while serving
@@ -182,6 +186,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Image(command) => image::run(&connection.client()?, format, command),
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
+        Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),
         Command::Login => login::run(connection),

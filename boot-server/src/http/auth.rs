@@ -1,5 +1,5 @@
-//! Who may come in at the operators' listener: one token per site, as a bearer token for programs and as a session
-//! cookie for browsers. Which routes exist is the business of `api` and `ui`.
+//! Who may come in at the operators' listener: the site's own token and named ones, as a bearer token for programs and
+//! as a session cookie for browsers; and who may only look. Which routes exist is the business of `api` and `ui`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -11,21 +11,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Extension, Form, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, COOKIE, HOST, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use boot_server_core::access::Role;
+use futures_util::StreamExt as _;
 use protocol::{Sha256, Timestamp};
 use serde::Deserialize;
 use sha2::Digest as _;
+use uuid::Uuid;
 
 use super::{Peer, ProblemResponse, encode};
-use crate::engine::now;
+use crate::engine::{Actor, now};
 use crate::secret;
+use crate::tokens::{Principal, Tokens};
 use crate::view::Problem;
 
 /// Name of the session cookie.
@@ -40,6 +45,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 const ADDRESSES_MAX: usize = 1024;
 /// Paths that need no token. Everything else does, whether it exists or not.
 const PUBLIC: [&str; 2] = ["/login", "/healthz"];
+/// The one change that everybody may make: ending the own session.
+const LOGOUT: &str = "/logout";
 /// Prefix of files that need no token: style sheets and scripts of the login page.
 const PUBLIC_PREFIX: &str = "/static/";
 
@@ -68,10 +75,38 @@ pub enum AuthError {
     NoRandomness(#[from] secret::NoRandomness),
 }
 
-/// Knows the operators' token, by its hash alone.
+tokio::task_local! {
+    /// Whoever asks what this task answers. Set around every request that was let in, so that no handler can forget to
+    /// pass it on; work that a handler spawns gets an [`Actor`] by value.
+    static WHO: Principal;
+}
+
+/// Whoever asks what is being answered; `None` outside of a request.
+pub fn who() -> Option<Principal> {
+    WHO.try_with(Clone::clone).ok()
+}
+
+/// The same, for the event list.
+pub fn actor() -> Actor {
+    who().map_or_else(|| Actor::Operator(String::new()), |who| who.actor())
+}
+
+/// Refuses whoever has less than this role.
+///
+/// # Errors
+/// A [`Problem`] with 403.
+pub fn need(role: Role) -> Result<Principal, Problem> {
+    who().filter(|who| who.role >= role).ok_or_else(|| match role {
+        Role::Admin => Refusal::NotAdmin.problem(),
+        _ => Refusal::ReadOnly.problem(),
+    })
+}
+
+/// Knows the site's own token, by its hash alone, and the named ones.
 #[derive(Debug)]
 pub struct Operators {
     token: Sha256,
+    named: Tokens,
     /// Signs session cookies; follows from the token, so sessions outlive a restart and end with the token.
     session_key: [u8; 32],
     failures: Mutex<BTreeMap<IpAddr, Failures>>,
@@ -88,7 +123,7 @@ impl Operators {
     ///
     /// # Errors
     /// Where the file can be neither read nor made, or holds no token.
-    pub fn open(path: &Path) -> Result<Self, AuthError> {
+    pub fn open(path: &Path, named: Tokens) -> Result<Self, AuthError> {
         let file = |action| move |cause| AuthError::File { action, path: path.to_owned(), cause };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -102,35 +137,68 @@ impl Operators {
         if token.len() < 32 {
             return Err(AuthError::Short { path: path.to_owned() });
         }
-        Ok(Self::new(token))
+        Ok(Self::new(token, named))
     }
 
     /// Knows this token.
-    pub fn new(token: &str) -> Self {
+    pub fn new(token: &str, named: Tokens) -> Self {
         let session_key = hmac(token.as_bytes(), b"billet session key 1");
-        Self { token: secret::hash(token), session_key, failures: Mutex::default() }
+        Self { token: secret::hash(token), named, session_key, failures: Mutex::default() }
     }
 
-    /// True for the token; takes as long for a wrong one.
-    pub fn is_token(&self, text: &str) -> bool {
-        secret::same(&secret::hash(text), &self.token)
+    /// The named tokens.
+    pub fn named(&self) -> &Tokens {
+        &self.named
     }
 
-    /// A session that begins now: its end and a signature over it.
-    pub fn session(&self, now: Timestamp) -> String {
+    /// Whoever has this token; takes as long for a wrong one.
+    pub fn with_token(&self, text: &str, now: Timestamp) -> Option<Principal> {
+        let hash = secret::hash(text);
+        if secret::same(&hash, &self.token) {
+            return Some(Principal::site());
+        }
+        self.named.with_hash(&hash, now)
+    }
+
+    /// As [`Operators::with_token`], counting wrong ones by address as the listener does; for ways in that are not HTTP.
+    pub fn try_token(&self, text: &str, address: IpAddr) -> Option<Principal> {
+        let found = self.with_token(text, now());
+        if found.is_none() {
+            self.failed(address, now());
+        }
+        found
+    }
+
+    /// A session that begins now: its end, whose it is and a signature over both.
+    pub fn session(&self, who: &Principal, now: Timestamp) -> String {
         let end = now.after(SESSION).0;
-        format!("{end}.{}", self.sign(end))
+        match who.token {
+            None => format!("{end}.{}", self.sign(end, None)),
+            Some(id) => format!("{end}.{id}.{}", self.sign(end, Some(id))),
+        }
     }
 
-    /// True for a session of ours that has not ended.
-    pub fn is_session(&self, text: &str, now: Timestamp) -> bool {
-        let parsed = text.split_once('.').and_then(|(end, mac)| Some((end.parse().ok()?, mac.parse().ok()?)));
-        let Some((end, mac)) = parsed else { return false };
-        secret::same(&mac, &self.sign(end)) && now.0 < end
+    /// Whose session this is, if it is ours, has not ended, and neither has the token it began with.
+    pub fn with_session(&self, text: &str, now: Timestamp) -> Option<Principal> {
+        let (end, rest) = text.split_once('.')?;
+        let (id, mac) = match rest.split_once('.') {
+            Some((id, mac)) => (Some(id.parse().ok()?), mac),
+            None => (None, rest),
+        };
+        let (end, mac): (u64, Sha256) = (end.parse().ok()?, mac.parse().ok()?);
+        if !secret::same(&mac, &self.sign(end, id)) || now.0 >= end {
+            return None;
+        }
+        match id {
+            None => Some(Principal::site()),
+            Some(id) => self.named.with_id(id, now),
+        }
     }
 
-    fn sign(&self, end: u64) -> Sha256 {
-        Sha256(hmac(&self.session_key, &end.to_be_bytes()))
+    fn sign(&self, end: u64, token: Option<Uuid>) -> Sha256 {
+        let mut message = end.to_be_bytes().to_vec();
+        message.extend(token.iter().flat_map(|id| id.as_bytes()));
+        Sha256(hmac(&self.session_key, &message))
     }
 
     /// Counts a wrong token; true where the address has sent too many. A right one is taken even then: with 256 bits
@@ -153,22 +221,31 @@ impl Operators {
         entry.count > FAILURES_MAX
     }
 
-    fn check(&self, request: &Request, now: Timestamp) -> Result<(), Refusal> {
+    fn check(&self, request: &Request, now: Timestamp) -> Result<Principal, Refusal> {
         let headers = request.headers();
-        if let Some(given) = headers.get(AUTHORIZATION) {
-            let token = given.to_str().ok().and_then(bearer);
-            return match token {
-                Some(token) if self.is_token(token) => Ok(()),
-                _ if self.failed(address_of(request), now) => Err(Refusal::TooMany),
-                _ => Err(Refusal::WrongToken),
-            };
-        }
-        let Some(session) = cookie(headers, COOKIE_NAME) else { return Err(Refusal::Nothing) };
-        if !self.is_session(session, now) {
-            return Err(Refusal::Nothing);
-        }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        if changes && !is_same_origin(headers) { Err(Refusal::OtherSite) } else { Ok(()) }
+        let who = match headers.get(AUTHORIZATION) {
+            Some(given) => {
+                let token = given.to_str().ok().and_then(bearer);
+                match token.and_then(|token| self.with_token(token, now)) {
+                    Some(who) => who,
+                    None if self.failed(address_of(request), now) => return Err(Refusal::TooMany),
+                    None => return Err(Refusal::WrongToken),
+                }
+            }
+            None => {
+                let session = cookie(headers, COOKIE_NAME).ok_or(Refusal::Nothing)?;
+                let who = self.with_session(session, now).ok_or(Refusal::Nothing)?;
+                if changes && !is_same_origin(headers) {
+                    return Err(Refusal::OtherSite);
+                }
+                who
+            }
+        };
+        if changes && !who.role.may_change() && request.uri().path() != LOGOUT {
+            return Err(Refusal::ReadOnly);
+        }
+        Ok(who)
     }
 }
 
@@ -217,6 +294,8 @@ enum Refusal {
     WrongToken,
     TooMany,
     OtherSite,
+    ReadOnly,
+    NotAdmin,
 }
 
 impl Refusal {
@@ -231,8 +310,8 @@ impl Refusal {
             Self::WrongToken => (
                 401,
                 "wrong-token",
-                "the token is not the operators' token",
-                "it is in operator.token in the server's state directory",
+                "the token is not one of this server's, or was revoked",
+                "the site's own is in operator.token in the server's state directory",
             ),
             Self::TooMany => {
                 (429, "too-many-attempts", "too many wrong tokens from this address", "wait a minute")
@@ -242,6 +321,13 @@ impl Refusal {
                 "other-site",
                 "the request comes from another web site",
                 "use this server's own pages, or a bearer token",
+            ),
+            Self::ReadOnly => (403, "read-only", "this token may only look", "use the token of an operator"),
+            Self::NotAdmin => (
+                403,
+                "not-admin",
+                "only the site's own token may do this",
+                "it is in operator.token in the server's state directory",
             ),
         };
         Problem { status, code: code.into(), message: message.into(), hint: hint.into() }
@@ -277,9 +363,20 @@ pub async fn require(State(operators): State<Arc<Operators>>, request: Request, 
         return next.run(request).await;
     }
     match operators.check(&request, now()) {
-        Ok(()) => next.run(request).await,
+        Ok(who) => cut_streams(WHO.scope(who.clone(), next.run(request)).await, who),
         Err(refusal) => refusal.respond(&request),
     }
+}
+
+/// A stream of events ends with the token that opened it; any other answer is over before that matters.
+fn cut_streams(response: Response, who: Principal) -> Response {
+    let streams = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+    if !streams || who.token.is_none() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let until = Box::pin(async move { who.ended().await });
+    Response::from_parts(parts, Body::from_stream(body.into_data_stream().take_until(until)))
 }
 
 /// `POST /login` and `POST /logout`; the form itself is a page of the UI.
@@ -305,8 +402,8 @@ async fn login(
         return ProblemResponse(Refusal::OtherSite.problem()).into_response();
     }
     let next = if is_local(&form.next) { form.next.as_str() } else { "/" };
-    if operators.is_token(form.token.trim()) {
-        let cookie = set_cookie(&operators.session(now()), SESSION);
+    if let Some(who) = operators.with_token(form.token.trim(), now()) {
+        let cookie = set_cookie(&operators.session(&who, now()), SESSION);
         return (StatusCode::SEE_OTHER, [(LOCATION, next.to_owned()), (SET_COOKIE, cookie)]).into_response();
     }
     let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.0.ip());
@@ -384,36 +481,61 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_session_ends_and_cannot_be_made_up() {
-        let (operators, other) = (Operators::new("one"), Operators::new("two"));
-        let (start, session) = (Timestamp(1000), operators.session(Timestamp(1000)));
-        assert!(operators.is_session(&session, start));
-        assert!(!operators.is_session(&session, start.after(SESSION)));
-        assert!(!other.is_session(&session, start), "another token");
-        let later = session.replacen('4', "5", 1);
-        for bad in [later.as_str(), "", ".", "1.2", "99999999999999."] {
-            assert!(bad == session || !operators.is_session(bad, start), "{bad}");
-        }
+    async fn tokens(dir: &Path) -> Tokens {
+        Tokens::open(crate::store::Store::open(&dir.join("billet.db")).unwrap()).await.unwrap()
     }
 
-    #[test]
-    fn the_token_file_is_made_once_and_for_the_owner() {
-        let dir = std::env::temp_dir().join(format!("billet-auth-{}", uuid::Uuid::new_v4()));
-        let path = dir.join("operator.token");
-        let made = Operators::open(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let token = fs::read_to_string(&path).unwrap();
-        assert!(token.trim().len() >= 43 && made.is_token(token.trim()));
-        assert!(Operators::open(&path).unwrap().is_token(token.trim()), "the same one again");
-        fs::write(&path, "short\n").unwrap();
-        assert!(matches!(Operators::open(&path), Err(AuthError::Short { .. })));
+    fn directory() -> PathBuf {
+        std::env::temp_dir().join(format!("billet-auth-{}", Uuid::new_v4()))
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_and_cannot_be_made_up() {
+        let dir = directory();
+        let named = tokens(&dir).await;
+        let (operators, other) = (Operators::new("one", named.clone()), Operators::new("two", named.clone()));
+        let (start, site) = (Timestamp(1000), Principal::site());
+        let session = operators.session(&site, start);
+        let holds = |session: &str, at| operators.with_session(session, at).is_some();
+        assert!(holds(&session, start));
+        assert!(!holds(&session, start.after(SESSION)));
+        assert!(other.with_session(&session, start).is_none(), "another token");
+        let later = session.replacen('4', "5", 1);
+        for bad in [later.as_str(), "", ".", "1.2", "99999999999999.", "1.2.3"] {
+            assert!(bad == session || !holds(bad, start), "{bad}");
+        }
+        let (alice, text) = named.create("alice", Role::Reader, None).await.unwrap();
+        let (bob, _) = named.create("bob", Role::Operator, None).await.unwrap();
+        let who = operators.with_token(&text, start).unwrap();
+        let session = operators.session(&who, start);
+        assert_eq!(operators.with_session(&session, start).unwrap().name(), "alice");
+        let swapped = session.replace(&alice.id.to_string(), &bob.id.to_string());
+        assert!(!holds(&swapped, start), "the session of somebody else");
+        named.revoke("alice").await.unwrap();
+        assert!(!holds(&session, start), "revoked");
         fs::remove_dir_all(dir).unwrap();
     }
 
-    #[test]
-    fn wrong_tokens_are_counted_by_address_and_forgotten() {
-        let operators = Operators::new("t");
+    #[tokio::test]
+    async fn the_token_file_is_made_once_and_for_the_owner() {
+        let dir = directory();
+        let path = dir.join("operator.token");
+        let named = tokens(&dir).await;
+        let made = Operators::open(&path, named.clone()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = fs::read_to_string(&path).unwrap();
+        assert!(token.trim().len() >= 43 && made.with_token(token.trim(), now()).is_some());
+        let again = Operators::open(&path, named.clone()).unwrap();
+        assert!(again.with_token(token.trim(), now()).is_some(), "the same one again");
+        fs::write(&path, "short\n").unwrap();
+        assert!(matches!(Operators::open(&path, named), Err(AuthError::Short { .. })));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn wrong_tokens_are_counted_by_address_and_forgotten() {
+        let dir = directory();
+        let operators = Operators::new("t", tokens(&dir).await);
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let results: Vec<bool> = (0..12).map(|_| operators.failed(a, Timestamp(5))).collect();
         assert_eq!(results.iter().filter(|r| **r).count(), 2);

@@ -68,7 +68,7 @@ pub fn operators(
     known: Arc<auth::Operators>,
     stop: CancellationToken,
 ) -> Router {
-    let api = api::Api::new(engine.clone(), ingests.clone(), files, stop.clone());
+    let api = api::Api::new(engine.clone(), ingests.clone(), files, known.clone(), stop.clone());
     Router::new()
         .merge(api::router(api))
         .merge(ui::router(engine, ingests, stop))

@@ -5,7 +5,11 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// One file per schema version, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+];
 
 /// Applies what is missing, each in one transaction with its version number.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

@@ -8,12 +8,14 @@
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
 //! statements are in `queries`, in the subset that PostgreSQL shares.
 
+pub mod consoles;
 pub mod journal;
 pub mod leases6;
 mod migrate;
 pub mod queries;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod tokens;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -92,7 +92,7 @@ pub(super) fn ms(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn moment(ms: i64) -> Timestamp {
+pub(super) fn moment(ms: i64) -> Timestamp {
     Timestamp(u64::try_from(ms).unwrap_or(0))
 }
 
@@ -108,11 +108,14 @@ pub(super) fn parsed<T: serde::de::DeserializeOwned>(
 }
 
 /// A unit variant or id as the text that serde gives it, without quotes.
-fn word<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+pub(super) fn word<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
     Ok(json(table, value)?.trim_matches('"').to_owned())
 }
 
-fn from_word<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+pub(super) fn from_word<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|cause| StoreError::Row { table, cause })
 }
 

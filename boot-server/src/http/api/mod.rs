@@ -11,6 +11,7 @@ mod nodes;
 pub mod requests;
 mod status;
 mod stream;
+mod tokens;
 mod verbs;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use utoipa_axum::routes;
 
 pub use images::image_view;
 
+use super::auth::Operators;
 use super::{BootFiles, ProblemResponse};
 use crate::engine::{Engine, now};
 use crate::ingest::Ingests;
@@ -46,6 +48,7 @@ pub struct Api {
     engine: Engine,
     ingests: Ingests,
     files: Arc<BootFiles>,
+    operators: Arc<Operators>,
     started: Timestamp,
     streams: Arc<Semaphore>,
     verifies: Arc<Semaphore>,
@@ -55,12 +58,19 @@ pub struct Api {
 
 impl Api {
     /// An API over a running engine. `stop` ends streams and ingests.
-    pub fn new(engine: Engine, ingests: Ingests, files: Arc<BootFiles>, stop: CancellationToken) -> Self {
+    pub fn new(
+        engine: Engine,
+        ingests: Ingests,
+        files: Arc<BootFiles>,
+        operators: Arc<Operators>,
+        stop: CancellationToken,
+    ) -> Self {
         let (streams, verifies) = (Semaphore::new(STREAMS_MAX), Semaphore::new(VERIFIES_MAX));
         Self {
             engine,
             ingests,
             files,
+            operators,
             started: now(),
             streams: Arc::new(streams),
             verifies: Arc::new(verifies),
@@ -92,6 +102,7 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "nodes", description = "Machines and what can be done with them"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
+        (name = "tokens", description = "Who may come in beside the site's own token"),
         (name = "server", description = "The server itself")
     )
 )]
@@ -124,6 +135,8 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(ingests::show))
         .routes(routes!(status::status))
         .routes(routes!(network::check))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();

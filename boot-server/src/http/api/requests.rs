@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use boot_server_core::access::Role;
 use boot_server_core::node::{Boot, Repeat};
 use images::Architecture;
 use protocol::{DiskId, Sha256};
@@ -38,6 +39,19 @@ pub struct MaintenanceRequest {
 pub struct RenameRequest {
     /// A host name without dots.
     pub name: String,
+}
+
+/// A token to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Whose it is: 1 to 32 of `a-z`, `0-9`, `.`, `_`, `-`, `@`.
+    pub name: String,
+    /// `operator` or `reader`.
+    pub role: Role,
+    /// It ends by itself after so long; never if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
 }
 
 /// What a node is to boot instead of the usual.

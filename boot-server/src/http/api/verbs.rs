@@ -13,14 +13,15 @@ use super::extract::{IdempotencyKey, Input, Named};
 use super::requests::{EmptyRequest, MaintenanceRequest, RenameRequest, WipeRequest};
 use super::{Answer, Api};
 use crate::engine::{Actor, EngineError};
+use crate::http::auth;
 use crate::view::{DeployPreview, NodeView, Problem};
 
 /// Longest reason for maintenance, in bytes.
 const REASON_MAX: usize = 1024;
 
-/// Who asks: there is one operators' token, so one name.
+/// Who asks.
 pub(super) fn operator() -> Actor {
-    Actor::Operator(String::new())
+    auth::actor()
 }
 
 async fn apply(api: &Api, node: &Node, verb: Verb) -> Answer<Json<NodeView>> {

@@ -112,9 +112,9 @@ async fn secure(mut response: Response) -> Response {
     response
 }
 
-/// Whoever signed in: there is one operator's token.
+/// Whoever signed in.
 fn operator() -> Actor {
-    Actor::Operator(String::new())
+    super::auth::actor()
 }
 
 fn render(status: u16, template: &impl Template) -> Response {

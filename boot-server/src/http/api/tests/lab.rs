@@ -20,6 +20,7 @@ use crate::http::auth::Operators;
 use crate::http::{self, BootFiles};
 use crate::ingest::{Ingests, Rules, Vetting};
 use crate::store::{Store, queries};
+use crate::tokens::Tokens;
 
 pub(super) const TOKEN: &str = "a-token-that-is-long-enough-to-be-one-of-ours";
 
@@ -78,7 +79,8 @@ impl Lab {
         };
         let ingests = Ingests::new(engine.clone(), rules, stop.clone());
         let files = Arc::new(BootFiles::new(&settings));
-        let known = Arc::new(Operators::new(TOKEN));
+        let named = Tokens::open(engine.store().clone()).await.unwrap();
+        let known = Arc::new(Operators::new(TOKEN, named));
         let router = http::operators(engine, files, ingests, known, stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

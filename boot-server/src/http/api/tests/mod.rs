@@ -5,6 +5,7 @@ mod client;
 mod images;
 mod lab;
 mod nodes;
+mod tokens;
 
 use std::path::Path;
 
@@ -41,7 +42,7 @@ fn operations() -> Vec<(Method, String)> {
         for method in item.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();
             let path = path.replace("{node}", "alpha").replace("{image}", "none");
-            all.push((method, path.replace("{ingest}", "none")));
+            all.push((method, path.replace("{ingest}", "none").replace("{token}", "none")));
         }
     }
     assert!(all.len() > 20, "{all:?}");
