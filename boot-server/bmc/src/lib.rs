@@ -9,6 +9,7 @@
 //! Who may ask, how often and what follows is the server's business.
 
 mod error;
+pub mod redfish;
 mod types;
 
 use async_trait::async_trait;
