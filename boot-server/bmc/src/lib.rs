@@ -9,8 +9,12 @@
 //! Who may ask, how often and what follows is the server's business.
 
 mod error;
+pub mod fake;
+pub mod ipmi;
+pub mod manual;
 pub mod redfish;
 mod types;
+pub mod wol;
 
 use async_trait::async_trait;
 

@@ -24,6 +24,9 @@ const PACKAGES: &[&str] = &[
     "dnsmasq-base",
     "isc-dhcp-relay",
     "procps",
+    // management controllers: a simulator and a client that are not ours
+    "openipmi",
+    "ipmitool",
     // ramdisk and images
     "mmdebstrap",
     "dosfstools",

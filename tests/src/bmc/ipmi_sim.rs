@@ -1,0 +1,140 @@
+//! OpenIPMI's `ipmi_sim`, an implementation of IPMI that is not ours (package openipmi): its files, and the program run.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::rack::Process;
+
+/// The simulator's account.
+pub const USER: &str = "admin";
+/// Its password.
+pub const PASSWORD: &str = "rackpass";
+/// Time for it to answer a ping.
+const START: Duration = Duration::from_secs(10);
+
+/// What one simulator is made of.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Directory of its files.
+    pub dir: &'a Path,
+    /// Address that it listens at.
+    pub address: SocketAddr,
+    /// Program that is its power button, with arguments; see ipmi_lan(5), `chassis_control`.
+    pub chassis: &'a str,
+    /// TCP address of the machine's serial line.
+    pub serial: Option<SocketAddr>,
+    /// Further lines of its emulator's script, between `mc_add` and `mc_enable`.
+    pub emulator: &'a str,
+}
+
+/// A simulator that runs; it ends when dropped.
+#[derive(Debug)]
+pub struct IpmiSim {
+    _process: Process,
+}
+
+impl IpmiSim {
+    /// Starts one by this command, which is `ipmi_sim` itself, or a program that runs it in a namespace.
+    ///
+    /// # Errors
+    /// Where the program is missing or ends at once.
+    pub fn start(plan: &Plan<'_>, mut command: Command) -> Result<Self> {
+        let state = plan.dir.join("state");
+        fs::create_dir_all(&state)?;
+        let (lan, emulator) = (plan.dir.join("lan.conf"), plan.dir.join("bmc.emu"));
+        fs::write(&lan, plan.lan())?;
+        fs::write(&emulator, plan.emulator_script())?;
+        command.arg("-c").arg(&lan).arg("-f").arg(&emulator).arg("-s").arg(&state).args(["-n", "-d"]);
+        let log = fs::File::create(plan.dir.join("ipmi_sim.log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = Process::spawn("ipmi_sim (package openipmi)", command)?;
+        // It prints nothing when it is ready.
+        std::thread::sleep(Duration::from_millis(300));
+        let said = || fs::read_to_string(plan.dir.join("ipmi_sim.log")).unwrap_or_default();
+        ensure!(process.running(), "ipmi_sim ended: {}", said());
+        Ok(Self { _process: process })
+    }
+
+    /// Starts one on this host.
+    ///
+    /// # Errors
+    /// As [`IpmiSim::start`], and where it does not answer.
+    pub fn here(plan: &Plan<'_>) -> Result<Self> {
+        let sim = Self::start(plan, Command::new("ipmi_sim"))?;
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let end = Instant::now() + START;
+        let mut answer = [0; 64];
+        while Instant::now() < end {
+            socket.send_to(&bmc::ipmi::packet::ping(1), plan.address)?;
+            if socket.recv(&mut answer).is_ok() {
+                return Ok(sim);
+            }
+        }
+        Err(anyhow::anyhow!("it does not answer a ping")).context("starting ipmi_sim")
+    }
+}
+
+impl Plan<'_> {
+    fn lan(&self) -> String {
+        let (ip, port, chassis) = (self.address.ip(), self.address.port(), self.chassis);
+        let sol = self.serial.map_or_else(String::new, |s| format!("sol \"tcp:{s}\" 115200\n"));
+        let auths: String = ["callback", "user", "operator", "admin"]
+            .iter()
+            .map(|level| format!("  allowed_auths_{level} none md2 md5 straight\n"))
+            .collect();
+        format!(
+            "name \"bmc\"\nset_working_mc 0x20\nstartlan 1\n  addr {ip} {port}\n  priv_limit admin\n{auths}  \
+             guid a123456789abcdefa123456789abcdef\nendlan\nchassis_control \"{chassis}\"\n{sol}\
+             user 1 true \"\" \"\" user 10 none md2 md5 straight\n\
+             user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n"
+        )
+    }
+
+    fn emulator_script(&self) -> String {
+        format!(
+            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n\
+             sel_enable 0x20 1000 0x0a\n{}mc_enable 0x20\n",
+            self.emulator
+        )
+    }
+}
+
+/// Writes a power button that keeps its state in files beside it: `power` (0 or 1), `boot`, and every call in `calls`.
+///
+/// # Errors
+/// Where the files cannot be written.
+pub fn button_of_files(dir: &Path) -> Result<PathBuf> {
+    let script = r#"#!/bin/bash
+cd "$(dirname "$0")"
+echo "$*" >> calls
+shift  # the controller's address
+op=$1; shift
+while [ $# -gt 0 ]; do p=$1; shift
+  case $op in
+    get) echo "$p:$(cat $p)" ;;
+    set) v=$1; shift
+      case $p in
+        power) [ "$v" = cycle ] && v=1; echo "$v" > power ;;
+        shutdown) echo 0 > power ;;
+        boot) echo "$v" > boot ;;
+      esac ;;
+    do) case $p in power) echo 1 > power ;; shutdown) echo 0 > power ;; esac ;;
+  esac
+done
+exit 0
+"#;
+    let path = dir.join("chassis.sh");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    fs::write(dir.join("power"), "0\n")?;
+    fs::write(dir.join("boot"), "none\n")?;
+    fs::write(dir.join("calls"), "")?;
+    Ok(path)
+}
