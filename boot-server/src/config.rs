@@ -43,6 +43,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// How long the event list goes back.
     pub events: Events,
+    /// Management controllers of the machines.
+    pub bmc: Bmc,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -148,6 +150,29 @@ pub struct Events {
     pub keep_rows: u64,
 }
 
+/// `[bmc]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Bmc {
+    pub poll_seconds: u32,
+}
+
+impl Default for Bmc {
+    fn default() -> Self {
+        Self { poll_seconds: 60 }
+    }
+}
+
+impl Bmc {
+    fn poll(&self) -> Result<Duration, ConfigError> {
+        match self.poll_seconds {
+            seconds @ 5..=3600 => Ok(Duration::from_secs(seconds.into())),
+            other => Err(ConfigError::Bmc(format!("poll_seconds is {other}: it must be from 5 to 3600"))),
+        }
+    }
+}
+
 /// How many unknown machines may become nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewMachines {
@@ -208,6 +233,7 @@ impl Default for Config {
             operators: Operators::default(),
             discovery: Discovery::default(),
             events: Events::default(),
+            bmc: Bmc::default(),
             images: Images::default(),
             log: Log::default(),
         }
@@ -321,6 +347,9 @@ pub enum ConfigError {
     /// IPv6 settings that do not fit the interface.
     #[error("ipv6: {0}")]
     Ipv6(String),
+    /// Settings for management controllers that make no sense.
+    #[error("bmc: {0}")]
+    Bmc(String),
     /// An address range that does not fit the interface.
     #[error("dhcp: {0}")]
     Range(String),
@@ -408,6 +437,8 @@ pub struct Settings {
     pub match_leases: bool,
     /// Which events are kept.
     pub events: Kept,
+    /// Between two readings of a machine's power through its management controller.
+    pub bmc_poll: Duration,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -468,6 +499,7 @@ impl Settings {
                 per_second: config.discovery.new_per_second,
             },
             match_leases: config.provisioning.match_leases,
+            bmc_poll: config.bmc.poll()?,
             events: Kept {
                 age: (config.events.keep_days > 0)
                     .then(|| Duration::from_hours(24 * u64::from(config.events.keep_days))),
@@ -500,6 +532,11 @@ impl Settings {
     /// Directory of the image store.
     pub fn images_dir(&self) -> PathBuf {
         self.state_dir.join("images")
+    }
+
+    /// The file with the key of the secrets in the database.
+    pub fn secrets_key(&self) -> PathBuf {
+        self.state_dir.join("secrets.key")
     }
 
     /// The file with the operators' token.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use boot_server_core::dhcp::Mode;
+use boot_server_core::node::Netboot;
 use clap::Args;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -206,6 +207,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { deadlines.run_deadlines(token).await });
     let token = stop.clone();
     tasks.spawn(async move { effects.run_effects(token).await });
+    let (power, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { power.run_power(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(
@@ -359,7 +362,7 @@ fn bind_tftp(
     }
     let files = files.on_finished(Box::new(move |peer, name, summary| {
         tracing::debug!(%peer, name, ?summary, "TFTP transfer ended");
-        let Some(event) = http::files::served(grub::boot_file(name)) else { return };
+        let Some(event) = http::files::served(grub::boot_file(name), Netboot::Pxe) else { return };
         if seen.try_send(sink::Seen::File { address: peer.ip(), event }).is_err() {
             tracing::debug!("sighting dropped");
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bmc::{DriverKind, ErrorKind, PowerState};
 use boot_server_core::access::Role;
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
@@ -18,6 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::engine::now;
+use crate::power::Options;
 
 mod console;
 
@@ -51,6 +53,9 @@ pub struct NodeView {
     pub boot: Option<BootOrderView>,
     /// The job on its way.
     pub job: Option<JobView>,
+    /// Power as it was last read; absent where no management controller is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerState>,
     /// The OS on it.
     pub installed: Option<InstalledView>,
     /// SMBIOS UUID.
@@ -65,6 +70,90 @@ pub struct NodeView {
     pub hardware: Option<Hardware>,
     /// The waterfall of the newest work.
     pub timeline: TimelineView,
+}
+
+/// The management controller of a node. Its password is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BmcView {
+    /// Whose.
+    pub node: NodeId,
+    /// Name of the node.
+    pub node_name: String,
+    /// By which driver it is spoken to.
+    pub driver: DriverKind,
+    /// Name or address.
+    pub address: String,
+    /// Port, where it is not the protocol's own.
+    pub port: Option<u16>,
+    /// User name.
+    pub user: Option<String>,
+    /// A password is stored.
+    pub has_password: bool,
+    /// SHA-256 of the certificate that is pinned.
+    pub certificate: Option<String>,
+    /// What else the driver is told.
+    pub options: Options,
+    /// Power of the machine as it was last read.
+    pub power: Option<PowerState>,
+    /// When it last answered.
+    pub last_seen: Option<Timestamp>,
+    /// Calls in a row that failed.
+    pub failures: u32,
+    /// Why the last call failed, if it did.
+    pub trouble: Option<TroubleView>,
+    /// It does not answer and is left alone until then.
+    pub wait_until: Option<Timestamp>,
+    /// When the controller itself was last restarted.
+    pub reset_at: Option<Timestamp>,
+    /// When a person last changed this.
+    pub changed: Timestamp,
+}
+
+/// Why a controller did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TroubleView {
+    /// The kind; null where it is known from before a restart of the server.
+    pub kind: Option<ErrorKind>,
+    /// In words.
+    pub message: String,
+    /// What to do.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// A management controller that the agent found in the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BmcFound {
+    /// Its address.
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Its firmware version.
+    pub firmware: Option<String>,
+    /// IANA enterprise number of its maker.
+    pub manufacturer_id: Option<u32>,
+}
+
+impl BmcFound {
+    /// What the inventory says of it.
+    pub fn of(inventory: &Inventory) -> Option<Self> {
+        inventory.bmc.as_ref().map(|bmc| Self {
+            address: bmc.address.filter(|address| !address.is_unspecified()),
+            mac: bmc.mac,
+            firmware: bmc.firmware.clone(),
+            manufacturer_id: bmc.manufacturer_id,
+        })
+    }
+
+    /// Where it is, in words.
+    pub fn place(&self) -> String {
+        match (self.address, self.mac) {
+            (Some(address), _) => address.to_string(),
+            (None, Some(mac)) => format!("{mac}, which has no IPv4 address yet"),
+            (None, None) => "an address that it does not tell".to_owned(),
+        }
+    }
 }
 
 /// A boot that was ordered.
@@ -98,6 +187,12 @@ pub struct NodeDetail {
     /// What keeps its newest boot from going on, as far as it can be told from the network.
     #[serde(default)]
     pub findings: Vec<Finding>,
+    /// Its management controller, where Billet knows one.
+    #[serde(default)]
+    pub bmc: Option<BmcView>,
+    /// The management controller that the agent found in it.
+    #[serde(default)]
+    pub bmc_found: Option<BmcFound>,
 }
 
 /// What would keep machines from booting.
@@ -491,6 +586,7 @@ impl NodeView {
             boots: required_boot(node, now()).kind(),
             boot: node.boot.as_ref().map(BootOrderView::of),
             job: run.map(JobView::of),
+            power: None,
             installed: node.installed.as_ref().map(|i| InstalledView {
                 image: i.image,
                 image_name: i.image_name.clone(),

@@ -55,6 +55,8 @@ pub enum FaultCode {
     Agent,
     /// Stopped by a person.
     Aborted,
+    /// The machine could not be switched on or restarted through its management controller.
+    Power,
     /// A kind this build does not know.
     #[serde(other)]
     Other,

@@ -30,6 +30,7 @@ fn node(name: &str, state: StateName) -> NodeView {
         boots: BootKind::LocalDisk,
         boot: None,
         job: None,
+        power: None,
         installed: None,
         uuid: None,
         serial: Some("S\u{1b}[31mN-1".to_owned()),

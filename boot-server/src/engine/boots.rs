@@ -172,7 +172,7 @@ impl Engine {
     pub async fn file_served(&self, address: IpAddr, event: Event) {
         let Some(mac) = lock(&self.0.sightings).by_address.get(&address).copied() else { return };
         if let Some(sighting) = lock(&self.0.sightings).by_mac.get_mut(&mac)
-            && event == Event::LoaderServed
+            && matches!(event, Event::LoaderServed { .. })
         {
             sighting.loader.get_or_insert(now());
         }

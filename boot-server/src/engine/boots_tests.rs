@@ -137,7 +137,8 @@ async fn an_address_of_the_sites_server_is_an_address() {
     lab.address_taken(mac(1), IpAddr::V4(ip(150)));
     assert!(stuck().is_empty(), "it has an address since just now: it may go on");
     assert_eq!(lab.machine_at(IpAddr::V4(ip(150))), Some(mac(1)), "what it fetches is its");
-    lab.file_served(IpAddr::V4(ip(150)), Event::LoaderServed).await;
+    lab.file_served(IpAddr::V4(ip(150)), Event::LoaderServed { by: boot_server_core::node::Netboot::Pxe })
+        .await;
     assert!(is_agent(&asks(&lab, 1, 150).await));
 }
 

@@ -1,8 +1,10 @@
-//! Carries effects out: at least once, and so that twice does no harm.
+//! Carries effects out: at least once, and so that twice does no harm. Restarts take minutes, so each has a task.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use boot_server_core::node::{Effect, Severity};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, now};
@@ -13,11 +15,19 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Effects that were carried out are kept this long, for whoever looks for a cause.
 const KEPT: Duration = Duration::from_hours(24 * 7);
 
+/// Restarts on their way, each by its effect.
+#[derive(Default)]
+struct Restarts {
+    tasks: JoinSet<i64>,
+    begun: BTreeSet<i64>,
+}
+
 impl Engine {
     /// Carries out what was stored and what comes, until `stop`.
     pub async fn run_effects(&self, stop: CancellationToken) {
+        let mut restarts = Restarts::default();
         loop {
-            let wait = match self.carry_out().await {
+            let wait = match self.carry_out(&mut restarts, &stop).await {
                 Ok(()) => Duration::from_hours(1),
                 Err(error) => {
                     tracing::error!(%error, "effects were not carried out, they are tried again");
@@ -25,14 +35,20 @@ impl Engine {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = self.0.effects.notified() => {}
+                Some(ended) = restarts.tasks.join_next() => match ended {
+                    Ok(effect) => drop(restarts.begun.remove(&effect)),
+                    Err(error) => tracing::error!(%error, "a restart broke"),
+                },
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        // They hear the stop too, and leave their effects open.
+        while restarts.tasks.join_next().await.is_some() {}
     }
 
-    async fn carry_out(&self) -> Result<(), EngineError> {
+    async fn carry_out(&self, restarts: &mut Restarts, stop: &CancellationToken) -> Result<(), EngineError> {
         for row in self.0.store.read(queries::open_effects).await? {
             match row.effect {
                 Effect::WakeAgent => {
@@ -41,10 +57,32 @@ impl Engine {
                     }
                     self.close(row, None).await?;
                 }
+                Effect::PowerCycle if self.restarts(row.node) => {
+                    if restarts.begun.insert(row.id) {
+                        let (engine, stop) = (self.clone(), stop.clone());
+                        restarts.tasks.spawn(async move { engine.carry_restart(row, stop).await });
+                    }
+                }
                 Effect::PowerCycle => self.ask_for_power(row).await?,
             }
         }
         Ok(())
+    }
+
+    async fn carry_restart(&self, row: EffectRow, stop: CancellationToken) -> i64 {
+        let done = match self.restart(row.node, &stop).await {
+            Ok(true) => self.close(row, None).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::error!(node = %row.node, %error, "a restart was not carried out, it is tried again");
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+        row.id
     }
 
     /// The driver `manual`: a person is the power switch. The line and the end of the effect are one transaction, so

@@ -4,8 +4,10 @@ use boot_server_core::deploy::DeployRefused;
 use boot_server_core::node::Refused;
 use images::StoreError as ImageStoreError;
 
+use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
+use crate::vault::VaultError;
 use crate::view::Problem;
 
 /// Why not.
@@ -58,6 +60,20 @@ pub enum EngineError {
     /// The system gives no random bytes.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// A management controller was not asked, or did not do it.
+    #[error(transparent)]
+    Power(#[from] PowerError),
+    /// Secrets at rest.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What is said of a management controller makes no sense.
+    #[error("{what}")]
+    BadBmc {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -82,6 +98,14 @@ impl EngineError {
     /// Status, code and hint of each error; the only place that knows them.
     pub fn problem(&self) -> Problem {
         let (status, code, hint) = match self {
+            Self::Power(error) => return error.problem(),
+            Self::BadBmc { hint, .. } => (422, "bad-bmc", *hint),
+            Self::Vault(VaultError::Sealed) => {
+                (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
+            }
+            Self::Vault(_) => {
+                (503, "vault", "look at the server's log and at secrets.key in its state directory")
+            }
             Self::NodeNotFound(_) => (404, "node-not-found", "list them with `billet node list`"),
             Self::ImageNotFound(_) => (404, "image-not-found", "list them with `billet image list`"),
             Self::Refused(refused) => of_refused(refused),

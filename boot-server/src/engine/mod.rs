@@ -9,6 +9,7 @@
 
 mod addresses;
 mod agents;
+mod bmcs;
 mod boots;
 #[cfg(test)]
 mod boots_tests;
@@ -21,7 +22,10 @@ mod images;
 mod index;
 mod orders;
 mod pci;
+#[cfg(test)]
+mod power_tests;
 mod registry;
+mod restarts;
 mod retention;
 mod servers;
 mod strangers;
@@ -42,6 +46,7 @@ use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 pub use agents::Handed;
+pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
@@ -49,9 +54,12 @@ pub use error::EngineError;
 pub use registry::lock;
 
 use crate::config::Settings;
+use crate::power::{self, Power};
+use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::{Store, StoreError, leases6};
-use crate::view::{AddressView, EventView, NodeDetail, NodeView};
+use crate::vault::Vault;
+use crate::view::{AddressView, BmcFound, EventView, NodeDetail, NodeView};
 use boots::Sightings;
 use discoveries::Discoveries;
 use registry::{Registry, Slot};
@@ -89,6 +97,13 @@ struct Inner {
     deadlines: Notify,
     pci: pci::Names,
     opened: protocol::Timestamp,
+    power: Power,
+    vault: Vault,
+    /// What workers find out, until somebody takes it in.
+    news: Mutex<Option<tokio::sync::mpsc::Receiver<power::Told>>>,
+    bmcs: Mutex<BTreeMap<NodeId, BmcRow>>,
+    /// Held while the row of a controller is changed.
+    bmc_turn: tokio::sync::Mutex<()>,
 }
 
 /// Who did it.
@@ -148,8 +163,26 @@ impl Engine {
         store: Store,
         image_store: ::images::Store,
     ) -> Result<Self, EngineError> {
+        Self::open_with(settings, store, image_store, power::drivers()).await
+    }
+
+    /// As [`Engine::open`], with other drivers for management controllers.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open_with(
+        settings: Settings,
+        store: Store,
+        image_store: ::images::Store,
+        drivers: power::Drivers,
+    ) -> Result<Self, EngineError> {
         let rows = store.read(queries::nodes).await?;
+        let key = settings.secrets_key();
+        let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
+        let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
+        let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
+        let settings_poll = settings.bmc_poll;
         let engine = Self(Arc::new(Inner {
             settings,
             store,
@@ -166,6 +199,15 @@ impl Engine {
             deadlines: Notify::new(),
             pci: pci::Names::default(),
             opened: now(),
+            power: Power::new(
+                drivers,
+                power::Timing { poll: settings_poll, ..power::Timing::default() },
+                tell,
+            ),
+            vault,
+            news: Mutex::new(Some(news)),
+            bmcs: Mutex::new(bmcs),
+            bmc_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;
         Ok(engine)
@@ -213,13 +255,17 @@ impl Engine {
 
     /// The node as the API shows it. An inventory that cannot be read is logged and left out.
     pub async fn view(&self, node: &Node) -> NodeView {
-        NodeView::of(node, self.readable_inventory(node.id).await.as_deref())
+        self.view_with(node, self.readable_inventory(node.id).await.as_deref())
+    }
+
+    fn view_with(&self, node: &Node, inventory: Option<&Inventory>) -> NodeView {
+        NodeView { power: self.power_of(node.id), ..NodeView::of(node, inventory) }
     }
 
     /// The node with all that is known of it.
     pub async fn detail(&self, node: &Node) -> NodeDetail {
         let inventory = self.readable_inventory(node.id).await;
-        let view = NodeView::of(node, inventory.as_deref());
+        let view = self.view_with(node, inventory.as_deref());
         let addresses = self.addresses(node).await.unwrap_or_else(|error| {
             tracing::error!(node = %node.id, %error, "leases cannot be read");
             Vec::new()
@@ -229,6 +275,8 @@ impl Engine {
             inventory: inventory.as_deref().cloned(),
             addresses,
             findings: self.boot_findings(node),
+            bmc: self.bmc(node.id),
+            bmc_found: inventory.as_deref().and_then(BmcFound::of),
         }
     }
 

@@ -142,6 +142,7 @@ impl Engine {
             })
             .await?;
         self.0.nodes.remove(&slot);
+        self.bmc_gone(id);
         lock(&self.0.inventories).remove(&id);
         lock(&self.0.sightings).forget(&node.identity.macs);
         self.announce(Change::Node(id));

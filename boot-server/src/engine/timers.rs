@@ -17,8 +17,10 @@ const RETRY: Duration = Duration::from_secs(5);
 const TOLD_AT_ONCE: usize = 256;
 
 impl Engine {
-    /// Tells every node that the server has started: what waits, waits anew.
+    /// Starts the workers of management controllers, and tells every node that the server has started: what waits, waits
+    /// anew.
     pub async fn started(&self) {
+        self.start_workers();
         let nodes = self.0.nodes.all().into_iter().map(|node| node.id).collect();
         self.tell(nodes, &Event::ServerStarted, "the start").await;
     }

@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 use boot_server_core::boot_request::{BootRequest, printable};
 use boot_server_core::dhcp::boot::START_PATH;
 use boot_server_core::ipxe::{Script, ScriptError, Url};
+use boot_server_core::node::Netboot;
 
 use super::files::{self, BootFiles, Processor};
 use super::send::{self, Asked, Opened};
@@ -112,7 +113,7 @@ async fn file(
 }
 
 async fn seen(engine: &Engine, peer: SocketAddr, name: &str) {
-    if let Some(event) = files::served(name) {
+    if let Some(event) = files::served(name, Netboot::Http) {
         engine.file_served(peer.ip(), event).await;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use boot_server_core::node::Event;
+use boot_server_core::node::{Event, Netboot};
 
 use crate::config::Settings;
 use crate::loaders::Loaders;
@@ -89,11 +89,11 @@ fn served_by(name: &str) -> Option<&'static Served> {
 }
 
 /// What it tells about a machine that it fetched the file of this name.
-pub(crate) fn served(name: &str) -> Option<Event> {
+pub(crate) fn served(name: &str, by: Netboot) -> Option<Event> {
     match served_by(name).map(|s| s.part) {
         Some(Part::Kernel) => Some(Event::KernelServed),
         Some(Part::Initramfs | Part::Firmware) => None,
-        None => Some(Event::LoaderServed),
+        None => Some(Event::LoaderServed { by }),
     }
 }
 

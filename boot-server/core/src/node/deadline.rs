@@ -4,7 +4,7 @@ use protocol::fault::{Fault, FaultCode};
 
 use super::event::Effect;
 use super::machine::RESTARTS_MAX;
-use super::state::RunStage;
+use super::state::{PowerStage, RunStage};
 use super::step::Step;
 
 pub(super) fn tick(s: &mut Step<'_>) {
@@ -14,10 +14,17 @@ pub(super) fn tick(s: &mut Step<'_>) {
         return;
     }
     match run.stage {
-        RunStage::Boot => s.fail(timeout(
-            "the machine did not boot from the network",
-            "check power, cable and boot order (network first), then retry",
-        )),
+        RunStage::Boot => {
+            let told = run.power.as_ref().filter(|power| power.stage == PowerStage::On);
+            let message = match told {
+                Some(power) => format!(
+                    "the BMC {} says that the machine runs, but it did not boot from the network",
+                    power.bmc
+                ),
+                None => "the machine did not boot from the network".to_owned(),
+            };
+            s.fail(timeout(&message, "check power, cable and boot order (network first), then retry"));
+        }
         RunStage::Kernel => s.fail(timeout(
             "the boot script was served, but the agent never said hello",
             "look at the machine's console; its NIC or firmware may need a driver that the ramdisk lacks; then retry",

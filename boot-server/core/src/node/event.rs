@@ -6,9 +6,9 @@ use protocol::report::ReportBatch;
 use protocol::{JobId, MacAddr, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Node;
 use super::boot::{Boot, Repeat};
 use super::state::StateName;
+use super::{Netboot, Node};
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,10 @@ pub enum Event {
         first_seen: Timestamp,
     },
     /// It asked for a boot loader.
-    LoaderServed,
+    LoaderServed {
+        /// In this way.
+        by: Netboot,
+    },
     /// iPXE asked what to boot, and got `boot`; an agent boot carries a fresh nonce.
     BootRequested {
         /// The answer, as [`required_boot`](super::required_boot) gave it.
@@ -62,12 +65,52 @@ pub enum Event {
         /// SHA-256 of the token.
         token: Sha256,
     },
+    /// A restart that its management controller was asked for went on.
+    Power {
+        /// The job that the machine is restarted for.
+        job: JobId,
+        /// Address of the controller.
+        bmc: String,
+        /// What happened.
+        news: PowerNews,
+    },
     /// Time has passed.
     Tick,
     /// The server started again: waiting starts anew, because nobody could have been heard meanwhile.
     ServerStarted,
     /// A person or program wants something.
     Verb(Verb),
+}
+
+/// What came of restarting a machine through its management controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PowerNews {
+    /// The controller is being asked; `what` says for what.
+    Begun {
+        /// Such as `boots once by pxe`.
+        what: String,
+    },
+    /// It was off, and now it is on: read back.
+    On,
+    /// The command was taken; what came of it cannot be read.
+    Taken,
+    /// The controller accepted a command, and the machine is not so.
+    NoEffect {
+        /// `on` or `off`.
+        wanted: &'static str,
+    },
+    /// The controller does not answer, or is busy.
+    Trouble {
+        /// Why.
+        what: String,
+    },
+    /// It is given up.
+    Failed {
+        /// Why.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
 }
 
 /// What people and programs can ask for (Ironic's verbs).

@@ -8,7 +8,7 @@ use super::event::Refused;
 use super::state::{Fallback, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
-use super::{Installed, Nonce, orders};
+use super::{Installed, Netboot, Nonce, orders};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::Job;
 
@@ -36,6 +36,12 @@ pub(super) fn dhcp_seen(s: &mut Step<'_>, first_seen: Timestamp) {
         s.node.timeline.rewind(Phase::Dhcp);
         s.node.timeline.mark(Phase::Dhcp, first_seen);
     }
+}
+
+/// It fetched a boot loader: that is how its firmware boots.
+pub(super) fn loader_served(s: &mut Step<'_>, by: Netboot) {
+    s.node.netboot = Some(by);
+    mark_boot(s, Phase::Loader);
 }
 
 /// A step of the boot, if the node has work for which it boots.

@@ -26,6 +26,7 @@ mod deadline;
 mod machine;
 mod orders;
 mod people;
+mod power;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +35,10 @@ use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
-pub use event::{Context, Effect, Event, Note, Outcome, Policy, Refused, Severity};
+pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
 pub use people::check_forget;
-pub use state::{Failure, Run, RunStage, State, StateName};
+pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
 
@@ -69,9 +70,23 @@ pub struct Node {
     /// The OS on it, as far as Billet put it there.
     #[serde(default)]
     pub installed: Option<Installed>,
+    /// How its firmware last booted from the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netboot: Option<Netboot>,
     /// Phases of the newest piece of work.
     #[serde(default)]
     pub timeline: Timeline,
+}
+
+/// How firmware boots from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Netboot {
+    /// PXE: the boot loader comes by TFTP.
+    Pxe,
+    /// UEFI HTTP boot.
+    Http,
 }
 
 /// Why a node is not to be used.
@@ -154,6 +169,7 @@ impl Node {
             epoch: 0,
             boot: None,
             installed: None,
+            netboot: None,
             timeline: Timeline::default(),
         }
     }

@@ -106,6 +106,32 @@ pub struct Run {
     /// Deploys: host name given to the OS.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// What became of restarting the machine for this stage; `None` where a person does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerStory>,
+}
+
+/// What became of restarting a machine through its management controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerStory {
+    /// Address of the controller.
+    pub bmc: String,
+    /// How far it is.
+    pub stage: PowerStage,
+}
+
+/// How far a restart is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "stage", content = "what")]
+pub enum PowerStage {
+    /// It was begun.
+    Begun,
+    /// The controller says that the machine was switched on.
+    On,
+    /// The controller took the command and cannot tell what came of it.
+    Taken,
+    /// It does not go on, for this reason; it is tried again.
+    Trouble(String),
 }
 
 /// Where a job that changed nothing leads back to.
@@ -231,6 +257,7 @@ impl Run {
         self.stage = stage;
         self.since = now;
         self.deadline = now.after(stage.patience());
+        self.power = None;
     }
 
     /// True where no agent can have changed anything for this job yet. A restart in the middle of a write is not that.
@@ -241,9 +268,7 @@ impl Run {
     /// What it waits for, in words.
     pub fn waits_for(&self, macs: &str) -> String {
         match self.stage {
-            RunStage::Boot => format!(
-                "a network boot of this machine (DHCPDISCOVER from {macs}): switch it on or restart it"
-            ),
+            RunStage::Boot => self.waits_for_boot(macs),
             RunStage::Kernel => {
                 "the agent's hello: the boot script was served, kernel and ramdisk are loading".to_owned()
             }
@@ -261,6 +286,21 @@ impl Run {
             },
             RunStage::Restart => "the machine to restart".to_owned(),
             RunStage::FirstBoot => "the OS to phone home".to_owned(),
+        }
+    }
+}
+
+impl Run {
+    fn waits_for_boot(&self, macs: &str) -> String {
+        let boot = format!("a network boot of this machine (DHCPDISCOVER from {macs})");
+        let Some(PowerStory { bmc, stage }) = &self.power else {
+            return format!("{boot}: switch it on or restart it");
+        };
+        match stage {
+            PowerStage::Begun => format!("the BMC {bmc} to restart this machine"),
+            PowerStage::On => format!("{boot}: the BMC {bmc} has switched it on"),
+            PowerStage::Taken => format!("{boot}: the BMC {bmc} was told to restart it"),
+            PowerStage::Trouble(what) => format!("the BMC {bmc}: {what}; tried again"),
         }
     }
 }

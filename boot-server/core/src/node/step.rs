@@ -9,7 +9,7 @@ use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, deadline, machine, orders, people};
+use super::{Node, agent, deadline, machine, orders, people, power};
 
 /// Takes `event` in.
 ///
@@ -19,7 +19,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
     let mut s = Step { node: node.clone(), effects: Vec::new(), notes: Vec::new(), context };
     match event {
         Event::DhcpSeen { first_seen } => machine::dhcp_seen(&mut s, first_seen),
-        Event::LoaderServed => machine::mark_boot(&mut s, Phase::Loader),
+        Event::LoaderServed { by } => machine::loader_served(&mut s, by),
         Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, &boot, nonce),
         Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
         Event::BootBegun { ticket } => orders::begun(&mut s, ticket)?,
@@ -28,6 +28,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::Inventory { disks_blank, macs } => agent::inventory(&mut s, disks_blank, macs)?,
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
+        Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),
         Event::Tick => deadline::tick(&mut s),
         Event::ServerStarted => deadline::server_started(&mut s),
         Event::Verb(verb) => people::verb(&mut s, verb)?,
@@ -81,6 +82,7 @@ impl Step<'_> {
             fallback,
             phone_home: None,
             hostname: None,
+            power: None,
         };
         self.begin(&mut run);
         run

@@ -67,6 +67,7 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
         fallback,
         phone_home: deploys.then_some(TOKEN),
         hostname: deploys.then(|| "web-1".into()),
+        power: None,
     }
 }
 
@@ -175,6 +176,10 @@ fn fault() -> ReportBody {
     ReportBody::Failed { fault: Fault::new(FaultCode::DiskIo, "the disk broke", "replace it") }
 }
 
+fn power_news(news: PowerNews) -> Event {
+    Event::Power { job: JobId(Uuid::from_u128(1)), bmc: "10.0.0.9".into(), news }
+}
+
 /// Every event, as it would come to this node.
 fn events(node: &Node) -> Vec<(&'static str, Event)> {
     let verb = Event::Verb;
@@ -182,7 +187,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
     let job = JobId(Uuid::from_u128(1));
     vec![
         ("dhcp", Event::DhcpSeen { first_seen: NOW }),
-        ("loader", Event::LoaderServed),
+        ("loader", Event::LoaderServed { by: Netboot::Pxe }),
         ("boot", Event::BootRequested { boot: required_boot(node, NOW), nonce: Sha256([8; 32]) }),
         ("kernel", Event::KernelServed),
         ("begun, wrong ticket", Event::BootBegun { ticket: WRONG }),
@@ -198,6 +203,9 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("report of another job", batch(99, 1, finished())),
         ("phone-home", Event::PhoneHome { token: TOKEN }),
         ("phone-home, wrong", Event::PhoneHome { token: WRONG }),
+        ("power on", power_news(PowerNews::On)),
+        ("power without effect", power_news(PowerNews::NoEffect { wanted: "on" })),
+        ("power failed", power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() })),
         ("tick", Event::Tick),
         ("server started", Event::ServerStarted),
         ("manage", verb(Verb::Manage)),
@@ -727,7 +735,7 @@ fn an_order_for_disk_or_agent_answers_the_same_for_one_boot() {
 
 /// An event as chance gives it: most of them make sense, so that stories go far.
 fn any_event() -> impl Strategy<Value = u8> {
-    0_u8..40
+    0_u8..44
 }
 
 fn chance_event(story: &Story, n: u8) -> Event {
@@ -765,7 +773,10 @@ fn chance_event(story: &Story, n: u8) -> Event {
         37 => order_boot(Boot::Agent, Repeat::Once),
         38 => Event::BootBegun { ticket: NONCE },
         39 => Event::Verb(Verb::ClearBoot),
-        _ => Event::LoaderServed,
+        40 => power_news(PowerNews::On),
+        41 => power_news(PowerNews::NoEffect { wanted: "off" }),
+        42 => power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() }),
+        _ => Event::LoaderServed { by: Netboot::Http },
     }
 }
 

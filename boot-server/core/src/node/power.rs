@@ -1,0 +1,56 @@
+//! What comes of restarting a machine through its management controller. Only a job that still waits for its machine to boot
+//! hears of it: a packet of the machine is better proof than anything that a controller says.
+
+use protocol::JobId;
+use protocol::fault::{Fault, FaultCode};
+
+use super::event::PowerNews;
+use super::state::{PowerStage, PowerStory, RunStage};
+use super::step::Step;
+
+pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) {
+    let Some(run) = s.node.state.run_mut().filter(|r| r.job.id == job && r.stage == RunStage::Boot) else {
+        return;
+    };
+    let stage = match &news {
+        PowerNews::Begun { .. } => PowerStage::Begun,
+        PowerNews::On => PowerStage::On,
+        PowerNews::Taken => PowerStage::Taken,
+        PowerNews::NoEffect { wanted } => {
+            PowerStage::Trouble(format!("it accepted to switch the machine {wanted}, and nothing happened"))
+        }
+        PowerNews::Trouble { what } => PowerStage::Trouble(what.clone()),
+        PowerNews::Failed { .. } => PowerStage::Begun,
+    };
+    let first = run.power.as_ref().is_none_or(|power| power.stage != stage);
+    run.power = Some(PowerStory { bmc: bmc.clone(), stage });
+    match news {
+        PowerNews::Begun { what } => {
+            s.info("power.restart", format!("the BMC {bmc} restarts the machine: {what}"));
+        }
+        PowerNews::On => s.info("power.on", format!("the BMC {bmc} has switched the machine on (read back)")),
+        PowerNews::Taken => {
+            s.info(
+                "power.taken",
+                format!("the BMC {bmc} was told to restart the machine; it cannot tell more"),
+            );
+        }
+        PowerNews::NoEffect { wanted } if first => s.warn(
+            "power.no_effect",
+            format!(
+                "the BMC {bmc} accepted to switch the machine {wanted}, and nothing happened: tried again"
+            ),
+        ),
+        PowerNews::Trouble { what } if first => {
+            s.warn("power.trouble", format!("the BMC {bmc}: {what}: tried again"));
+        }
+        PowerNews::NoEffect { .. } | PowerNews::Trouble { .. } => {}
+        PowerNews::Failed { what, hint } => {
+            s.fail(Fault::new(
+                FaultCode::Power,
+                format!("the BMC {bmc} did not restart the machine: {what}"),
+                hint,
+            ));
+        }
+    }
+}

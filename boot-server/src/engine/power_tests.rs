@@ -1,0 +1,249 @@
+//! Jobs that need no hand: restarts through a controller in memory, and what becomes of those that lie or are dead.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bmc::{BootDevice, DriverKind, PowerState, Secret};
+use boot_server_core::node::event::Verb;
+use boot_server_core::node::{Claim, RunStage};
+use tokio_util::sync::CancellationToken;
+
+use super::tests::{hello, inventory, settings};
+use super::*;
+use crate::power::tests::{Fake, fake_drivers};
+use crate::store::tests::Scratch;
+
+const MAC: protocol::MacAddr = protocol::MacAddr([0x52, 0x54, 0, 0, 9, 1]);
+
+/// A server that runs, with one node that an agent inspected, and a controller in memory.
+struct Site {
+    engine: Engine,
+    fake: Arc<Fake>,
+    node: Node,
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    _scratch: Arc<Scratch>,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let scratch = Arc::new(Scratch::new());
+        let fakes = Arc::<Mutex<BTreeMap<String, Arc<Fake>>>>::default();
+        let engine = open(&scratch, &fakes).await;
+        let claim = Claim { uuid: None, serial: None, macs: vec![MAC] };
+        engine.dhcp_seen(MAC).await;
+        let asked = engine.boot(claim, [10, 77, 0, 9].into()).await.unwrap();
+        let BootAnswer::Agent { nonce, .. } = asked else { panic!("no agent") };
+        let session = engine.hello(hello(nonce, vec![MAC])).await.unwrap().session;
+        engine.put_inventory(&session, inventory()).await.unwrap();
+        let node = engine.nodes().await.unwrap().remove(0);
+        let change = BmcChange {
+            driver: Some(DriverKind::Fake),
+            address: Some("10.9.9.9".into()),
+            user: Some("root".into()),
+            password: Some(Secret("calvin".into())),
+            ..BmcChange::default()
+        };
+        engine.set_bmc(node.id, Actor::Operator(String::new()), change).await.unwrap();
+        let fake = lock(&fakes)["10.9.9.9"].clone();
+        let mut site =
+            Self { engine, fake, node, stop: CancellationToken::new(), tasks: Vec::new(), _scratch: scratch };
+        site.run();
+        site
+    }
+
+    fn run(&mut self) {
+        let (a, b) = (self.engine.clone(), self.engine.clone());
+        let (stop_a, stop_b) = (self.stop.clone(), self.stop.clone());
+        self.tasks.push(tokio::spawn(async move { a.run_effects(stop_a).await }));
+        self.tasks.push(tokio::spawn(async move { b.run_power(stop_b).await }));
+    }
+
+    /// The node with its agent gone, so that work on it needs a restart.
+    async fn without_agent(&self) {
+        let engine = &self.engine;
+        let event = |node: &Node| Event::BootRequested {
+            boot: boot_server_core::node::required_boot(node, now()),
+            nonce: protocol::Sha256([5; 32]),
+        };
+        engine.apply_with(self.node.id, Actor::Machine, event, Along::default()).await.unwrap();
+    }
+
+    async fn now(&self) -> Node {
+        self.engine.node(&self.node.id.to_string()).await.unwrap()
+    }
+
+    async fn waits_for(&self) -> String {
+        self.engine.view(&self.now().await).await.waits_for.unwrap_or_default()
+    }
+
+    async fn kinds(&self) -> Vec<String> {
+        let filter = EventFilter { after: Some(0), limit: 1000, ..EventFilter::default() };
+        self.engine.events(filter).await.unwrap().into_iter().map(|e| e.kind).collect()
+    }
+
+    /// Waits until an event of this kind is there; tokio's clock may be paused.
+    async fn until(&self, kind: &str) {
+        for _ in 0..4000 {
+            if self.kinds().await.iter().any(|k| k == kind) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("no {kind} in {:?}, {}", self.kinds().await, self.waits_for().await)
+    }
+
+    async fn inspect(&self) {
+        self.without_agent().await;
+        let verb = Event::Verb(Verb::Inspect);
+        self.engine.apply(self.node.id, Actor::Operator(String::new()), verb).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+async fn open(scratch: &Scratch, fakes: &Arc<Mutex<BTreeMap<String, Arc<Fake>>>>) -> Engine {
+    let settings = settings(scratch);
+    let images = ::images::Store::open(settings.images_dir()).unwrap();
+    let store = Store::open(&scratch.database()).unwrap();
+    Engine::open_with(settings, store, images, fake_drivers(fakes.clone())).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_job_restarts_its_machine_by_itself() {
+    let site = Site::new().await;
+    lock(&site.fake.state).on = true;
+    site.inspect().await;
+    site.until("power.on").await;
+    let (boot, log) = {
+        let state = lock(&site.fake.state);
+        (state.boot.clone(), state.log.clone())
+    };
+    assert_eq!(boot.as_ref().unwrap().device, BootDevice::Pxe);
+    let commands: Vec<_> = log.iter().filter(|l| !l.ends_with('?')).cloned().collect();
+    assert_eq!(commands, ["boot!", "force_off", "on"]);
+    assert!(
+        site.waits_for().await.ends_with("the BMC 10.9.9.9 has switched it on"),
+        "{}",
+        site.waits_for().await
+    );
+    assert_eq!(site.engine.power_of(site.node.id), Some(PowerState::On));
+    let kinds = site.kinds().await;
+    assert!(!kinds.iter().any(|k| k == "power.wanted" || k == "power.drift"), "{kinds:?}");
+    assert!(site.engine.store().read(queries::open_effects).await.unwrap().is_empty());
+    let fake = site.fake.clone();
+    site.end().await;
+    assert_eq!(fake.closed.load(std::sync::atomic::Ordering::Relaxed), 1, "the session was ended");
+}
+
+/// Real time would be a minute and a half; the store's threads are real, so the clock runs on only while they rest.
+#[tokio::test]
+async fn a_controller_that_does_nothing_fails_the_job_by_name() {
+    let site = Site::new().await;
+    lock(&site.fake.state).lies = true;
+    site.inspect().await;
+    site.until("power.restart").await;
+    tokio::time::pause();
+    site.until("power.no_effect").await;
+    assert!(site.waits_for().await.contains("it accepted to switch the machine on, and nothing happened"));
+    site.until("inspecting.failed").await;
+    let node = site.now().await;
+    let fault = site.engine.view(&node).await.fault.unwrap();
+    assert_eq!(fault.code, protocol::fault::FaultCode::Power);
+    assert!(fault.message.contains("10.9.9.9") && fault.hint.contains("billet bmc reset"), "{fault:?}");
+    let commands = lock(&site.fake.state).log.iter().filter(|l| *l == "on").count();
+    assert_eq!(commands, 3);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_fails_the_job_at_once() {
+    let site = Site::new().await;
+    lock(&site.fake.state).wrong_login = true;
+    site.inspect().await;
+    site.until("inspecting.failed").await;
+    let fault = site.engine.view(&site.now().await).await.fault.unwrap();
+    assert!(fault.message.contains("user name or password"), "{fault:?}");
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_called_off_restarts_nothing() {
+    let site = Site::new().await;
+    lock(&site.fake.state).on = true;
+    lock(&site.fake.state).slow = std::time::Duration::from_millis(300);
+    site.inspect().await;
+    site.until("power.restart").await;
+    site.engine.apply(site.node.id, Actor::Operator(String::new()), Event::Verb(Verb::Abort)).await.unwrap();
+    for _ in 0..100 {
+        if site.engine.store().read(queries::open_effects).await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(site.engine.store().read(queries::open_effects).await.unwrap().is_empty());
+    let log = lock(&site.fake.state).log.clone();
+    assert!(!log.iter().any(|l| l == "force_off"), "{log:?}");
+    assert!(lock(&site.fake.state).on);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_packet_of_the_machine_is_proof_enough() {
+    let site = Site::new().await;
+    // The command works, but the controller goes on saying that the machine is off.
+    lock(&site.fake.state).lies = true;
+    site.inspect().await;
+    for _ in 0..200 {
+        if lock(&site.fake.state).log.iter().any(|l| l == "on") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let claim = Claim { uuid: None, serial: None, macs: vec![MAC] };
+    site.engine.boot(claim, [10, 77, 0, 9].into()).await.unwrap();
+    for _ in 0..100 {
+        if site.engine.store().read(queries::open_effects).await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(site.engine.store().read(queries::open_effects).await.unwrap().is_empty(), "it is over");
+    assert_eq!(site.now().await.state.run().unwrap().stage, RunStage::Kernel);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn passwords_are_sealed_rotated_and_survive() {
+    let site = Site::new().await;
+    let (node, operator) = (site.node.id, Actor::Operator(String::new()));
+    let row = || async { site.engine.store().read(stored_bmcs).await.unwrap().remove(0) };
+    let before = row().await;
+    assert!(!format!("{before:?}").contains("calvin"), "{before:?}");
+    let view = site.engine.rotate_bmc(node, operator.clone()).await.unwrap();
+    assert!(view.has_password);
+    let after = row().await;
+    assert!(after.password != before.password && after.next_password.is_none());
+    // The answer is lost: the old password still works here, so it stays.
+    lock(&site.fake.state).loses_answer = true;
+    drop(site.engine.rotate_bmc(node, operator.clone()).await);
+    let settled = row().await;
+    assert_eq!((settled.password, settled.next_password), (after.password.clone(), None));
+    // Another address must not be sent the password.
+    let moved = BmcChange {
+        address: Some("10.9.9.10".into()),
+        driver: Some(DriverKind::Ipmi),
+        ..BmcChange::default()
+    };
+    let refused = site.engine.set_bmc(node, operator.clone(), moved).await.unwrap_err();
+    assert_eq!(refused.problem().code, "bad-bmc");
+    let forgotten = site.engine.remove_bmc(node, operator.clone()).await;
+    assert!(forgotten.is_ok() && site.engine.bmc(node).is_none());
+    assert_eq!(site.engine.remove_bmc(node, operator).await.unwrap_err().problem().code, "no-bmc");
+    site.end().await;
+}

@@ -1,0 +1,220 @@
+//! Restarting machines for jobs, through their controllers: what [`Restart`] says is done, step by step, and told to the node.
+//!
+//! ```text
+//! Effect::PowerCycle ─▶ boot device once ─▶ off, read back ─▶ on, read back ─▶ the node's first packet
+//! ```
+//!
+//! One task for each node. A stop of the server leaves the effect open; at the next start the state of the machine says
+//! what is still missing.
+
+use std::time::Duration;
+
+use bmc::{BootDevice, BootMode, BootOverride, DriverKind, ErrorKind, PowerAction, Repeat};
+use boot_server_core::bmc::Restart;
+use boot_server_core::bmc::restart::{Answer, End, Step, Wanted};
+use boot_server_core::node::{
+    BootKind, Event, Netboot, Node, Phase, PowerNews, RunStage, Severity, required_boot,
+};
+use protocol::inventory::FirmwareMode;
+use protocol::{JobId, NodeId, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::{Actor, Engine, EngineError, lock, now};
+use crate::power::{Change, Clock, PowerError, Reply, chance, power_of};
+
+/// Whether the job still wants its machine to boot.
+enum Wish {
+    /// It waits.
+    Waits,
+    /// The machine is on its way.
+    Booting,
+    /// The job is over, or another one.
+    Over,
+}
+
+impl Engine {
+    /// True where Billet itself can restart this node's machine.
+    pub(super) fn restarts(&self, node: NodeId) -> bool {
+        lock(&self.0.bmcs).get(&node).is_some_and(|row| row.driver != DriverKind::Manual)
+    }
+
+    /// Restarts the machine of a node for the job that waits for it. Returns once that is over, whichever way; `false`
+    /// where the server stops before.
+    ///
+    /// # Errors
+    /// Where the store fails; then it is to be tried again.
+    pub(super) async fn restart(&self, id: NodeId, stop: &CancellationToken) -> Result<bool, EngineError> {
+        let Some(node) = self.0.nodes.get(id) else { return Ok(true) };
+        let Some(job) = waiting(&node) else { return Ok(true) };
+        let address = lock(&self.0.bmcs).get(&id).map(|row| row.address.clone()).unwrap_or_default();
+        let tell = |news| Event::Power { job, bmc: address.clone(), news };
+        let wanted = self.boot_for(&node).await;
+        let what = words(&wanted);
+        self.apply(id, Actor::Server, tell(PowerNews::Begun { what })).await?;
+        let (mut restart, clock, begun) = (Restart::new(), Clock::new(), now());
+        let (mut stuck, mut last) = (None, None);
+        loop {
+            match self.wish(id, job, begun) {
+                Wish::Waits => {}
+                Wish::Booting if restart.switched_on() => restart.handle_evidence(),
+                Wish::Booting | Wish::Over => restart.call_off(),
+            }
+            let answer = match restart.step() {
+                Step::End(end) => {
+                    let news = ended(end, last.as_ref());
+                    self.apply(id, Actor::Server, tell(news)).await?;
+                    return Ok(true);
+                }
+                Step::Pause(pause) => {
+                    if !self.pause(id, pause, stop).await {
+                        return Ok(false);
+                    }
+                    Answer::Done
+                }
+                step => match self.do_step(id, step, &wanted).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        let answer = self.trouble(id, step, &error).await?;
+                        if answer == Answer::Silence {
+                            let what = error.to_string();
+                            self.apply(id, Actor::Server, tell(PowerNews::Trouble { what })).await?;
+                        }
+                        last = Some(error);
+                        answer
+                    }
+                },
+            };
+            restart.handle_answer(clock.now(), answer, chance());
+            if restart.stuck() != stuck
+                && let Some(wanted) = restart.stuck()
+            {
+                let news = PowerNews::NoEffect { wanted: wanted.as_str() };
+                self.apply(id, Actor::Server, tell(news)).await?;
+            }
+            stuck = restart.stuck();
+        }
+    }
+
+    /// Waits, but not longer than until the node changes; false where the server stops.
+    async fn pause(&self, id: NodeId, pause: Duration, stop: &CancellationToken) -> bool {
+        let changed = async {
+            match self.watch(id) {
+                Some(mut watch) => drop(watch.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+            () = changed => {
+                // A packet of the machine or an end of the job; looks stay apart all the same.
+                tokio::time::sleep(pause.min(Duration::from_millis(200))).await;
+                true
+            }
+        }
+    }
+
+    fn wish(&self, id: NodeId, job: JobId, begun: Timestamp) -> Wish {
+        let Some(node) = self.0.nodes.get(id) else { return Wish::Over };
+        match node.state.run() {
+            Some(run) if run.job.id == job && run.stage == RunStage::Boot => {
+                let packet = node.timeline.at(Phase::Dhcp).is_some_and(|at| at > begun);
+                if packet { Wish::Booting } else { Wish::Waits }
+            }
+            Some(run) if run.job.id == job => Wish::Booting,
+            _ => Wish::Over,
+        }
+    }
+
+    async fn do_step(&self, id: NodeId, step: Step, boot: &BootOverride) -> Result<Answer, PowerError> {
+        let power = &self.0.power;
+        let change = match step {
+            Step::Look => return power.power_state(id).await.map(|state| Answer::Power(power_of(state))),
+            Step::SetBoot => Change::Boot(boot.clone()),
+            Step::Off => Change::Power(PowerAction::ForceOff),
+            Step::On => Change::Power(PowerAction::On),
+            Step::Cycle => Change::Power(PowerAction::Cycle),
+            Step::Pause(_) | Step::End(_) => return Ok(Answer::Done),
+        };
+        let reply: Reply = match power.change(id, change).await {
+            // Wake-on-LAN can switch on and nothing else.
+            Err(error) if step == Step::Cycle && error.kind() == Some(ErrorKind::Unsupported) => {
+                power.change(id, Change::Power(PowerAction::On)).await?
+            }
+            other => other?,
+        };
+        tracing::debug!(node = %id, ?step, ?reply, "a BMC took a step");
+        Ok(Answer::Done)
+    }
+
+    /// What an error means for the restart.
+    async fn trouble(&self, id: NodeId, step: Step, error: &PowerError) -> Result<Answer, EngineError> {
+        if error.kind() == Some(ErrorKind::Unsupported) {
+            return Ok(Answer::Unable);
+        }
+        if error.is_transient() {
+            return Ok(Answer::Silence);
+        }
+        let setting = matches!(error, PowerError::NotTaken { .. })
+            || matches!(error.kind(), Some(ErrorKind::Refused | ErrorKind::Malformed));
+        if step == Step::SetBoot && setting {
+            let message = format!("{error}: the firmware boots by its own order");
+            self.note(Actor::Server, Some(id), "boot_device.not_taken", Severity::Warning, message).await?;
+            return Ok(Answer::Unable);
+        }
+        Ok(Answer::Refused)
+    }
+
+    /// What the firmware is told to boot, once.
+    async fn boot_for(&self, node: &Node) -> BootOverride {
+        let option = lock(&self.0.bmcs).get(&node.id).and_then(|row| row.options.netboot);
+        let device = match (required_boot(node, now()).kind(), option.or(node.netboot)) {
+            (BootKind::LocalDisk, _) => BootDevice::Disk,
+            (_, Some(Netboot::Http)) => BootDevice::Http,
+            (_, Some(Netboot::Pxe) | None) => BootDevice::Pxe,
+        };
+        let mode = match self.inventory(node.id).await {
+            Ok(Some(inventory)) => match inventory.firmware.mode {
+                FirmwareMode::Uefi => Some(BootMode::Uefi),
+                FirmwareMode::Bios => Some(BootMode::Legacy),
+            },
+            _ => None,
+        };
+        BootOverride { device, repeat: Repeat::Once, mode, http_uri: None }
+    }
+}
+
+/// The job that waits for its machine to boot.
+fn waiting(node: &Node) -> Option<JobId> {
+    node.state.run().filter(|run| run.stage == RunStage::Boot).map(|run| run.job.id)
+}
+
+fn words(boot: &BootOverride) -> String {
+    let device = match boot.device {
+        BootDevice::Http => "HTTP",
+        BootDevice::Disk => "its disk",
+        _ => "PXE",
+    };
+    format!("boots {device} once")
+}
+
+fn ended(end: End, last: Option<&PowerError>) -> PowerNews {
+    match end {
+        End::On => PowerNews::On,
+        End::Unproven => PowerNews::Taken,
+        End::NoEffect(wanted) => PowerNews::Failed {
+            what: format!(
+                "it accepted three times to switch the machine {}, and nothing happened",
+                wanted.as_str()
+            ),
+            hint: match wanted {
+                Wanted::On => "look at the machine's power supply and at the BMC's own log; restart the BMC (`billet bmc reset`)".to_owned(),
+                Wanted::Off => "restart the BMC (`billet bmc reset`), or pull the power cord".to_owned(),
+            },
+        },
+        End::Failed => PowerNews::Failed {
+            what: last.map_or_else(|| "it did not do it".to_owned(), ToString::to_string),
+            hint: last.map_or("look at the BMC's own pages", PowerError::hint).to_owned(),
+        },
+    }
+}

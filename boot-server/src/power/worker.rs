@@ -1,0 +1,415 @@
+//! The worker of one controller: takes requests in order, one call at a time, and looks by itself now and then.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bmc::{BmcError, CALL_MAX, Console, ErrorKind, PowerState};
+use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
+use protocol::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ask::{Answer, Ask, What};
+use super::clock::Clock;
+use super::{
+    CLOSE_MAX, Change, MAILBOX_MAX, Made, News, PowerError, Read, Reply, Status, Target, Timing, Told,
+    Trouble,
+};
+use crate::engine::{lock, now};
+use crate::secret;
+
+/// A driver ends its calls itself; one that does not is cut a little later.
+const CUT: Duration = Duration::from_secs(CALL_MAX.as_secs() + 1);
+/// After a change of power the state is read this soon.
+const LOOK_SOON: Duration = Duration::from_secs(3);
+/// What is known is stored at least this often, so that "last seen" is roughly right after a restart.
+const STORE_EVERY: Duration = Duration::from_mins(10);
+
+pub(super) struct Worker {
+    target: Target,
+    made: Made,
+    mailbox: mpsc::Receiver<Ask>,
+    queue: VecDeque<What>,
+    status: Arc<Mutex<Status>>,
+    news: mpsc::Sender<Told>,
+    timing: Timing,
+    clock: Clock,
+    breaker: Breaker,
+    lockout: Lockout,
+    drift: Drift,
+    reset_at: Option<Timestamp>,
+    /// It showed another certificate: nothing is sent to it until a person decides.
+    stopped: Option<Arc<BmcError>>,
+    told: Option<(Timestamp, Status)>,
+    next_look: Instant,
+}
+
+/// A drawing of chance. Without randomness everybody waits the longest time, which is no fault.
+pub(crate) fn chance() -> Chance {
+    Chance(secret::random().map_or(u16::MAX, |bytes| u16::from_le_bytes([bytes[0], bytes[1]])))
+}
+
+pub(crate) fn power_of(state: PowerState) -> Power {
+    match state {
+        PowerState::On => Power::On,
+        PowerState::Off => Power::Off,
+        PowerState::PoweringOn | PowerState::PoweringOff => Power::Turning,
+        PowerState::Unknown => Power::Unknown,
+    }
+}
+
+impl Worker {
+    pub fn new(
+        target: Target,
+        made: Made,
+        mailbox: mpsc::Receiver<Ask>,
+        status: Arc<Mutex<Status>>,
+        news: mpsc::Sender<Told>,
+        timing: Timing,
+    ) -> Self {
+        let on = match target.power {
+            Some(PowerState::On) => Some(true),
+            Some(PowerState::Off) => Some(false),
+            _ => None,
+        };
+        // The first looks of many are spread over the time between two.
+        let spread = timing.poll * u32::from(chance().0) / u32::from(u16::MAX);
+        Self {
+            reset_at: target.reset_at,
+            target,
+            made,
+            mailbox,
+            queue: VecDeque::new(),
+            status,
+            news,
+            timing,
+            clock: Clock::new(),
+            breaker: Breaker::default(),
+            lockout: Lockout::default(),
+            drift: Drift::new(on),
+            stopped: None,
+            told: None,
+            next_look: Instant::now() + spread,
+        }
+    }
+
+    /// Works until `stop`, or until nobody can ask any more; then ends the session.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let bmc = self.made.bmc.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+        // Whoever waits is told that it is over before the session ends.
+        drop(self);
+        if tokio::time::timeout(CLOSE_MAX, bmc.close()).await.is_err() {
+            tracing::debug!("a BMC did not end its session in time");
+        }
+    }
+
+    async fn work(&mut self) {
+        loop {
+            while self.queue.len() < MAILBOX_MAX
+                && let Ok(ask) = self.mailbox.try_recv()
+            {
+                self.queue.push_back(ask.what);
+            }
+            if let Some(what) = self.queue.pop_front() {
+                self.serve(what).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                ask = self.mailbox.recv() => match ask {
+                    Some(ask) => self.queue.push_back(ask.what),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(self.next_look) => self.look().await,
+            }
+        }
+    }
+
+    async fn serve(&mut self, what: What) {
+        if what.is_given_up() {
+            return;
+        }
+        match what {
+            What::Read(read, answer) => {
+                let result = self.read(&read, true).await;
+                let others = self.same_reads(&read);
+                for waiting in others {
+                    drop(waiting.send(result.clone()));
+                }
+                drop(answer.send(result));
+            }
+            What::Change(change, answer) => {
+                let result = self.change(&change).await;
+                drop(answer.send(result));
+            }
+            What::Console(answer) => {
+                let result = self.console().await;
+                drop(answer.send(result));
+            }
+        }
+        self.settle().await;
+    }
+
+    /// Equal reads that wait and that no change comes before.
+    fn same_reads(&mut self, read: &Read) -> Vec<Answer<Reply>> {
+        let mut same = Vec::new();
+        let mut rest = VecDeque::with_capacity(self.queue.len());
+        let mut changes = false;
+        for what in self.queue.drain(..) {
+            match what {
+                What::Read(other, answer) if !changes && other == *read => same.push(answer),
+                other => {
+                    changes |= !matches!(other, What::Read(..));
+                    rest.push_back(other);
+                }
+            }
+        }
+        self.queue = rest;
+        same
+    }
+
+    /// Looks at the power state by itself.
+    async fn look(&mut self) {
+        // A refusal is no news here: it was told when it began.
+        drop(self.read(&Read::Power, false).await);
+        self.settle().await;
+        let pause = if self.lockout.refused() { self.timing.poll_refused } else { self.timing.poll };
+        self.next_look = Instant::now() + chance().jitter(pause);
+        if let Some(until) = self.breaker.open_until() {
+            // As soon as it may be asked again, it is.
+            self.next_look = self.clock.instant(until) + Duration::from_millis(1);
+        }
+    }
+
+    /// True: something harmless is to be asked first.
+    fn gate(&self) -> Result<bool, PowerError> {
+        let now = self.clock.now();
+        if let Some(error) = &self.stopped {
+            return Err(PowerError::Bmc(error.clone()));
+        }
+        self.lockout.allowed(now).map_err(|until| PowerError::LockedOut { until, now })?;
+        match self.breaker.gate(now) {
+            Gate::Go => Ok(false),
+            Gate::Probe => Ok(true),
+            Gate::Wait(until) => Err(PowerError::Waits { until, now }),
+        }
+    }
+
+    async fn read(&mut self, read: &Read, again: bool) -> Result<Reply, PowerError> {
+        let probe = self.gate()?;
+        if probe && *read != Read::Power {
+            self.ask(&Read::Power).await?;
+        }
+        let begun = Instant::now();
+        let mut tries = 1;
+        loop {
+            let error = match self.ask(read).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let pause = retry_after(tries, begun.elapsed(), chance());
+            match pause.filter(|_| again && error.is_transient() && self.gate().is_ok()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+            tries += 1;
+        }
+    }
+
+    async fn ask(&mut self, read: &Read) -> Result<Reply, PowerError> {
+        let bmc = self.made.bmc.clone();
+        let reply = self.call("a reading", async { read.call(bmc.as_ref()).await }).await?;
+        if let Reply::Power(power) = &reply {
+            self.power_read(*power).await;
+        }
+        Ok(reply)
+    }
+
+    async fn change(&mut self, change: &Change) -> Result<Reply, PowerError> {
+        if self.gate()? {
+            self.ask(&Read::Power).await?;
+        }
+        let now = self.clock.now();
+        if matches!(change, Change::ResetBmc) {
+            reset_allowed(self.reset_at, now).map_err(|until| PowerError::ResetTooSoon { until, now })?;
+            // Noted before it is asked: an answer that is lost must not lead to a second one.
+            self.reset_at = Some(now);
+            self.tell(News::Reset(now)).await;
+        }
+        if matches!(change, Change::Power(_)) {
+            self.drift.handle_change(now);
+            self.next_look = Instant::now() + LOOK_SOON;
+        }
+        let reply = match self.do_change(change).await {
+            Err(error) if error.is_transient() => self.perhaps_done(change, error).await?,
+            other => other?,
+        };
+        if let Change::Boot(wanted) = change {
+            self.read_back(change, &format!("the boot device {:?}", wanted.device)).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn do_change(&mut self, change: &Change) -> Result<Reply, PowerError> {
+        let bmc = self.made.bmc.clone();
+        self.call("a change", async { change.call(bmc.as_ref()).await }).await
+    }
+
+    /// The answer to a change was lost. Where the state says that it was done, it was; where it says that it was not,
+    /// and doing it twice is the same as once, it is done again, once.
+    async fn perhaps_done(&mut self, change: &Change, error: PowerError) -> Result<Reply, PowerError> {
+        let Some(read) = change.proof() else { return Err(error) };
+        if self.gate().is_err() {
+            return Err(error);
+        }
+        match self.ask(&read).await {
+            Ok(state) if change.is_done(&state) => Ok(Reply::Done),
+            Ok(_) => self.do_change(change).await,
+            Err(_) => Err(error),
+        }
+    }
+
+    /// What was accepted must show. Drivers that cannot read it are believed.
+    async fn read_back(&mut self, change: &Change, wanted: &str) -> Result<(), PowerError> {
+        match self.ask(&Read::Boot).await {
+            Ok(state) if change.is_done(&state) => Ok(()),
+            Ok(Reply::Boot(found)) => {
+                let found = format!("{:?}, {:?}", found.device, found.repeat);
+                Err(PowerError::NotTaken { wanted: wanted.to_lowercase(), found: found.to_lowercase() })
+            }
+            Ok(other) => Err(PowerError::wrong_reply(&other)),
+            Err(error) if error.kind() == Some(ErrorKind::Unsupported) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn console(&mut self) -> Result<Box<dyn Console>, PowerError> {
+        if self.gate()? {
+            self.ask(&Read::Power).await?;
+        }
+        let bmc = self.made.bmc.clone();
+        self.call("the console", async { bmc.console().await }).await
+    }
+
+    /// One call, cut where the driver does not end it, and what it tells of the controller.
+    async fn call<T>(
+        &mut self,
+        what: &str,
+        call: impl Future<Output = Result<T, BmcError>>,
+    ) -> Result<T, PowerError> {
+        let result = match tokio::time::timeout(CUT, call).await {
+            Ok(result) => result,
+            Err(_) => Err(BmcError::TimedOut { what: what.to_owned(), after: CUT }),
+        };
+        match result {
+            Ok(value) => {
+                self.lockout.reset();
+                self.answered(None).await;
+                Ok(value)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                self.failed(&error).await;
+                Err(PowerError::Bmc(error))
+            }
+        }
+    }
+
+    async fn failed(&mut self, error: &Arc<BmcError>) {
+        let trouble = Trouble::of(error);
+        match error.kind() {
+            // Nothing was sent for this.
+            ErrorKind::Unsupported => {}
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Tls => {
+                let lost = self.breaker.handle_silence(self.clock.now(), chance());
+                let until = self.breaker.open_until();
+                {
+                    let mut status = lock(&self.status);
+                    status.failures = status.failures.saturating_add(1);
+                    status.error = Some(trouble.clone());
+                    status.wait_until = until;
+                }
+                if lost {
+                    self.tell(News::Lost(trouble)).await;
+                }
+            }
+            ErrorKind::Login => {
+                let first = !self.lockout.refused();
+                self.lockout.handle_failure(self.clock.now());
+                self.answered(Some(trouble.clone())).await;
+                if first {
+                    self.tell(News::Login(trouble)).await;
+                }
+            }
+            ErrorKind::Certificate => {
+                self.answered(Some(trouble.clone())).await;
+                if self.stopped.replace(error.clone()).is_none() {
+                    self.tell(News::Certificate(trouble)).await;
+                }
+            }
+            _ => self.answered(Some(trouble)).await,
+        }
+    }
+
+    /// It answered, well or with a refusal.
+    async fn answered(&mut self, trouble: Option<Trouble>) {
+        let back = self.breaker.handle_answer();
+        {
+            let mut status = lock(&self.status);
+            status.last_seen = Some(now());
+            status.wait_until = None;
+            status.failures = if trouble.is_some() { status.failures.saturating_add(1) } else { 0 };
+            status.error = trouble;
+        }
+        if back {
+            self.tell(News::Back).await;
+        }
+        self.pin().await;
+    }
+
+    /// The certificate of the first answer is the one that counts from then on.
+    async fn pin(&mut self) {
+        if self.target.certificate.is_some() {
+            return;
+        }
+        if let Some(shown) = self.made.certificate.as_ref().and_then(|shown| shown()) {
+            self.target.certificate = Some(shown.clone());
+            self.tell(News::Pinned(shown)).await;
+        }
+    }
+
+    async fn power_read(&mut self, power: PowerState) {
+        lock(&self.status).power = Some(power);
+        if let Some(on) = self.drift.handle_reading(self.clock.now(), power_of(power)) {
+            self.tell(News::Drift(on)).await;
+        }
+    }
+
+    /// Tells what is known where it changed, or where that was told long ago.
+    async fn settle(&mut self) {
+        let status = lock(&self.status).clone();
+        let now = self.clock.now();
+        let old = self.told.as_ref().is_none_or(|(at, told)| {
+            now.since(*at) > STORE_EVERY
+                || (told.power, &told.error, told.wait_until.is_some())
+                    != (status.power, &status.error, status.wait_until.is_some())
+        });
+        if old {
+            self.told = Some((now, status.clone()));
+            self.tell(News::Status(status)).await;
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        let told = Told { node: self.target.node, address: self.target.address.clone(), news };
+        // Nobody listens any more: the server stops.
+        drop(self.news.send(told).await);
+    }
+}
