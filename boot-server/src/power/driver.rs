@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bmc::{Bmc, BmcError, DriverKind};
+use bmc::redfish::{self, Redfish, Transport};
+use bmc::{Bmc, BmcError, Credentials, DriverKind};
 
 use super::Target;
 
@@ -27,14 +28,54 @@ pub type Drivers = Arc<dyn Fn(&Target) -> Result<Made, BmcError> + Send + Sync>;
 
 /// The drivers that this server has.
 pub fn drivers() -> Drivers {
-    Arc::new(|target| {
-        let what = "this driver, which this build does not have";
-        match target.driver {
-            DriverKind::Redfish
-            | DriverKind::Ipmi
-            | DriverKind::Wol
-            | DriverKind::Manual
-            | DriverKind::Fake => Err(BmcError::Unsupported { driver: target.driver, what }),
+    Arc::new(|target| match target.driver {
+        DriverKind::Redfish => redfish(target),
+        DriverKind::Ipmi | DriverKind::Wol | DriverKind::Manual | DriverKind::Fake => {
+            Err(BmcError::Unsupported { driver: target.driver, what: "this build's worker" })
         }
     })
+}
+
+fn redfish(target: &Target) -> Result<Made, BmcError> {
+    let malformed = |_| BmcError::Malformed {
+        what: "the stored certificate".to_owned(),
+        why: "it is no SHA-256".to_owned(),
+    };
+    let driver = Arc::new(Redfish::new(redfish::Options {
+        address: with_port(&target.address, target.port),
+        credentials: credentials(target)?,
+        pin: target.certificate.as_deref().map(str::parse).transpose().map_err(malformed)?,
+        transport: if target.options.plain_http { Transport::PlainAllowed } else { Transport::Tls },
+        system: target.options.system.clone(),
+    })?);
+    let shown = driver.clone();
+    let certificate = Arc::new(move || shown.certificate().map(|pin| pin.to_string()));
+    Ok(Made { bmc: driver, certificate: Some(certificate) })
+}
+
+fn credentials(target: &Target) -> Result<Credentials, BmcError> {
+    target.credentials.clone().ok_or(BmcError::Login)
+}
+
+/// `10.0.0.5:8443`, and `[2001:db8::5]:8443` where the address has colons of its own.
+fn with_port(address: &str, port: Option<u16>) -> String {
+    match port {
+        None => address.to_owned(),
+        Some(port) if address.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_put_to_addresses() {
+        let of = |address, port| with_port(address, port);
+        assert_eq!(of("10.0.0.5", None), "10.0.0.5");
+        assert_eq!(of("bmc.example", Some(8443)), "bmc.example:8443");
+        assert_eq!(of("2001:db8::5", Some(8443)), "[2001:db8::5]:8443");
+        assert_eq!(of("http://127.0.0.1", Some(8000)), "http://127.0.0.1:8000");
+    }
 }

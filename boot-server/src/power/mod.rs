@@ -63,6 +63,9 @@ pub struct Options {
     /// Redfish: `http://` addresses are allowed, and the password is sent in the clear. For emulators.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain_http: bool,
+    /// Redfish: id of the system, where a controller has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// A controller and how it is spoken to.
