@@ -163,7 +163,8 @@ impl Engine {
         store: Store,
         image_store: ::images::Store,
     ) -> Result<Self, EngineError> {
-        Self::open_with(settings, store, image_store, power::drivers()).await
+        let own = settings.ipv4.map(|own| own.address);
+        Self::open_with(settings, store, image_store, power::drivers(own)).await
     }
 
     /// As [`Engine::open`], with other drivers for management controllers.

@@ -1,9 +1,14 @@
 //! Which driver speaks to a controller.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex};
 
+use bmc::fake::{self, Machine};
 use bmc::redfish::{self, Redfish, Transport};
-use bmc::{Bmc, BmcError, Credentials, DriverKind};
+use bmc::{Bmc, BmcError, Credentials, DriverKind, Identity, ipmi, manual, wol};
+
+use crate::engine::lock;
 
 use super::Target;
 
@@ -26,14 +31,46 @@ impl Made {
 /// Makes drivers; tests give their own.
 pub type Drivers = Arc<dyn Fn(&Target) -> Result<Made, BmcError> + Send + Sync>;
 
-/// The drivers that this server has.
-pub fn drivers() -> Drivers {
-    Arc::new(|target| match target.driver {
+/// The drivers that this server has. `own` is its address on the machines' network, from which they are woken.
+pub fn drivers(own: Option<Ipv4Addr>) -> Drivers {
+    let machines = Mutex::<BTreeMap<String, Machine>>::default();
+    Arc::new(move |target| match target.driver {
         DriverKind::Redfish => redfish(target),
-        DriverKind::Ipmi | DriverKind::Wol | DriverKind::Manual | DriverKind::Fake => {
-            Err(BmcError::Unsupported { driver: target.driver, what: "this build's worker" })
+        DriverKind::Ipmi => ipmi(target),
+        DriverKind::Wol => wol(target, own),
+        DriverKind::Manual => Ok(Made::plain(manual::Driver)),
+        DriverKind::Fake => {
+            let mut machines = lock(&machines);
+            let machine =
+                machines.entry(target.address.clone()).or_insert_with(|| Machine::new(Identity::default()));
+            Ok(Made::plain(fake::Driver::new(machine.clone())))
         }
     })
+}
+
+fn ipmi(target: &Target) -> Result<Made, BmcError> {
+    let address: IpAddr = target.address.parse().map_err(|_| BmcError::Unreachable {
+        what: format!("`{}` is no IP address, and IPMI needs one", target.address),
+    })?;
+    let port = target.port.unwrap_or(ipmi::limits::PORT);
+    let settings = ipmi::Settings {
+        address: SocketAddr::new(address, port),
+        credentials: credentials(target)?,
+        kg: None,
+    };
+    ipmi::Driver::new(&settings).map(Made::plain)
+}
+
+fn wol(target: &Target, own: Option<Ipv4Addr>) -> Result<Made, BmcError> {
+    let unusable = |what: &str| BmcError::Unreachable { what: what.to_owned() };
+    let mac = target.macs.first().ok_or_else(|| unusable("the node has no Ethernet address to wake"))?;
+    let own = own.ok_or_else(|| unusable("this server has no IPv4 address on the machines' network"))?;
+    let mut settings = wol::Settings::new(*mac, own);
+    if !target.address.is_empty() {
+        let to = target.address.parse().map_err(|_| unusable("the broadcast address is no IPv4 address"))?;
+        settings.to = SocketAddrV4::new(to, target.port.unwrap_or(settings.to.port()));
+    }
+    Ok(Made::plain(wol::Driver::new(settings)))
 }
 
 fn redfish(target: &Target) -> Result<Made, BmcError> {

@@ -57,9 +57,6 @@ pub struct Options {
     /// How the machine's firmware is told to boot from the network; as it did last if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netboot: Option<Netboot>,
-    /// IPMI: the one cipher suite that may be used, 3 or 17; the best that the controller has if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cipher_suite: Option<u8>,
     /// Redfish: `http://` addresses are allowed, and the password is sent in the clear. For emulators.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain_http: bool,
