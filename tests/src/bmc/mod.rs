@@ -4,6 +4,7 @@ pub mod ipmi_sim;
 mod machine;
 mod memory;
 mod qemu;
+pub mod redfish;
 
 pub use machine::Machine;
 pub use memory::MemoryMachine;

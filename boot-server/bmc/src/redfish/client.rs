@@ -12,7 +12,7 @@ use super::address::Link;
 use super::json::{self, Resource, View};
 use super::limits;
 use super::quirks::Profile;
-use super::refusal::{self, ids};
+use super::refusal;
 use super::wire::{Answer, Ask, Deadline, Wire};
 use crate::{BmcError, Credentials};
 
@@ -68,7 +68,7 @@ impl Client {
             password.clone();
         let mut login = self.login.lock().await;
         if matches!(&*login, Login::Session { change: Some(_), .. }) {
-            *login = Login::None;
+            self.end(std::mem::replace(&mut *login, Login::None)).await;
         }
     }
 
@@ -186,7 +186,6 @@ impl Client {
             }
             StatusCode::UNAUTHORIZED => Err(BmcError::Login),
             status if status.is_redirection() => Err(self.redirected(&what, &answer)),
-            _ if ids(&answer).iter().any(|id| door.profile.errors.login.contains(id)) => Err(BmcError::Login),
             _ => Err(refusal::of(&what, &answer, door.profile)),
         }
     }
@@ -246,23 +245,20 @@ impl Client {
 
     /// Ends the session, where there is one, and closes the connections.
     pub(super) async fn close(&self) {
-        let login = std::mem::replace(&mut *self.login.lock().await, Login::None);
-        if let Login::Session { token, link: Some(link), .. } = login {
-            let ask = Ask {
-                method: Method::DELETE,
-                link: &link,
-                headers: vec![(TOKEN, token)],
-                body: Bytes::new(),
-            };
-            match self.wire.exchange(Deadline::after(limits::LOGOUT), &ask).await {
-                Ok(answer) if answer.status.is_success() => {}
-                Ok(answer) => {
-                    tracing::debug!(status = answer.status.as_u16(), "a BMC did not end the session")
-                }
-                Err(error) => tracing::debug!(%error, "a BMC did not end the session"),
-            }
-        }
+        let mut login = self.login.lock().await;
+        self.end(std::mem::replace(&mut *login, Login::None)).await;
         self.wire.close();
+    }
+
+    async fn end(&self, login: Login) {
+        let Login::Session { token, link: Some(link), .. } = login else { return };
+        let ask =
+            Ask { method: Method::DELETE, link: &link, headers: vec![(TOKEN, token)], body: Bytes::new() };
+        match self.wire.exchange(Deadline::after(limits::LOGOUT), &ask).await {
+            Ok(answer) if answer.status.is_success() => {}
+            Ok(answer) => tracing::debug!(status = answer.status.as_u16(), "a BMC did not end the session"),
+            Err(error) => tracing::debug!(%error, "a BMC did not end the session"),
+        }
     }
 }
 

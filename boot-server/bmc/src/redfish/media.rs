@@ -102,7 +102,7 @@ impl Call<'_> {
         {
             drives = self.members_of(&manager.view(self.origin()), "VirtualMedia").await?;
         }
-        let mut best: Option<(usize, Resource)> = None;
+        let mut best: Option<((bool, usize), Resource)> = None;
         for drive in drives {
             let rank = self.rank(&drive, tree.profile)?;
             if let Some(rank) = rank.filter(|rank| best.as_ref().is_none_or(|(least, _)| rank < least)) {
@@ -112,8 +112,9 @@ impl Call<'_> {
         best.map(|(_, drive)| drive).ok_or_else(|| self.unsupported("virtual media"))
     }
 
-    /// Lower is better; `None` for what takes no CD.
-    fn rank(&self, drive: &Resource, profile: &Profile) -> Result<Option<usize>, BmcError> {
+    /// Lower is better; `None` for what takes no CD. A drive without the action may be one for the browser only
+    /// (OpenBMC), or one of a service whose drives are all written to.
+    fn rank(&self, drive: &Resource, profile: &Profile) -> Result<Option<(bool, usize)>, BmcError> {
         let view = drive.view(self.origin());
         let id = view.text("Id")?.unwrap_or(drive.link.last());
         let quirk = &profile.media;
@@ -122,8 +123,9 @@ impl Call<'_> {
         }
         let types = view.texts("MediaTypes")?;
         let is_cd = types.as_ref().is_none_or(|t| t.iter().any(|t| matches!(*t, "CD" | "DVD")));
-        let favourite = quirk.prefer.iter().position(|p| p == id);
-        Ok(is_cd.then(|| favourite.unwrap_or(quirk.prefer.len())))
+        let favourite = quirk.prefer.iter().position(|p| p == id).unwrap_or(quirk.prefer.len());
+        let action = self.drive_action(&view, "#VirtualMedia.InsertMedia", quirk.insert_action.as_deref())?;
+        Ok(is_cd.then_some((action.is_none(), favourite)))
     }
 
     /// Waits for the task of a change, where it became one.

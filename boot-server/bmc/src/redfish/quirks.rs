@@ -48,7 +48,7 @@ struct When {
     vendor: Vec<String>,
     /// `Product` of the service root.
     product: Vec<String>,
-    /// Keys of `Oem` of the service root.
+    /// Keys of `Oem` of the service root, or of the manager.
     oem: Vec<String>,
     /// `Manufacturer` of the system.
     manufacturer: Vec<String>,
@@ -78,8 +78,8 @@ pub(super) struct Session {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Errors {
+    /// Try again later.
     pub(super) busy: Vec<String>,
-    pub(super) login: Vec<String>,
 }
 
 /// `If-Match` of a PATCH.

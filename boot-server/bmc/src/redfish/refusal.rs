@@ -44,7 +44,7 @@ pub(super) fn of(what: &str, answer: &Answer, profile: &Profile) -> BmcError {
 }
 
 /// The last parts of the message ids, such as `ResourceInUse` of `Base.1.8.ResourceInUse`.
-pub(super) fn ids(answer: &Answer) -> Vec<String> {
+fn ids(answer: &Answer) -> Vec<String> {
     let body: Value = json::parse("", &answer.body).unwrap_or_default();
     let ids = infos(&body).into_iter().filter_map(|info| info.get("MessageId")?.as_str());
     let code = body.pointer("/error/code").and_then(Value::as_str);

@@ -68,10 +68,7 @@ impl Root {
             let why = "no Redfish service root: RedfishVersion and Systems are missing".to_owned();
             return Err(BmcError::Malformed { what: resource.link.to_string(), why });
         }
-        let oem = match root.object("Oem")?.value() {
-            serde_json::Value::Object(map) => map.keys().map(String::as_str).collect(),
-            _ => Vec::new(),
-        };
+        let oem = keys(&root.object("Oem")?);
         let (vendor, product) = (root.string("Vendor")?, root.string("Product")?);
         let facts =
             Facts { vendor: vendor.as_deref(), product: product.as_deref(), oem: &oem, ..Facts::default() };
@@ -106,22 +103,18 @@ impl Tree {
         let root = call.root().await?;
         let none = || call.unsupported("a computer system");
         let systems = call.member_links(root.systems.as_ref().ok_or_else(none)?).await?;
-        let link = pick(&systems, call.redfish.system.as_deref(), root.profile).ok_or_else(none)?;
+        let all_managers = match &root.managers {
+            Some(all) => call.member_links(all).await?,
+            None => Vec::new(),
+        };
+        let profile = by_manager(&call, &root, &all_managers).await?;
+        let link = pick(&systems, call.redfish.system.as_deref(), profile).ok_or_else(none)?;
         let system = call.get(link).await?;
         let view = system.view(call.origin());
-        let facts = Facts {
-            vendor: root.vendor.as_deref(),
-            product: root.product.as_deref(),
-            manufacturer: view.text("Manufacturer")?,
-            model: view.text("Model")?,
-            ..Facts::default()
-        };
-        let profile =
-            if root.profile.name == quirks::standard().name { quirks::choose(&facts) } else { root.profile };
         let links = view.object("Links")?;
         let mut managers = links.links("ManagedBy")?;
-        if let (true, Some(all)) = (managers.is_empty(), &root.managers) {
-            managers = call.member_links(all).await?;
+        if managers.is_empty() {
+            managers = all_managers;
         }
         let mut chassis = links.links("Chassis")?;
         if let (true, Some(all)) = (chassis.is_empty(), &root.chassis) {
@@ -129,7 +122,36 @@ impl Tree {
         }
         chassis.truncate(limits::CHASSIS);
         let manager = pick(&managers, None, profile).cloned();
+        let profile = by_system(profile, &view)?;
         Ok(Self { system: link.clone(), manager, chassis, profile, root })
+    }
+}
+
+/// The profile of the service root, else what its first manager says of itself: OpenBMC is known only by that.
+async fn by_manager(call: &Call<'_>, root: &Root, managers: &[Link]) -> Result<&'static Profile, BmcError> {
+    let (true, Some(link)) = (is_standard(root.profile), managers.first()) else { return Ok(root.profile) };
+    let Some(manager) = call.get_optional(link).await? else { return Ok(root.profile) };
+    let oem = manager.view(call.origin()).object("Oem")?;
+    Ok(quirks::choose(&Facts { oem: &keys(&oem), ..Facts::default() }))
+}
+
+/// … else what the system says.
+fn by_system(profile: &'static Profile, system: &View<'_>) -> Result<&'static Profile, BmcError> {
+    if !is_standard(profile) {
+        return Ok(profile);
+    }
+    let (manufacturer, model) = (system.text("Manufacturer")?, system.text("Model")?);
+    Ok(quirks::choose(&Facts { manufacturer, model, ..Facts::default() }))
+}
+
+fn is_standard(profile: &Profile) -> bool {
+    profile.name == quirks::standard().name
+}
+
+fn keys<'a>(object: &View<'a>) -> Vec<&'a str> {
+    match object.value() {
+        serde_json::Value::Object(map) => map.keys().map(String::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 

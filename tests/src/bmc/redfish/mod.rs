@@ -1,0 +1,171 @@
+//! A Redfish service as controllers have it, whose power button is a [`Machine`](super::Machine): HTTPS with a
+//! certificate that it made itself, sessions, actions, tasks, and the ways of six families of controllers as data.
+
+mod actions;
+mod faults;
+mod profile;
+mod service;
+mod state;
+mod tree;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use faults::Fault;
+pub use profile::Profile;
+pub use service::Seen;
+pub use state::Pushed;
+
+use super::Machine;
+use service::Shared;
+use state::State;
+
+/// Largest image that a controller fetches.
+const IMAGE_MAX: u64 = 4 << 30;
+
+/// User name of every stand-in.
+pub const USER: &str = "root";
+/// Password of every stand-in.
+pub const PASSWORD: &str = "calvin-0penBmc";
+
+/// A controller that listens. Dropping it ends it.
+pub struct RedfishBmc {
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+    certificate: Mutex<Option<Vec<u8>>>,
+    images: PathBuf,
+}
+
+impl RedfishBmc {
+    /// Starts one on this address (port 0 for any), within the tokio runtime of the caller.
+    ///
+    /// # Errors
+    /// Where the address cannot be had.
+    pub async fn start(
+        profile: Profile,
+        machine: Arc<dyn Machine>,
+        at: SocketAddr,
+        tls: bool,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(at).await.with_context(|| format!("listening on {at}"))?;
+        let address = listener.local_addr()?;
+        let images =
+            std::env::temp_dir().join(format!("billet-bmc-{}-{}", std::process::id(), address.port()));
+        let state = State::new(profile, machine, USER, PASSWORD, images.clone());
+        let (config, der) = match tls {
+            true => service::certificate().map(|(config, der)| (Some(config), Some(der)))?,
+            false => (None, None),
+        };
+        let shared =
+            Arc::new(Shared { state: state.into(), tls: config.into(), seen: Mutex::default(), address });
+        let serving = tokio::spawn(service::serve(shared.clone(), listener));
+        Ok(Self { shared, serving, certificate: der.into(), images })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Its URL, as a driver takes it.
+    pub fn url(&self) -> String {
+        let tls = self.certificate.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        format!("{}://{}", if tls { "https" } else { "http" }, self.shared.address)
+    }
+
+    /// Its certificate in DER; none where it speaks plainly.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on it shows another certificate.
+    ///
+    /// # Errors
+    /// Where none can be made.
+    pub fn change_certificate(&self) -> Result<()> {
+        let (config, der) = service::certificate()?;
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = Some(der);
+        Ok(())
+    }
+
+    /// From now on it has this fault.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.state().fault = fault;
+    }
+
+    /// It was restarted: all sessions are gone.
+    pub fn restart(&self) {
+        self.shared.state().restart();
+    }
+
+    /// Whether the machine is in its power-on self test, where some controllers refuse changes.
+    pub fn in_post(&self, yes: bool) {
+        self.shared.state().in_post = yes;
+    }
+
+    /// Writes a line of the event log; `at` is ISO 8601.
+    pub fn write_log(&self, at: &str, severity: &str, message: &str) {
+        self.shared.state().write_log(at, severity, message);
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.shared.state().sessions.len()
+    }
+
+    /// Logins that were refused.
+    pub fn logins_refused(&self) -> u32 {
+        self.shared.state().logins_refused
+    }
+
+    /// How often it was told to restart.
+    pub fn restarts(&self) -> u32 {
+        self.shared.state().bmc_resets
+    }
+
+    /// Firmware images that were sent to it.
+    pub fn pushed(&self) -> Vec<Pushed> {
+        self.shared.state().pushed.clone()
+    }
+
+    /// A property of a resource as it stands now, by JSON pointer.
+    pub fn property(&self, path: &str, pointer: &str) -> Option<serde_json::Value> {
+        self.shared.state().tree.get(path)?.pointer(pointer).cloned()
+    }
+
+    /// Path of the system.
+    pub fn system(&self) -> String {
+        self.shared.state().paths.system.clone()
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for RedfishBmc {
+    fn drop(&mut self) {
+        self.serving.abort();
+        let _ = std::fs::remove_dir_all(&self.images);
+    }
+}
+
+/// Fetches an image as a controller does.
+fn fetch(url: &str, to: &Path) -> Result<()> {
+    ensure!(url.starts_with("http://"), "only http:// images are fetched");
+    if let Some(directory) = to.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut response = ureq::get(url).call().with_context(|| format!("fetching {url}"))?;
+    let mut reader = response.body_mut().with_config().limit(IMAGE_MAX).reader();
+    let mut file = std::fs::File::create(to)?;
+    std::io::copy(&mut reader, &mut file).with_context(|| format!("fetching {url}"))?;
+    Ok(())
+}
