@@ -48,21 +48,31 @@ pub fn user(text: &str) -> Result<Vec<u8>, BmcError> {
 
 pub(super) async fn change_password(link: &mut Link, name: &[u8], new: Vec<u8>) -> Result<(), BmcError> {
     let id = find(link, name).await?;
-    let mut octets = new.clone();
-    octets.resize(PASSWORD_MAX, 0);
-    let long = [&[LONG | id, SET_PASSWORD][..], &octets].concat();
-    let outcome = link.change(&Ask::app(WHAT, SET_USER_PASSWORD, &long)).await;
-    match outcome {
-        // A controller that knows the short form only.
-        Err(BmcError::Refused { .. }) if new.len() <= SHORT_PASSWORD => {
-            octets.truncate(SHORT_PASSWORD);
-            let short = [&[id, SET_PASSWORD][..], &octets].concat();
-            link.change(&Ask::app(WHAT, SET_USER_PASSWORD, &short)).await?;
-        }
-        outcome => drop(outcome?),
+    set(link, id, &new).await?;
+    // Some controllers take twenty octets and keep sixteen. The session that is open can still put that right.
+    if let Err(BmcError::Login) = link.try_login(new.clone()).await {
+        let old = link.password().to_vec();
+        set(link, id, &old).await?;
+        let why = "the controller took it but does not let it in, and has the old one again; give one of at most 16 octets";
+        return Err(BmcError::Refused { what: WHAT.into(), why: why.into() });
     }
     link.set_password(new).await;
     Ok(())
+}
+
+async fn set(link: &mut Link, id: u8, password: &[u8]) -> Result<(), BmcError> {
+    let mut octets = password.to_vec();
+    octets.resize(PASSWORD_MAX, 0);
+    let long = [&[LONG | id, SET_PASSWORD][..], &octets].concat();
+    match link.change(&Ask::app(WHAT, SET_USER_PASSWORD, &long)).await {
+        // A controller that knows the short form only.
+        Err(BmcError::Refused { .. }) if password.len() <= SHORT_PASSWORD => {
+            octets.truncate(SHORT_PASSWORD);
+            let short = [&[id, SET_PASSWORD][..], &octets].concat();
+            link.change(&Ask::app(WHAT, SET_USER_PASSWORD, &short)).await.map(drop)
+        }
+        outcome => outcome.map(drop),
+    }
 }
 
 /// The number of the user with this name.

@@ -65,8 +65,13 @@ pub(super) async fn identify(link: &mut Link, on: bool) -> Result<(), BmcError> 
     }
 }
 
-pub(super) async fn boot_override(link: &mut Link) -> Result<BootOverride, BmcError> {
-    flags(link).await.map(|f| parse_flags(&f))
+/// `loses_valid`: this controller was found to drop the valid bit; a device is an override there.
+pub(super) async fn boot_override(link: &mut Link, loses_valid: bool) -> Result<BootOverride, BmcError> {
+    let mut flags = flags(link).await?;
+    if loses_valid {
+        flags[0] |= VALID;
+    }
+    Ok(parse_flags(&flags))
 }
 
 async fn flags(link: &mut Link) -> Result<[u8; 5], BmcError> {
@@ -114,6 +119,14 @@ pub fn emit_flags(wanted: &BootOverride, before: &[u8; 5]) -> Result<[u8; 5], Bm
     };
     let repeat = if wanted.repeat == Repeat::Always { PERSISTENT } else { 0 };
     Ok([VALID | mode | repeat, selector << 2, 0, 0, 0])
+}
+
+/// True where the controller has the device that was just set but not the valid bit. A BIOS clears the bit, but not
+/// within the moment between the two commands; OpenIPMI's simulator never has it.
+pub(super) async fn drops_valid(link: &mut Link, wanted: &BootOverride) -> Result<bool, BmcError> {
+    let flags = flags(link).await?;
+    let read = parse_flags(&[flags[0] | VALID, flags[1], 0, 0, 0]);
+    Ok(flags[0] & VALID == 0 && read.device == wanted.device)
 }
 
 /// Sets the boot flags, between "set in progress" and "set complete" where the controller has those.

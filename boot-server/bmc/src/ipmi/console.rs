@@ -54,6 +54,7 @@ pub(super) async fn open(mut open: Open) -> Result<DuplexStream, BmcError> {
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     tokio::spawn(async move {
         let mut pump = Pump { open, sol: Sol::new(packet_max), alive: Instant::now() };
+        pump.sol.greet(Instant::now());
         if let Err(e) = pump.run(ours).await {
             tracing::debug!(error = %e, "a serial console ended");
         }

@@ -12,8 +12,8 @@ use super::repository::Repository;
 use super::session::Login;
 use super::{account, chassis, console, identity, sel, sensors};
 use crate::{
-    Bmc, BmcError, BootOverride, CALL_MAX, Component, Console, Credentials, DriverKind, FirmwareItem,
-    Identity, LogCursor, LogEntry, PowerAction, PowerState, Reading, Secret,
+    Bmc, BmcError, BootDevice, BootOverride, CALL_MAX, Component, Console, Credentials, DriverKind,
+    FirmwareItem, Identity, LogCursor, LogEntry, PowerAction, PowerState, Reading, Secret,
 };
 
 const COLD_RESET: u8 = 0x02;
@@ -40,6 +40,8 @@ pub struct Driver {
 struct State {
     link: Link,
     repository: Repository,
+    /// The controller drops the valid bit of the boot flags.
+    loses_valid: bool,
 }
 
 impl Driver {
@@ -59,7 +61,10 @@ impl Driver {
         }
         let login = Login { user: user.clone(), password, kg, suite: None };
         let link = Link::new(settings.address, login);
-        Ok(Self { user, state: Mutex::new(State { link, repository: Repository::default() }) })
+        Ok(Self {
+            user,
+            state: Mutex::new(State { link, repository: Repository::default(), loses_valid: false }),
+        })
     }
 }
 
@@ -88,13 +93,20 @@ impl Bmc for Driver {
     }
 
     async fn boot_override(&self) -> Result<BootOverride, BmcError> {
-        let mut state = self.state.lock().await;
-        limited("the boot device", chassis::boot_override(&mut state.link)).await
+        let state = &mut *self.state.lock().await;
+        limited("the boot device", chassis::boot_override(&mut state.link, state.loses_valid)).await
     }
 
     async fn set_boot_override(&self, wanted: &BootOverride) -> Result<(), BmcError> {
-        let mut state = self.state.lock().await;
-        limited("the boot device", chassis::set_boot_override(&mut state.link, wanted)).await
+        let state = &mut *self.state.lock().await;
+        let set = async {
+            chassis::set_boot_override(&mut state.link, wanted).await?;
+            if wanted.device != BootDevice::None {
+                state.loses_valid = chassis::drops_valid(&mut state.link, wanted).await?;
+            }
+            Ok(())
+        };
+        limited("the boot device", set).await
     }
 
     async fn identity(&self) -> Result<Identity, BmcError> {

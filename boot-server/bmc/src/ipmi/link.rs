@@ -62,6 +62,18 @@ impl Link {
         Open::connect(self.address, self.login.clone()).await.map(|(open, _)| open)
     }
 
+    /// The password.
+    pub fn password(&self) -> &[u8] {
+        &self.login.password
+    }
+
+    /// Logs in with another password, and out again.
+    pub async fn try_login(&self, password: Vec<u8>) -> Result<(), BmcError> {
+        let (open, _) = Open::connect(self.address, Login { password, ..self.login.clone() }).await?;
+        open.close().await;
+        Ok(())
+    }
+
     /// The password from now on; the session is made anew.
     pub async fn set_password(&mut self, password: Vec<u8>) {
         self.close().await;

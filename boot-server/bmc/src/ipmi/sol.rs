@@ -24,6 +24,8 @@ pub struct Sol {
     taken: u8,
     out: VecDeque<Vec<u8>>,
     ended: bool,
+    /// Bit of the fourth octet by which the other end says that it stops.
+    stops: u8,
 }
 
 #[derive(Debug)]
@@ -35,15 +37,28 @@ struct InFlight {
 }
 
 impl Sol {
-    /// An end that sends at most so many octets of a packet, header included, as Activate Payload says.
+    /// A console's end, which sends packets of at most so many octets, header included, as Activate Payload says.
     pub fn new(packet_max: u16) -> Self {
         let piece = usize::from(packet_max).saturating_sub(4).clamp(1, SOL_PIECE_MAX);
-        Self { piece, ..Self::default() }
+        Self { piece, stops: DEACTIVATING, ..Self::default() }
+    }
+
+    /// A controller's end. The bit by which a controller says that it stops is a console's wish for a break.
+    pub fn of_controller(packet_max: u16) -> Self {
+        Self { stops: 0, ..Self::new(packet_max) }
     }
 
     /// Octets that [`Sol::write`] takes now.
     pub fn room(&self) -> usize {
         SOL_QUEUE_MAX.saturating_sub(self.queue.len())
+    }
+
+    /// Begins with a packet without data. There are controllers that remember the last number of the console before and
+    /// would take a first packet of that number for a repetition.
+    pub fn greet(&mut self, now: Instant) {
+        self.sequence = 1;
+        self.in_flight = Some(InFlight { sequence: 1, data: Vec::new(), tries: 1, next: now + SOL_RETRY });
+        self.transmit();
     }
 
     /// Puts octets into the queue; returns how many there was room for.
@@ -93,7 +108,7 @@ impl Sol {
     /// Takes a packet; returns the octets that the other end wrote.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Vec<u8> {
         let [sequence, acknowledged, accepted, status, data @ ..] = packet else { return Vec::new() };
-        if status & DEACTIVATING != 0 {
+        if status & self.stops != 0 {
             self.ended = true;
         }
         self.acknowledge(now, acknowledged & 0x0f, usize::from(*accepted), status & NACK != 0);
