@@ -12,6 +12,7 @@ mod agent;
 mod dhcp4;
 mod dhcp6;
 mod input;
+mod ipmi;
 mod ipxe;
 mod manifest;
 mod tftp;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "agent_report", run: agent::run },
     Target { name: "dhcp4", run: dhcp4::run },
     Target { name: "dhcp6", run: dhcp6::run },
+    Target { name: "ipmi", run: ipmi::run },
     Target { name: "ipxe_request", run: ipxe::run },
     Target { name: "manifest", run: manifest::run },
     Target { name: "tftp", run: tftp::run },

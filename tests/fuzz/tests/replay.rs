@@ -94,6 +94,11 @@ fn dhcp6() {
 }
 
 #[test]
+fn ipmi() {
+    named("ipmi");
+}
+
+#[test]
 fn ipxe_request() {
     named("ipxe_request");
 }
