@@ -156,6 +156,66 @@ impl BmcFound {
     }
 }
 
+/// Something that answers as a management controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScanFound {
+    /// Where.
+    #[schema(value_type = String, format = Ipv4)]
+    pub address: Ipv4Addr,
+    /// It speaks Redfish, and says this of itself to everybody.
+    pub redfish: Option<FoundRedfish>,
+    /// It answers a presence ping and supports IPMI.
+    pub ipmi: bool,
+    /// The node whose controller it is: by what is stored, or by what the agent found in the machine.
+    pub node: Option<String>,
+}
+
+/// What a Redfish service says of itself to everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundRedfish {
+    /// SHA-256 of its certificate.
+    pub certificate: Option<String>,
+    /// Maker.
+    pub vendor: Option<String>,
+    /// Product.
+    pub product: Option<String>,
+    /// Version of Redfish.
+    pub version: Option<String>,
+}
+
+/// What an import did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportView {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// Each line of the list, in its order.
+    pub lines: Vec<ImportedLine>,
+}
+
+/// One line of an import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportedLine {
+    /// Its number in the list, from 1.
+    pub line: usize,
+    /// Name of the node.
+    pub node: Option<String>,
+    /// The node is new.
+    pub new_node: bool,
+    /// The node's controller was known before.
+    pub replaces: bool,
+    /// Why it was refused.
+    pub refused: Option<Problem>,
+}
+
+/// Power of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PowerView {
+    /// As it was read for this answer.
+    pub state: PowerState,
+    /// What was asked for has happened: read back. False: it was accepted, and does not show yet.
+    pub confirmed: bool,
+}
+
 /// A boot that was ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BootOrderView {

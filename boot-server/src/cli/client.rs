@@ -21,7 +21,7 @@ const SERVER_TOKEN: &str = "/var/lib/billet/operator.token";
 /// Time for a connection; the server is on the same site.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Time for an answer's headers, except uploads and verifications, which work for long before they answer.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(75);
 /// Largest answer that is read, in bytes: a page of nodes with their inventories stays far below.
 const ANSWER_MAX: u64 = 64 << 20;
 
@@ -182,6 +182,16 @@ impl Client {
             request = request.header("idempotency-key", key);
         }
         let response = request.config().timeout_recv_response(patience).build().send_json(body);
+        parse(self.reached(response)?)
+    }
+
+    /// Sets something; what has nothing to answer is `()`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().send_json(body);
         parse(self.reached(response)?)
     }
 

@@ -1,6 +1,7 @@
 //! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
 //! ask for is done by the server.
 
+mod bmc;
 mod boot;
 mod check;
 mod client;
@@ -10,6 +11,7 @@ mod image;
 mod login;
 mod node;
 mod output;
+mod power;
 mod status;
 pub mod text;
 mod token;
@@ -56,6 +58,9 @@ pub enum Command {
     /// What machines boot: make and sign the site's own boot image
     #[command(subcommand)]
     Boot(uki::BootCommand),
+    /// Management controllers: list, set, import, scan, look
+    #[command(subcommand, visible_alias = "bmcs")]
+    Bmc(bmc::BmcCommand),
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
@@ -186,6 +191,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Image(command) => image::run(&connection.client()?, format, command),
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
+        Command::Bmc(command) => bmc::run(&connection.client()?, format, command),
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),

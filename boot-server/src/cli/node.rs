@@ -12,6 +12,7 @@ use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
 use super::output::{Format, Show, facts, table};
+use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
 use crate::http::api::requests::{MaintenanceRequest, RenameRequest, WipeRequest};
@@ -77,6 +78,18 @@ pub enum NodeCommand {
     },
     /// What a node boots from the network next, instead of the usual
     Boot(BootArgs),
+    /// Switch a machine, or say whether it runs
+    Power(PowerArgs),
+    /// What the firmware of a machine boots next, told through its management controller
+    BootDevice(BootDeviceArgs),
+    /// Switch the identify light of a machine on, or off
+    Identify {
+        /// Name or id
+        node: String,
+        /// Off
+        #[arg(long)]
+        off: bool,
+    },
     /// Forget a node that runs neither an OS nor a job; a machine that is still there comes back as a new one
     Forget {
         /// Name or id
@@ -153,6 +166,9 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
         }
         NodeCommand::Boot(args) => boot(client, format, &args),
+        NodeCommand::Power(args) => power(client, format, &args),
+        NodeCommand::BootDevice(args) => boot_device(client, format, &args),
+        NodeCommand::Identify { node, off } => identify(client, &node, off),
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
         }
@@ -263,6 +279,7 @@ impl Show for NodeView {
             ("name", Some(self.name.clone())),
             ("id", Some(self.id.to_string())),
             ("state", Some(state(self))),
+            ("power", self.power.map(|power| word(power).to_owned())),
             ("maintenance", self.maintenance.clone()),
             ("waits for", self.waits_for.clone()),
             ("until", self.deadline.map(moment)),
@@ -294,6 +311,14 @@ impl Show for NodeDetail {
             let addresses: Vec<_> = self.addresses.iter().map(|a| a.plugged()).collect();
             text.push_str(&facts(&[("addresses", Some(addresses.join(", ")))]));
         }
+        let bmc = match (&self.bmc, &self.bmc_found) {
+            (Some(bmc), _) => Some(format!("{} by {}", bmc.address, bmc.driver)),
+            (None, Some(found)) => {
+                Some(format!("found at {}: give its account with `billet bmc set`", found.place()))
+            }
+            (None, None) => None,
+        };
+        text.push_str(&facts(&[("bmc", bmc)]));
         for finding in &self.findings {
             let what = format!("{} ({}); {}", finding.what, finding.code, finding.todo);
             text.push_str(&facts(&[("network", Some(what))]));

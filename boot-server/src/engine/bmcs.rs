@@ -257,7 +257,7 @@ impl Engine {
         Ok(())
     }
 
-    fn changed_row(
+    pub(super) fn changed_row(
         &self,
         node: NodeId,
         before: Option<&BmcRow>,
@@ -314,7 +314,7 @@ impl Engine {
         })
     }
 
-    fn check_target(&self, row: &BmcRow) -> Result<(), EngineError> {
+    pub(super) fn check_target(&self, row: &BmcRow) -> Result<(), EngineError> {
         self.0.power.check(&self.target(row)?).map_err(|error| PowerError::from(error).into())
     }
 

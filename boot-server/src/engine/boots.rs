@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// A machine that nobody announced.
-    async fn discover(&self, claim: Claim, seen: Option<Sighting>) -> Result<NodeId, EngineError> {
+    pub(super) async fn discover(&self, claim: Claim, seen: Option<Sighting>) -> Result<NodeId, EngineError> {
         // It may have asked twice at once.
         let known = || match self.identify(&claim) {
             Match::Node(id) => Some(id),

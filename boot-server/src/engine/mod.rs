@@ -19,6 +19,7 @@ mod discoveries;
 mod effects;
 mod error;
 mod images;
+mod imports;
 mod index;
 mod orders;
 mod pci;
@@ -29,6 +30,7 @@ mod restarts;
 mod retention;
 mod servers;
 mod strangers;
+mod switches;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;

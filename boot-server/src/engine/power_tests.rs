@@ -88,6 +88,9 @@ impl Site {
             if self.kinds().await.iter().any(|k| k == kind) {
                 return;
             }
+            // Where tokio's clock is paused it stands still for this, so that the store's threads keep up with it.
+            let real = std::time::Duration::from_millis(3);
+            tokio::task::spawn_blocking(move || std::thread::sleep(real)).await.unwrap();
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         panic!("no {kind} in {:?}, {}", self.kinds().await, self.waits_for().await)

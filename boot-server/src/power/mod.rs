@@ -14,6 +14,7 @@ mod ask;
 mod clock;
 mod driver;
 mod error;
+pub mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 mod worker;

@@ -1,6 +1,8 @@
 //! The control API, `/api/v1`: what people's programs, the command line and the UI's scripts use. Handlers parse,
 //! ask the engine, and print; the document of the API is generated from them.
 
+pub mod bmc_requests;
+mod bmcs;
 mod boots;
 mod events;
 mod extract;
@@ -8,6 +10,7 @@ mod images;
 mod ingests;
 mod network;
 mod nodes;
+mod power;
 pub mod requests;
 mod status;
 mod stream;
@@ -53,6 +56,7 @@ pub struct Api {
     streams: Arc<Semaphore>,
     verifies: Arc<Semaphore>,
     checks: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -75,6 +79,7 @@ impl Api {
             streams: Arc::new(streams),
             verifies: Arc::new(verifies),
             checks: Arc::new(Semaphore::new(1)),
+            scans: Arc::new(Semaphore::new(1)),
             stop,
         }
     }
@@ -100,6 +105,8 @@ type Answer<T> = Result<T, ProblemResponse>;
     security(("token" = [])),
     tags(
         (name = "nodes", description = "Machines and what can be done with them"),
+        (name = "power", description = "Switching machines, and what their firmware boots"),
+        (name = "bmcs", description = "Management controllers of machines"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
         (name = "tokens", description = "Who may come in beside the site's own token"),
@@ -125,6 +132,24 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(verbs::rename))
         .routes(routes!(boots::order, boots::clear))
         .routes(routes!(boots::forget))
+        .routes(routes!(power::power, power::switch))
+        .routes(routes!(power::boot_device, power::set_boot_device))
+        .routes(routes!(power::identify))
+        .routes(routes!(power::bmc, power::set_bmc, power::forget_bmc))
+        .routes(routes!(power::reset))
+        .routes(routes!(power::trust))
+        .routes(routes!(power::rotate))
+        .routes(routes!(power::identity))
+        .routes(routes!(power::sensors))
+        .routes(routes!(power::components))
+        .routes(routes!(power::log, power::clear_log))
+        .routes(routes!(power::firmware))
+        .routes(routes!(power::media, power::insert_media, power::eject_media))
+        .routes(routes!(power::bios, power::set_bios))
+        .routes(routes!(power::secure_boot, power::set_secure_boot))
+        .routes(routes!(bmcs::list))
+        .routes(routes!(bmcs::import))
+        .routes(routes!(bmcs::look))
         .routes(routes!(events::list))
         .routes(routes!(stream::stream))
         .routes(routes!(images::list, ingests::add))

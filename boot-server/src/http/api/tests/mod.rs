@@ -1,5 +1,6 @@
 //! The API over loopback, with the real router, engine and stores.
 
+mod bmcs;
 mod boots;
 mod client;
 mod images;

@@ -1,0 +1,391 @@
+//! `billet bmc …`: management controllers.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use bmc::{Component, DriverKind, LogEntry, Reading, Secret};
+use boot_server_core::node::Netboot;
+use clap::{Subcommand, ValueEnum};
+use protocol::limits::JSON_BODY_MAX;
+
+use super::Failure;
+use super::client::Client;
+use super::node::path;
+use super::output::{Format, Show, facts, print, table};
+use super::power::word;
+use super::text::moment;
+use crate::http::api::bmc_requests::{BmcRequest, ImportRequest, ScanRequest};
+use crate::power::Options;
+use crate::view::{BmcView, ImportView, Page, ScanFound};
+
+/// What can be done with management controllers.
+#[derive(Debug, Subcommand)]
+pub enum BmcCommand {
+    /// All controllers
+    #[command(visible_alias = "ls")]
+    List,
+    /// The controller of a node
+    Show {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Give a node a controller, or change what is known of it
+    Set(SetArgs),
+    /// Forget the controller of a node
+    Remove {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Take in a list: CSV with the headings node, mac, uuid, serial, driver, address, port, user, password; or JSON
+    Import {
+        /// The list; `-` for standard input
+        file: PathBuf,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Look for controllers in a network, without any account
+    Scan {
+        /// IPv4 network of at most 1,024 addresses, such as 10.0.0.0/24
+        network: String,
+    },
+    /// Accept the certificate that a controller shows now
+    Trust {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Restart a controller itself, at most once an hour; the machine runs on
+    Reset {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Give the account of a controller a random password, which only Billet knows
+    Rotate {
+        /// Name or id of the node
+        node: String,
+    },
+    /// The event log of a controller
+    Log {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Temperatures, fans, voltages, power
+    Sensors {
+        /// Name or id of the node
+        node: String,
+    },
+    /// Parts and how they are
+    Components {
+        /// Name or id of the node
+        node: String,
+    },
+}
+
+/// Drivers that can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// Redfish over HTTPS
+    Redfish,
+    /// IPMI 2.0
+    Ipmi,
+    /// Wake-on-LAN: can only switch on
+    Wol,
+    /// A person at the machine
+    Manual,
+}
+
+/// How firmware boots from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// PXE
+    Pxe,
+    /// UEFI HTTP boot
+    Http,
+}
+
+/// `billet bmc set`.
+#[derive(Debug, clap::Args)]
+pub struct SetArgs {
+    /// Name or id of the node
+    node: String,
+    /// How it is spoken to
+    #[arg(long, value_enum)]
+    driver: Option<Driver>,
+    /// Name or address (an address for IPMI)
+    #[arg(long)]
+    address: Option<String>,
+    /// Port, where it is not the protocol's own
+    #[arg(long)]
+    port: Option<u16>,
+    /// User name
+    #[arg(long)]
+    user: Option<String>,
+    /// File with the password; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// How the machine's firmware is told to boot from the network; as it did last if not given
+    #[arg(long, value_enum)]
+    netboot: Option<By>,
+    /// Redfish: id of the system, where a controller has several
+    #[arg(long)]
+    system: Option<String>,
+    /// Redfish: allow http:// addresses; the password is then sent in the clear (for emulators)
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// Runs a command.
+pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Result<(), Failure> {
+    let empty = serde_json::json!({});
+    let post = |node: &str, verb: &str| client.post::<_, BmcView>(&path(node, verb), &empty);
+    match command {
+        BmcCommand::List => format.print(&client.get::<Page<BmcView>>("bmcs")?),
+        BmcCommand::Show { node } => format.print(&client.get::<BmcView>(&path(&node, "/bmc"))?),
+        BmcCommand::Set(args) => {
+            let request = request(&args)?;
+            format.print(&client.put::<_, BmcView>(&path(&args.node, "/bmc"), &request)?)
+        }
+        BmcCommand::Remove { node } => client.delete(&path(&node, "/bmc")),
+        BmcCommand::Import { file, dry_run } => import(client, format, &file, dry_run),
+        BmcCommand::Scan { network } => {
+            format.print(&client.post::<_, Page<ScanFound>>("bmcs/scan", &ScanRequest { network })?)
+        }
+        BmcCommand::Trust { node } => format.print(&post(&node, "/bmc/trust")?),
+        BmcCommand::Rotate { node } => format.print(&post(&node, "/bmc/rotate")?),
+        BmcCommand::Reset { node } => {
+            client.post::<_, ()>(&path(&node, "/bmc/reset"), &empty)?;
+            print("The controller restarts; it is away for some minutes.\n")
+        }
+        BmcCommand::Log { node } => format.print(&client.get::<Page<LogEntry>>(&path(&node, "/bmc/log"))?),
+        BmcCommand::Sensors { node } => {
+            format.print(&client.get::<Page<Reading>>(&path(&node, "/bmc/sensors"))?)
+        }
+        BmcCommand::Components { node } => {
+            format.print(&client.get::<Page<Component>>(&path(&node, "/bmc/components"))?)
+        }
+    }
+}
+
+fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
+    let password = args.password_file.as_deref().map(read).transpose()?;
+    let told = args.netboot.is_some() || args.system.is_some() || args.plain_http;
+    let options = told.then(|| Options {
+        netboot: args.netboot.map(|by| match by {
+            By::Pxe => Netboot::Pxe,
+            By::Http => Netboot::Http,
+        }),
+        plain_http: args.plain_http,
+        system: args.system.clone(),
+    });
+    Ok(BmcRequest {
+        driver: args.driver.map(|driver| match driver {
+            Driver::Redfish => DriverKind::Redfish,
+            Driver::Ipmi => DriverKind::Ipmi,
+            Driver::Wol => DriverKind::Wol,
+            Driver::Manual => DriverKind::Manual,
+        }),
+        address: args.address.clone(),
+        port: args.port,
+        user: args.user.clone(),
+        // A file ends with a line end, a password does not.
+        password: password.map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+        options,
+    })
+}
+
+fn import(client: &Client, format: Format, file: &Path, dry_run: bool) -> Result<(), Failure> {
+    let text = read(file)?;
+    let is_json = text.trim_start().starts_with('[');
+    let request = if is_json {
+        let bmcs = serde_json::from_str(&text)
+            .map_err(|e| Failure::Usage(format!("{} is no list of objects: {e}", file.display())))?;
+        ImportRequest { bmcs: Some(bmcs), dry_run, ..ImportRequest::default() }
+    } else {
+        ImportRequest { csv: Some(text), dry_run, ..ImportRequest::default() }
+    };
+    let done: ImportView = client.post_with("bmcs/import", &request, None, None)?;
+    format.print(&done)?;
+    let refused = done.lines.iter().filter(|line| line.refused.is_some()).count();
+    if refused > 0 {
+        return Err(Failure::Hinted {
+            message: format!("{refused} of {} lines were refused", done.lines.len()),
+            hint: "correct them and import the list again: lines that are done already do no harm".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A file, or standard input for `-`; at most what the server takes.
+fn read(file: &Path) -> Result<String, Failure> {
+    let refuse = |why: String| Failure::Usage(format!("cannot use {}: {why}", file.display()));
+    let mut text = String::new();
+    let limit = JSON_BODY_MAX as u64;
+    let result = if file == Path::new("-") {
+        std::io::stdin().lock().take(limit + 1).read_to_string(&mut text)
+    } else {
+        let opened = std::fs::File::open(file).map_err(|e| refuse(e.to_string()))?;
+        opened.take(limit + 1).read_to_string(&mut text)
+    };
+    result.map_err(|e| refuse(e.to_string()))?;
+    if text.len() > JSON_BODY_MAX {
+        return Err(refuse(format!("it is larger than {JSON_BODY_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn standing(bmc: &BmcView) -> String {
+    match &bmc.trouble {
+        Some(trouble) => trouble.message.clone(),
+        None if bmc.last_seen.is_some() => "answers".to_owned(),
+        None => "not asked yet".to_owned(),
+    }
+}
+
+impl Show for Page<BmcView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "No controllers. Give one with `billet bmc set NODE`, or a list with `billet bmc import`.".to_owned();
+        }
+        let rows = self.items.iter().map(|b| {
+            vec![
+                b.node_name.clone(),
+                b.driver.to_string(),
+                b.address.clone(),
+                b.power.map(word).unwrap_or_default().to_owned(),
+                standing(b),
+            ]
+        });
+        table(&["node", "driver", "address", "power", "state"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|b| b.node_name.clone()).collect()
+    }
+}
+
+impl Show for BmcView {
+    fn table(&self) -> String {
+        facts(&[
+            ("node", Some(self.node_name.clone())),
+            ("driver", Some(self.driver.to_string())),
+            ("address", Some(self.address.clone()).filter(|a| !a.is_empty())),
+            ("port", self.port.map(|port| port.to_string())),
+            ("user", self.user.clone()),
+            ("password", Some(if self.has_password { "stored" } else { "none" }.to_owned())),
+            ("certificate", self.certificate.as_ref().map(|c| format!("SHA-256 {c}"))),
+            ("power", self.power.map(|power| word(power).to_owned())),
+            ("state", Some(standing(self))),
+            ("what to do", self.trouble.as_ref().map(|t| t.hint.clone()).filter(|h| !h.is_empty())),
+            ("last seen", self.last_seen.map(moment)),
+            ("asked again", self.wait_until.map(moment)),
+            ("restarted", self.reset_at.map(moment)),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.node_name.clone()]
+    }
+}
+
+impl Show for ImportView {
+    fn table(&self) -> String {
+        let rows = self.lines.iter().map(|line| {
+            let done = match (&line.refused, line.new_node, line.replaces) {
+                (Some(problem), ..) => format!("refused: {} ({})", problem.message, problem.hint),
+                (None, true, _) => "new node".to_owned(),
+                (None, _, true) => "replaced".to_owned(),
+                (None, ..) => "added".to_owned(),
+            };
+            vec![line.line.to_string(), line.node.clone().unwrap_or_default(), done]
+        });
+        let title = if self.dry_run { "would be" } else { "is" };
+        table(&["line", "node", title], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.lines.iter().filter(|l| l.refused.is_none()).filter_map(|l| l.node.clone()).collect()
+    }
+}
+
+impl Show for Page<ScanFound> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "Nothing answers there as a management controller.".to_owned();
+        }
+        let rows = self.items.iter().map(|found| {
+            let redfish = found.redfish.as_ref().map(|r| {
+                [&r.vendor, &r.product, &r.version]
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            });
+            let ipmi = if found.ipmi { "yes" } else { "" };
+            vec![
+                found.address.to_string(),
+                redfish.unwrap_or_default(),
+                ipmi.to_owned(),
+                found.node.clone().unwrap_or_default(),
+            ]
+        });
+        table(&["address", "redfish", "ipmi", "node"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|found| found.address.to_string()).collect()
+    }
+}
+
+fn lower(value: impl std::fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}
+
+impl Show for Page<Reading> {
+    fn table(&self) -> String {
+        let rows = self.items.iter().map(|r| {
+            let value = r.value.map(|value| format!("{value:.2}")).unwrap_or_default();
+            vec![r.name.clone(), value, lower(r.unit), r.health.map(lower).unwrap_or_default()]
+        });
+        table(&["sensor", "value", "unit", "health"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|r| r.name.clone()).collect()
+    }
+}
+
+impl Show for Page<Component> {
+    fn table(&self) -> String {
+        let rows = self.items.iter().map(|c| {
+            vec![
+                lower(c.kind),
+                c.name.clone(),
+                lower(c.health),
+                c.location.clone().unwrap_or_default(),
+                c.model.clone().unwrap_or_default(),
+                c.serial.clone().unwrap_or_default(),
+                c.part_number.clone().unwrap_or_default(),
+            ]
+        });
+        table(&["kind", "name", "health", "place", "model", "serial", "part"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
+impl Show for Page<LogEntry> {
+    fn table(&self) -> String {
+        let rows = self.items.iter().map(|l| {
+            let sensor = l.sensor.clone().unwrap_or_default();
+            vec![l.at.map(moment).unwrap_or_default(), lower(l.severity), sensor, l.message.clone()]
+        });
+        table(&["at", "severity", "sensor", "message"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|l| l.id.clone()).collect()
+    }
+}
