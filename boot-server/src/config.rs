@@ -10,11 +10,13 @@ use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
+mod console;
 mod dhcp;
 mod interface;
 mod ipv6;
 pub mod tls;
 
+pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
@@ -39,6 +41,8 @@ pub struct Config {
     pub boot: Boot,
     /// Where people and programs come in.
     pub operators: Operators,
+    /// Serial consoles.
+    pub console: Console,
     /// What happens to machines that nobody announced.
     pub discovery: Discovery,
     /// How long the event list goes back.
@@ -231,6 +235,7 @@ impl Default for Config {
             tftp: Tftp::default(),
             boot: Boot::default(),
             operators: Operators::default(),
+            console: Console::default(),
             discovery: Discovery::default(),
             events: Events::default(),
             bmc: Bmc::default(),
@@ -344,6 +349,9 @@ pub enum ConfigError {
     /// Keys of TLS that do not go together.
     #[error("provisioning: {0}")]
     Tls(String),
+    /// A key that is none.
+    #[error("console.ssh_keys: {0}")]
+    SshKey(String),
     /// IPv6 settings that do not fit the interface.
     #[error("ipv6: {0}")]
     Ipv6(String),
@@ -429,6 +437,8 @@ pub struct Settings {
     pub kernel_arguments: String,
     /// Where operators come in.
     pub operators: SocketAddr,
+    /// Serial consoles.
+    pub console: ConsoleSettings,
     /// What the site wants.
     pub policy: Policy,
     /// How many unknown machines may become nodes.
@@ -493,6 +503,7 @@ impl Settings {
             media: config.boot.media.clone().unwrap_or_else(|| config.state_dir.join("media")),
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
+            console: ConsoleSettings::new(&config.console)?,
             policy: Policy { provide_blank: config.discovery.provide_blank },
             new_machines: NewMachines {
                 burst: config.discovery.burst,

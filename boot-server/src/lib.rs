@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod engine;
 mod grub;
 pub mod http;

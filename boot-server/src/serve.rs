@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat, Settings};
+use crate::console::{Consoles, OpenBmc, ssh};
 use crate::engine::Engine;
 use crate::grub::{self, Grub};
 use crate::http::auth::Operators;
@@ -34,6 +35,7 @@ use crate::http::{self, BootFiles};
 use crate::ingest::{Ingests, Rules, Vetting};
 use crate::loaders::Loaders;
 use crate::net;
+use crate::power::PowerError;
 use crate::scripts::Scripts;
 use crate::store::journal::Journal;
 use crate::store::{Store, queries};
@@ -176,6 +178,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         machines.push(bind((address, settings.port).into(), "provisioning.listen_port").await?);
     }
     let secure = bind_tls(&settings).await?;
+    let consoles = Consoles::open(engine.clone(), Some(bmc_consoles(&engine)), stop.clone()).await?;
+    let gateway = bind_ssh(&settings, &engine, &consoles, &known).await?;
     let operators = bind(settings.operators, "operators.listen").await?;
     let (seen, sightings) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
     let (strangers, strange) = mpsc::channel(sink::SIGHTINGS_QUEUED_MAX);
@@ -193,7 +197,11 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         },
     };
     let ingests = Ingests::new(engine.clone(), rules, stop.clone());
-    let people = http::operators(engine.clone(), files.clone(), ingests, known, stop.clone());
+    if let Some(gateway) = gateway {
+        tasks.spawn(gateway.run(stop.clone()));
+    }
+    tasks.spawn(consoles.clone().run());
+    let people = http::operators(engine.clone(), files.clone(), ingests, consoles, known, stop.clone());
     let routes = http::provisioning(engine.clone(), files);
     if let Some(secure) = secure {
         tasks.spawn(http::run(secure, routes.clone(), stop.clone()));
@@ -303,6 +311,38 @@ async fn bind_tls(settings: &Settings) -> anyhow::Result<Option<http::Listener>>
     let opened = tokio::task::spawn_blocking(move || Tls::open(&tls.source)).await?;
     let opened = opened.context("provisioning.tls_certificate, tls_key")?;
     Ok(Some(http::Listener::from(socket).per_peer(settings.per_address).tls(opened)))
+}
+
+/// Consoles of BMCs, opened by their workers.
+fn bmc_consoles(engine: &Engine) -> OpenBmc {
+    let power = engine.power().clone();
+    Arc::new(move |node| {
+        let power = power.clone();
+        Box::pin(async move {
+            power.open_console(node).await.map_err(|error| match error {
+                PowerError::NoBmc => {
+                    "this node has no BMC: say where its console is with `billet console set`".to_owned()
+                }
+                other => format!("{other}; {}", other.problem().hint),
+            })
+        })
+    })
+}
+
+/// The SSH gateway to consoles, where there is one.
+async fn bind_ssh(
+    settings: &Settings,
+    engine: &Engine,
+    consoles: &Consoles,
+    known: &Arc<Operators>,
+) -> anyhow::Result<Option<ssh::Gateway>> {
+    let Some(address) = settings.console.ssh_listen else { return Ok(None) };
+    let socket = bind(address, "console.ssh_listen").await?;
+    let path = settings.state_dir.join("ssh_host_ed25519_key");
+    let key = tokio::task::spawn_blocking(move || ssh::host_key(&path)).await??;
+    tracing::info!(%address, key = %ssh::fingerprint(&key), "SSH serves consoles");
+    let parts = ssh::Parts { engine: engine.clone(), consoles: consoles.clone(), operators: known.clone() };
+    Ok(Some(ssh::Gateway::new(socket, key, settings.console.ssh_keys.clone(), parts)))
 }
 
 async fn bind_dhcp(

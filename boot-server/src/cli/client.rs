@@ -195,6 +195,18 @@ impl Client {
         parse(self.reached(response)?)
     }
 
+    /// Reads octets as they are, at most `max`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn octets(&self, path: &str, max: u64) -> Result<Vec<u8>, Failure> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().call();
+        let mut response = check(self.reached(response)?)?;
+        let octets = response.body_mut().with_config().limit(max).read_to_vec();
+        octets.map_err(|e| Failure::Other(format!("the server's answer broke off: {e}")))
+    }
+
     /// Removes.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod bmc;
 mod boot;
 mod check;
 mod client;
+mod console;
 mod deploy;
 mod event;
 mod image;
@@ -64,6 +65,9 @@ pub enum Command {
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
+    /// Serial consoles: where they are, who looks, recordings
+    #[command(subcommand, visible_alias = "consoles")]
+    Console(console::ConsoleCommand),
     /// Who may come in beside the site's own token
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::TokenCommand),
@@ -192,6 +196,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Bmc(command) => bmc::run(&connection.client()?, format, command),
+        Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),

@@ -95,6 +95,14 @@ pub enum NodeCommand {
         /// Name or id
         node: String,
     },
+    /// Look at a node's serial console, and type into it; ~. leaves
+    Console {
+        /// Name or id
+        node: String,
+        /// Take over typing from whoever types
+        #[arg(long)]
+        take: bool,
+    },
     /// What happened to a node
     Events {
         /// Name or id
@@ -165,6 +173,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
         }
+        NodeCommand::Console { node, take } => super::console::attach(client, &node, take),
         NodeCommand::Boot(args) => boot(client, format, &args),
         NodeCommand::Power(args) => power(client, format, &args),
         NodeCommand::BootDevice(args) => boot_device(client, format, &args),

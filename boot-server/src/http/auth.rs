@@ -458,6 +458,18 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
 }
 
+/// True where a WebSocket may be opened: browsers send their cookies along for every site that asks, and say which one it
+/// is (RFC 6455 section 10.2). A program that brings a bearer token of its own is no browser.
+pub fn may_open_socket(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok());
+    if headers.contains_key(AUTHORIZATION) && !headers.contains_key(ORIGIN) {
+        return true;
+    }
+    let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
+    is_same_origin(headers)
+        && origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
 fn address_of(request: &Request) -> IpAddr {
     request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
 }

@@ -16,12 +16,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::handoff::Handoff;
 use super::limits::{self, GRACE, Times};
@@ -66,9 +66,9 @@ impl Listener {
 /// Serves `router` until `stop`, then lets open requests end.
 pub async fn run(listener: impl Into<Listener>, router: Router, stop: CancellationToken) {
     let Listener { socket, tls, per_peer, times } = listener.into();
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
-    let peers = Peers { open: Arc::default(), max: per_peer };
+    let peers = Peers::new(per_peer);
     loop {
         // Room first: beyond the cap clients wait in the kernel's queue, which sheds load by itself.
         let permit = tokio::select! {
@@ -91,10 +91,11 @@ pub async fn run(listener: impl Into<Listener>, router: Router, stop: Cancellati
         };
         let Some(place) = peers.admit(peer.ip()) else { continue };
         let client = Client { stream, peer, times, _room: permit, _place: place };
-        tokio::spawn(client.serve(tls.clone(), router.clone(), graceful.watcher()));
+        open.spawn(client.serve(tls.clone(), router.clone(), stop.clone()));
     }
     drop(socket);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    open.close();
+    if tokio::time::timeout(GRACE, open.wait()).await.is_err() {
         tracing::info!("some requests were still open and were cut");
     }
 }
@@ -109,7 +110,7 @@ struct Client {
 }
 
 impl Client {
-    async fn serve(self, tls: Option<Tls>, router: Router, watcher: Watcher) {
+    async fn serve(self, tls: Option<Tls>, router: Router, stop: CancellationToken) {
         let Self { stream, peer, times, _room, _place } = self;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -126,11 +127,11 @@ impl Client {
         let Some(tls) = tls else {
             let base = Base(format!("http://{local}"));
             let origin = Origin { peer: Peer(peer), base, handoff: Some(handoff) };
-            return speak(wire, origin, times, router, watcher).await;
+            return speak(wire, origin, times, router, stop).await;
         };
         let origin = Origin { peer: Peer(peer), base: Base(format!("https://{local}")), handoff: None };
         match tokio::time::timeout(times.handshake, tls.accept(wire)).await {
-            Ok(Ok(stream)) => speak(stream, origin, times, router, watcher).await,
+            Ok(Ok(stream)) => speak(stream, origin, times, router, stop).await,
             // Firmware does not show why it refused: the site's CA was not enrolled there, most often.
             Ok(Err(error)) => tracing::info!(%peer, %error, "no TLS session"),
             Err(_) => tracing::info!(%peer, "no TLS session: the client did not go on"),
@@ -146,8 +147,9 @@ struct Origin {
     handoff: Option<Handoff>,
 }
 
-/// HTTP on a connection, to its end.
-async fn speak<I>(io: I, origin: Origin, times: Times, router: Router, watcher: Watcher)
+/// HTTP on a connection, to its end; from `stop` on it takes no more requests. A connection that was upgraded (WebSocket)
+/// goes on in a task of its own.
+async fn speak<I>(io: I, origin: Origin, times: Times, router: Router, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -170,15 +172,24 @@ where
         .title_case_headers(true)
         // `handoff` needs its stand-in octets to arrive at the wire as they are.
         .writev(true)
-        .serve_connection(TokioIo::new(io), service);
-    if let Err(error) = watcher.watch(connection).await {
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(peer = %peer.0, error = &error as &dyn std::error::Error, "connection ended");
     }
 }
 
 /// Open connections by peer.
 #[derive(Debug, Clone)]
-struct Peers {
+pub(crate) struct Peers {
     open: Arc<Mutex<HashMap<IpAddr, Open>>>,
     max: usize,
 }
@@ -190,8 +201,13 @@ struct Open {
 }
 
 impl Peers {
+    /// None yet; each may have `max`.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { open: Arc::default(), max }
+    }
+
     /// A place for one more, unless this peer has all that it may have; then the connection is closed at once.
-    fn admit(&self, peer: IpAddr) -> Option<Place> {
+    pub(crate) fn admit(&self, peer: IpAddr) -> Option<Place> {
         let peer = peer.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = open.entry(peer).or_default();
@@ -210,7 +226,7 @@ impl Peers {
 
 /// A peer's claim to one connection.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     peers: Peers,
     peer: IpAddr,
 }
@@ -233,7 +249,7 @@ mod tests {
 
     #[test]
     fn places_come_back() {
-        let peers = Peers { open: Arc::default(), max: 2 };
+        let peers = Peers::new(2);
         let (one, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let mapped = "::ffff:10.0.0.1".parse().unwrap();
         let first = peers.admit(one).unwrap();

@@ -33,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 pub use encode::encode;
 pub use files::BootFiles;
 pub use limits::{HEADER_TIMEOUT, body};
+pub(crate) use listen::Peers;
 pub use listen::{Listener, run};
 pub use problem::ProblemResponse;
 
+use crate::console::Consoles;
 use crate::engine::Engine;
 use crate::ingest::Ingests;
 
@@ -65,13 +67,15 @@ pub fn operators(
     engine: Engine,
     files: Arc<BootFiles>,
     ingests: Ingests,
+    consoles: Consoles,
     known: Arc<auth::Operators>,
     stop: CancellationToken,
 ) -> Router {
-    let api = api::Api::new(engine.clone(), ingests.clone(), files, known.clone(), stop.clone());
+    let parts = api::Parts { engine: engine.clone(), ingests: ingests.clone(), consoles: consoles.clone() };
+    let api = api::Api::new(parts, files, known.clone(), stop.clone());
     Router::new()
         .merge(api::router(api))
-        .merge(ui::router(engine, ingests, stop))
+        .merge(ui::router(engine, ingests, consoles, stop))
         .merge(auth::routes(known.clone()))
         .fallback(problem::not_found)
         // Over everything: a route that nobody thought of needs the token too.

@@ -65,6 +65,13 @@ pub struct RecordingView {
     pub ended: Option<Timestamp>,
 }
 
+impl RecordingView {
+    /// How long it is in seconds, once it has ended.
+    pub fn length(&self) -> Option<u64> {
+        self.ended.map(|ended| ended.since(self.about.began).as_secs())
+    }
+}
+
 /// What the server says beside the console's octets, as text messages of the WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]

@@ -4,6 +4,7 @@
 pub mod bmc_requests;
 mod bmcs;
 mod boots;
+mod console;
 mod events;
 mod extract;
 mod images;
@@ -35,6 +36,7 @@ pub use images::image_view;
 
 use super::auth::Operators;
 use super::{BootFiles, ProblemResponse};
+use crate::console::Consoles;
 use crate::engine::{Engine, now};
 use crate::ingest::Ingests;
 
@@ -50,6 +52,7 @@ const VERIFIES_MAX: usize = 1;
 pub struct Api {
     engine: Engine,
     ingests: Ingests,
+    consoles: Consoles,
     files: Arc<BootFiles>,
     operators: Arc<Operators>,
     started: Timestamp,
@@ -60,11 +63,20 @@ pub struct Api {
     stop: CancellationToken,
 }
 
+/// What the API is over.
+pub struct Parts {
+    /// Nodes, events, images.
+    pub engine: Engine,
+    /// Images on their way in.
+    pub ingests: Ingests,
+    /// Consoles.
+    pub consoles: Consoles,
+}
+
 impl Api {
     /// An API over a running engine. `stop` ends streams and ingests.
     pub fn new(
-        engine: Engine,
-        ingests: Ingests,
+        Parts { engine, ingests, consoles }: Parts,
         files: Arc<BootFiles>,
         operators: Arc<Operators>,
         stop: CancellationToken,
@@ -73,6 +85,7 @@ impl Api {
         Self {
             engine,
             ingests,
+            consoles,
             files,
             operators,
             started: now(),
@@ -109,6 +122,7 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "bmcs", description = "Management controllers of machines"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
+        (name = "consoles", description = "Serial consoles, who looks at them, and recordings"),
         (name = "tokens", description = "Who may come in beside the site's own token"),
         (name = "server", description = "The server itself")
     )
@@ -160,6 +174,13 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(ingests::show))
         .routes(routes!(status::status))
         .routes(routes!(network::check))
+        .routes(routes!(console::show, console::configure, console::reset))
+        .routes(routes!(console::attach))
+        .routes(routes!(console::log))
+        .routes(routes!(console::sessions))
+        .routes(routes!(console::end))
+        .routes(routes!(console::recordings))
+        .routes(routes!(console::recording))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(openapi));

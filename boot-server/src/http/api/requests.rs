@@ -41,6 +41,19 @@ pub struct RenameRequest {
     pub name: String,
 }
 
+/// Which recordings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RecordingQuery {
+    /// Of this node only: name or id.
+    pub node: Option<String>,
+    /// How many: 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// Go on after this one: `next` of the page before.
+    pub cursor: Option<String>,
+}
+
 /// A token to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,7 @@
 mod actions;
 pub mod assets;
 mod boot;
+mod console;
 mod deploy;
 mod events;
 mod form;
@@ -31,6 +32,7 @@ use protocol::limits::JSON_BODY_MAX;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::Consoles;
 use crate::engine::{Actor, Engine, EngineError};
 use crate::ingest::Ingests;
 use crate::view::Problem;
@@ -54,6 +56,8 @@ struct Ui {
     engine: Engine,
     /// Images on their way in.
     ingests: Ingests,
+    /// Consoles.
+    consoles: Consoles,
     /// Pages that are open; each holds one stream.
     streams: Arc<Semaphore>,
     /// The server stops.
@@ -64,8 +68,8 @@ struct Ui {
 const STREAMS_MAX: usize = 256;
 
 /// All pages. Those for signing in and the static files are to be reachable by everybody. `stop` ends the streams.
-pub fn router(engine: Engine, ingests: Ingests, stop: CancellationToken) -> Router {
-    let ui = Ui { engine, ingests, streams: Arc::new(Semaphore::new(STREAMS_MAX)), stop };
+pub fn router(engine: Engine, ingests: Ingests, consoles: Consoles, stop: CancellationToken) -> Router {
+    let ui = Ui { engine, ingests, consoles, streams: Arc::new(Semaphore::new(STREAMS_MAX)), stop };
     Router::new()
         .route("/login", get(login::show))
         .route("/static/{tag}/{name}", get(assets::serve))
@@ -79,6 +83,8 @@ pub fn router(engine: Engine, ingests: Ingests, stop: CancellationToken) -> Rout
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
         .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
         .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))
+        .route("/nodes/{node}/console", get(console::show))
+        .route("/console/recordings/{id}", get(console::play))
         .route("/nodes/{node}/boot", get(boot::form).post(boot::order))
         .route("/nodes/{node}/boot/clear", post(boot::clear))
         .route("/nodes/{node}/forget", post(boot::forget))

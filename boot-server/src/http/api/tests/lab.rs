@@ -15,6 +15,7 @@ use ureq::http::Method;
 use uuid::Uuid;
 
 use crate::config::{Config, Interface, Network, Settings};
+use crate::console::Consoles;
 use crate::engine::Engine;
 use crate::http::auth::Operators;
 use crate::http::{self, BootFiles};
@@ -27,6 +28,9 @@ pub(super) const TOKEN: &str = "a-token-that-is-long-enough-to-be-one-of-ours";
 pub(super) struct Lab {
     pub address: SocketAddr,
     pub dir: PathBuf,
+    pub engine: Engine,
+    pub consoles: Consoles,
+    pub known: Arc<Operators>,
     stop: CancellationToken,
 }
 
@@ -81,11 +85,14 @@ impl Lab {
         let files = Arc::new(BootFiles::new(&settings));
         let named = Tokens::open(engine.store().clone()).await.unwrap();
         let known = Arc::new(Operators::new(TOKEN, named));
-        let router = http::operators(engine, files, ingests, known, stop.clone());
+        let consoles = Consoles::open(engine.clone(), None, stop.clone()).await.unwrap();
+        tokio::spawn(consoles.clone().run());
+        let router =
+            http::operators(engine.clone(), files, ingests, consoles.clone(), known.clone(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::run(listener, router, stop.clone()));
-        Self { address, dir, stop }
+        Self { address, dir, engine, consoles, known, stop }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -124,7 +131,8 @@ impl Lab {
             .build()
             .new_agent();
         let mut response = tokio::task::spawn_blocking(move || agent.run(request)).await.unwrap().unwrap();
-        let text = response.body_mut().read_to_string().unwrap();
+        let text = response.body_mut().read_to_vec().unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
         let kind = response.headers().get("content-type").map(|h| h.to_str().unwrap().to_owned());
         Got {
             status: response.status().as_u16(),

@@ -3,9 +3,11 @@
 mod bmcs;
 mod boots;
 mod client;
+mod console;
 mod images;
 mod lab;
 mod nodes;
+mod ssh;
 mod tokens;
 
 use std::path::Path;
@@ -43,7 +45,13 @@ fn operations() -> Vec<(Method, String)> {
         for method in item.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();
             let path = path.replace("{node}", "alpha").replace("{image}", "none");
-            all.push((method, path.replace("{ingest}", "none").replace("{token}", "none")));
+            all.push((
+                method,
+                path.replace("{ingest}", "none")
+                    .replace("{token}", "none")
+                    .replace("{session}", "none")
+                    .replace("{recording}", "none"),
+            ));
         }
     }
     assert!(all.len() > 20, "{all:?}");
