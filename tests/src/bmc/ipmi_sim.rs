@@ -1,13 +1,13 @@
 //! OpenIPMI's `ipmi_sim`, an implementation of IPMI that is not ours (package openipmi): its files, and the program run.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::rack::Process;
 
@@ -54,7 +54,7 @@ impl IpmiSim {
         let log = fs::File::create(plan.dir.join("ipmi_sim.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut process = Process::spawn("ipmi_sim (package openipmi)", command)?;
-        // It prints nothing when it is ready.
+        // It prints nothing when it is ready; what is wrong with its files it says at once.
         std::thread::sleep(Duration::from_millis(300));
         let said = || fs::read_to_string(plan.dir.join("ipmi_sim.log")).unwrap_or_default();
         ensure!(process.running(), "ipmi_sim ended: {}", said());
@@ -67,18 +67,27 @@ impl IpmiSim {
     /// As [`IpmiSim::start`], and where it does not answer.
     pub fn here(plan: &Plan<'_>) -> Result<Self> {
         let sim = Self::start(plan, Command::new("ipmi_sim"))?;
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let end = Instant::now() + START;
-        let mut answer = [0; 64];
-        while Instant::now() < end {
-            socket.send_to(&bmc::ipmi::packet::ping(1), plan.address)?;
-            if socket.recv(&mut answer).is_ok() {
-                return Ok(sim);
-            }
-        }
-        Err(anyhow::anyhow!("it does not answer a ping")).context("starting ipmi_sim")
+        wait_ready(plan.address)?;
+        Ok(sim)
     }
+}
+
+/// Waits until a controller answers a ping. To be called in its namespace.
+///
+/// # Errors
+/// Where it does not.
+pub fn wait_ready(address: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let end = Instant::now() + START;
+    let mut answer = [0; 64];
+    while Instant::now() < end {
+        socket.send_to(&bmc::ipmi::packet::ping(1), address)?;
+        if socket.recv(&mut answer).is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("nobody answers a ping at {address}")
 }
 
 impl Plan<'_> {

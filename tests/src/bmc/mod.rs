@@ -1,5 +1,6 @@
 //! A stand-in for management controllers: real endpoints on real sockets, whose power button is a [`Machine`].
 
+pub mod button;
 pub mod ipmi;
 pub mod ipmi_sim;
 mod machine;
