@@ -190,6 +190,18 @@ async fn a_liar_is_seen_by_looking_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_in_between_is_met_by_reading_once_more() {
+    let (bmc, driver, machine) = start(Fault::None, true).await;
+    driver.power_state().await.unwrap();
+    bmc.fault(Fault::ChangedBetween);
+    let pxe = BootOverride { device: BootDevice::Pxe, repeat: Repeat::Once, mode: None, http_uri: None };
+    driver.set_boot_override(&pxe).await.unwrap();
+    assert_eq!(machine.boot_override().device, BootDevice::Pxe);
+    let patches = bmc.seen().iter().filter(|s| s.line.starts_with("PATCH")).count();
+    assert_eq!(patches, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn plain_http_only_where_it_is_allowed() {
     let (bmc, driver, _) = start(Fault::None, false).await;
     assert_eq!(driver.power_state().await.unwrap(), PowerState::Off);

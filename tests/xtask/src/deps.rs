@@ -64,6 +64,8 @@ const PACKAGES: &[&str] = &[
     "kea-admin",
     "kea-dhcp4-server",
     "isc-dhcp-client",
+    // an independent Redfish service, sushy-tools
+    "python3-venv",
     // the UI and its tests
     "chromium",
     "chromium-driver",

@@ -23,8 +23,7 @@ impl Call<'_> {
         Ok(Identity {
             manufacturer: view.string("Manufacturer")?,
             model: view.string("Model")?,
-            // Dell's service tag is the SKU, and a serial number of the board stands in SerialNumber; both are asked for.
-            serial: view.string("SerialNumber")?,
+            serial: view.string(tree.profile.system.serial.as_deref().unwrap_or("SerialNumber"))?,
             uuid: view.string("UUID")?.map(|u| u.to_lowercase()),
             macs: self.macs(&tree, &view).await?,
             bmc_version,

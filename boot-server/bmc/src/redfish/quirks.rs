@@ -102,6 +102,8 @@ pub(super) struct System {
     pub(super) prefer: Vec<String>,
     /// Ids of what is no machine.
     pub(super) avoid: Vec<String>,
+    /// The property that holds what SMBIOS calls the machine's serial number, where it is not `SerialNumber`.
+    pub(super) serial: Option<String>,
 }
 
 /// The boot override.

@@ -73,10 +73,7 @@ impl Root {
         let facts =
             Facts { vendor: vendor.as_deref(), product: product.as_deref(), oem: &oem, ..Facts::default() };
         let profile = quirks::choose(&facts);
-        let features = root.object("ProtocolFeaturesSupported")?.object("ExpandQuery")?;
-        let expand = features.boolean("NoLinks")?.unwrap_or_default()
-            && features.boolean("Levels")?.unwrap_or_default()
-            && profile.http.expand;
+        let expand = profile.http.expand && can_expand(root)?;
         let told = root.object("Links")?.link("Sessions")?;
         let sessions = told.or_else(|| profile.session.path.as_deref().map(Link::known));
         Ok(Self {
@@ -125,6 +122,15 @@ impl Tree {
         let profile = by_system(profile, &view)?;
         Ok(Self { system: link.clone(), manager, chassis, profile, root })
     }
+}
+
+/// Services before 1.6 were published with `ExpandQuery: false` in place of an object; it says the same.
+fn can_expand(root: &View<'_>) -> Result<bool, BmcError> {
+    let features = root.object("ProtocolFeaturesSupported")?.get("ExpandQuery")?;
+    if !features.value().is_object() {
+        return Ok(false);
+    }
+    Ok(features.boolean("NoLinks")?.unwrap_or_default() && features.boolean("Levels")?.unwrap_or_default())
 }
 
 /// The profile of the service root, else what its first manager says of itself: OpenBMC is known only by that.

@@ -12,6 +12,8 @@ pub enum Fault {
     SlowBody,
     /// It says 204 to every change and changes nothing.
     Lies,
+    /// The next change meets a resource that somebody else changed in between (412).
+    ChangedBetween,
     /// It answers the TLS handshake with other octets.
     JunkTls,
     /// Bodies of 1 GiB, that begin as JSON.

@@ -10,7 +10,9 @@ mod tree;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpListener;
@@ -61,8 +63,13 @@ impl RedfishBmc {
             true => service::certificate().map(|(config, der)| (Some(config), Some(der)))?,
             false => (None, None),
         };
-        let shared =
-            Arc::new(Shared { state: state.into(), tls: config.into(), seen: Mutex::default(), address });
+        let shared = Arc::new(Shared {
+            state: state.into(),
+            tls: config.into(),
+            seen: Mutex::default(),
+            address,
+            delay: AtomicU64::new(0),
+        });
         let serving = tokio::spawn(service::serve(shared.clone(), listener));
         Ok(Self { shared, serving, certificate: der.into(), images })
     }
@@ -97,6 +104,12 @@ impl RedfishBmc {
     /// From now on it has this fault.
     pub fn fault(&self, fault: Fault) {
         self.shared.state().fault = fault;
+    }
+
+    /// From now on it thinks this long about each request.
+    pub fn delay(&self, delay: Duration) {
+        let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.shared.delay.store(milliseconds, Ordering::Relaxed);
     }
 
     /// It was restarted: all sessions are gone.

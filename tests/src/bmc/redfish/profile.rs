@@ -26,6 +26,8 @@ pub struct Profile {
     pub other_systems: Vec<String>,
     pub manager: String,
     pub chassis: String,
+    /// Property of the machine's serial number, where `SerialNumber` is the board's.
+    pub serial: Option<String>,
     pub manufacturer: Option<String>,
     pub model: Option<String>,
     /// All links end with `/`.

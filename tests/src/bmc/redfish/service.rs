@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     /// Method and path of each request, and whether it brought a credential.
     pub(super) seen: Mutex<Vec<Seen>>,
     pub(super) address: SocketAddr,
+    /// How long it thinks about each request, in milliseconds.
+    pub(super) delay: AtomicU64,
 }
 
 /// A request that was seen.
@@ -132,6 +135,7 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bo
     let line = format!("{} {}", request.method(), request.uri());
     let seen = Seen { line, credential };
     shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    tokio::time::sleep(Duration::from_millis(shared.delay.load(Ordering::Relaxed))).await;
     let fault = shared.state().fault.clone();
     let is_root = request.uri().path().trim_end_matches('/') == ROOT;
     let is_read = request.method() == hyper::Method::GET;

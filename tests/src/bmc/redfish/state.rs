@@ -285,6 +285,10 @@ impl State {
         let Some(body) = self.live(question.path) else {
             return Reply::error(404, "ResourceMissingAtURI", "There is no such resource.");
         };
+        if self.fault == Fault::ChangedBetween {
+            self.fault = Fault::None;
+            return Reply::error(412, "PreconditionFailed", "The ETag does not match.");
+        }
         if let Some(reply) = self.precondition(question, &body) {
             return reply;
         }

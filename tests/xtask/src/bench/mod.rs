@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
+mod bmc;
 mod dhcp;
 mod http;
 mod tftp;
@@ -18,6 +19,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Reading management controllers while many of them hang.
+    Bmc(bmc::Args),
     /// Leasing addresses, from DISCOVER to ACK, beside dnsmasq and Kea.
     Dhcp(dhcp::Args),
     /// Sending files by HTTP, to one client and to many, beside nginx.
@@ -31,6 +34,7 @@ enum What {
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Bmc(args) => bmc::run(args),
         What::Dhcp(args) => dhcp::run(args),
         What::Http(args) => http::run(args),
         What::Tftp(args) => tftp::run(args),
