@@ -53,6 +53,9 @@ pub enum NetError {
     /// TFTP cannot listen.
     #[error(transparent)]
     Tftp(#[from] tftp_server::BindError),
+    /// A thread's event loop cannot be made.
+    #[error("cannot make an event loop for a thread")]
+    Thread(#[source] io::Error),
 }
 
 /// An Ethernet interface as it is now.

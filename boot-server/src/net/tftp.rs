@@ -14,6 +14,8 @@ use std::sync::Arc;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use tftp_server::{File, Files, OpenError, Opening, Server, ServerConfig, Summary};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -108,21 +110,6 @@ impl BootFiles {
     }
 }
 
-impl Files for BootFiles {
-    fn open<'a>(&'a self, peer: SocketAddr, name: &'a str) -> Opening<'a> {
-        match self.made.as_ref().and_then(|make| make(peer, name)) {
-            Some(making) => making,
-            None => Box::pin(std::future::ready(self.find(name))),
-        }
-    }
-
-    fn finished(&self, peer: SocketAddr, name: &str, summary: &Summary) {
-        if let Some(tell) = &self.finished {
-            tell(peer, name, summary);
-        }
-    }
-}
-
 /// A file as it is served: a loader is kept in memory, which saves a read for each of its blocks.
 ///
 /// # Errors
@@ -141,13 +128,41 @@ pub fn load(path: &Path) -> io::Result<File> {
 }
 
 /// TFTP over both families of addresses: a socket for each, so that an IPv4 client is never seen as `::ffff:…`.
-pub struct TftpServers(Vec<Server>);
+///
+/// It has a thread of its own. A block of TFTP is so little work that waking another thread for it, as a runtime with
+/// several does, costs a fifth of it; and no block waits behind a decision.
+pub struct TftpServers {
+    servers: Vec<Server>,
+    event_loop: EventLoop,
+}
 
-/// Port 69 of all addresses of the interface, those that it gets later too; must be called inside a tokio runtime.
+/// A runtime that may be dropped anywhere: what runs in it is ended, and nobody waits for that.
+struct EventLoop(Option<Runtime>);
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Port 69 of all addresses of the interface, those that it gets later too. Files that are made are made in the runtime
+/// that this is called in.
 ///
 /// # Errors
-/// [`NetError::Tftp`]. A kernel without IPv6 is no error.
+/// [`NetError::Tftp`], [`NetError::Thread`]. A kernel without IPv6 is no error.
 pub fn bind(interface: &str, files: Arc<BootFiles>) -> Result<TftpServers, NetError> {
+    let files: Arc<dyn Files> = Arc::new(Elsewhere { files, made_in: Handle::current() });
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
+    let event_loop = EventLoop(Some(runtime));
+    // The sockets belong to the thread's own event loop.
+    let _inside = event_loop.0.as_ref().map(Runtime::enter);
+    let servers = listen(interface, files)?;
+    Ok(TftpServers { servers, event_loop })
+}
+
+fn listen(interface: &str, files: Arc<dyn Files>) -> Result<Vec<Server>, NetError> {
     let config = |listen: IpAddr| ServerConfig {
         listen: SocketAddr::new(listen, PORT),
         interface: Some(interface.into()),
@@ -160,20 +175,58 @@ pub fn bind(interface: &str, files: Arc<BootFiles>) -> Result<TftpServers, NetEr
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(TftpServers(servers))
+    Ok(servers)
 }
 
 impl TftpServers {
     /// Serves until `cancel`; then tells every client and waits for the transfers to end.
     pub async fn run(self, cancel: CancellationToken) {
-        let mut all = JoinSet::new();
-        for server in self.0 {
-            all.spawn(server.run(cancel.clone()));
-        }
-        while let Some(ended) = all.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "TFTP broke");
+        let Self { servers, event_loop } = self;
+        let (ended, end) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("tftp".to_owned()).spawn(move || {
+            if let Some(runtime) = &event_loop.0 {
+                runtime.block_on(serve(servers, cancel));
             }
+            // Dropped also where it breaks, which the one who waits sees in the same way.
+            drop(ended);
+        });
+        match thread {
+            Ok(_) => drop(end.await),
+            Err(error) => tracing::error!(%error, "TFTP has no thread"),
+        }
+    }
+}
+
+async fn serve(servers: Vec<Server>, cancel: CancellationToken) {
+    let mut all = JoinSet::new();
+    for server in servers {
+        all.spawn(server.run(cancel.clone()));
+    }
+    while let Some(ended) = all.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "TFTP broke");
+        }
+    }
+}
+
+/// The boot files, seen from TFTP's thread: what has to be made is made in the server's own runtime.
+struct Elsewhere {
+    files: Arc<BootFiles>,
+    made_in: Handle,
+}
+
+impl Files for Elsewhere {
+    fn open<'a>(&'a self, peer: SocketAddr, name: &'a str) -> Opening<'a> {
+        let Some(making) = self.files.made.as_ref().and_then(|make| make(peer, name)) else {
+            return Box::pin(std::future::ready(self.files.find(name)));
+        };
+        let made = self.made_in.spawn(making);
+        Box::pin(async move { made.await.unwrap_or_else(|error| Err(OpenError::Io(io::Error::other(error)))) })
+    }
+
+    fn finished(&self, peer: SocketAddr, name: &str, summary: &Summary) {
+        if let Some(tell) = &self.files.finished {
+            tell(peer, name, summary);
         }
     }
 }

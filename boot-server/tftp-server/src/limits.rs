@@ -62,3 +62,7 @@ pub const SESSIONS_MAX: usize = 4096;
 pub const SESSIONS_PER_ADDRESS_MAX: usize = 16;
 /// Longest text of an ERROR packet that is logged, in characters.
 pub const ERROR_TEXT_MAX: usize = 128;
+
+/// Packets of one client that are taken in a row: more than a window's acknowledgements; a flood must not keep the others
+/// waiting.
+pub(crate) const DRAIN_MAX: usize = 64;

@@ -89,7 +89,11 @@ impl Session {
         let mut timer = pin!(tokio::time::sleep_until(armed.into()));
         let mut cancelled = pin!(self.cancel.cancelled());
         loop {
-            let full = sender.send(&mut transfer);
+            let sent = sender.send(&mut transfer);
+            if !sent.any {
+                // What came moved nothing: there may be more behind it, of which the event loop tells nothing.
+                self.drain(&mut transfer, &mut buf);
+            }
             if let Some(summary) = transfer.summary(Instant::now()) {
                 log(self.peer, &asked.name, &summary);
                 self.files.finished(self.peer, &asked.name, &summary);
@@ -103,8 +107,14 @@ impl Session {
             }
             tokio::select! {
                 biased;
-                received = self.socket.recv(&mut buf) => match received {
-                    Ok(len) => transfer.handle_packet(Instant::now(), &buf[..len]),
+                received = socket::receive_one(&self.socket, &mut buf) => match received {
+                    Ok(len) => {
+                        transfer.handle_packet(Instant::now(), &buf[..len]);
+                        if transfer.window() > 1 {
+                            // Acknowledgements may come in a row here.
+                            self.drain(&mut transfer, &mut buf);
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => transfer.handle_unreachable(),
                     Err(error) => {
                         debug!(peer = %self.peer, %error, "TFTP receive failed");
@@ -112,8 +122,11 @@ impl Session {
                     }
                 },
                 // Its errors show at the next attempt to send.
-                _ = self.socket.writable(), if full => {}
-                () = &mut timer => transfer.handle_timeout(Instant::now()),
+                _ = self.socket.writable(), if sent.full => {}
+                () = &mut timer => {
+                    self.drain(&mut transfer, &mut buf);
+                    transfer.handle_timeout(Instant::now());
+                }
                 Some(again) = requests.recv() => {
                     let doubled = transfer.is_answered() && transfer.age(Instant::now()) < limits::DOUBLED_MAX;
                     if !(doubled && again == *asked) {
@@ -123,6 +136,14 @@ impl Session {
                 }
                 () = &mut cancelled => transfer.stop(),
             }
+        }
+    }
+
+    /// Takes what has come already, at most [`limits::DRAIN_MAX`] packets; errors show at the next wait.
+    fn drain(&self, transfer: &mut Transfer, buf: &mut [u8]) {
+        for _ in 0..limits::DRAIN_MAX {
+            let Ok(len) = socket::receive_now(&self.socket, buf) else { return };
+            transfer.handle_packet(Instant::now(), &buf[..len]);
         }
     }
 
@@ -156,17 +177,27 @@ struct Sender<'a> {
     bursts: bool,
 }
 
+/// What became of an attempt to send.
+struct Sent {
+    /// Something was sent.
+    any: bool,
+    /// The socket was full before the end.
+    full: bool,
+}
+
 impl Sender<'_> {
-    /// Sends what may be sent now. True where the socket is full before the end.
-    fn send(&mut self, transfer: &mut Transfer) -> bool {
+    /// Sends what may be sent now.
+    fn send(&mut self, transfer: &mut Transfer) -> Sent {
         let session = self.session;
         session.buffers.with(|out| {
+            let mut any = false;
             loop {
                 let offered = if self.bursts { transfer.poll_burst(out) } else { transfer.poll_packet(out) };
-                let Some(burst) = offered else { return false };
+                let Some(burst) = offered else { return Sent { any, full: false } };
+                any = true;
                 match socket::send(&session.socket, &burst, out) {
                     Ok(()) => transfer.burst_sent(burst),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent { any, full: true },
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         transfer.handle_unreachable();
                     }
@@ -268,7 +299,7 @@ mod tests {
             let mut sender = Sender { session: &session, bursts };
             sender.send(&mut transfer);
             transfer.handle_packet(Instant::now(), b"\0\x04\0\0");
-            let full = sender.send(&mut transfer);
+            let full = sender.send(&mut transfer).full;
             assert!(full, "the whole window went into the send queue");
             let [_, receive_max, sent, ..] = getsockopt(&session.socket.as_fd(), MemoryInfo).unwrap();
             let kernel = sent as usize + receive_max as usize + ONE_MORE + SOCKET;

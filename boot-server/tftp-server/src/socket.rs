@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recv, recvmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -107,12 +107,14 @@ impl Buffers {
 /// The system's; `WouldBlock` where the socket is full.
 pub(crate) fn send(socket: &UdpSocket, burst: &Burst, bytes: &[u8]) -> io::Result<()> {
     let segment = u16::try_from(burst.segment).unwrap_or(u16::MAX);
-    let cut = [ControlMessage::UdpGsoSegments(&segment)];
-    let control = if burst.len > burst.segment { &cut[..] } else { &[] };
     let attempt = || {
-        let iov = [io::IoSlice::new(&bytes[..burst.len])];
-        sendmsg::<()>(socket.as_raw_fd(), &iov, control, MsgFlags::MSG_DONTWAIT, None)?;
-        Ok(())
+        let bytes = &bytes[..burst.len];
+        if burst.len <= burst.segment {
+            return nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map(drop);
+        }
+        let cut = [ControlMessage::UdpGsoSegments(&segment)];
+        let iov = [io::IoSlice::new(bytes)];
+        sendmsg::<()>(socket.as_raw_fd(), &iov, &cut, MsgFlags::MSG_DONTWAIT, None).map(drop)
     };
     match attempt() {
         // Tokio believes a socket to be full before it heard of it, so it is asked only when the kernel says so.
@@ -128,6 +130,37 @@ pub(crate) fn send(socket: &UdpSocket, burst: &Burst, bytes: &[u8]) -> io::Resul
 pub(crate) fn send_one(socket: &UdpSocket, packet: &[u8]) -> io::Result<()> {
     nix::sys::socket::send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
     Ok(())
+}
+
+/// Waits for a packet of a session and takes it. What has come behind it is not looked for: a client that goes in step
+/// sends nothing until it is answered, so the look would cost a system call for each block and find nothing. Whoever
+/// gets no further with what came has to ask [`receive_now`] for the rest.
+///
+/// # Errors
+/// The system's.
+pub(crate) async fn receive_one(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        let mut taken = None;
+        let tried = socket.try_io(Interest::READABLE, || {
+            taken = Some(receive_now(socket, buf)?);
+            // Tokio waits for the next packet as if there were no other.
+            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+        });
+        match (taken, tried) {
+            (Some(len), _) => return Ok(len),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            (None, _) => {}
+        }
+    }
+}
+
+/// Takes a packet of a session that is there.
+///
+/// # Errors
+/// The system's; `WouldBlock` where there is none.
+pub(crate) fn receive_now(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT)?)
 }
 
 /// True where the kernel, the interface or the path (a smaller MTU) lets no burst through; single packets may pass.
@@ -151,10 +184,10 @@ pub(crate) struct Received {
 
 /// Waits for a datagram.
 pub(crate) async fn receive(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<Received> {
-    socket.async_io(Interest::READABLE, || receive_now(socket, buf)).await
+    socket.async_io(Interest::READABLE, || receive_request(socket, buf)).await
 }
 
-fn receive_now(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<Received> {
+fn receive_request(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<Received> {
     let mut control = nix::cmsg_space!([u8; 64]);
     let mut iov = [io::IoSliceMut::new(buf)];
     let message =

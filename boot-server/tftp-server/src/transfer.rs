@@ -323,6 +323,11 @@ impl Transfer {
         now.saturating_duration_since(self.started)
     }
 
+    /// Blocks between two acknowledgements (RFC 7440), from 1.
+    pub fn window(&self) -> u16 {
+        self.window
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None` once it ended.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
