@@ -221,7 +221,9 @@ impl Files for Elsewhere {
             return Box::pin(std::future::ready(self.files.find(name)));
         };
         let made = self.made_in.spawn(making);
-        Box::pin(async move { made.await.unwrap_or_else(|error| Err(OpenError::Io(io::Error::other(error)))) })
+        Box::pin(
+            async move { made.await.unwrap_or_else(|error| Err(OpenError::Io(io::Error::other(error)))) },
+        )
     }
 
     fn finished(&self, peer: SocketAddr, name: &str, summary: &Summary) {

@@ -197,7 +197,9 @@ impl Sender<'_> {
                 any = true;
                 match socket::send(&session.socket, &burst, out) {
                     Ok(()) => transfer.burst_sent(burst),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent { any, full: true },
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Sent { any, full: true };
+                    }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         transfer.handle_unreachable();
                     }
