@@ -42,6 +42,8 @@ pub(super) struct Line {
     /// Grows with everything that a session or the task may wait for.
     wake: watch::Sender<u64>,
     input: mpsc::Sender<Vec<u8>>,
+    /// Cancelled when the node is forgotten.
+    gone: CancellationToken,
 }
 
 struct Shared {
@@ -104,7 +106,13 @@ impl Line {
             notices: VecDeque::new(),
             next_notice: 0,
         };
-        let line = Self { node, shared: Mutex::new(shared), wake: watch::Sender::new(0), input };
+        let line = Self {
+            node,
+            shared: Mutex::new(shared),
+            wake: watch::Sender::new(0),
+            input,
+            gone: CancellationToken::new(),
+        };
         (Arc::new(line), inputs)
     }
 
@@ -175,6 +183,12 @@ impl Line {
             }
             _ => false,
         })
+    }
+
+    /// The node is forgotten: nobody looks any more, and nothing is read.
+    pub fn close(&self) {
+        self.end_all("the node was forgotten");
+        self.gone.cancel();
     }
 
     /// Ends all of them.
@@ -287,7 +301,7 @@ impl Line {
         }
     }
 
-    /// Holds the source open while it is wanted, until `stop`.
+    /// Holds the source open while it is wanted, until `stop` or [`Line::close`].
     pub async fn run(
         &self,
         bmc: Option<OpenBmc>,
@@ -312,6 +326,7 @@ impl Line {
         tokio::select! {
             () = work => {}
             () = stop.cancelled() => {}
+            () = self.gone.cancelled() => {}
         }
     }
 

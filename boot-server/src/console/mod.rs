@@ -184,8 +184,7 @@ impl Consoles {
         if self.0.engine.node(&id.to_string()).await.is_err()
             && let Some(line) = lock(&self.0.lines).remove(&id)
         {
-            line.end_all("the node was forgotten");
-            line.configure(None);
+            line.close();
         }
     }
 

@@ -175,7 +175,7 @@ impl Session {
     /// As a person types into a terminal: the first who does so while nobody types has the place. Escape sequences, with
     /// which terminals answer by themselves, do not ask for it.
     pub async fn typed(&mut self, octets: &[u8]) {
-        if self.line.input(self.id).is_err() && !octets.starts_with(b"\x1b") && !self.ask(false).await {
+        if self.line.input(self.id).is_err() && (octets.starts_with(b"\x1b") || !self.ask(false).await) {
             return;
         }
         self.send(octets).await;

@@ -5,19 +5,21 @@
     background: "#10141a", foreground: "#d7dde8", cursor: "#ff8a4c", selectionBackground: "#33415c",
   };
 
-  // xterm.js makes style elements and style attributes, which this server's content security policy forbids. It takes
-  // another document for making elements; this one makes style sheets and inline styles by script, which is allowed.
-  const strictDocument = () => {
-    const make = (tag, ...rest) => {
+  // xterm.js makes style elements and style attributes, which this server's content security policy forbids. On these
+  // pages both are put in by script instead, which it allows. (Its option `documentOverride` does not reach all places
+  // where it makes them.)
+  const strictElements = () => {
+    const original = document.createElement.bind(document);
+    document.createElement = (tag, ...rest) => {
       if (tag === "style") {
         const sheet = new CSSStyleSheet();
         document.adoptedStyleSheets.push(sheet);
-        const stand = document.createElement("span");
+        const stand = original("span");
         stand.hidden = true;
         Object.defineProperty(stand, "textContent", { get: () => "", set: (text) => sheet.replaceSync(text) });
         return stand;
       }
-      const element = document.createElement(tag, ...rest);
+      const element = original(tag, ...rest);
       if (tag === "span") {
         element.setAttribute = (name, value) => {
           if (name === "style") element.style.cssText = value;
@@ -26,19 +28,11 @@
       }
       return element;
     };
-    return new Proxy(document, {
-      get: (target, name) => {
-        if (name === "createElement") return make;
-        const value = Reflect.get(target, name, target);
-        return typeof value === "function" ? value.bind(target) : value;
-      },
-      set: (target, name, value) => Reflect.set(target, name, value, target),
-    });
   };
 
   const terminal = (box, options) => {
     const term = new Terminal({
-      documentOverride: strictDocument(), theme, fontSize: 13, scrollback: 5000, cursorBlink: false,
+      theme, fontSize: 13, scrollback: 5000, cursorBlink: false,
       fontFamily: 'ui-monospace, Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace', ...options,
     });
     const fit = new FitAddon.FitAddon();
@@ -126,6 +120,7 @@
       if (message.type === "notice") tell(message.text);
       if (message.type === "skipped") tell(`${message.octets} octets came too fast and are not shown`);
       if (message.type === "ended") {
+        if (message.reason === "the server stops") return; // and starts again, most often
         over = true;
         trouble(`This session is over: ${message.reason}.`);
       }
@@ -269,12 +264,17 @@
       show();
       requestAnimationFrame(tick);
     });
-    at.addEventListener("input", () => { last = null; seek(Number(at.value)); });
+    at.addEventListener("input", () => {
+      last = null;
+      const wanted = Number(at.value);
+      seek(wanted + Number(at.step) >= length ? length : wanted); // the end lies between two steps
+    });
     seek(0);
   };
 
   document.addEventListener("DOMContentLoaded", () => {
     const [box, recorded] = ["terminal", "player"].map((id) => document.getElementById(id));
+    if (box || recorded) strictElements();
     if (box) live(box);
     if (recorded) player(recorded);
   });

@@ -1,6 +1,7 @@
 //! Consoles over a socket that a test plays the machine behind: what is kept, who types, who is cut, what is recorded.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use boot_server_core::console::cast::{self, Kind};
@@ -8,11 +9,16 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest as _};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
 use ureq::http::Method;
 
 use super::lab::{Lab, TOKEN};
+use crate::console::{Consoles, OpenBmc, Said, Via};
+use crate::tokens::Principal;
+use crate::view::ConsoleState;
 
 /// How long a test waits for what must come.
 const WAIT: Duration = Duration::from_secs(10);
@@ -332,4 +338,56 @@ async fn another_site_opens_no_socket() {
     assert_eq!(status(&lab, &[session, ("origin", own)]).await, 101);
     let plain = lab.get("/api/v1/nodes/alpha/console/attach").await;
     assert_eq!(plain.code(), (426, "upgrade-required"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_nodes_console_is_over() {
+    let lab = Lab::new().await;
+    let mut port = Port::of(&lab, "gamma").await;
+    let mut viewer = Viewer::open(&lab, "gamma", TOKEN).await;
+    viewer.until_told("\"state\":\"connected\"").await;
+    let forgotten = lab.post("/api/v1/nodes/gamma/forget", json!({})).await;
+    assert_eq!(forgotten.status, 200, "{forgotten:?}");
+    viewer.until_told("the node was forgotten").await;
+    let mut octets = [0; 8];
+    let read = tokio::time::timeout(WAIT, port.line.as_mut().unwrap().read(&mut octets)).await.unwrap();
+    assert_eq!(read.unwrap(), 0, "the source is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_is_asked_only_while_somebody_looks() {
+    let lab = Lab::new().await;
+    let (sender, mut lines) = mpsc::channel(4);
+    let open: OpenBmc = Arc::new(move |_| {
+        let sender = sender.clone();
+        Box::pin(async move {
+            let (ours, theirs) = tokio::io::duplex(4096);
+            sender.send(ours).await.map_err(|e| e.to_string())?;
+            Ok(Box::new(theirs) as Box<dyn bmc::Console>)
+        })
+    });
+    let consoles = Consoles::open(lab.engine.clone(), Some(open), CancellationToken::new()).await.unwrap();
+    let node = lab.engine.node("alpha").await.unwrap();
+    assert_eq!(consoles.view(&node).state, ConsoleState::Idle);
+    let quiet = tokio::time::timeout(Duration::from_millis(300), lines.recv()).await;
+    assert!(quiet.is_err(), "it was opened for nobody");
+    for round in 0..2 {
+        let from = "10.0.0.7".parse().unwrap();
+        let mut session = consoles.attach(&node, Principal::site(), from, Via::Api).await.unwrap();
+        let mut line = tokio::time::timeout(WAIT, lines.recv()).await.unwrap().unwrap();
+        line.write_all(format!("round {round}\r\n").as_bytes()).await.unwrap();
+        let mut shown = Vec::new();
+        while !shown.ends_with(format!("round {round}\r\n").as_bytes()) {
+            if let Said::Output(octets) = tokio::time::timeout(WAIT, session.next()).await.unwrap() {
+                shown.extend(octets);
+            }
+        }
+        assert!(shown.starts_with(b"round 0"), "what came before is kept");
+        session.typed(b"ok").await;
+        let mut typed = [0; 2];
+        tokio::time::timeout(WAIT, line.read_exact(&mut typed)).await.unwrap().unwrap();
+        drop(session);
+        let end = tokio::time::timeout(WAIT, line.read(&mut typed)).await.expect("it stays open for nobody");
+        assert_eq!(end.unwrap(), 0);
+    }
 }
