@@ -383,6 +383,11 @@ async fn sessions_passwords_and_subscriptions() {
         b.driver.unsubscribe(&path).await.unwrap();
         b.driver.unsubscribe(&path).await.unwrap();
         assert_eq!(b.bmc.sessions(), 1, "one session, however many requests");
+        let before = b.bmc.connections();
+        for _ in 0..20 {
+            b.driver.power_state().await.unwrap();
+        }
+        assert_eq!(b.bmc.connections(), before, "a TLS handshake costs a controller seconds");
         b.driver.change_password(&Secret("a-third-password".into())).await.unwrap();
         b.bmc.restart();
         b.driver.power_state().await.unwrap();

@@ -219,6 +219,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever a controller sends: what becomes a request is a path at the controller itself.
+        #[test]
+        fn no_text_leads_elsewhere(text in "(/|https?://|//|[a-z:/@.\\\\]){0,3}[ -~]{0,40}") {
+            if let Ok(link) = origin("192.0.2.7").link("test", &text) {
+                let uri: Uri = link.as_str().parse().unwrap();
+                assert!(uri.authority().is_none() && uri.path().starts_with('/'), "{text} became {link}");
+            }
+        }
+    }
+
     #[test]
     fn the_last_part_of_a_path() {
         assert_eq!(Link::known("/redfish/v1/Systems/1/").last(), "1");

@@ -116,7 +116,8 @@ impl Wire {
     pub(super) async fn exchange(&self, deadline: Deadline, ask: &Ask<'_>) -> Result<Answer, BmcError> {
         let what = ask.what();
         if ask.method == Method::GET
-            && let Some(connection) = self.take_idle()
+            && let Some(mut connection) = self.take_idle()
+            && deadline.wait(&what, connection.ready()).await?.is_ok()
             && let Ok(answer) = self.send(deadline, connection, ask, &what).await?
         {
             return Ok(answer);
@@ -252,7 +253,7 @@ impl Wire {
     fn take_idle(&self) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|c| !c.is_closed());
-        idle.iter().position(SendRequest::is_ready).map(|at| idle.swap_remove(at))
+        idle.pop()
     }
 
     fn keep(&self, connection: SendRequest<Body>, headers: &HeaderMap) {

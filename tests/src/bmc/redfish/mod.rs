@@ -69,6 +69,7 @@ impl RedfishBmc {
             seen: Mutex::default(),
             address,
             delay: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
         });
         let serving = tokio::spawn(service::serve(shared.clone(), listener));
         Ok(Self { shared, serving, certificate: der.into(), images })
@@ -110,6 +111,11 @@ impl RedfishBmc {
     pub fn delay(&self, delay: Duration) {
         let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.shared.delay.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Connections that were made to it so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// It was restarted: all sessions are gone.

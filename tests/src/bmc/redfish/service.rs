@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) address: SocketAddr,
     /// How long it thinks about each request, in milliseconds.
     pub(super) delay: AtomicU64,
+    /// Connections that were taken.
+    pub(super) connections: AtomicU64,
 }
 
 /// A request that was seen.
@@ -71,6 +73,7 @@ pub(super) fn certificate() -> Result<(Arc<ServerConfig>, Vec<u8>)> {
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         let shared = shared.clone();
         tokio::spawn(async move {
             // A client that goes away in between is of no interest.
