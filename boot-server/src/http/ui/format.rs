@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use bmc::{Health, Reading, Unit};
 use boot_server_core::deploy;
 use boot_server_core::node::{Severity, StateName};
 use protocol::Timestamp;
@@ -56,6 +57,40 @@ pub fn look(state: StateName) -> Look {
         StateName::Failed => ("tone-bad", "bad", "Failed"),
     };
     Look { tone, icon, label }
+}
+
+/// CSS class of a health's colours.
+pub fn health_tone(health: impl Of<Health>) -> &'static str {
+    match health.of() {
+        Health::Ok => "tone-good",
+        Health::Warning => "tone-ask",
+        Health::Critical => "tone-bad",
+    }
+}
+
+/// A health in a word.
+pub fn health(health: impl Of<Health>) -> &'static str {
+    match health.of() {
+        Health::Ok => "OK",
+        Health::Warning => "Warning",
+        Health::Critical => "Critical",
+    }
+}
+
+/// The value of a sensor with its unit.
+pub fn reading(reading: &Reading) -> String {
+    let Some(value) = reading.value else { return "–".to_owned() };
+    let number = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") };
+    let unit = match reading.unit {
+        Unit::Celsius => " °C",
+        Unit::Rpm => " rpm",
+        Unit::Percent => " %",
+        Unit::Volt => " V",
+        Unit::Ampere => " A",
+        Unit::Watt => " W",
+        Unit::Other => "",
+    };
+    format!("{number}{unit}")
 }
 
 /// Every state, in the order in which people look for them.

@@ -12,6 +12,7 @@ pub mod format;
 mod images;
 mod login;
 mod node;
+mod power;
 mod recipe;
 mod servers;
 mod status;
@@ -88,6 +89,14 @@ pub fn router(engine: Engine, ingests: Ingests, consoles: Consoles, stop: Cancel
         .route("/nodes/{node}/boot", get(boot::form).post(boot::order))
         .route("/nodes/{node}/boot/clear", post(boot::clear))
         .route("/nodes/{node}/forget", post(boot::forget))
+        .route("/nodes/{node}/power", post(power::switch))
+        .route("/nodes/{node}/bmc", get(power::form).post(power::set))
+        .route("/nodes/{node}/bmc/readings", get(power::readings))
+        .route("/nodes/{node}/bmc/remove", post(power::remove))
+        .route("/nodes/{node}/bmc/trust", post(power::trust))
+        .route("/nodes/{node}/bmc/rotate", post(power::rotate))
+        .route("/nodes/{node}/bmc/reset", post(power::reset))
+        .route("/nodes/{node}/bmc/identify", post(power::identify))
         .route("/nodes/{node}/preview", post(deploy::preview))
         .route("/nodes/{node}/provide", get(wipe::provide_form).post(wipe::provide))
         .route("/nodes/{node}/delete", get(wipe::delete_form).post(wipe::delete))

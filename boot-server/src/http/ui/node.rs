@@ -11,11 +11,12 @@ use protocol::inventory::{Inventory, PciDevice};
 
 use super::actions::{self, Action, ActionKind};
 use super::format::{self as f, Look};
+use super::power::Card;
 use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, now};
-use crate::view::{AddressView, EventView, NodeView, Problem};
+use crate::view::{AddressView, BmcFound, EventView, NodeView, Problem};
 
 /// Newest events on the page; all others are one click away.
 const EVENTS: usize = 60;
@@ -45,6 +46,7 @@ struct NodePage<'a> {
     addresses: Vec<AddressView>,
     findings: Vec<Finding>,
     events: Vec<EventView>,
+    power: Card,
     recipe: Recipe,
 }
 
@@ -91,6 +93,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
         addresses: ui.engine.addresses(node).await?,
         findings: ui.engine.boot_findings(node),
         events,
+        power: Card::of(ui.engine.bmc(node.id), inventory.and_then(BmcFound::of)),
         recipe: actions::recipe(node, &actions),
         actions,
         node: view,
