@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,21 +161,22 @@ pub struct Events {
 #[expect(missing_docs, reason = "explained in config/billet.toml")]
 pub struct Bmc {
     pub poll_seconds: u32,
+    pub health_seconds: u32,
 }
 
 impl Default for Bmc {
     fn default() -> Self {
-        Self { poll_seconds: 60 }
+        Self { poll_seconds: 60, health_seconds: 300 }
     }
 }
 
-impl Bmc {
-    fn poll(&self) -> Result<Duration, ConfigError> {
-        match self.poll_seconds {
-            seconds @ 5..=3600 => Ok(Duration::from_secs(seconds.into())),
-            other => Err(ConfigError::Bmc(format!("poll_seconds is {other}: it must be from 5 to 3600"))),
-        }
+/// An option of `[bmc]` in seconds that must lie in a range.
+fn between(key: &str, seconds: u32, range: RangeInclusive<u32>) -> Result<Duration, ConfigError> {
+    if range.contains(&seconds) {
+        return Ok(Duration::from_secs(seconds.into()));
     }
+    let (from, to) = range.into_inner();
+    Err(ConfigError::Bmc(format!("{key} is {seconds}: it must be from {from} to {to}")))
 }
 
 /// How many unknown machines may become nodes.
@@ -449,6 +451,8 @@ pub struct Settings {
     pub events: Kept,
     /// Between two readings of a machine's power through its management controller.
     pub bmc_poll: Duration,
+    /// Between two looks at its sensors, parts and event log.
+    pub bmc_health: Duration,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -510,7 +514,8 @@ impl Settings {
                 per_second: config.discovery.new_per_second,
             },
             match_leases: config.provisioning.match_leases,
-            bmc_poll: config.bmc.poll()?,
+            bmc_poll: between("poll_seconds", config.bmc.poll_seconds, 5..=3600)?,
+            bmc_health: between("health_seconds", config.bmc.health_seconds, 30..=86_400)?,
             events: Kept {
                 age: (config.events.keep_days > 0)
                     .then(|| Duration::from_hours(24 * u64::from(config.events.keep_days))),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bmc::{DriverKind, ErrorKind, PowerState};
 use boot_server_core::access::Role;
+use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
@@ -56,6 +57,9 @@ pub struct NodeView {
     /// Power as it was last read; absent where no management controller is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerState>,
+    /// How well the machine is; absent where no management controller has said so since the server was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Verdict>,
     /// The OS on it.
     pub installed: Option<InstalledView>,
     /// SMBIOS UUID.
@@ -205,6 +209,23 @@ pub struct ImportedLine {
     pub replaces: bool,
     /// Why it was refused.
     pub refused: Option<Problem>,
+}
+
+/// What is not as it should be in a machine: for whoever goes there with a spare part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FaultReport {
+    /// Name of the node.
+    pub node: String,
+    /// Maker and model of the machine.
+    pub product: String,
+    /// Serial number of the machine.
+    pub serial: Option<String>,
+    /// Where it is plugged in, as far as the network tells: switches and ports.
+    pub switch_ports: Vec<String>,
+    /// How well it is; null where no management controller has said so since the server was started.
+    pub health: Option<Verdict>,
+    /// What is wrong, the worst first.
+    pub faults: Vec<Part>,
 }
 
 /// Power of a machine.
@@ -647,6 +668,7 @@ impl NodeView {
             boot: node.boot.as_ref().map(BootOrderView::of),
             job: run.map(JobView::of),
             power: None,
+            health: None,
             installed: node.installed.as_ref().map(|i| InstalledView {
                 image: i.image,
                 image_name: i.image_name.clone(),

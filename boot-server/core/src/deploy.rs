@@ -41,6 +41,9 @@ pub struct DeployRequest {
     /// The node's name, typed by whoever asks: this erases a disk.
     #[serde(default)]
     pub confirm: Option<String>,
+    /// Also where the node's health is critical, which is refused otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_critical: bool,
 }
 
 /// Which disk.

@@ -16,7 +16,7 @@ use super::power::word;
 use super::text::moment;
 use crate::http::api::bmc_requests::{BmcRequest, ImportRequest, ScanRequest};
 use crate::power::Options;
-use crate::view::{BmcView, ImportView, Page, ScanFound};
+use crate::view::{BmcView, FaultReport, ImportView, Page, ScanFound};
 
 /// What can be done with management controllers.
 #[derive(Debug, Subcommand)]
@@ -334,6 +334,40 @@ impl Show for Page<ScanFound> {
 
     fn names(&self) -> Vec<String> {
         self.items.iter().map(|found| found.address.to_string()).collect()
+    }
+}
+
+impl Show for FaultReport {
+    fn table(&self) -> String {
+        let health = self.health.as_ref().map_or("not known", |health| health.level.as_str());
+        let mut text = facts(&[
+            ("node", Some(self.node.clone())),
+            ("product", Some(self.product.clone()).filter(|p| !p.is_empty())),
+            ("serial", self.serial.clone()),
+            ("plugged in", Some(self.switch_ports.join(", ")).filter(|p| !p.is_empty())),
+            ("health", Some(health.to_owned())),
+        ]);
+        if !self.faults.is_empty() {
+            let rows = self.faults.iter().map(|f| {
+                vec![
+                    f.level.as_str().to_owned(),
+                    f.what.clone(),
+                    f.place.clone().unwrap_or_default(),
+                    f.model.clone().unwrap_or_default(),
+                    f.serial.clone().unwrap_or_default(),
+                    f.part_number.clone().unwrap_or_default(),
+                ]
+            });
+            text.push_str(&format!(
+                "\n{}\n",
+                table(&["level", "what", "place", "model", "serial", "part"], rows)
+            ));
+        }
+        text
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.faults.iter().map(|f| f.what.clone()).collect()
     }
 }
 

@@ -51,6 +51,9 @@ pub struct DeployArgs {
     /// The node's name: this erases a disk; asked for if not given
     #[arg(long, visible_alias = "yes", value_name = "NAME")]
     confirm: Option<String>,
+    /// Also where the node's health is critical
+    #[arg(long)]
+    allow_critical: bool,
     /// Say what would be erased, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -134,6 +137,7 @@ impl DeployArgs {
             user_data: read_option(&self.user_data)?,
             network_config: read_option(&self.network_config)?,
             confirm: self.confirm.clone(),
+            allow_critical: self.allow_critical,
         })
     }
 }

@@ -16,7 +16,7 @@ use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
 use crate::http::api::requests::{MaintenanceRequest, RenameRequest, WipeRequest};
-use crate::view::{NodeDetail, NodeView, Page};
+use crate::view::{FaultReport, NodeDetail, NodeView, Page};
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
@@ -82,6 +82,11 @@ pub enum NodeCommand {
     Power(PowerArgs),
     /// What the firmware of a machine boots next, told through its management controller
     BootDevice(BootDeviceArgs),
+    /// What is not as it should be in a machine: what to replace, and where it is
+    Faults {
+        /// Name or id
+        node: String,
+    },
     /// Switch the identify light of a machine on, or off
     Identify {
         /// Name or id
@@ -177,6 +182,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Boot(args) => boot(client, format, &args),
         NodeCommand::Power(args) => power(client, format, &args),
         NodeCommand::BootDevice(args) => boot_device(client, format, &args),
+        NodeCommand::Faults { node } => format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?),
         NodeCommand::Identify { node, off } => identify(client, &node, off),
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
@@ -289,6 +295,7 @@ impl Show for NodeView {
             ("id", Some(self.id.to_string())),
             ("state", Some(state(self))),
             ("power", self.power.map(|power| word(power).to_owned())),
+            ("health", self.health.as_ref().map(|health| health.level.as_str().to_owned())),
             ("maintenance", self.maintenance.clone()),
             ("waits for", self.waits_for.clone()),
             ("until", self.deadline.map(moment)),

@@ -31,6 +31,7 @@ fn node(name: &str, state: StateName) -> NodeView {
         boot: None,
         job: None,
         power: None,
+        health: None,
         installed: None,
         uuid: None,
         serial: Some("S\u{1b}[31mN-1".to_owned()),

@@ -160,6 +160,7 @@ impl Engine {
     pub(super) fn bmc_gone(&self, node: NodeId) {
         self.0.power.remove(node);
         lock(&self.0.bmcs).remove(&node);
+        lock(&self.0.health).remove(&node);
     }
 
     /// Accepts the certificate that the controller shows now: at the next call it is pinned in place of the old one.
@@ -358,6 +359,7 @@ impl Engine {
         let Told { node, address, news } = told;
         let noted = match news {
             News::Status(status) => self.note_status(node, status).await,
+            News::Health(read) => self.note_health(node, &address, read).await,
             News::Pinned(certificate) => self.note_pinned(node, &address, certificate).await,
             News::Reset(_) => {
                 let at = now();
@@ -450,7 +452,9 @@ fn sentence(address: &str, news: &News) -> (&'static str, Severity, String) {
                 if *on { "on" } else { "off" }
             ),
         ),
-        News::Status(_) | News::Pinned(_) | News::Reset(_) => ("bmc.news", Severity::Info, String::new()),
+        News::Status(_) | News::Pinned(_) | News::Reset(_) | News::Health(_) => {
+            ("bmc.news", Severity::Info, String::new())
+        }
     }
 }
 

@@ -66,8 +66,9 @@ impl Engine {
                 let rebuild = node.state.name() == StateName::Active;
                 let context =
                     Context { now: now(), fresh_job: JobId(Uuid::nil()), policy: self.settings().policy };
-                let refused = step(node, event(planned, rebuild), &context).err();
-                (Some(target), refused.map(|r| EngineError::from(r).problem()))
+                let refused = step(node, event(planned, rebuild), &context).err().map(EngineError::from);
+                let unfit = self.check_health(node, request.allow_critical).err();
+                (Some(target), refused.or(unfit).map(|error| error.problem()))
             }
             Err(error @ (EngineError::Store(_) | EngineError::NoRandomness(_))) => return Err(error),
             Err(error) => (None, Some(error.problem())),
@@ -102,6 +103,7 @@ impl Engine {
         {
             return self.node(&node.id.to_string()).await;
         }
+        self.check_health(node, request.allow_critical)?;
         let planned = self.plan(node, &request).await?;
         let along = Along { remember: remember.clone(), ..Along::default() };
         let done = self.apply_along(node.id, actor, event(planned, rebuild), along).await;

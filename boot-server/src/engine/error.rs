@@ -63,6 +63,14 @@ pub enum EngineError {
     /// A management controller was not asked, or did not do it.
     #[error(transparent)]
     Power(#[from] PowerError),
+    /// The machine is not fit for it.
+    #[error("the health of {node} is critical: {why}")]
+    Unhealthy {
+        /// Name of the node.
+        node: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Secrets at rest.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -99,6 +107,9 @@ impl EngineError {
     pub fn problem(&self) -> Problem {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
+            Self::Unhealthy { .. } => {
+                (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
+            }
             Self::BadBmc { hint, .. } => (422, "bad-bmc", *hint),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")

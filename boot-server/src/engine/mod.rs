@@ -18,6 +18,7 @@ mod deploys;
 mod discoveries;
 mod effects;
 mod error;
+mod health;
 mod images;
 mod imports;
 mod index;
@@ -104,6 +105,7 @@ struct Inner {
     /// What workers find out, until somebody takes it in.
     news: Mutex<Option<tokio::sync::mpsc::Receiver<power::Told>>>,
     bmcs: Mutex<BTreeMap<NodeId, BmcRow>>,
+    health: Mutex<BTreeMap<NodeId, health::Known>>,
     /// Held while the row of a controller is changed.
     bmc_turn: tokio::sync::Mutex<()>,
 }
@@ -185,7 +187,11 @@ impl Engine {
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
-        let settings_poll = settings.bmc_poll;
+        let timing = power::Timing {
+            poll: settings.bmc_poll,
+            health: settings.bmc_health,
+            ..power::Timing::default()
+        };
         let engine = Self(Arc::new(Inner {
             settings,
             store,
@@ -202,14 +208,11 @@ impl Engine {
             deadlines: Notify::new(),
             pci: pci::Names::default(),
             opened: now(),
-            power: Power::new(
-                drivers,
-                power::Timing { poll: settings_poll, ..power::Timing::default() },
-                tell,
-            ),
+            power: Power::new(drivers, timing, tell),
             vault,
             news: Mutex::new(Some(news)),
             bmcs: Mutex::new(bmcs),
+            health: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;
@@ -262,7 +265,8 @@ impl Engine {
     }
 
     fn view_with(&self, node: &Node, inventory: Option<&Inventory>) -> NodeView {
-        NodeView { power: self.power_of(node.id), ..NodeView::of(node, inventory) }
+        let (power, health) = (self.power_of(node.id), self.health(node.id));
+        NodeView { power, health, ..NodeView::of(node, inventory) }
     }
 
     /// The node with all that is known of it.

@@ -250,3 +250,51 @@ async fn passwords_are_sealed_rotated_and_survive() {
     assert_eq!(site.engine.remove_bmc(node, operator).await.unwrap_err().problem().code, "no-bmc");
     site.end().await;
 }
+
+#[tokio::test]
+async fn a_critical_machine_is_not_deployed_unless_allowed() {
+    use bmc::{Component, ComponentKind, Health};
+    let site = Site::new().await;
+    let image = super::tests::image(&site.engine).await;
+    let disk = |health| Component {
+        kind: ComponentKind::Drive,
+        name: "Disk 3".into(),
+        health,
+        location: Some("bay 3".into()),
+        model: Some("ACME 4T".into()),
+        serial: Some("S3".into()),
+        part_number: Some("P-4T".into()),
+    };
+    let measured = |health| crate::power::HealthRead {
+        components: Arc::new(vec![disk(health)]),
+        ..crate::power::HealthRead::default()
+    };
+    for _ in 0..2 {
+        site.engine.note_health(site.node.id, "10.9.9.9", measured(Health::Critical)).await.unwrap();
+    }
+    let request = boot_server_core::deploy::DeployRequest {
+        image: image.to_string(),
+        confirm: Some(site.node.name.clone()),
+        ..boot_server_core::deploy::DeployRequest::default()
+    };
+    let node = site.now().await;
+    let deploy = |request| site.engine.deploy(&node, Actor::Operator(String::new()), request, false, None);
+    let refused = deploy(request.clone()).await.unwrap_err().problem();
+    assert_eq!(refused.code, "node-critical");
+    assert!(refused.message.contains("drive Disk 3 (bay 3): critical"), "{}", refused.message);
+    let preview = site.engine.preview(&node, &request).await.unwrap();
+    assert_eq!(preview.refused.unwrap().code, "node-critical");
+    let report = site.engine.faults(&node).await;
+    let fault = &report.faults[0];
+    assert_eq!((fault.place.as_deref(), fault.part_number.as_deref()), (Some("bay 3"), Some("P-4T")));
+    let allowed = boot_server_core::deploy::DeployRequest { allow_critical: true, ..request };
+    deploy(allowed).await.unwrap();
+    for _ in 0..2 {
+        site.engine.note_health(site.node.id, "10.9.9.9", measured(Health::Ok)).await.unwrap();
+    }
+    let kinds = site.kinds().await;
+    let told: Vec<_> = kinds.iter().filter(|k| k.starts_with("health.")).collect();
+    assert_eq!(told, ["health.critical", "health.ok"]);
+    assert!(site.engine.faults(&node).await.faults.is_empty());
+    site.end().await;
+}

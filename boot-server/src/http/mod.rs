@@ -13,6 +13,7 @@ mod handoff;
 mod image;
 mod limits;
 mod listen;
+mod metrics;
 mod orders;
 mod phone_home;
 mod problem;
@@ -76,6 +77,8 @@ pub fn operators(
     Router::new()
         .merge(api::router(api))
         .merge(ui::router(engine, ingests, consoles, stop))
+        .merge(metrics::router(engine.clone()))
+        .merge(ui::router(engine, ingests, stop))
         .merge(auth::routes(known.clone()))
         .fallback(problem::not_found)
         // Over everything: a route that nobody thought of needs the token too.

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmc::{BmcError, Console, Credentials, DriverKind, ErrorKind, PowerState};
+use bmc::{BmcError, Component, Console, Credentials, DriverKind, ErrorKind, LogEntry, PowerState, Reading};
 use boot_server_core::node::Netboot;
 use protocol::{MacAddr, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -124,7 +124,7 @@ impl Trouble {
 }
 
 /// Something that a worker found out by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     /// Whose controller.
     pub node: NodeId,
@@ -135,7 +135,7 @@ pub struct Told {
 }
 
 /// What a worker found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// What is known of it changed.
     Status(Status),
@@ -153,6 +153,19 @@ pub enum News {
     Drift(bool),
     /// The controller itself is being restarted.
     Reset(Timestamp),
+    /// What it measured.
+    Health(HealthRead),
+}
+
+/// What a controller measured. What it cannot tell is empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HealthRead {
+    /// Sensors.
+    pub readings: Arc<Vec<Reading>>,
+    /// Parts.
+    pub components: Arc<Vec<Component>>,
+    /// Lines of its event log since the last look.
+    pub lines: Arc<Vec<LogEntry>>,
 }
 
 /// How often workers look by themselves.
@@ -162,11 +175,17 @@ pub struct Timing {
     pub poll: Duration,
     /// The same while the account is refused: far below what locks one.
     pub poll_refused: Duration,
+    /// Between two looks at sensors, parts and event log, jittered.
+    pub health: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { poll: Duration::from_mins(1), poll_refused: Duration::from_mins(5) }
+        Self {
+            poll: Duration::from_mins(1),
+            poll_refused: Duration::from_mins(5),
+            health: Duration::from_mins(5),
+        }
     }
 }
 

@@ -194,7 +194,8 @@ fn pxe() -> BootOverride {
 }
 
 fn quiet() -> Timing {
-    Timing { poll: Duration::from_hours(9), poll_refused: Duration::from_hours(9) }
+    let long = Duration::from_hours(9);
+    Timing { poll: long, poll_refused: long, health: long }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmc::{BmcError, CALL_MAX, Console, ErrorKind, PowerState};
+use bmc::{BmcError, CALL_MAX, Console, ErrorKind, LogCursor, PowerState};
 use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
 use protocol::Timestamp;
 use tokio::sync::mpsc;
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::ask::{Answer, Ask, What};
 use super::clock::Clock;
 use super::{
-    CLOSE_MAX, Change, MAILBOX_MAX, Made, News, PowerError, Read, Reply, Status, Target, Timing, Told,
-    Trouble,
+    CLOSE_MAX, Change, HealthRead, MAILBOX_MAX, Made, News, PowerError, Read, Reply, Status, Target, Timing,
+    Told, Trouble,
 };
 use crate::engine::{lock, now};
 use crate::secret;
@@ -44,6 +44,11 @@ pub(super) struct Worker {
     stopped: Option<Arc<BmcError>>,
     told: Option<(Timestamp, Status)>,
     next_look: Instant,
+    next_health: Instant,
+    /// The newest line of the event log that was read.
+    cursor: Option<LogCursor>,
+    /// The log was read once: what comes from now on is news.
+    log_known: bool,
 }
 
 /// A drawing of chance. Without randomness everybody waits the longest time, which is no fault.
@@ -92,6 +97,9 @@ impl Worker {
             stopped: None,
             told: None,
             next_look: Instant::now() + spread,
+            next_health: Instant::now() + timing.health * u32::from(chance().0) / u32::from(u16::MAX),
+            cursor: None,
+            log_known: false,
         }
     }
 
@@ -128,6 +136,7 @@ impl Worker {
                     None => return,
                 },
                 () = tokio::time::sleep_until(self.next_look) => self.look().await,
+                () = tokio::time::sleep_until(self.next_health) => self.look_at_health().await,
             }
         }
     }
@@ -185,6 +194,39 @@ impl Worker {
         if let Some(until) = self.breaker.open_until() {
             // As soon as it may be asked again, it is.
             self.next_look = self.clock.instant(until) + Duration::from_millis(1);
+        }
+    }
+
+    /// Reads sensors, parts and the event log by itself. A controller that is silent or refuses is left alone.
+    async fn look_at_health(&mut self) {
+        self.next_health = Instant::now() + chance().jitter(self.timing.health);
+        if !matches!(self.gate(), Ok(false)) || self.lockout.refused() {
+            return;
+        }
+        let mut read = HealthRead::default();
+        let mut any = false;
+        if let Ok(Reply::Readings(readings)) = self.read(&Read::Readings, false).await {
+            (read.readings, any) = (readings, true);
+        }
+        if matches!(self.gate(), Ok(false))
+            && let Ok(Reply::Components(components)) = self.read(&Read::Components, false).await
+        {
+            (read.components, any) = (components, true);
+        }
+        if matches!(self.gate(), Ok(false))
+            && let Ok(Reply::Log(lines)) = self.read(&Read::Log(self.cursor.clone()), false).await
+        {
+            if let Some(last) = lines.last() {
+                self.cursor = Some(LogCursor { id: last.id.clone(), at: last.at });
+            }
+            // What was there before Billet looked is history, and stands in the log.
+            if std::mem::replace(&mut self.log_known, true) {
+                read.lines = lines;
+            }
+        }
+        self.settle().await;
+        if any || !read.lines.is_empty() {
+            self.tell(News::Health(read)).await;
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod breaker;
 mod drift;
+pub mod health;
 pub mod import;
 mod lockout;
 pub mod restart;

@@ -17,7 +17,7 @@ use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::EngineError;
 use crate::power::{Change, PowerError, Read, Reply};
-use crate::view::{BmcView, Page, PowerView, Problem};
+use crate::view::{BmcView, FaultReport, Page, PowerView, Problem};
 
 /// Longest URL of an image, in octets.
 const URL_MAX: usize = 2048;
@@ -231,6 +231,15 @@ pub(super) async fn clear_log(State(api): State<Api>, Named(node): Named) -> Ans
     let note = "the BMC's event log was emptied".to_owned();
     change(&api, &node, Change::ClearLog, ("bmc.log_cleared", note)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is not as it should be: what to replace, and where it is.
+#[utoipa::path(get, path = "/nodes/{node}/faults", tag = "bmcs", operation_id = "node_faults",
+    params(("node" = String, Path, description = "Name or id")),
+    responses((status = 200, body = FaultReport), (status = 404, body = Problem)))]
+pub(super) async fn faults(State(api): State<Api>, Named(node): Named) -> Answer<Json<FaultReport>> {
+    let node = api.engine.node(&node).await?;
+    Ok(Json(api.engine.faults(&node).await))
 }
 
 /// Firmware versions.

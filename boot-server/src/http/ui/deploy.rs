@@ -326,6 +326,7 @@ impl Typed {
             user_data: given(&self.user_data),
             network_config: given(&self.network_config),
             confirm: given(&self.confirm),
+            allow_critical: false,
         }
     }
 

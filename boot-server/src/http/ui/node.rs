@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use boot_server_core::bmc::health::Level;
 use boot_server_core::check::Finding;
 use boot_server_core::node::{
     Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,

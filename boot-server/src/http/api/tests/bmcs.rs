@@ -36,6 +36,18 @@ async fn a_machine_is_switched_with_proof() {
     assert_eq!(switch("explode").await.code(), (400, "body"));
     let node = lab.get("/api/v1/nodes/alpha").await;
     assert_eq!((&node.body["power"], &node.body["bmc"]["address"]), (&json!("on"), &json!("fake-1")));
+    let page = lab.get("/nodes/alpha").await.body.to_string();
+    assert!(
+        page.contains("fake-1") && page.contains("id=\\\"power-state\\\"") && page.contains("Shut down"),
+        "{page}"
+    );
+    let page = lab.get("/nodes/alpha/bmc").await;
+    assert!(page.status == 200 && !page.body.to_string().contains("calvin"));
+    assert_eq!(lab.get("/nodes/alpha/bmc/readings").await.status, 200);
+    let metrics = lab.get("/metrics").await.body.to_string();
+    assert!(metrics.contains("billet_power{power=\\\"on\\\"} 1"), "{metrics}");
+    let report = lab.get("/api/v1/nodes/alpha/faults").await;
+    assert_eq!((report.status, &report.body["node"]), (200, &json!("alpha")));
     assert_eq!(switch("force_off").await.body, json!({ "state": "off", "confirmed": true }));
     let events = lab.get("/api/v1/events?node=alpha&limit=100").await;
     let kinds: Vec<_> = events.body["items"].as_array().unwrap().iter().map(|e| e["kind"].clone()).collect();

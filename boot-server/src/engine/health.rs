@@ -1,0 +1,147 @@
+//! Health of machines, from what their controllers measure: one word with reasons, events when it changes, and what is to be
+//! replaced.
+
+use std::sync::Arc;
+
+use bmc::{Component, ComponentKind, Health, LogEntry, Reading};
+use boot_server_core::bmc::health::{self, Change as Changes, Level, Part, Sensor, Verdict};
+use boot_server_core::node::{Node, Severity};
+use protocol::NodeId;
+
+use super::{Actor, Engine, EngineError, lock, now};
+use crate::power::HealthRead;
+use crate::view::FaultReport;
+
+/// Lines of a controller's log that become events at a time; the log itself has them all.
+const LINES_MAX: usize = 20;
+
+/// What is known of a machine's health.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub verdict: Verdict,
+    faults: Arc<Vec<Part>>,
+    changes: Changes,
+}
+
+fn level(health: Health) -> Level {
+    match health {
+        Health::Ok => Level::Ok,
+        Health::Warning => Level::Warning,
+        Health::Critical => Level::Critical,
+    }
+}
+
+fn of_reading(reading: &Reading) -> Option<Part> {
+    let sensor = Sensor {
+        name: &reading.name,
+        value: reading.value,
+        told: reading.health.map(level),
+        upper_warning: reading.upper_warning,
+        upper_critical: reading.upper_critical,
+        lower_critical: reading.lower_critical,
+    };
+    sensor.fault()
+}
+
+fn of_component(component: &Component) -> Part {
+    let roll_up = matches!(component.kind, ComponentKind::System | ComponentKind::Bmc);
+    Part {
+        level: level(component.health),
+        what: format!("{} {}", format!("{:?}", component.kind).to_lowercase(), component.name),
+        replaceable: !roll_up,
+        place: component.location.clone(),
+        model: component.model.clone(),
+        serial: component.serial.clone(),
+        part_number: component.part_number.clone(),
+    }
+}
+
+impl Engine {
+    /// How well a machine is, where its controller said so since the server was started.
+    pub fn health(&self, node: NodeId) -> Option<Verdict> {
+        lock(&self.0.health).get(&node).map(|known| known.verdict.clone())
+    }
+
+    /// What is not as it should be in a machine: what to replace, and where it is.
+    pub async fn faults(&self, node: &Node) -> FaultReport {
+        let known = lock(&self.0.health).get(&node.id).cloned();
+        let inventory = self.readable_inventory(node.id).await;
+        let system = inventory.as_ref().map(|inventory| inventory.system.clone()).unwrap_or_default();
+        let plugged = self.addresses(node).await.unwrap_or_default();
+        FaultReport {
+            node: node.name.clone(),
+            product: [system.manufacturer, system.product]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" "),
+            serial: node.identity.serial.clone(),
+            switch_ports: plugged.iter().filter(|a| a.switch.is_some()).map(|a| a.plugged()).collect(),
+            health: known.as_ref().map(|known| known.verdict.clone()),
+            faults: known.map(|known| known.faults.to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// Refuses what a machine in a critical state is not fit for.
+    ///
+    /// # Errors
+    /// [`EngineError::Unhealthy`].
+    pub(super) fn check_health(&self, node: &Node, allow_critical: bool) -> Result<(), EngineError> {
+        match self.health(node.id) {
+            Some(verdict) if verdict.level == Level::Critical && !allow_critical => {
+                Err(EngineError::Unhealthy { node: node.name.clone(), why: verdict.reasons.join("; ") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what a worker measured.
+    pub(super) async fn note_health(
+        &self,
+        node: NodeId,
+        address: &str,
+        read: HealthRead,
+    ) -> Result<(), EngineError> {
+        let readings = read.readings.iter().filter_map(of_reading);
+        let faults = health::sorted(readings.chain(read.components.iter().map(of_component)).collect());
+        let verdict = health::verdict(&faults, now());
+        let told = {
+            let mut all = lock(&self.0.health);
+            let mut changes = all.get(&node).map(|known| known.changes).unwrap_or_default();
+            let told = changes.handle(verdict.level);
+            all.insert(node, Known { verdict: verdict.clone(), faults: Arc::new(faults), changes });
+            told
+        };
+        if let Some(level) = told {
+            let (kind, severity) = match level {
+                Level::Ok => ("health.ok", Severity::Info),
+                Level::Warning => ("health.warning", Severity::Warning),
+                Level::Critical => ("health.critical", Severity::Error),
+            };
+            let message = match level {
+                Level::Ok => format!("all is well again, says the BMC {address}"),
+                _ => verdict.reasons.join("; ").chars().take(1000).collect(),
+            };
+            self.note(Actor::Server, Some(node), kind, severity, message).await?;
+        }
+        self.note_lines(node, address, &read.lines).await
+    }
+
+    async fn note_lines(&self, node: NodeId, address: &str, lines: &[LogEntry]) -> Result<(), EngineError> {
+        let bad = lines.iter().filter(|line| line.severity > bmc::Severity::Ok);
+        for line in bad.rev().take(LINES_MAX).collect::<Vec<_>>().into_iter().rev() {
+            let severity = match line.severity {
+                bmc::Severity::Critical => Severity::Error,
+                _ => Severity::Warning,
+            };
+            let sensor = line.sensor.as_ref().map(|sensor| format!("{sensor}: ")).unwrap_or_default();
+            let message: String = format!("{sensor}{} (log of the BMC {address})", line.message)
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(500)
+                .collect();
+            self.note(Actor::Server, Some(node), "bmc.log", severity, message).await?;
+        }
+        Ok(())
+    }
+}
