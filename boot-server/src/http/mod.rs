@@ -76,9 +76,8 @@ pub fn operators(
     let api = api::Api::new(parts, files, known.clone(), stop.clone());
     Router::new()
         .merge(api::router(api))
-        .merge(ui::router(engine, ingests, consoles, stop))
         .merge(metrics::router(engine.clone()))
-        .merge(ui::router(engine, ingests, stop))
+        .merge(ui::router(engine, ingests, consoles, stop))
         .merge(auth::routes(known.clone()))
         .fallback(problem::not_found)
         // Over everything: a route that nobody thought of needs the token too.
