@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use boot_server_core::console::cast::{self, Kind};
 use serde_json::json;
+use tests::bmc::ipmi_sim::{IpmiSim, PASSWORD as BMC_PASSWORD, Plan, USER as BMC_USER, button_of_files};
 use tests::browser::Browser;
 use tests::rack::{Api, Forward, Namespace, Process, SERVER_ADDRESS, Server, artifact};
 use tests::simulated::SimulatedMachine;
@@ -36,7 +37,7 @@ struct Site {
     node: String,
     dir: PathBuf,
     _provisioning: Forward,
-    _namespace: Namespace,
+    namespace: Namespace,
 }
 
 impl Site {
@@ -57,7 +58,7 @@ impl Site {
         SimulatedMachine::new(&provisioning.url(), 1, "CONSOLE-1").boot_agent()?;
         let nodes = api.get("/api/v1/nodes")?;
         let node = nodes["items"][0]["name"].as_str().context("no node")?.to_owned();
-        Ok(Self { server, api, node, dir, _provisioning: provisioning, _namespace: namespace })
+        Ok(Self { server, api, node, dir, _provisioning: provisioning, namespace })
     }
 
     /// A browser that is signed in with this token, at the console of the node.
@@ -165,10 +166,9 @@ fn login_ramdisk(dir: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// A machine whose serial line is the socket; it starts once somebody is connected to that.
-fn machine(dir: &Path, socket: &Path) -> Result<Process> {
-    let chardev = format!("socket,id=console,path={},server=on,wait=on", socket.display());
-    let mut command = Command::new("qemu-system-x86_64");
+/// A machine with this serial line.
+fn machine(mut command: Command, dir: &Path, line: &str) -> Result<Process> {
+    let chardev = format!("socket,id=console,{line}");
     command
         .args([
             "-accel",
@@ -205,7 +205,9 @@ fn until(what: &str, limit: Duration, mut is: impl FnMut() -> Result<bool>) -> R
 fn a_console_is_seen_typed_into_shared_recorded_and_cut() -> Result<()> {
     let site = Site::new("login")?;
     let socket = site.dir.join("serial.sock");
-    let _machine = machine(&site.dir, &socket)?;
+    // It starts once somebody is connected.
+    let line = format!("path={},server=on,wait=on", socket.display());
+    let _machine = machine(Command::new("qemu-system-x86_64"), &site.dir, &line)?;
     until("QEMU's socket", WAIT, || Ok(socket.exists()))?;
     let path = format!("/api/v1/nodes/{}/console", site.node);
     site.api.put(&path, &json!({ "source": format!("unix:{}", socket.display()) }))?;
@@ -309,4 +311,47 @@ fn a_console_is_seen_typed_into_shared_recorded_and_cut() -> Result<()> {
     first.find("#player-play")?.click()?;
     first.wait_text("#player-play", "Pause")?;
     is_clean(&first)
+}
+
+#[test]
+fn the_console_of_a_bmc_is_there_while_somebody_looks() -> Result<()> {
+    let site = Site::new("sol")?;
+    let qemu = site.namespace.command("qemu-system-x86_64");
+    let _machine = machine(qemu, &site.dir, "host=127.0.0.1,port=9003,server=on,wait=off")?;
+    let dir = site.dir.join("bmc");
+    fs::create_dir_all(&dir)?;
+    let chassis = format!("{} 0x20", button_of_files(&dir)?.display());
+    let (address, serial) = ("127.0.0.1:6230".parse()?, Some("127.0.0.1:9003".parse()?));
+    let plan = Plan { dir: &dir, address, chassis: &chassis, serial, emulator: "" };
+    let _simulator = IpmiSim::start(&plan, site.namespace.command("ipmi_sim"))?;
+    let account = json!({ "driver": "ipmi", "address": "127.0.0.1", "port": 6230, "user": BMC_USER,
+        "password": BMC_PASSWORD });
+    site.api.put(&format!("/api/v1/nodes/{}/bmc", site.node), &account)?;
+    let path = format!("/api/v1/nodes/{}/console", site.node);
+    let console = site.api.get(&path)?;
+    ensure!(console["source"] == "bmc" && console["state"] == "idle", "{console}");
+
+    // The page of a node whose console nobody configured: typing reaches the machine, and what it prints comes back.
+    let browser = site.look("browser", &site.server.token()?)?;
+    until("the prompt", BOOT, || {
+        type_text(&browser, "\n")?;
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(browser.text(SHOWN)?.contains("login:"))
+    })?;
+    type_text(&browser, "root\n")?;
+    browser.wait_text(SHOWN, "Password:")?;
+    type_text(&browser, &format!("{PASSWORD}\n"))?;
+    browser.wait_text(SHOWN, "~ #")?;
+    type_text(&browser, "echo sol-$((6*7))\n")?;
+    browser.wait_text(SHOWN, "sol-42")?;
+    site.picture(&browser, "console-sol")?;
+
+    // Nobody looks any more: the BMC's one session is free again, also for us.
+    browser.goto(&site.server.url())?;
+    until("the end of the session", WAIT, || Ok(site.api.get(&path)?["state"] == "idle"))?;
+    let again = site.look("again", &site.server.token()?)?;
+    again.wait_text(SHOWN, "sol-42")?;
+    type_text(&again, "echo again-$((1+1))\n")?;
+    again.wait_text(SHOWN, "again-2")?;
+    is_clean(&again)
 }
