@@ -340,14 +340,15 @@ impl Engine {
 
     /// A person is the power switch of a node with the driver `manual`: that needs no worker.
     fn start_worker(&self, row: &BmcRow) {
-        self.0.power.remove(row.node);
         if row.driver == DriverKind::Manual {
+            self.0.power.remove(row.node);
             return;
         }
         let started = self
             .target(row)
             .and_then(|target| self.0.power.set(target).map_err(|error| PowerError::from(error).into()));
         if let Err(error) = started {
+            self.0.power.remove(row.node);
             tracing::error!(node = %row.node, %error, "a BMC cannot be used: give its account anew (`billet bmc set`)");
             if let Some(row) = lock(&self.0.bmcs).get_mut(&row.node) {
                 row.seen.error = Some(error.to_string());

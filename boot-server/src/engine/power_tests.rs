@@ -230,6 +230,9 @@ async fn passwords_are_sealed_rotated_and_survive() {
     assert!(!format!("{before:?}").contains("calvin"), "{before:?}");
     let view = site.engine.rotate_bmc(node, operator.clone()).await.unwrap();
     assert!(view.has_password);
+    // The worker with the new password ends the session of the one before it.
+    site.engine.power().power_state(node).await.unwrap();
+    assert_eq!(site.fake.closed.load(std::sync::atomic::Ordering::Relaxed), 1);
     let after = row().await;
     assert!(after.password != before.password && after.next_password.is_none());
     // The answer is lost: the old password still works here, so it stays.
