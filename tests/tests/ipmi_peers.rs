@@ -563,3 +563,16 @@ async fn a_hostile_controller_ends_in_a_named_error_in_time() {
         done.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_call_that_is_given_up_leaves_no_session_behind() {
+    let (bmc, _machine) = stand_in(ipmi::Plan::new(USER, PASSWORD));
+    let driver = driver(bmc.address(), USER, PASSWORD);
+    driver.power_state().await.unwrap();
+    assert_eq!(bmc.sessions(), 1);
+    bmc.set_fault(Some(Fault::Silent));
+    let given_up = tokio::time::timeout(Duration::from_millis(200), driver.power_state()).await;
+    assert!(given_up.is_err());
+    eventually("the session was closed", || bmc.sessions() == 0);
+    drop(driver);
+}

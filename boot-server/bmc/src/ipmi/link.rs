@@ -236,6 +236,17 @@ impl Open {
     }
 }
 
+/// A call that is given up takes its session with it. The controller, which has room for few, is told.
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.session.close();
+        while let Some(datagram) = self.session.poll_transmit() {
+            // A datagram that finds no room now is not worth waiting for: the session ends by itself in a minute.
+            let _ = self.socket.try_send(&datagram);
+        }
+    }
+}
+
 async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake.into()).await,

@@ -109,7 +109,7 @@ impl Analog {
             Scale::Fahrenheit => (value - 32.0) / 1.8,
         };
         // More digits than a reading of eight bits has are noise of the exponents.
-        value.is_finite().then(|| (value * 1e6).round() / 1e6)
+        Some((value * 1e6).round() / 1e6).filter(|value| value.is_finite())
     }
 
     /// Table 43-1, octet 24.
@@ -307,6 +307,8 @@ mod tests {
         assert_eq!(offset.value(10), Some(-40.0));
         assert_eq!(with(&|r| r[23] = 7).value(4), Some(0.25));
         assert_eq!(with(&|r| r[23] = 7).value(0), None);
+        // 10^305 is a number, but a million of them are none.
+        assert_eq!(with(&|r| (r[23], r[24]) = (5, 61)).value(5), None);
         assert_eq!(with(&|r| r[21] = 3).value(200), Some(-73.15));
         assert_eq!(with(&|r| r[21] = 2).value(212), Some(100.0));
         assert_eq!(with(&|r| r[20] = 1).unit, Unit::Percent);
