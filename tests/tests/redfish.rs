@@ -404,6 +404,28 @@ async fn sessions_passwords_and_subscriptions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_controller_without_room_for_a_session_is_busy() {
+    let b = bench(Profile::named("standard").unwrap()).await;
+    b.driver.power_state().await.unwrap();
+    let others: Vec<_> = (0..7).map(|_| driver(&b.bmc, PASSWORD)).collect();
+    for other in &others {
+        other.power_state().await.unwrap();
+    }
+    let late = driver(&b.bmc, PASSWORD);
+    assert_eq!(late.power_state().await.unwrap_err().kind(), ErrorKind::Busy);
+    others[0].close().await;
+    late.power_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fans_of_early_services() {
+    let b = bench(Profile::named("dell-idrac9").unwrap()).await;
+    let readings = b.driver.readings().await.unwrap();
+    let fan = readings.iter().find(|r| r.name == "Fan 2").unwrap();
+    assert_eq!((fan.unit, fan.value, fan.health), (Unit::Percent, Some(17.0), Some(Health::Critical)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_in_post_is_busy() {
     let b = bench(Profile::named("hpe-ilo5").unwrap()).await;
     b.bmc.in_post(true);

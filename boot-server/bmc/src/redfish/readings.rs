@@ -35,13 +35,14 @@ impl Call<'_> {
                 out.extend(reading(&part, "ReadingCelsius", Unit::Celsius, "Name")?);
             }
             for part in present(view.list("Fans")?)? {
-                let unit = match part.text("ReadingUnits")? {
+                // `FanName`, `CurrentReading` and `Units` are those of services before Thermal 1.1 (iLO 4).
+                let unit = match part.text("ReadingUnits")?.or(part.text("Units")?) {
                     Some("Percent") => Unit::Percent,
                     _ => Unit::Rpm,
                 };
-                // `FanName` and `CurrentReading` are Thermal 1.0's names.
                 let name = if part.text("Name")?.is_some() { "Name" } else { "FanName" };
-                out.extend(reading(&part, "Reading", unit, name)?);
+                let value = if part.number("Reading")?.is_some() { "Reading" } else { "CurrentReading" };
+                out.extend(reading(&part, value, unit, name)?);
             }
         }
         if let Some(power) = self.get_linked(chassis, "Power").await? {

@@ -306,7 +306,7 @@ fn thermal() -> Value {
         ],
         "Fans": [
             { "MemberId": "0", "Name": "Fan 1", "Reading": 8280, "ReadingUnits": "RPM", "Status": ok() },
-            { "MemberId": "1", "FanName": "Fan 2", "Reading": 17, "ReadingUnits": "Percent",
+            { "MemberId": "1", "FanName": "Fan 2", "CurrentReading": 17, "Units": "Percent",
               "Status": { "State": "Enabled", "Health": "Critical" } },
         ],
     })
