@@ -52,6 +52,11 @@ impl<'a> Gate<'a> {
 
     /// `ssh` as `user`; `password` is what it answers when it is asked for one.
     fn ssh(&self, user: &str, password: &str, more: &[&str]) -> Client {
+        self.ssh_for(user, password, more, &[])
+    }
+
+    /// The same, with what stands behind the host on its command line.
+    fn ssh_for(&self, user: &str, password: &str, more: &[&str], behind: &[&str]) -> Client {
         let ask = self.lab.dir.join("askpass");
         fs::write(&ask, "#!/bin/sh\nprintf '%s\\n' \"$PASSWORD\"\n").unwrap();
         fs::set_permissions(&ask, fs::Permissions::from_mode(0o700)).unwrap();
@@ -68,7 +73,7 @@ impl<'a> Gate<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command.arg(format!("{user}@127.0.0.1"));
+        command.arg(format!("{user}@127.0.0.1")).args(behind);
         Client { process: command.spawn().expect("package openssh-client is needed"), shown: Vec::new() }
     }
 }
@@ -165,9 +170,13 @@ async fn ssh_is_a_console_and_nothing_else() {
         assert_eq!(code, Some(255), "{user}: {complaint}");
         assert!(complaint.contains("Permission denied"), "{user}: {complaint}");
     }
-    // A subsystem (sftp), and forwarding without a shell.
-    let (code, complaint) = gate.ssh("alpha", &olga, &["-s"]).end().await;
-    assert_ne!(code, Some(0), "{complaint}");
+    // A command, a subsystem (sftp), and forwarding without a shell.
+    let (code, complaint) = gate.ssh_for("alpha", &olga, &[], &["id"]).end().await;
+    assert_eq!(code, Some(255), "{complaint}");
+    assert!(complaint.contains("exec request failed"), "{complaint}");
+    let (code, complaint) = gate.ssh_for("alpha", &olga, &["-s"], &["sftp"]).end().await;
+    assert_eq!(code, Some(255), "{complaint}");
+    assert!(complaint.contains("subsystem request failed"), "{complaint}");
     let target = lab.address.port();
     let forward = format!("127.0.0.1:0:127.0.0.1:{target}");
     let (code, complaint) =
