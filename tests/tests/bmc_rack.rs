@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bmc::ipmi::{Driver, Settings};
 use bmc::{Bmc, BootDevice, BootOverride, Credentials, PowerAction, PowerState, Repeat, Secret};
+use serde_json::json;
 use tests::bmc::ipmi::{Endpoint, Plan};
 use tests::bmc::ipmi_sim::{self, IpmiSim, PASSWORD, USER};
 use tests::bmc::{QemuMachine, button};
-use tests::rack::{Disk, Firmware, Handle, MachineSpec, Rack, SERVER_ADDRESS, Serial};
+use tests::rack::{Disk, Firmware, Handle, MachineSpec, Rack, SERVER_ADDRESS, Serial, artifact};
+use tests::scenario::{DEPLOY, DISCOVERY, add_image, deploy, events, rebuild, wait_discovered, wait_state};
 use tokio::io::AsyncReadExt;
 
 /// Of firmware under software emulation.
@@ -127,4 +129,41 @@ fn simulator(rack: &Rack, machine: &QemuMachine) -> Result<IpmiSim> {
     let sim = IpmiSim::start(&plan, rack.namespace().command("ipmi_sim"))?;
     within(&handle, || ipmi_sim::wait_ready(plan.address))?;
     Ok(sim)
+}
+
+/// A machine in use is installed anew with no hand on it: Billet sets the boot device, restarts the machine by `ipmi_sim`,
+/// the agent writes, and the disk boots afterwards, because the order was for one start.
+#[test]
+fn ipmi() -> Result<()> {
+    let mut rack = Rack::new("bmc-ipmi")?;
+    rack.start_server()?;
+    let api = rack.api()?;
+    for variant in ["a", "b"] {
+        add_image(&api, &artifact(&format!("images/tiny-{variant}.raw"))?, &format!("tiny-{variant}"), "1")?;
+    }
+    let spec = MachineSpec::new("m1", Firmware::Bios).disk(Disk::virtio("OSIPMI1", 1 << 30)).disk_first();
+    let mut machine = rack.machine(spec)?;
+    machine.power_on()?;
+    let node = wait_discovered(&api, &machine, "available", DISCOVERY)?;
+    let serial = machine.serial().clone();
+    let machine = QemuMachine::new(machine);
+    let _sim = simulator(&rack, &machine)?;
+    let bmc = json!({ "driver": "ipmi", "address": SERVER_ADDRESS, "user": USER, "password": PASSWORD });
+    api.put(&format!("/api/v1/nodes/{node}/bmc"), &bmc)?;
+    ensure!(api.get(&format!("/api/v1/nodes/{node}/power"))?["state"] == "on");
+    deploy(&api, &node, "tiny-a", "OSIPMI1")?;
+    wait_state(&api, &node, "active", DEPLOY)?;
+    serial.wait_for("TINY-OS READY", DEPLOY)?;
+    ensure!(events(&api, &node, "power.on")?.is_empty(), "its agent ran: no restart was needed");
+
+    rebuild(&api, &node, "tiny-b", "OSIPMI1")?;
+    let line = serial.wait_for("TINY-OS READY", DEPLOY)?.text;
+    ensure!(line.contains("image=tiny-b"), "{line}");
+    let active = wait_state(&api, &node, "active", DEPLOY)?;
+    ensure!(active["installed"]["image_name"] == "tiny-b 1", "{active:#}");
+    let said = events(&api, &node, "power.restart")?;
+    ensure!(said.len() == 1, "one restart by the controller: {said:?}");
+    ensure!(events(&api, &node, "power.on")?.len() == 1, "it was read back that it runs");
+    rack.passed();
+    Ok(())
 }
