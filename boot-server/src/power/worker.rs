@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmc::{BmcError, CALL_MAX, Console, ErrorKind, LogCursor, PowerState};
+use bmc::{BmcError, CALL_MAX, Console, ErrorKind, LogCursor, PowerAction, PowerState};
 use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
 use protocol::Timestamp;
 use tokio::sync::mpsc;
@@ -285,8 +285,13 @@ impl Worker {
             self.reset_at = Some(now);
             self.tell(News::Reset(now)).await;
         }
-        if matches!(change, Change::Power(_)) {
-            self.drift.handle_change(now);
+        if let Change::Power(action) = change {
+            let wanted = match action {
+                PowerAction::On => Some(true),
+                PowerAction::SoftOff | PowerAction::ForceOff => Some(false),
+                PowerAction::Reset | PowerAction::Cycle | PowerAction::Nmi => None,
+            };
+            self.drift.handle_change(now, wanted);
             self.next_look = Instant::now() + LOOK_SOON;
         }
         let reply = match self.do_change(change).await {

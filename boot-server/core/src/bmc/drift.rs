@@ -13,18 +13,23 @@ const OURS: Duration = Duration::from_mins(3);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drift {
     known: Option<bool>,
-    asked: Option<Timestamp>,
+    /// When Billet asked for off, and for on; forgotten once that was seen.
+    asked: [Option<Timestamp>; 2],
 }
 
 impl Drift {
     /// Known from before, as it was stored.
     pub fn new(on: Option<bool>) -> Self {
-        Self { known: on, asked: None }
+        Self { known: on, asked: [None; 2] }
     }
 
-    /// Billet asks for a change.
-    pub fn handle_change(&mut self, now: Timestamp) {
-        self.asked = Some(now);
+    /// Billet asks for a change: to on, to off, or, in a restart, through both.
+    pub fn handle_change(&mut self, now: Timestamp, wanted: Option<bool>) {
+        for on in [false, true] {
+            if wanted.is_none_or(|wanted| wanted == on) {
+                self.asked[usize::from(on)] = Some(now);
+            }
+        }
     }
 
     /// What was read. Returns the new state (true: on) where it changed without having been asked for.
@@ -35,7 +40,8 @@ impl Drift {
             Power::Turning | Power::Unknown => return None,
         };
         let before = self.known.replace(on);
-        let ours = self.asked.is_some_and(|asked| now.since(asked) < OURS);
+        let asked = self.asked[usize::from(on)].take();
+        let ours = asked.is_some_and(|asked| now.since(asked) < OURS);
         (before.is_some_and(|before| before != on) && !ours).then_some(on)
     }
 }
@@ -52,10 +58,13 @@ mod tests {
         assert_eq!(drift.handle_reading(at(1), Power::Unknown), None);
         assert_eq!(drift.handle_reading(at(2), Power::Off), Some(false), "somebody's hand");
         assert_eq!(drift.handle_reading(at(3), Power::Off), None, "told once");
-        drift.handle_change(at(10));
+        drift.handle_change(at(10), Some(true));
         assert_eq!(drift.handle_reading(at(20), Power::Turning), None);
         assert_eq!(drift.handle_reading(at(30), Power::On), None, "that was us");
-        assert_eq!(drift.handle_reading(at(400), Power::Off), Some(false));
+        assert_eq!(drift.handle_reading(at(40), Power::Off), Some(false), "on was asked for, not off");
+        drift.handle_change(at(50), None);
+        assert_eq!(drift.handle_reading(at(60), Power::On), None);
+        assert_eq!(drift.handle_reading(at(400), Power::Off), Some(false), "long after a restart");
         let mut stored = Drift::new(Some(true));
         assert_eq!(stored.handle_reading(at(0), Power::Off), Some(false), "while the server was down");
     }
