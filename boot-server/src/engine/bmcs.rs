@@ -3,7 +3,7 @@
 //! Passwords go in and never come out: what the API shows says only whether there is one.
 
 use bmc::{Credentials, DriverKind, PowerState, Secret};
-use boot_server_core::node::Severity;
+use boot_server_core::node::{Event, Severity};
 use protocol::NodeId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -390,7 +390,17 @@ impl Engine {
         if let Some(row) = lock(&self.0.bmcs).get_mut(&node) {
             row.seen = seen.clone();
         }
+        self.note_power(node, status.power).await?;
         Ok(self.0.store.write(move |db| bmcs::note_seen(db, node, &seen)).await?)
+    }
+
+    /// Power as it was read: an agent that was known does not run on a machine that is off.
+    pub(super) async fn note_power(&self, id: NodeId, power: Option<PowerState>) -> Result<(), EngineError> {
+        let agent = self.0.nodes.get(id).is_some_and(|node| node.link.session.is_some());
+        if power == Some(PowerState::Off) && agent {
+            self.apply(id, Actor::Server, Event::PoweredOff).await?;
+        }
+        Ok(())
     }
 
     async fn note_pinned(&self, node: NodeId, address: &str, certificate: String) -> Result<(), EngineError> {

@@ -51,6 +51,7 @@ impl Engine {
         };
         let state = self.await_power(node, wanted, SOON).await?;
         let confirmed = state == wanted;
+        self.note_power(node, Some(state)).await?;
         // A driver that cannot know says so, and nobody looks on.
         if !confirmed && state != PowerState::Unknown {
             let engine = self.clone();

@@ -74,6 +74,8 @@ pub enum Event {
         /// What happened.
         news: PowerNews,
     },
+    /// The machine is off, as its management controller reads it.
+    PoweredOff,
     /// Time has passed.
     Tick,
     /// The server started again: waiting starts anew, because nobody could have been heard meanwhile.

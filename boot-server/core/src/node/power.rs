@@ -8,6 +8,14 @@ use super::event::PowerNews;
 use super::state::{PowerStage, PowerStory, RunStage};
 use super::step::Step;
 
+/// No agent runs on a machine that is off, so the next job has to boot it. A job on its way has its own deadline, and a
+/// restart that somebody asked for looks like this for a moment.
+pub(super) fn off(s: &mut Step<'_>) {
+    if s.node.state.run().is_none() {
+        s.drop_agent();
+    }
+}
+
 pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) {
     let Some(run) = s.node.state.run_mut().filter(|r| r.job.id == job && r.stage == RunStage::Boot) else {
         return;

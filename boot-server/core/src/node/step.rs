@@ -29,6 +29,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
         Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),
+        Event::PoweredOff => power::off(&mut s),
         Event::Tick => deadline::tick(&mut s),
         Event::ServerStarted => deadline::server_started(&mut s),
         Event::Verb(verb) => people::verb(&mut s, verb)?,

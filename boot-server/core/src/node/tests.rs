@@ -187,6 +187,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
     let job = JobId(Uuid::from_u128(1));
     vec![
         ("dhcp", Event::DhcpSeen { first_seen: NOW }),
+        ("powered off", Event::PoweredOff),
         ("loader", Event::LoaderServed { by: Netboot::Pxe }),
         ("boot", Event::BootRequested { boot: required_boot(node, NOW), nonce: Sha256([8; 32]) }),
         ("kernel", Event::KernelServed),
