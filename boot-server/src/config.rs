@@ -16,11 +16,13 @@ mod dhcp;
 mod interface;
 mod ipv6;
 pub mod tls;
+mod webhooks;
 
 pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
+pub use webhooks::{Hook, Webhook};
 
 /// The file as it is written. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ pub struct Config {
     pub events: Events,
     /// Management controllers of the machines.
     pub bmc: Bmc,
+    /// Who is told of events.
+    pub webhooks: Vec<Webhook>,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -241,6 +245,7 @@ impl Default for Config {
             discovery: Discovery::default(),
             events: Events::default(),
             bmc: Bmc::default(),
+            webhooks: Vec::new(),
             images: Images::default(),
             log: Log::default(),
         }
@@ -357,6 +362,9 @@ pub enum ConfigError {
     /// IPv6 settings that do not fit the interface.
     #[error("ipv6: {0}")]
     Ipv6(String),
+    /// Somebody who cannot be told of events.
+    #[error("webhooks: {0}")]
+    Webhook(String),
     /// Settings for management controllers that make no sense.
     #[error("bmc: {0}")]
     Bmc(String),
@@ -453,6 +461,8 @@ pub struct Settings {
     pub bmc_poll: Duration,
     /// Between two looks at its sensors, parts and event log.
     pub bmc_health: Duration,
+    /// Who is told of events.
+    pub webhooks: Vec<Hook>,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -514,6 +524,7 @@ impl Settings {
                 per_second: config.discovery.new_per_second,
             },
             match_leases: config.provisioning.match_leases,
+            webhooks: webhooks::hooks(&config.webhooks)?,
             bmc_poll: between("poll_seconds", config.bmc.poll_seconds, 5..=3600)?,
             bmc_health: between("health_seconds", config.bmc.health_seconds, 30..=86_400)?,
             events: Kept {
@@ -573,7 +584,10 @@ pub fn keys() -> BTreeSet<String> {
     };
     let mut keys = BTreeSet::new();
     for name in known("__ = 0\n") {
-        let inner = known(&format!("[{name}]\n__ = 0\n"));
+        let mut inner = known(&format!("[{name}]\n__ = 0\n"));
+        if inner.is_empty() {
+            inner = known(&format!("[[{name}]]\n__ = 0\n"));
+        }
         if inner.is_empty() {
             keys.insert(name);
         } else {

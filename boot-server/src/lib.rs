@@ -22,3 +22,4 @@ pub mod tls;
 pub mod tokens;
 pub mod vault;
 pub mod view;
+pub mod webhooks;

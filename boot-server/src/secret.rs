@@ -1,4 +1,4 @@
-//! Tokens and nonces: made from the system's random source, kept only as SHA-256 hashes.
+//! Tokens and nonces: made from the system's random source, kept only as SHA-256 hashes. And what is signed by a secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -47,9 +47,36 @@ pub fn same(a: &Sha256, b: &Sha256) -> bool {
     a.0.ct_eq(&b.0).into()
 }
 
+/// HMAC-SHA-256 (RFC 2104).
+pub fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    const BLOCK: usize = 64;
+    let mut block = [0; BLOCK];
+    if key.len() > BLOCK {
+        block[..32].copy_from_slice(&sha2::Sha256::digest(key));
+    } else {
+        block[..key.len()].copy_from_slice(key);
+    }
+    let pad = |byte: u8| block.map(|b| b ^ byte);
+    let inner = sha2::Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
+    sha2::Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hmac_is_that_of_rfc_4231() {
+        let hex = |key: &[u8], text: &[u8]| Sha256(hmac(key, text)).to_string();
+        assert_eq!(
+            hex(b"Jefe", b"what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            hex(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+    }
 
     #[test]
     fn secrets_have_their_forms() {

@@ -41,6 +41,7 @@ use crate::store::journal::Journal;
 use crate::store::{Store, queries};
 use crate::tls::Tls;
 use crate::tokens::Tokens;
+use crate::webhooks;
 
 mod ipv6;
 mod sink;
@@ -217,6 +218,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { effects.run_effects(token).await });
     let (power, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { power.run_power(token).await });
+    tasks.spawn(webhooks::run(engine.clone(), settings.webhooks.clone(), stop.clone()));
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(

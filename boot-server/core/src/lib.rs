@@ -19,4 +19,5 @@ pub mod node;
 pub mod ordered;
 pub mod profile;
 pub mod uki;
+pub mod webhook;
 pub mod words;

@@ -24,7 +24,6 @@ use boot_server_core::access::Role;
 use futures_util::StreamExt as _;
 use protocol::{Sha256, Timestamp};
 use serde::Deserialize;
-use sha2::Digest as _;
 use uuid::Uuid;
 
 use super::{Peer, ProblemResponse, encode};
@@ -142,7 +141,7 @@ impl Operators {
 
     /// Knows this token.
     pub fn new(token: &str, named: Tokens) -> Self {
-        let session_key = hmac(token.as_bytes(), b"billet session key 1");
+        let session_key = secret::hmac(token.as_bytes(), b"billet session key 1");
         Self { token: secret::hash(token), named, session_key, failures: Mutex::default() }
     }
 
@@ -198,7 +197,7 @@ impl Operators {
     fn sign(&self, end: u64, token: Option<Uuid>) -> Sha256 {
         let mut message = end.to_be_bytes().to_vec();
         message.extend(token.iter().flat_map(|id| id.as_bytes()));
-        Sha256(hmac(&self.session_key, &message))
+        Sha256(secret::hmac(&self.session_key, &message))
     }
 
     /// Counts a wrong token; true where the address has sent too many. A right one is taken even then: with 256 bits
@@ -271,20 +270,6 @@ fn make(path: &Path) -> Result<String, Make> {
     write().map_err(Make::File)?;
     tracing::info!(path = %path.display(), "made a new operators' token");
     Ok(token)
-}
-
-/// HMAC-SHA-256 (RFC 2104).
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
-    const BLOCK: usize = 64;
-    let mut block = [0; BLOCK];
-    if key.len() > BLOCK {
-        block[..32].copy_from_slice(&sha2::Sha256::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let pad = |byte: u8| block.map(|b| b ^ byte);
-    let inner = sha2::Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
-    sha2::Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
 }
 
 /// Why a request may not pass.
@@ -479,19 +464,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn hmac_is_that_of_rfc_4231() {
-        let hex = |key: &[u8], text: &[u8]| Sha256(hmac(key, text)).to_string();
-        assert_eq!(
-            hex(b"Jefe", b"what do ya want for nothing?"),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
-        assert_eq!(
-            hex(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"),
-            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
-        );
-    }
 
     async fn tokens(dir: &Path) -> Tokens {
         Tokens::open(crate::store::Store::open(&dir.join("billet.db")).unwrap()).await.unwrap()
