@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_mins(1);
 pub async fn run(engine: Engine, hooks: Vec<Hook>, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for hook in hooks {
-        let (teller, stop) = (Teller { engine: engine.clone(), hook, failures: 0 }, stop.clone());
+        let (teller, stop) = (Teller::new(engine.clone(), hook), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -65,10 +65,23 @@ enum Failed {
 struct Teller {
     engine: Engine,
     hook: Hook,
+    agent: Agent,
+    /// The last event that was looked at, once it was read.
+    last: Option<i64>,
     failures: u32,
 }
 
 impl Teller {
+    fn new(engine: Engine, hook: Hook) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(DELIVERY))
+            .user_agent(concat!("billet/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self { engine, hook, agent: config.into(), last: None, failures: 0 }
+    }
+
     async fn run(mut self) {
         let mut changes = self.engine.changes();
         loop {
@@ -85,19 +98,29 @@ impl Teller {
 
     /// Delivers what is there.
     async fn tell_all(&mut self) -> Result<(), EngineError> {
-        let mut last = self.last().await?;
+        let mut last = match self.last {
+            Some(last) => last,
+            None => self.stored_last().await?,
+        };
         loop {
+            self.last = Some(last);
             let filter = EventFilter { node: None, after: Some(last), before: None, limit: BATCH };
             let events = self.engine.events(filter).await?;
-            let Some(newest) = events.last().map(|event| event.id) else { return Ok(()) };
+            let full = events.len() == BATCH;
             for event in events {
+                last = event.id;
                 if self.hook.filter.takes(&event.kind, event.severity) {
                     self.tell(&event).await?;
-                    self.note_last(event.id).await?;
+                    self.note_last(last).await?;
+                    self.last = Some(last);
                 }
             }
-            self.note_last(newest).await?;
-            last = newest;
+            if !full {
+                self.last = Some(last);
+                return Ok(());
+            }
+            // What is passed over costs no commit each; after a restart it is passed over again.
+            self.note_last(last).await?;
         }
     }
 
@@ -137,15 +160,9 @@ impl Teller {
         let body = serde_json::to_string(event).map_err(|_| Failed::Broken)?;
         let sent = now();
         let signature = signature(&self.hook.secret.0, sent, &body);
-        let (url, kind, id) = (self.hook.url.clone(), event.kind.clone(), event.id);
+        let (agent, url) = (self.agent.clone(), self.hook.url.clone());
+        let (kind, id) = (event.kind.clone(), event.id);
         let post = move || {
-            let agent: Agent = Agent::config_builder()
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .timeout_global(Some(DELIVERY))
-                .user_agent(concat!("billet/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .into();
             let request = agent
                 .post(&url)
                 .header("Content-Type", "application/json")
@@ -159,7 +176,7 @@ impl Teller {
     }
 
     /// The last event that it was told; for a new one the newest that there is, because it is told what happens from now on.
-    async fn last(&self) -> Result<i64, EngineError> {
+    async fn stored_last(&self) -> Result<i64, EngineError> {
         let name = self.setting();
         let known = self.engine.store().read(move |db| queries::setting(db, &name)).await?;
         if let Some(last) = known.and_then(|text| text.parse().ok()) {
