@@ -10,4 +10,5 @@ pub mod fleet;
 pub mod rack;
 pub mod scenario;
 pub mod simulated;
+pub mod site;
 pub mod tftp;

@@ -13,8 +13,9 @@ use boot_server_core::console::cast::{self, Kind};
 use serde_json::json;
 use tests::bmc::ipmi_sim::{IpmiSim, PASSWORD as BMC_PASSWORD, Plan, USER as BMC_USER, button_of_files};
 use tests::browser::Browser;
-use tests::rack::{Api, Forward, Namespace, Process, SERVER_ADDRESS, Server, artifact};
+use tests::rack::{Api, Forward, Namespace, Process, Server, artifact};
 use tests::simulated::SimulatedMachine;
+use tests::site::{self, target};
 
 /// What it takes under emulation on a busy machine.
 const BOOT: Duration = Duration::from_secs(240);
@@ -24,11 +25,6 @@ const CUT: Duration = Duration::from_secs(2);
 const PASSWORD: &str = "rack-pass";
 /// What a page shows, without the blanks that xterm.js puts between the words.
 const SHOWN: &str = ".xterm-rows";
-
-fn target() -> PathBuf {
-    // Chromium takes no profile directory with `..` in its path.
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
-}
 
 /// A server in a namespace of its own.
 struct Site {
@@ -43,18 +39,8 @@ struct Site {
 impl Site {
     /// A site with one node.
     fn new(name: &str) -> Result<Self> {
-        let dir = target().join("console").join(name);
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("boot"))?;
-        fs::write(dir.join("boot/vmlinuz"), b"kernel")?;
-        fs::write(dir.join("boot/initramfs"), b"ramdisk")?;
-        let namespace = Namespace::new()?;
-        namespace.bridge("br0", &format!("{SERVER_ADDRESS}/24"))?;
-        let config = Server::default_config(&dir, &dir.join("boot"));
-        let server = Server::start_with(&namespace, &dir, &config)?;
-        let provisioning =
-            Forward::start(namespace.clone_handle()?, format!("{SERVER_ADDRESS}:8080").parse()?)?;
-        let api = server.api()?;
+        let site::Site { server, api, provisioning, dir, namespace } =
+            site::Site::new(&format!("console/{name}"))?;
         SimulatedMachine::new(&provisioning.url(), 1, "CONSOLE-1").boot_agent()?;
         let nodes = api.get("/api/v1/nodes")?;
         let node = nodes["items"][0]["name"].as_str().context("no node")?.to_owned();

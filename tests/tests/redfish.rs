@@ -2,8 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a helper fails the test")]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bmc::redfish::{Options, Pin, Redfish, Transport, probe};
@@ -14,7 +13,7 @@ use bmc::{
 };
 use serde_json::json;
 use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc, USER};
-use tests::bmc::{Machine, MemoryMachine};
+use tests::bmc::{Machine, MemoryMachine, media};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -276,7 +275,7 @@ async fn identify_light_and_controller_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn virtual_media() {
     let image = b"an image of a CD".repeat(1000);
-    let url = serve(image.clone());
+    let url = media::serve("node.iso", image.clone()).unwrap();
     with_each(async |b| {
         let url = &url;
         if b.profile.media.is_none() {
@@ -433,21 +432,4 @@ async fn a_machine_in_post_is_busy() {
     let error = b.driver.set_boot_override(&pxe).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     assert!(error.is_transient());
-}
-
-/// Serves octets at a URL, to whoever asks.
-fn serve(content: Vec<u8>) -> String {
-    let listener = TcpListener::bind(ANY).unwrap();
-    let url = format!("http://{}/node.iso", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head =
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content));
-        }
-    });
-    url
 }

@@ -2,8 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use std::time::Duration;
 
 use bmc::redfish::{Options, Pin, Redfish, Transport};
 use bmc::{Bmc, BootDevice, BootOverride, Credentials, PowerAction, PowerState, Repeat, Secret};
-use tests::bmc::QemuMachine;
 use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc, USER};
+use tests::bmc::{QemuMachine, media};
 use tests::rack::{Disk, Firmware, MachineSpec, Rack, Serial};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -29,7 +28,7 @@ async fn a_machine_boots_what_redfish_says() {
     let machine = rack.machine(spec.memory(256)).unwrap();
     let serial = machine.serial().clone();
     let machine = QemuMachine::new(machine);
-    let url = serve(cd(rack.dir()));
+    let url = media::serve("cd.iso", cd(rack.dir())).unwrap();
     for profile in ["dell-idrac9", "hpe-ilo5", "supermicro-x12", "lenovo-xcc", "openbmc"] {
         println!("profile {profile}");
         let profile = Profile::named(profile).unwrap();
@@ -103,21 +102,4 @@ fn cd(directory: &Path) -> Vec<u8> {
         .unwrap();
     assert!(made.success(), "xorriso: {made}");
     std::fs::read(iso).unwrap()
-}
-
-/// Serves octets at a URL, to whoever asks.
-fn serve(content: Vec<u8>) -> String {
-    let listener = TcpListener::bind(ANY).unwrap();
-    let url = format!("http://{}/cd.iso", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head =
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content));
-        }
-    });
-    url
 }

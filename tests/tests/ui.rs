@@ -2,14 +2,15 @@
 //! strings, narrow windows. Pictures of every page go to `target/ui-screenshots/`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tests::browser::Browser;
-use tests::rack::{Api, Forward, Namespace, SERVER_ADDRESS, Server};
+use tests::rack::{Api, Forward, Namespace, Server};
 use tests::simulated::{SimulatedMachine, inventory};
+use tests::site::{self, target};
 
 /// What a machine may report to break out of a page.
 const HOSTILE: &str =
@@ -28,20 +29,10 @@ struct Site {
 
 impl Site {
     fn new(name: &str) -> Result<Self> {
-        let dir = target().join("ui").join(name);
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("boot"))?;
-        // Nobody boots them here; that they are there is all that the server looks for.
-        fs::write(dir.join("boot/vmlinuz"), b"kernel")?;
-        fs::write(dir.join("boot/initramfs"), b"ramdisk")?;
-        let namespace = Namespace::new()?;
-        namespace.bridge("br0", &format!("{SERVER_ADDRESS}/24"))?;
-        let config = Server::default_config(&dir, &dir.join("boot"));
-        let server = Server::start_with(&namespace, &dir, &config)?;
-        let provisioning =
-            Forward::start(namespace.clone_handle()?, format!("{SERVER_ADDRESS}:8080").parse()?)?;
+        let site::Site { server, api, provisioning, dir, namespace } =
+            site::Site::new(&format!("ui/{name}"))?;
         let browser = Browser::start(&dir, None)?;
-        Ok(Self { api: server.api()?, browser, server, provisioning, dir, _namespace: namespace })
+        Ok(Self { browser, server, api, provisioning, dir, _namespace: namespace })
     }
 
     fn go(&self, path: &str) -> Result<()> {
@@ -95,11 +86,6 @@ impl Site {
         ensure!(bad.is_empty(), "the console says {bad:#?}");
         Ok(())
     }
-}
-
-fn target() -> PathBuf {
-    // Chromium takes no profile directory with `..` in its path.
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
 }
 
 /// 8 MiB with a GUID partition table of one partition (UEFI 2.10, 5.3).

@@ -4,6 +4,7 @@ pub mod button;
 pub mod ipmi;
 pub mod ipmi_sim;
 mod machine;
+pub mod media;
 mod memory;
 mod qemu;
 pub mod redfish;
