@@ -56,11 +56,14 @@ async fn readers_survive_callers_that_go_away() {
     let scratch = Scratch::new();
     let store = Store::open(&scratch.database()).unwrap();
     for _ in 0..2 * READERS {
-        let slow = store.read(|_| {
-            std::thread::sleep(Duration::from_millis(20));
+        let (end, held) = std::sync::mpsc::channel::<()>();
+        let slow = store.read(move |_| {
+            // Until the caller is gone.
+            let _ = held.recv();
             Ok(())
         });
         assert!(tokio::time::timeout(Duration::from_millis(5), slow).await.is_err());
+        drop(end);
     }
     assert!(store.read(queries::nodes).await.unwrap().is_empty());
 }
