@@ -42,12 +42,20 @@ pub fn add_image_of_user(api: &Api, file: &Path, name: &str, version: &str, user
 /// # Errors
 /// Where it does not within `timeout`, or fails on the way.
 pub fn wait_discovered(api: &Api, machine: &Machine, state: &str, timeout: Duration) -> Result<String> {
-    let mac = machine.mac(0);
+    wait_discovered_mac(api, &machine.mac(0), state, timeout)
+        .with_context(|| format!("waiting for {}", machine.name()))
+}
+
+/// Waits until a machine with this station address stands in the list in `state`; returns its name.
+///
+/// # Errors
+/// As [`wait_discovered`].
+pub fn wait_discovered_mac(api: &Api, mac: &str, state: &str, timeout: Duration) -> Result<String> {
     api.wait("/api/v1/nodes", timeout, |page| {
-        let node = page["items"].as_array()?.iter().find(|n| has_mac(n, &mac))?;
+        let node = page["items"].as_array()?.iter().find(|n| has_mac(n, mac))?;
         (node["state"] == state).then(|| node["name"].as_str().map(str::to_owned))?
     })
-    .with_context(|| format!("waiting for {} ({mac}) to be {state}", machine.name()))
+    .with_context(|| format!("waiting for {mac} to be {state}"))
 }
 
 fn has_mac(node: &Value, mac: &str) -> bool {

@@ -10,10 +10,13 @@ use bmc::{Bmc, BootDevice, BootOverride, Credentials, PowerAction, PowerState, R
 use serde_json::{Value, json};
 use tests::bmc::ipmi::{Endpoint, Plan};
 use tests::bmc::ipmi_sim::{self, IpmiSim, PASSWORD, USER};
+use tests::bmc::libvirt::{Domain, Libvirt};
 use tests::bmc::redfish::{self, Profile, RedfishBmc};
-use tests::bmc::{QemuMachine, button};
+use tests::bmc::{QemuMachine, button, sushy};
 use tests::rack::{Api, Disk, Firmware, Handle, MachineSpec, Rack, SERVER_ADDRESS, Serial, artifact};
-use tests::scenario::{DEPLOY, DISCOVERY, add_image, events, wait_discovered, wait_state};
+use tests::scenario::{
+    DEPLOY, DISCOVERY, add_image, events, wait_discovered, wait_discovered_mac, wait_state,
+};
 use tokio::io::AsyncReadExt;
 
 /// Of firmware under software emulation.
@@ -134,21 +137,30 @@ fn simulator(rack: &Rack, machine: &QemuMachine) -> Result<IpmiSim> {
 
 /// From discovery on nobody touches the machine: the server switches it off and on, deploys it, reinstalls it.
 struct HandsOff {
-    lab: Lab,
+    rack: Rack,
+    serial: Serial,
     api: Api,
     node: String,
+    /// Whether the machine runs, asked of whoever runs it.
+    is_on: Box<dyn Fn() -> Result<bool>>,
+}
+
+/// A rack with a server that has two images.
+fn site(name: &str) -> Result<(Rack, Api)> {
+    let mut rack = Rack::new(name)?;
+    rack.start_server()?;
+    let api = rack.api()?;
+    for variant in ["a", "b"] {
+        let file = artifact(&format!("images/tiny-{variant}.raw"))?;
+        add_image(&api, &file, &format!("tiny-{variant}"), "1")?;
+    }
+    Ok((rack, api))
 }
 
 impl HandsOff {
     /// A discovered machine whose firmware tries its disk first, so that only an order to its controller boots an agent.
     fn new(name: &str, firmware: Firmware, before: impl FnOnce(&mut Lab) -> Result<()>) -> Result<Self> {
-        let mut rack = Rack::new(name)?;
-        rack.start_server()?;
-        let api = rack.api()?;
-        for variant in ["a", "b"] {
-            let file = artifact(&format!("images/tiny-{variant}.raw"))?;
-            add_image(&api, &file, &format!("tiny-{variant}"), "1")?;
-        }
+        let (mut rack, api) = site(name)?;
         let spec = MachineSpec::new("m1", firmware).disk(Disk::virtio("BMC1", 1 << 30)).disk_first();
         let machine = rack.machine(spec)?;
         let serial = machine.serial().clone();
@@ -159,7 +171,9 @@ impl HandsOff {
             let machine = lab.machine.lock();
             wait_discovered(&api, &machine, "available", DISCOVERY)?
         };
-        Ok(Self { lab, api, node })
+        let Lab { rack, machine, serial } = lab;
+        let is_on = Box::new(move || Ok(machine.lock().is_on()));
+        Ok(Self { rack, serial, api, node, is_on })
     }
 
     /// The stand-in has broken parts, for the sake of other tests: a machine like that is handed out only on demand.
@@ -171,15 +185,21 @@ impl HandsOff {
     }
 
     fn run(mut self, bmc: &Value) -> Result<()> {
-        let Self { api, node, .. } = &self;
+        self.deploy_twice(bmc)?;
+        self.rack.passed();
+        Ok(())
+    }
+
+    fn deploy_twice(&self, bmc: &Value) -> Result<()> {
+        let Self { api, node, .. } = self;
         api.put(&format!("/api/v1/nodes/{node}/bmc"), bmc)?;
         let off = api.post(&format!("/api/v1/nodes/{node}/power"), &json!({ "action": "force_off" }))?;
         ensure!(off["state"] == "off" && off["confirmed"] == true, "{off:#}");
-        ensure!(!self.lab.machine.lock().is_on(), "the machine runs all the same");
+        ensure!(!(self.is_on)()?, "the machine runs all the same");
 
         self.order("deploy", "tiny-a")?;
         wait_state(api, node, "active", DEPLOY)?;
-        self.lab.serial.wait_for("image=tiny-a", START)?;
+        self.serial.wait_for("image=tiny-a", START)?;
 
         self.order("rebuild", "tiny-b")?;
         let active = wait_state(api, node, "active", DEPLOY)?;
@@ -188,7 +208,6 @@ impl HandsOff {
         ensure!(restarts.len() == 2, "one restart by the controller for each job: {restarts:?}");
         ensure!(events(api, node, "power.on")?.len() == 2, "it was read back that it runs");
         ensure!(events(api, node, "power.wanted")?.is_empty(), "a hand was asked for");
-        self.lab.rack.passed();
         Ok(())
     }
 }
@@ -226,5 +245,59 @@ fn no_hand_on_it_by_redfish() -> Result<()> {
     });
     hands_off.run(&bmc)?;
     drop(service);
+    Ok(())
+}
+
+/// The emulator of sushy-tools in front of libvirt: it holds a boot device that was for one start.
+#[test]
+fn no_hand_on_it_by_sushy() -> Result<()> {
+    if let Some(why) = Libvirt::missing() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let Some(environment) = sushy::environment()? else {
+        println!("skipped: no sushy-tools (python3-venv and the Python package index are needed)");
+        return Ok(());
+    };
+    let (rack, api) = site("hands-off-sushy")?;
+    let libvirt = Libvirt::start(&rack)?;
+    let domain = Domain {
+        name: "sushy1",
+        uuid: "7f0c0000-0000-4000-8000-000000000001",
+        mac: "52:54:00:77:5a:01",
+        disk: Disk::virtio("BMC1", 1 << 30),
+    };
+    libvirt.define(&domain)?;
+    let serial = libvirt.serial(&domain)?;
+    let settings = format!(
+        "SUSHY_EMULATOR_LIBVIRT_URI = '{}'\nSUSHY_EMULATOR_IGNORE_BOOT_DEVICE = False\n\
+         SUSHY_EMULATOR_BOOT_LOADER_MAP = {{'UEFI': {{'x86_64': '/usr/share/OVMF/OVMF_CODE_4M.fd'}}, \
+         'Legacy': {{'x86_64': None}}}}\n",
+        libvirt.uri()
+    );
+    let plan = sushy::Plan {
+        environment: &environment,
+        directory: &rack.dir().join("sushy"),
+        address: format!("{SERVER_ADDRESS}:8443").parse()?,
+        settings: &settings,
+    };
+    let mut emulator = sushy::Emulator::start(&plan, rack.namespace().command("env"))?;
+    within(&rack.namespace().clone_handle()?, || emulator.wait_ready())?;
+    libvirt.power_on(&domain)?;
+    let node = wait_discovered_mac(&api, domain.mac, "available", DISCOVERY)?;
+    let is_on = Box::new(move || libvirt.is_on(&domain));
+    let mut hands_off = HandsOff { rack, serial, api, node, is_on };
+    let bmc = json!({
+        "driver": "redfish", "address": SERVER_ADDRESS, "port": 8443, "user": sushy::USER, "password": sushy::PASSWORD,
+    });
+    hands_off.deploy_twice(&bmc)?;
+    let HandsOff { api, node, .. } = &hands_off;
+    let put_back = events(api, node, "boot_device.put_back")?;
+    ensure!(put_back.len() == 2, "the disk is what it boots, once for each job: {put_back:?}");
+    ensure!(events(api, node, "boot_device.not_taken")?.is_empty());
+    let boot = api.get(&format!("/api/v1/nodes/{node}/boot-device"))?;
+    ensure!(boot["device"] == "disk", "{boot:#}");
+    hands_off.rack.passed();
+    drop(emulator);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,94 +17,25 @@ use bmc::{
     PowerState, Repeat, Secret, Unit,
 };
 use serde_json::Value;
+use tests::bmc::sushy::{Emulator, PASSWORD, Plan, USER, environment};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// The packages, pinned.
-const PACKAGES: [&str; 3] = ["sushy-tools==2.2.0", "sushy==5.14.0", "bcrypt"];
 /// Longest that the emulator's FAKE driver takes to change power: it waits for 1 s to 11 s by chance.
 const FAKE_POWER: Duration = Duration::from_secs(14);
 
-/// The virtual environment, made once; `None` where it cannot be.
-fn environment() -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let directory = target.join("sushy-venv");
-    let marker = directory.join("ready-2.2.0-5.14.0");
-    if marker.exists() {
-        return Some(directory);
-    }
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&directory).status();
-    if !made.is_ok_and(|s| s.success()) {
-        return None;
-    }
-    let pip = Command::new(directory.join("bin/pip")).args(["install", "--quiet"]).args(PACKAGES).status();
-    if !pip.is_ok_and(|s| s.success()) {
-        return None;
-    }
-    std::fs::write(marker, "").unwrap();
-    Some(directory)
-}
-
-/// The emulator with its FAKE driver. Ended with this.
-struct Emulator {
-    child: Child,
-    url: String,
-    directory: PathBuf,
-}
-
-impl Emulator {
-    fn start(environment: &Path) -> Self {
-        let directory = std::env::temp_dir().join(format!("billet-sushy-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let port = TcpListener::bind(ANY).unwrap().local_addr().unwrap().port();
-        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(directory.join("cert.pem"), key.cert.pem()).unwrap();
-        std::fs::write(directory.join("key.pem"), key.signing_key.serialize_pem()).unwrap();
-        let script =
-            "import bcrypt; print('admin:' + bcrypt.hashpw(b'rackpass', bcrypt.gensalt(4)).decode())";
-        let hash = Command::new(environment.join("bin/python")).args(["-c", script]).output().unwrap();
-        std::fs::write(directory.join("htpasswd"), hash.stdout).unwrap();
-        let at = directory.display();
-        let config = format!(
-            "SUSHY_EMULATOR_LISTEN_IP = '127.0.0.1'\nSUSHY_EMULATOR_LISTEN_PORT = {port}\n\
-             SUSHY_EMULATOR_SSL_CERT = '{at}/cert.pem'\nSUSHY_EMULATOR_SSL_KEY = '{at}/key.pem'\n\
-             SUSHY_EMULATOR_AUTH_FILE = '{at}/htpasswd'\nSUSHY_EMULATOR_STATE_DIR = '{at}'\n\
-             SUSHY_EMULATOR_FAKE_DRIVER = True\nSUSHY_EMULATOR_FAKE_SYSTEMS = [{{'uuid': \
-             '27946b59-9e44-4fa7-8e91-f3527a1ef094', 'name': 'fake', 'power_state': 'Off', 'external_notifier': False, \
-             'nics': [{{'mac': '00:5c:52:31:3a:9c', 'ip': '172.22.0.100'}}]}}]\n"
-        );
-        std::fs::write(directory.join("config"), config).unwrap();
-        let child = Command::new(environment.join("bin/sushy-emulator"))
-            .arg("--config")
-            .arg(directory.join("config"))
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(directory.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let emulator = Self { child, url: format!("https://127.0.0.1:{port}"), directory };
-        let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(
-                begin.elapsed() < Duration::from_secs(60),
-                "the emulator does not start: {}",
-                emulator.log()
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        emulator
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+/// The emulator with its FAKE driver, and its address.
+fn emulator(environment: &Path, directory: &Path) -> (Emulator, String) {
+    let plan = Plan {
+        environment,
+        directory,
+        address: TcpListener::bind(ANY).unwrap().local_addr().unwrap(),
+        settings: "SUSHY_EMULATOR_FAKE_DRIVER = True\nSUSHY_EMULATOR_FAKE_SYSTEMS = [{'uuid': \
+                   '27946b59-9e44-4fa7-8e91-f3527a1ef094', 'name': 'fake', 'power_state': 'Off', \
+                   'external_notifier': False, 'nics': [{'mac': '00:5c:52:31:3a:9c', 'ip': '172.22.0.100'}]}]\n",
+    };
+    let mut emulator = Emulator::start(&plan, Command::new("env")).unwrap();
+    emulator.wait_ready().unwrap();
+    (emulator, format!("https://{}", plan.address))
 }
 
 fn driver(url: &str, user: &str, password: &str, transport: Transport) -> Redfish {
@@ -122,16 +53,17 @@ async fn until(driver: &Redfish, wanted: PowerState) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sushy_tools_emulator() {
-    let Some(environment) = environment() else {
+    let Some(environment) = environment().unwrap() else {
         println!("skipped: no sushy-tools (python3-venv and the Python package index are needed)");
         return;
     };
-    let emulator = Emulator::start(&environment);
-    let found = probe(&emulator.url, Transport::Tls).await.unwrap();
+    let directory = std::env::temp_dir().join(format!("billet-sushy-{}", std::process::id()));
+    let (_emulator, url) = emulator(&environment, &directory);
+    let found = probe(&url, Transport::Tls).await.unwrap();
     assert_eq!(found.redfish_version.as_deref(), Some("1.5.0"));
-    let wrong = driver(&emulator.url, "admin", "wrong", Transport::Tls);
+    let wrong = driver(&url, USER, "wrong", Transport::Tls);
     assert_eq!(wrong.power_state().await.unwrap_err().kind(), ErrorKind::Login);
-    let driver = driver(&emulator.url, "admin", "rackpass", Transport::Tls);
+    let driver = driver(&url, USER, PASSWORD, Transport::Tls);
     assert_eq!(driver.power_state().await.unwrap(), PowerState::Off);
     assert_eq!(driver.certificate(), found.certificate);
     let identity = driver.identity().await.unwrap();
@@ -150,11 +82,12 @@ async fn sushy_tools_emulator() {
     driver.power(PowerAction::ForceOff).await.unwrap();
     until(&driver, PowerState::Off).await;
     driver.close().await;
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sushy_samples_are_understood() {
-    let Some(environment) = environment() else {
+    let Some(environment) = environment().unwrap() else {
         println!("skipped: no sushy (python3-venv and the Python package index are needed)");
         return;
     };

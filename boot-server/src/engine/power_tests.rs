@@ -226,6 +226,23 @@ async fn a_packet_of_the_machine_is_proof_enough() {
 }
 
 #[tokio::test]
+async fn a_boot_device_that_is_held_is_put_back_once_the_agent_is_there() {
+    let site = Site::new().await;
+    lock(&site.fake.state).holds = true;
+    site.inspect().await;
+    site.until("power.on").await;
+    assert_eq!(lock(&site.fake.state).boot.as_ref().unwrap().device, BootDevice::Pxe);
+    let claim = Claim { uuid: None, serial: None, macs: vec![MAC] };
+    let asked = site.engine.boot(claim, [10, 77, 0, 9].into()).await.unwrap();
+    let BootAnswer::Agent { nonce, .. } = asked else { panic!("no agent") };
+    site.engine.hello(hello(nonce, vec![MAC])).await.unwrap();
+    site.until("boot_device.put_back").await;
+    assert_eq!(lock(&site.fake.state).boot.as_ref().unwrap().device, BootDevice::None);
+    assert!(!site.kinds().await.iter().any(|k| k == "boot_device.not_taken"));
+    site.end().await;
+}
+
+#[tokio::test]
 async fn passwords_are_sealed_rotated_and_survive() {
     let site = Site::new().await;
     let (node, operator) = (site.node.id, Actor::Operator(String::new()));

@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Actor, Engine, EngineError, lock, now};
 use crate::power::{Change, Clock, PowerError, Reply, chance, power_of};
 
+/// Between two looks whether a machine has booted, where nothing tells of a change before.
+const HELD_LOOK: Duration = Duration::from_secs(30);
+
 /// Whether the job still wants its machine to boot.
 enum Wish {
     /// It waits.
@@ -52,7 +55,7 @@ impl Engine {
         let what = words(&wanted);
         self.apply(id, Actor::Server, tell(PowerNews::Begun { what })).await?;
         let (mut restart, clock, begun) = (Restart::new(), Clock::new(), now());
-        let (mut stuck, mut last) = (None, None);
+        let (mut stuck, mut last, mut held) = (None, None, false);
         loop {
             match self.wish(id, job, begun) {
                 Wish::Waits => {}
@@ -63,7 +66,7 @@ impl Engine {
                 Step::End(end) => {
                     let news = ended(end, last.as_ref());
                     self.apply(id, Actor::Server, tell(news)).await?;
-                    return Ok(true);
+                    return if held { self.put_back(id, job, stop).await } else { Ok(true) };
                 }
                 Step::Pause(pause) => {
                     if !self.pause(id, pause, stop).await {
@@ -73,6 +76,11 @@ impl Engine {
                 }
                 step => match self.do_step(id, step, &wanted).await {
                     Ok(answer) => answer,
+                    // It boots what it is to boot; that it would do so for ever is put right once it has.
+                    Err(PowerError::NotOnce { .. }) => {
+                        held = wanted.device != BootDevice::Disk;
+                        Answer::Done
+                    }
                     Err(error) => {
                         let answer = self.trouble(id, step, &error).await?;
                         if answer == Answer::Silence {
@@ -93,6 +101,37 @@ impl Engine {
             }
             stuck = restart.stuck();
         }
+    }
+
+    /// The controller holds what was for one start. Once the machine fetched its boot script, or the job is over,
+    /// the firmware's own order is put back; where the controller cannot do that, the disk becomes what it boots. False where the server
+    /// stops before.
+    async fn put_back(&self, id: NodeId, job: JobId, stop: &CancellationToken) -> Result<bool, EngineError> {
+        while self.0.nodes.get(id).is_some_and(|node| waiting(&node) == Some(job)) {
+            if !self.pause(id, HELD_LOOK, stop).await {
+                return Ok(false);
+            }
+        }
+        let own =
+            BootOverride { device: BootDevice::None, repeat: Repeat::Always, mode: None, http_uri: None };
+        let disk = BootOverride { device: BootDevice::Disk, ..own.clone() };
+        let mut done = self.0.power.change(id, Change::Boot(own)).await.map(|_| "its own order");
+        if done.is_err() {
+            done = self.0.power.change(id, Change::Boot(disk)).await.map(|_| "its disk");
+        }
+        let (kind, severity, message) = match done {
+            Ok(what) => {
+                let message =
+                    format!("the BMC boots {what} again: it holds a boot device that was for one start");
+                ("boot_device.put_back", Severity::Info, message)
+            }
+            Err(error) => {
+                let message = format!("the BMC goes on booting the machine from the network: {error}");
+                ("boot_device.held", Severity::Warning, message)
+            }
+        };
+        self.note(Actor::Server, Some(id), kind, severity, message).await?;
+        Ok(true)
     }
 
     /// Waits, but not longer than until the node changes; false where the server stops.

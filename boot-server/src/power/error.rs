@@ -52,6 +52,12 @@ pub enum PowerError {
         /// What was read back.
         found: String,
     },
+    /// It holds what was for one start only.
+    #[error("the BMC boots {device} from now on, and not once: it took the boot device and not how often")]
+    NotOnce {
+        /// The boot device that it shows.
+        device: String,
+    },
     /// Too many requests wait for it.
     #[error("too many requests wait for this BMC")]
     Full,
@@ -87,7 +93,8 @@ impl PowerError {
         match self {
             Self::Bmc(error) => error.is_transient(),
             Self::Waits { .. } | Self::Full | Self::Late | Self::Gone => true,
-            Self::NoBmc | Self::LockedOut { .. } | Self::ResetTooSoon { .. } | Self::NotTaken { .. } => false,
+            Self::NoBmc | Self::LockedOut { .. } | Self::ResetTooSoon { .. } => false,
+            Self::NotTaken { .. } | Self::NotOnce { .. } => false,
         }
     }
 
@@ -100,6 +107,9 @@ impl PowerError {
             Self::LockedOut { .. } => "give the right user name and password (`billet bmc set`)",
             Self::ResetTooSoon { .. } => "a BMC is away for minutes after a restart: wait",
             Self::NotTaken { .. } => "update the BMC's firmware, or set it in the BMC's own pages",
+            Self::NotOnce { .. } => {
+                "set it to `disk` or `none` once the machine has booted (`billet bmc boot`)"
+            }
             Self::Full | Self::Late => "wait, then ask again",
             Self::Gone => "ask again",
         }
@@ -114,6 +124,7 @@ impl PowerError {
             Self::LockedOut { .. } => (429, "bmc-login-limit"),
             Self::ResetTooSoon { .. } => (429, "bmc-reset-limit"),
             Self::NotTaken { .. } => (502, "bmc-not-taken"),
+            Self::NotOnce { .. } => (502, "bmc-not-once"),
             Self::Full => (503, "bmc-full"),
             Self::Late => (504, "bmc-late"),
             Self::Gone => (409, "bmc-changed"),

@@ -226,6 +226,19 @@ impl Power {
         (self.0.drivers)(target).map(drop)
     }
 
+    /// Logs in to a controller that has no worker, reads its power, and logs out.
+    ///
+    /// # Errors
+    /// What the controller says.
+    pub async fn log_in(&self, target: &Target) -> Result<PowerState, BmcError> {
+        let made = (self.0.drivers)(target)?;
+        let after = bmc::CALL_MAX + Duration::from_secs(1);
+        let read = tokio::time::timeout(after, made.bmc.power_state()).await;
+        // A session that cannot be closed ends by itself.
+        let _ = tokio::time::timeout(CLOSE_MAX, made.bmc.close()).await;
+        read.unwrap_or(Err(BmcError::TimedOut { what: "the first login".to_owned(), after }))
+    }
+
     /// Starts the worker of a controller, in place of the one that the node had: that one ends its session first.
     ///
     /// # Errors

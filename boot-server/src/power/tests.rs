@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub other_certificate: bool,
     /// Accepts power commands and boot devices, and does nothing.
     pub lies: bool,
+    /// Keeps a boot device for ever, also one that was for one start.
+    pub holds: bool,
     /// The answer to the next change is lost after it was done.
     pub loses_answer: bool,
     pub slow: Duration,
@@ -101,7 +103,8 @@ impl Bmc for Driver {
         self.0.enter("boot!").await?;
         let mut state = lock(&self.0.state);
         if !state.lies {
-            state.boot = Some(wanted.clone());
+            let repeat = if state.holds { Repeat::Always } else { wanted.repeat };
+            state.boot = Some(BootOverride { repeat, ..wanted.clone() });
         }
         drop(state);
         self.0.changed()
@@ -243,6 +246,17 @@ async fn a_boot_device_that_does_not_show_is_no_success() {
     let error = bench.power.change(node, Change::Boot(disk)).await.unwrap_err();
     assert!(matches!(error, PowerError::NotTaken { .. }), "{error}");
     assert_eq!(error.to_string(), "the BMC accepted the boot device disk and shows pxe, once");
+    *lock(&fake.state) = State { holds: true, ..State::default() };
+    let error = bench.power.change(node, Change::Boot(pxe())).await.unwrap_err();
+    assert_eq!(error.problem().code, "bmc-not-once");
+    let http = BootOverride { device: BootDevice::Http, ..pxe() };
+    lock(&fake.state).boot = Some(BootOverride { repeat: Repeat::Always, ..pxe() });
+    lock(&fake.state).lies = true;
+    let error = bench.power.change(node, Change::Boot(http)).await.unwrap_err();
+    assert!(matches!(&error, PowerError::NotOnce { device } if device == "pxe"), "{error}");
+    lock(&fake.state).lies = false;
+    let always = BootOverride { repeat: Repeat::Always, ..pxe() };
+    bench.power.change(node, Change::Boot(always)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

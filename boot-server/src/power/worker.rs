@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmc::{BmcError, CALL_MAX, Console, ErrorKind, LogCursor, PowerAction, PowerState};
+use bmc::{
+    BmcError, BootDevice, BootOverride, CALL_MAX, Console, ErrorKind, LogCursor, PowerAction, PowerState,
+    Repeat,
+};
 use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
 use protocol::Timestamp;
 use tokio::sync::mpsc;
@@ -63,6 +66,13 @@ pub(crate) fn power_of(state: PowerState) -> Power {
         PowerState::PoweringOn | PowerState::PoweringOff => Power::Turning,
         PowerState::Unknown => Power::Unknown,
     }
+}
+
+/// The device, or the network by the other protocol: some controllers know one word for both.
+fn same_way(wanted: &BootOverride, found: &BootOverride) -> bool {
+    let network = |device| matches!(device, BootDevice::Pxe | BootDevice::Http);
+    found.device == wanted.device
+        || (wanted.http_uri.is_none() && network(wanted.device) && network(found.device))
 }
 
 impl Worker {
@@ -299,7 +309,7 @@ impl Worker {
             other => other?,
         };
         if let Change::Boot(wanted) = change {
-            self.read_back(change, &format!("the boot device {:?}", wanted.device)).await?;
+            self.read_back(change, wanted).await?;
         }
         Ok(reply)
     }
@@ -324,12 +334,16 @@ impl Worker {
     }
 
     /// What was accepted must show. Drivers that cannot read it are believed.
-    async fn read_back(&mut self, change: &Change, wanted: &str) -> Result<(), PowerError> {
+    async fn read_back(&mut self, change: &Change, wanted: &BootOverride) -> Result<(), PowerError> {
         match self.ask(&Read::Boot).await {
             Ok(state) if change.is_done(&state) => Ok(()),
+            Ok(Reply::Boot(found)) if same_way(wanted, &found) && found.repeat == Repeat::Always => {
+                Err(PowerError::NotOnce { device: format!("{:?}", found.device).to_lowercase() })
+            }
             Ok(Reply::Boot(found)) => {
-                let found = format!("{:?}, {:?}", found.device, found.repeat);
-                Err(PowerError::NotTaken { wanted: wanted.to_lowercase(), found: found.to_lowercase() })
+                let wanted = format!("the boot device {:?}", wanted.device).to_lowercase();
+                let found = format!("{:?}, {:?}", found.device, found.repeat).to_lowercase();
+                Err(PowerError::NotTaken { wanted, found })
             }
             Ok(other) => Err(PowerError::wrong_reply(&other)),
             Err(error) if error.kind() == Some(ErrorKind::Unsupported) => Ok(()),

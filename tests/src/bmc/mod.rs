@@ -3,11 +3,13 @@
 pub mod button;
 pub mod ipmi;
 pub mod ipmi_sim;
+pub mod libvirt;
 mod machine;
 pub mod media;
 mod memory;
 mod qemu;
 pub mod redfish;
+pub mod sushy;
 
 pub use machine::Machine;
 pub use memory::MemoryMachine;

@@ -66,6 +66,11 @@ const PACKAGES: &[&str] = &[
     "isc-dhcp-client",
     // an independent Redfish service, sushy-tools
     "python3-venv",
+    // machines behind it: libvirt, without its services
+    "libvirt-daemon",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-clients",
+    "python3-libvirt",
     // the UI and its tests
     "chromium",
     "chromium-driver",
