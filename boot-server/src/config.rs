@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
+mod bmc;
 mod console;
 mod dhcp;
 mod interface;
@@ -18,6 +18,7 @@ mod ipv6;
 pub mod tls;
 mod webhooks;
 
+pub use bmc::{Bmc, BmcSettings, OwnAccount};
 pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
@@ -157,30 +158,6 @@ pub struct Discovery {
 pub struct Events {
     pub keep_days: u32,
     pub keep_rows: u64,
-}
-
-/// `[bmc]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "explained in config/billet.toml")]
-pub struct Bmc {
-    pub poll_seconds: u32,
-    pub health_seconds: u32,
-}
-
-impl Default for Bmc {
-    fn default() -> Self {
-        Self { poll_seconds: 60, health_seconds: 300 }
-    }
-}
-
-/// An option of `[bmc]` in seconds that must lie in a range.
-fn between(key: &str, seconds: u32, range: RangeInclusive<u32>) -> Result<Duration, ConfigError> {
-    if range.contains(&seconds) {
-        return Ok(Duration::from_secs(seconds.into()));
-    }
-    let (from, to) = range.into_inner();
-    Err(ConfigError::Bmc(format!("{key} is {seconds}: it must be from {from} to {to}")))
 }
 
 /// How many unknown machines may become nodes.
@@ -457,10 +434,8 @@ pub struct Settings {
     pub match_leases: bool,
     /// Which events are kept.
     pub events: Kept,
-    /// Between two readings of a machine's power through its management controller.
-    pub bmc_poll: Duration,
-    /// Between two looks at its sensors, parts and event log.
-    pub bmc_health: Duration,
+    /// What is done with management controllers.
+    pub bmc: BmcSettings,
     /// Who is told of events.
     pub webhooks: Vec<Hook>,
     /// Directories from which images may be taken by path.
@@ -525,8 +500,7 @@ impl Settings {
             },
             match_leases: config.provisioning.match_leases,
             webhooks: webhooks::hooks(&config.webhooks)?,
-            bmc_poll: between("poll_seconds", config.bmc.poll_seconds, 5..=3600)?,
-            bmc_health: between("health_seconds", config.bmc.health_seconds, 30..=86_400)?,
+            bmc: BmcSettings::new(&config.bmc)?,
             events: Kept {
                 age: (config.events.keep_days > 0)
                     .then(|| Duration::from_hours(24 * u64::from(config.events.keep_days))),

@@ -6,6 +6,8 @@
 //! | `POST /agent/v1/introduction` | [`Hello`] without a nonce | [`Introduction`] |
 //! | `POST /agent/v1/hello` | [`Hello`] | [`Welcome`] |
 //! | `PUT /agent/v1/inventory` | [`Inventory`](crate::inventory::Inventory) | 204 |
+//! | `POST /agent/v1/bmc-account` | | [`AccountOrder`] |
+//! | `PUT /agent/v1/bmc-account` | [`AccountReport`] | 204 |
 //! | `GET /agent/v1/work?wait=25` | | [`Work`], held open up to `wait` seconds |
 //! | `POST /agent/v1/report` | [`ReportBatch`](crate::report::ReportBatch) | [`ReportReply`] |
 //! | `GET /images/{image}/manifest` | | canonical manifest JSON |
@@ -15,6 +17,9 @@
 //! its command line in itself, the same for every machine.
 //!
 //! All but hello and introduction carry `Authorization: Bearer <session>`; manifests and chunks are public signed artefacts.
+
+use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -81,6 +86,55 @@ pub struct Welcome {
     pub now: Timestamp,
 }
 
+/// Whether the agent is to make an account for Billet on the machine's own management controller. An agent that found
+/// one in-band asks once after its inventory; a server from before this was thought of answers 404.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum AccountOrder {
+    /// Leave the controller as it is.
+    None,
+    /// Make this one. The server has kept the password before it says so.
+    Make {
+        /// User name, at most 16 octets.
+        user: String,
+        /// Password, at most 20 octets.
+        password: Password,
+        /// Access by LAN may be switched on where it is off.
+        open_channel: bool,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum AccountReport {
+    /// It was made and read back.
+    Made {
+        /// User id.
+        slot: u8,
+        /// LAN channel.
+        channel: u8,
+        /// The controller's address on that channel.
+        address: Option<Ipv4Addr>,
+    },
+    /// It was not.
+    Failed {
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// A password on its way; it never shows in a log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -105,4 +159,27 @@ pub struct ReportReply {
     pub acked: u64,
     /// The job was aborted: stop at the next safe point and report [`FaultCode::Aborted`](crate::fault::FaultCode).
     pub abort: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Octets of version 1. If this fails, do not change the test: agents and servers of the field speak this.
+    #[test]
+    fn accounts_are_written_as_ever() {
+        let make =
+            AccountOrder::Make { user: "billet".into(), password: Password("p".into()), open_channel: false };
+        let order = r#"{"kind":"make","user":"billet","password":"p","open_channel":false}"#;
+        assert_eq!(serde_json::to_string(&make).unwrap(), order);
+        assert_eq!(serde_json::from_str::<AccountOrder>(order).unwrap(), make);
+        assert_eq!(serde_json::to_string(&AccountOrder::None).unwrap(), r#"{"kind":"none"}"#);
+        assert!(!format!("{make:?}").contains("\"p\""));
+        let made = AccountReport::Made { slot: 3, channel: 1, address: Some(Ipv4Addr::new(10, 0, 0, 9)) };
+        let report = r#"{"kind":"made","slot":3,"channel":1,"address":"10.0.0.9"}"#;
+        assert_eq!(serde_json::to_string(&made).unwrap(), report);
+        assert_eq!(serde_json::from_str::<AccountReport>(report).unwrap(), made);
+        let failed = AccountReport::Failed { why: "full".into() };
+        assert_eq!(serde_json::to_string(&failed).unwrap(), r#"{"kind":"failed","why":"full"}"#);
+    }
 }

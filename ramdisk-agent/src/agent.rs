@@ -25,7 +25,7 @@ use crate::fetch::random;
 use crate::init::panic::Current;
 use crate::inspect::lldp::{self, Neighbours};
 use crate::inspect::{self, tree::Tree};
-use crate::{cli, deploy, sys};
+use crate::{bmc_account, cli, deploy, sys};
 
 /// Hellos that the server refused, before the machine boots again for a new nonce. More than one, because the answer
 /// to the first may have been lost, and a server that restores its store may refuse for a moment.
@@ -67,8 +67,10 @@ pub fn run(settings: &Settings, collect: &(dyn Fn() -> Inventory + Sync)) -> Lea
     let client = Client::new(&settings.server);
     let Some(session) = greet(settings, &client) else { return lost() };
     settings.current.set_session(&settings.server, &session);
-    if put_inventory(&client, &session, collect).is_err() {
-        return lost();
+    match put_inventory(&client, &session, collect) {
+        Ok(inventory) if inventory.bmc.is_some() => bmc_account::offer(&client, &session),
+        Ok(_) => {}
+        Err(_) => return lost(),
     }
     let again = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! The conversation with the server (`protocol::agent`): one method per request, no retries, no decisions.
 
-use protocol::agent::{Hello, Introduction, ReportReply, Welcome, Work};
+use protocol::agent::{AccountOrder, AccountReport, Hello, Introduction, ReportReply, Welcome, Work};
 use protocol::inventory::Inventory;
 use protocol::limits::JSON_BODY_MAX;
 use protocol::report::ReportBatch;
@@ -78,6 +78,30 @@ impl Client {
         let request = self.http.put(&url).header("content-type", "application/json");
         let response = request.header("authorization", bearer(session)).send(&body[..]);
         check(&url, response)?;
+        Ok(())
+    }
+
+    /// Asks whether an account is to be made on the management controller. `None` where the server knows no such thing.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub fn account_order(&self, session: &str) -> Result<Option<AccountOrder>, ClientError> {
+        let url = self.url("bmc-account");
+        match self.answer(&url, self.http.post(&url).header("authorization", bearer(session)).send_empty()) {
+            Err(ClientError::Fetch(e)) if matches!(e.status(), Some(404 | 405)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Says what became of the account.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub fn account_report(&self, session: &str, report: &AccountReport) -> Result<(), ClientError> {
+        let url = self.url("bmc-account");
+        let body = body_of(&url, report)?;
+        let request = self.http.put(&url).header("content-type", "application/json");
+        check(&url, request.header("authorization", bearer(session)).send(&body[..]))?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `billet-agent`: `/init` of the deploy ramdisk, and the same stages as commands on any Linux.
 
 mod agent;
+mod bmc_account;
 mod cli;
 mod client;
 mod customise;

@@ -99,7 +99,7 @@ async fn drive(address: SocketAddr, serial: &Serial, machine: &QemuMachine) -> R
 #[test]
 fn our_driver_switches_a_machine_by_ipmi_sim() -> Result<()> {
     let mut lab = Lab::new("bmc-ipmi-sim")?;
-    let _sim = simulator(&lab.rack, &lab.machine)?;
+    let _sim = simulator(&lab.rack, &lab.machine, None)?;
     lab.drive(format!("{SERVER_ADDRESS}:623").parse()?)?;
     lab.rack.passed();
     Ok(())
@@ -117,7 +117,7 @@ fn our_driver_switches_a_machine_by_our_stand_in() -> Result<()> {
 }
 
 /// `ipmi_sim` in the rack, at the server's address.
-fn simulator(rack: &Rack, machine: &QemuMachine) -> Result<IpmiSim> {
+fn simulator(rack: &Rack, machine: &QemuMachine, in_band: Option<SocketAddr>) -> Result<IpmiSim> {
     let handle = rack.namespace().clone_handle()?;
     let listen = || Ok((TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?));
     let (buttons, lines) = within(&handle, listen)?;
@@ -128,6 +128,7 @@ fn simulator(rack: &Rack, machine: &QemuMachine) -> Result<IpmiSim> {
         address: format!("{SERVER_ADDRESS}:623").parse()?,
         chassis: &format!("{} 0x20", script.display()),
         serial: Some(serial),
+        in_band,
         emulator: "",
     };
     let sim = IpmiSim::start(&plan, rack.namespace().command("ipmi_sim"))?;
@@ -216,7 +217,7 @@ impl HandsOff {
 fn no_hand_on_it_by_ipmi_sim() -> Result<()> {
     let mut sim = None;
     let hands_off = HandsOff::new("hands-off-ipmi", Firmware::Bios, |lab| {
-        sim = Some(simulator(&lab.rack, &lab.machine)?);
+        sim = Some(simulator(&lab.rack, &lab.machine, None)?);
         Ok(())
     })?;
     let bmc = json!({ "driver": "ipmi", "address": SERVER_ADDRESS, "user": USER, "password": PASSWORD });
@@ -299,5 +300,57 @@ fn no_hand_on_it_by_sushy() -> Result<()> {
     ensure!(boot["device"] == "disk", "{boot:#}");
     hands_off.rack.passed();
     drop(emulator);
+    Ok(())
+}
+
+/// A machine with a controller that nobody has an account for: its agent makes one in-band, and the server uses it by LAN.
+#[test]
+fn an_account_is_made_in_band() -> Result<()> {
+    let mut rack = Rack::new("in-band-account")?;
+    rack.start_server_with(|config| config + "\n[bmc]\ncreate_account = true\n")?;
+    let api = rack.api()?;
+    let in_band: SocketAddr = "127.0.0.1:9102".parse()?;
+    let chardev = format!("socket,id=ipmi0,host={},port={},reconnect=1", in_band.ip(), in_band.port());
+    let spec = MachineSpec::new("m1", Firmware::Bios).disk(Disk::virtio("BMC1", 64 << 20)).extra(&[
+        "-chardev",
+        &chardev,
+        "-device",
+        "ipmi-bmc-extern,id=bmc0,chardev=ipmi0",
+        "-device",
+        "isa-ipmi-kcs,bmc=bmc0",
+    ]);
+    let machine = QemuMachine::new(rack.machine(spec)?);
+    let sim = simulator(&rack, &machine, Some(in_band))?;
+    machine.lock().power_on()?;
+    let node = {
+        let machine = machine.lock();
+        wait_discovered(&api, &machine, "available", DISCOVERY)?
+    };
+    let told = api.wait(&format!("/api/v1/events?node={node}&limit=500"), START, |page| {
+        let kinds = ["bmc.account_made", "bmc.account_failed"];
+        page["items"].as_array()?.iter().find(|e| kinds.iter().any(|k| e["kind"] == *k)).cloned()
+    })?;
+    let message = format!(
+        "account billet was made on the BMC {SERVER_ADDRESS} in-band, and a login by ipmi works (power on)"
+    );
+    ensure!(told["message"] == message, "{told:#}");
+    let bmc = api.get(&format!("/api/v1/nodes/{node}/bmc"))?;
+    ensure!(bmc["driver"] == "ipmi" && bmc["user"] == "billet" && bmc["has_password"] == true, "{bmc:#}");
+
+    // Another's eyes on the controller: our account beside the one that was there, which still works.
+    let words =
+        ["-I", "lanplus", "-C", "3", "-H", SERVER_ADDRESS, "-U", USER, "-P", PASSWORD, "user", "list", "1"];
+    let users = rack.namespace().run("ipmitool", &words)?;
+    let line = |id: &str| users.lines().find(|l| l.starts_with(id)).unwrap_or_default().to_owned();
+    ensure!(line("2 ").contains(USER) && line("3 ").contains("billet"), "{users}");
+    ensure!(line("3 ").contains("ADMINISTRATOR"), "{users}");
+
+    // Its password is random from here on too.
+    api.post(&format!("/api/v1/nodes/{node}/bmc/rotate"), &json!({}))?;
+    let off = api.post(&format!("/api/v1/nodes/{node}/power"), &json!({ "action": "force_off" }))?;
+    ensure!(off["state"] == "off" && off["confirmed"] == true, "{off:#}");
+    ensure!(!machine.lock().is_on(), "the machine runs all the same");
+    drop(sim);
+    rack.passed();
     Ok(())
 }

@@ -308,7 +308,7 @@ fn the_console_of_a_bmc_is_there_while_somebody_looks() -> Result<()> {
     fs::create_dir_all(&dir)?;
     let chassis = format!("{} 0x20", button_of_files(&dir)?.display());
     let (address, serial) = ("127.0.0.1:6230".parse()?, Some("127.0.0.1:9003".parse()?));
-    let plan = Plan { dir: &dir, address, chassis: &chassis, serial, emulator: "" };
+    let plan = Plan { dir: &dir, address, chassis: &chassis, serial, in_band: None, emulator: "" };
     let _simulator = IpmiSim::start(&plan, site.namespace.command("ipmi_sim"))?;
     let account = json!({ "driver": "ipmi", "address": "127.0.0.1", "port": 6230, "user": BMC_USER,
         "password": BMC_PASSWORD });

@@ -68,7 +68,7 @@ fn simulator(name: &str, emulator: &str, serial: Option<SocketAddr>) -> Sim {
     let button = button_of_files(&dir).unwrap();
     let address = free_port();
     let chassis = format!("{} 0x20", button.display());
-    let plan = Plan { dir: &dir, address, chassis: &chassis, serial, emulator };
+    let plan = Plan { dir: &dir, address, chassis: &chassis, serial, in_band: None, emulator };
     let sim = IpmiSim::here(&plan).unwrap();
     Sim { _sim: sim, dir, address }
 }

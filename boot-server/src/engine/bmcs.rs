@@ -72,6 +72,7 @@ impl Engine {
     /// Takes in what workers find out, and ends them with `stop`.
     pub async fn run_power(&self, stop: CancellationToken) {
         let Some(mut news) = lock(&self.0.news).take() else { return };
+        self.settle_accounts().await;
         loop {
             tokio::select! {
                 biased;
@@ -510,7 +511,7 @@ fn view(node_name: String, row: &BmcRow, status: Option<Status>) -> BmcView {
 }
 
 /// Upper and lower case, a digit and a sign are in it: many controllers insist.
-fn random_password() -> Result<Secret, EngineError> {
+pub(super) fn random_password() -> Result<Secret, EngineError> {
     loop {
         let text: String = secret::token()?.chars().take(PASSWORD_CHARS).collect();
         let has = |wanted: fn(char) -> bool| text.chars().any(wanted);

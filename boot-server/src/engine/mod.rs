@@ -7,6 +7,9 @@
 //!
 //! What a node does is decided in the core; how it is stored is the store's business; who may ask is the listeners'.
 
+mod accounts;
+#[cfg(test)]
+mod accounts_tests;
 mod addresses;
 mod agents;
 mod bmcs;
@@ -36,7 +39,7 @@ mod switches;
 pub(crate) mod tests;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use boot_server_core::cloud_config::is_hostname;
@@ -106,6 +109,8 @@ struct Inner {
     news: Mutex<Option<tokio::sync::mpsc::Receiver<power::Told>>>,
     bmcs: Mutex<BTreeMap<NodeId, BmcRow>>,
     health: Mutex<BTreeMap<NodeId, health::Known>>,
+    /// Nodes whose controllers are being registered with an account that an agent made.
+    accounts: Mutex<BTreeSet<NodeId>>,
     /// Held while the row of a controller is changed.
     bmc_turn: tokio::sync::Mutex<()>,
 }
@@ -188,8 +193,8 @@ impl Engine {
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
-            poll: settings.bmc_poll,
-            health: settings.bmc_health,
+            poll: settings.bmc.poll,
+            health: settings.bmc.health,
             ..power::Timing::default()
         };
         let engine = Self(Arc::new(Inner {
@@ -213,6 +218,7 @@ impl Engine {
             news: Mutex::new(Some(news)),
             bmcs: Mutex::new(bmcs),
             health: Mutex::default(),
+            accounts: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;

@@ -9,7 +9,7 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use boot_server_core::agent_body::{self, BodyError};
 use boot_server_core::node::Claim;
-use protocol::agent::{Introduction, ReportReply, Welcome, Work};
+use protocol::agent::{AccountOrder, Introduction, ReportReply, Welcome, Work};
 use protocol::limits::{INVENTORY_BODY_MAX, JSON_BODY_MAX};
 use serde::Deserialize;
 
@@ -27,6 +27,7 @@ pub(super) fn router(engine: Engine) -> Router {
         .route("/agent/v1/introduction", post(introduction))
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/inventory", put(inventory))
+        .route("/agent/v1/bmc-account", post(account_order).put(account_report))
         .route("/agent/v1/work", get(work))
         .route("/agent/v1/report", post(report))
         .with_state(engine)
@@ -65,6 +66,22 @@ async fn inventory(State(engine): State<Engine>, headers: HeaderMap, request: Bo
         engine.note_cut(node, &what).await;
     }
     engine.put_inventory(token, inventory).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn account_order(State(engine): State<Engine>, headers: HeaderMap) -> Answer<Json<AccountOrder>> {
+    Ok(Json(engine.account_order(bearer(&headers)?).await?))
+}
+
+async fn account_report(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    request: Body,
+) -> Answer<StatusCode> {
+    let token = bearer(&headers)?;
+    engine.session(token)?;
+    let report = read(agent_body::account, request, JSON_BODY_MAX).await?;
+    engine.account_report(token, report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

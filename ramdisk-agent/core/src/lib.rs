@@ -1,6 +1,7 @@
 //! What the deploy agent decides. Bytes and facts come in, plans and values go out; no socket, file, clock, thread or
 //! random source is known here. How the plans are carried out is the agent's shell's business (`ramdisk-agent/src`).
 
+pub mod bmc_account;
 pub mod cmdline;
 pub mod content;
 pub mod cpu;

@@ -1,6 +1,7 @@
 //! The management controller, asked through its in-band interface.
 
 use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use protocol::inventory::Bmc;
@@ -12,12 +13,17 @@ use crate::sys;
 /// Longest wait for one answer: controllers that restart answer nothing for minutes, and nobody waits for that.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// The in-band interface.
+pub fn device() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/ipmi0")
+}
+
 /// The controller; `None` where there is no in-band interface, with a warning where it does not answer.
 pub fn bmc(tree: &Tree, warnings: &mut Vec<String>) -> Option<Bmc> {
     if !tree.is_live() {
         return None;
     }
-    let device = File::options().read(true).write(true).open("/dev/ipmi0").ok()?;
+    let device = device().ok()?;
     let ask = |(netfn, cmd), data: &[u8]| sys::ipmi(&device, netfn, cmd, data, ANSWER);
     let mut found = match ask(ipmi::DEVICE_ID, &[]) {
         Ok(answer) => ipmi::device_id(&answer)?,

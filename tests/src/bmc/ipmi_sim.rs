@@ -29,6 +29,8 @@ pub struct Plan<'a> {
     pub chassis: &'a str,
     /// TCP address of the machine's serial line.
     pub serial: Option<SocketAddr>,
+    /// TCP address at which it serves the machine's in-band interface (QEMU's `ipmi-bmc-extern`).
+    pub in_band: Option<SocketAddr>,
     /// Further lines of its emulator's script, between `mc_add` and `mc_enable`.
     pub emulator: &'a str,
 }
@@ -48,7 +50,7 @@ impl IpmiSim {
         let state = plan.dir.join("state");
         fs::create_dir_all(&state)?;
         let (lan, emulator) = (plan.dir.join("lan.conf"), plan.dir.join("bmc.emu"));
-        fs::write(&lan, plan.lan())?;
+        fs::write(&lan, plan.lan(&plan.lan_script()?))?;
         fs::write(&emulator, plan.emulator_script())?;
         command.arg("-c").arg(&lan).arg("-f").arg(&emulator).arg("-s").arg(&state).args(["-n", "-d"]);
         let log = fs::File::create(plan.dir.join("ipmi_sim.log"))?;
@@ -91,8 +93,37 @@ pub fn wait_ready(address: SocketAddr) -> Result<()> {
 }
 
 impl Plan<'_> {
-    fn lan(&self) -> String {
+    /// Writes the program that it asks for its own LAN parameters.
+    fn lan_script(&self) -> Result<PathBuf> {
+        let ip = self.address.ip();
+        let script = format!(
+            r#"#!/bin/bash
+op=$1; shift
+[ "$op" = get ] || exit 0
+for p in "$@"; do
+  case $p in
+    ip_addr) echo "$p:{ip}" ;;
+    ip_addr_src) echo "$p:static" ;;
+    mac_addr) echo "$p:52:54:00:77:b0:01" ;;
+    subnet_mask) echo "$p:255.255.255.0" ;;
+    *_mac_addr) echo "$p:00:00:00:00:00:00" ;;
+    *) echo "$p:0.0.0.0" ;;
+  esac
+done
+"#
+        );
+        let path = self.dir.join("lan.sh");
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    fn lan(&self, script: &Path) -> String {
         let (ip, port, chassis) = (self.address.ip(), self.address.port(), self.chassis);
+        let in_band = self
+            .in_band
+            .map_or_else(String::new, |s| format!("serial 15 {} {} codec VM\n", s.ip(), s.port()));
+        let script = script.display();
         let sol = self.serial.map_or_else(String::new, |s| format!("sol \"tcp:{s}\" 115200\n"));
         let auths: String = ["callback", "user", "operator", "admin"]
             .iter()
@@ -100,7 +131,7 @@ impl Plan<'_> {
             .collect();
         format!(
             "name \"bmc\"\nset_working_mc 0x20\nstartlan 1\n  addr {ip} {port}\n  priv_limit admin\n{auths}  \
-             guid a123456789abcdefa123456789abcdef\nendlan\nchassis_control \"{chassis}\"\n{sol}\
+             guid a123456789abcdefa123456789abcdef\nlan_config_program \"{script}\"\nendlan\nchassis_control \"{chassis}\"\n{sol}{in_band}\
              user 1 true \"\" \"\" user 10 none md2 md5 straight\n\
              user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n"
         )

@@ -1,7 +1,7 @@
 //! What an agent sends, from octets to values within the limits of [`protocol::limits`]. Whoever holds a nonce or a
 //! session may send anything at all, so nothing behind this file sees a body that was not read here.
 
-use protocol::agent::Hello;
+use protocol::agent::{AccountReport, Hello};
 use protocol::inventory::Inventory;
 use protocol::limits::{NICS_MAX, REPORTED_STRING_MAX, REPORTS_MAX};
 use protocol::report::{ReportBatch, ReportBody};
@@ -72,6 +72,18 @@ pub fn reports(bytes: &[u8]) -> Result<ReportBatch, BodyError> {
 }
 
 /// Unknown fields are let through: the agent may be newer.
+/// What became of an account on the management controller; the reason of a failure is cut.
+///
+/// # Errors
+/// [`BodyError::Json`].
+pub fn account(bytes: &[u8]) -> Result<AccountReport, BodyError> {
+    let mut report = json(bytes)?;
+    if let AccountReport::Failed { why } = &mut report {
+        bounds::cut(why);
+    }
+    Ok(report)
+}
+
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     serde_json::from_slice(bytes)
         .map_err(|error| BodyError::Json(error.to_string().chars().take(REPORTED_STRING_MAX).collect()))
