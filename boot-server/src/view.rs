@@ -23,6 +23,9 @@ use crate::engine::now;
 use crate::power::Options;
 
 mod console;
+mod sensors;
+
+pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
@@ -57,7 +60,7 @@ pub struct NodeView {
     /// Power as it was last read; absent where no management controller is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerState>,
-    /// How well the machine is; absent where no management controller has said so since the server was started.
+    /// How well the machine is; absent where no management controller has said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Verdict>,
     /// The OS on it.
@@ -222,7 +225,7 @@ pub struct FaultReport {
     pub serial: Option<String>,
     /// Where it is plugged in, as far as the network tells: switches and ports.
     pub switch_ports: Vec<String>,
-    /// How well it is; null where no management controller has said so since the server was started.
+    /// How well it is; null where no management controller has said so.
     pub health: Option<Verdict>,
     /// What is wrong, the worst first.
     pub faults: Vec<Part>,

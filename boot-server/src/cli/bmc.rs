@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bmc::{Component, DriverKind, LogEntry, Reading, Secret};
 use boot_server_core::node::Netboot;
@@ -9,14 +10,14 @@ use clap::{Subcommand, ValueEnum};
 use protocol::limits::JSON_BODY_MAX;
 
 use super::Failure;
-use super::client::Client;
+use super::client::{Client, encode};
 use super::node::path;
 use super::output::{Format, Show, facts, print, table};
 use super::power::word;
 use super::text::moment;
 use crate::http::api::bmc_requests::{BmcRequest, ImportRequest, ScanRequest};
 use crate::power::Options;
-use crate::view::{BmcView, FaultReport, ImportView, Page, ScanFound};
+use crate::view::{BmcView, FaultReport, ImportView, Page, ScanFound, SensorHistory, SensorSeries};
 
 /// What can be done with management controllers.
 #[derive(Debug, Subcommand)]
@@ -69,10 +70,16 @@ pub enum BmcCommand {
         /// Name or id of the node
         node: String,
     },
-    /// Temperatures, fans, voltages, power
+    /// Temperatures, fans, voltages, power: now, or as they were
     Sensors {
         /// Name or id of the node
         node: String,
+        /// What was measured in this time until now, such as 1h, 24h, 7d or 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_span)]
+        history: Option<Duration>,
+        /// Of the history only this sensor, by name, with all its points
+        #[arg(long, requires = "history")]
+        sensor: Option<String>,
     },
     /// Parts and how they are
     Components {
@@ -157,7 +164,16 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
             print("The controller restarts; it is away for some minutes.\n")
         }
         BmcCommand::Log { node } => format.print(&client.get::<Page<LogEntry>>(&path(&node, "/bmc/log"))?),
-        BmcCommand::Sensors { node } => {
+        BmcCommand::Sensors { node, history: Some(time), sensor } => {
+            let from =
+                crate::engine::now().0.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let mut query = format!("/sensors/history?from={from}");
+            if let Some(sensor) = &sensor {
+                query.push_str(&format!("&sensor={}", encode(sensor)));
+            }
+            format.print(&client.get::<SensorHistory>(&path(&node, &query))?)
+        }
+        BmcCommand::Sensors { node, .. } => {
             format.print(&client.get::<Page<Reading>>(&path(&node, "/bmc/sensors"))?)
         }
         BmcCommand::Components { node } => {
@@ -389,6 +405,100 @@ impl Show for Page<Reading> {
     }
 }
 
+/// Characters of a little picture of a series.
+const SPARK: usize = 24;
+
+impl SensorSeries {
+    /// Least, mean and greatest of all points; a series has at least one.
+    fn summary(&self) -> (f64, f64, f64) {
+        let of = |pick: fn(f64, f64) -> f64, value: fn(&crate::view::MeasuredView) -> f64| {
+            self.points.iter().map(value).reduce(pick).unwrap_or_default()
+        };
+        let sum: f64 = self.points.iter().map(|p| p.mean).sum();
+        (of(f64::min, |p| p.min), sum / self.points.len().max(1) as f64, of(f64::max, |p| p.max))
+    }
+
+    /// The means between `from` and `to` as bars; a time without readings is blank.
+    fn spark(&self, from: u64, to: u64) -> String {
+        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let means = || self.points.iter().map(|p| p.mean);
+        let (low, high) = (means().fold(f64::MAX, f64::min), means().fold(f64::MIN, f64::max));
+        let width = (to.saturating_sub(from) / SPARK as u64).max(1);
+        let bar = |place: usize| {
+            let begin = from + width * place as u64;
+            let within = |at: u64| at >= begin && at < begin + width;
+            let found: Vec<f64> = self.points.iter().filter(|p| within(p.at.0)).map(|p| p.mean).collect();
+            if found.is_empty() {
+                return ' ';
+            }
+            let mean = found.iter().sum::<f64>() / found.len() as f64;
+            // Between 0 and 7.
+            let height = if high > low { ((mean - low) / (high - low) * 7.0).round() as usize } else { 3 };
+            BARS[height.min(7)]
+        };
+        (0..SPARK).map(bar).collect()
+    }
+}
+
+impl Show for SensorHistory {
+    fn table(&self) -> String {
+        match &self.sensors[..] {
+            [] => "Nothing was measured in this time.".to_owned(),
+            [one] => {
+                let rows = one.points.iter().map(|p| {
+                    vec![
+                        moment(p.at),
+                        format!("{:.2}", p.min),
+                        format!("{:.2}", p.mean),
+                        format!("{:.2}", p.max),
+                    ]
+                });
+                let unit = format!("{} ({})", one.name, lower(one.unit));
+                table(&[&unit, "least", "mean", "greatest"], rows)
+            }
+            many => {
+                let rows = many.iter().map(|s| {
+                    let (min, mean, max) = s.summary();
+                    let last = s.points.last().map(|p| p.mean).unwrap_or_default();
+                    let number = |value: f64| format!("{value:.2}");
+                    let spark = s.spark(self.from.0, self.to.0);
+                    vec![
+                        s.name.clone(),
+                        lower(s.unit),
+                        number(last),
+                        number(min),
+                        number(mean),
+                        number(max),
+                        spark,
+                    ]
+                });
+                table(&["sensor", "unit", "last", "least", "mean", "greatest", "course"], rows)
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.sensors.iter().map(|s| s.name.clone()).collect()
+    }
+}
+
+/// A time such as `30m`, `24h` or `7d`.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a number with m, h or d, such as 24h".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    match count {
+        1..=100_000 => Ok(Duration::from_secs(count * seconds)),
+        _ => Err(wrong()),
+    }
+}
+
 impl Show for Page<Component> {
     fn table(&self) -> String {
         let rows = self.items.iter().map(|c| {
@@ -421,5 +531,33 @@ impl Show for Page<LogEntry> {
 
     fn names(&self) -> Vec<String> {
         self.items.iter().map(|l| l.id.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::MeasuredView;
+
+    #[test]
+    fn times_are_read() {
+        let seconds = |text| parse_span(text).map(|time| time.as_secs()).ok();
+        assert_eq!(["30m", "24h", "7d"].map(seconds), [Some(1800), Some(86_400), Some(604_800)]);
+        assert_eq!(["", "h", "7", "1w", "-1h", "0h", "99999999999d", "7ä"].map(seconds), [None; 8]);
+    }
+
+    #[test]
+    fn a_series_as_bars() {
+        let point = |at, v| MeasuredView { at: protocol::Timestamp(at), min: v, mean: v, max: v + 1.0 };
+        let series = SensorSeries {
+            name: "CPU".into(),
+            unit: bmc::Unit::Celsius,
+            upper_warning: None,
+            upper_critical: None,
+            lower_critical: None,
+            points: vec![point(0, 10.0), point(100, 20.0), point(2300, 30.0)],
+        };
+        assert_eq!(series.spark(0, 2400), format!("▁▅{}█", " ".repeat(21)));
+        assert_eq!(series.summary(), (10.0, 20.0, 31.0));
     }
 }

@@ -12,6 +12,7 @@ use super::{Actor, Change, Engine, EngineError, lock, now};
 use crate::power::{self, News, Options, PowerError, Reply, Status, Target, Told};
 use crate::secret;
 use crate::store::bmcs::{self, BmcRow, Seen};
+use crate::store::sensors;
 use crate::vault::Place;
 use crate::view::{BmcView, TroubleView};
 
@@ -152,6 +153,7 @@ impl Engine {
             return Err(PowerError::NoBmc.into());
         }
         self.bmc_gone(node);
+        self.0.store.write(move |db| sensors::forget_health(db, node)).await?;
         self.note(actor, Some(node), "bmc.removed", Severity::Info, "its BMC was forgotten").await?;
         self.announce(Change::Node(node));
         Ok(())
@@ -162,6 +164,7 @@ impl Engine {
         self.0.power.remove(node);
         lock(&self.0.bmcs).remove(&node);
         lock(&self.0.health).remove(&node);
+        lock(&self.0.sensors).remove(&node);
     }
 
     /// Accepts the certificate that the controller shows now: at the next call it is pinned in place of the old one.

@@ -71,6 +71,17 @@ pub enum EngineError {
         /// What is wrong with it.
         why: String,
     },
+    /// A question that has no answer.
+    #[error("{what}")]
+    BadQuery {
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// No sensor of the machine has this name.
+    #[error("no sensor {0}")]
+    SensorNotFound(String),
     /// Secrets at rest.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -111,6 +122,12 @@ impl EngineError {
                 (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
             }
             Self::BadBmc { hint, .. } => (422, "bad-bmc", *hint),
+            Self::BadQuery { hint, .. } => (400, "query", *hint),
+            Self::SensorNotFound(_) => (
+                404,
+                "sensor-not-found",
+                "list them with `billet bmc sensors NODE`; none is known before the first look",
+            ),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
             }

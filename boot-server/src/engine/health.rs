@@ -1,7 +1,9 @@
 //! Health of machines, from what their controllers measure: one word with reasons, events when it changes, and what is to be
 //! replaced.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bmc::{Component, ComponentKind, Health, LogEntry, Reading};
 use boot_server_core::bmc::health::{self, Change as Changes, Level, Part, Sensor, Verdict};
@@ -10,10 +12,14 @@ use protocol::NodeId;
 
 use super::{Actor, Engine, EngineError, lock, now};
 use crate::power::HealthRead;
+use crate::store::sensors::{HealthRow, healths};
+use crate::store::{Store, StoreError};
 use crate::view::FaultReport;
 
 /// Lines of a controller's log that become events at a time; the log itself has them all.
 const LINES_MAX: usize = 20;
+/// Health that was read longer ago, before the server was started, says nothing of the machine now.
+const SEED_MAX: Duration = Duration::from_hours(24);
 
 /// What is known of a machine's health.
 #[derive(Debug, Clone)]
@@ -21,6 +27,19 @@ pub(super) struct Known {
     pub verdict: Verdict,
     faults: Arc<Vec<Part>>,
     changes: Changes,
+}
+
+/// What was known when the server was last stopped.
+pub(super) async fn seed(store: &Store) -> Result<BTreeMap<NodeId, Known>, StoreError> {
+    let at = now();
+    let fresh = |row: &HealthRow| at.since(row.verdict.at) < SEED_MAX;
+    let rows = store.read(healths).await?.into_iter().filter(|(_, row)| fresh(row));
+    let known = |HealthRow { verdict, faults }| Known {
+        changes: Changes::known(verdict.level),
+        verdict,
+        faults: Arc::new(faults),
+    };
+    Ok(rows.map(|(node, row)| (node, known(row))).collect())
 }
 
 fn level(health: Health) -> Level {
@@ -57,7 +76,7 @@ fn of_component(component: &Component) -> Part {
 }
 
 impl Engine {
-    /// How well a machine is, where its controller said so since the server was started.
+    /// How well a machine is, where its controller said so; from before a restart of the server, with its time.
     pub fn health(&self, node: NodeId) -> Option<Verdict> {
         lock(&self.0.health).get(&node).map(|known| known.verdict.clone())
     }
@@ -105,6 +124,7 @@ impl Engine {
         let readings = read.readings.iter().filter_map(of_reading);
         let faults = health::sorted(readings.chain(read.components.iter().map(of_component)).collect());
         let verdict = health::verdict(&faults, now());
+        let look = HealthRow { verdict: verdict.clone(), faults: faults.clone() };
         let told = {
             let mut all = lock(&self.0.health);
             let mut changes = all.get(&node).map(|known| known.changes).unwrap_or_default();
@@ -124,6 +144,7 @@ impl Engine {
             };
             self.note(Actor::Server, Some(node), kind, severity, message).await?;
         }
+        self.note_look(node, &read.readings, look).await?;
         self.note_lines(node, address, &read.lines).await
     }
 

@@ -32,6 +32,7 @@ mod power_tests;
 mod registry;
 mod restarts;
 mod retention;
+mod sensors;
 mod servers;
 mod strangers;
 mod switches;
@@ -58,11 +59,13 @@ pub use clock::now;
 pub use deploys::PlannedDeploy;
 pub use error::EngineError;
 pub use registry::lock;
+pub use sensors::HistoryQuery;
 
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
+use crate::store::sensors::SensorRow;
 use crate::store::{Store, StoreError, leases6};
 use crate::vault::Vault;
 use crate::view::{AddressView, BmcFound, EventView, NodeDetail, NodeView};
@@ -111,6 +114,8 @@ struct Inner {
     health: Mutex<BTreeMap<NodeId, health::Known>>,
     /// Nodes whose controllers are being registered with an account that an agent made.
     accounts: Mutex<BTreeSet<NodeId>>,
+    /// Sensors of nodes as they are stored, for those that were looked at.
+    sensors: Mutex<BTreeMap<NodeId, Arc<Vec<SensorRow>>>>,
     /// Held while the row of a controller is changed.
     bmc_turn: tokio::sync::Mutex<()>,
 }
@@ -190,6 +195,7 @@ impl Engine {
         let key = settings.secrets_key();
         let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
+        let health = health::seed(&store).await?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
@@ -217,8 +223,9 @@ impl Engine {
             vault,
             news: Mutex::new(Some(news)),
             bmcs: Mutex::new(bmcs),
-            health: Mutex::default(),
             accounts: Mutex::default(),
+            health: Mutex::new(health),
+            sensors: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;

@@ -322,3 +322,68 @@ async fn a_critical_machine_is_not_deployed_unless_allowed() {
     assert!(site.engine.faults(&node).await.faults.is_empty());
     site.end().await;
 }
+
+#[tokio::test]
+async fn what_was_measured_and_how_it_was_outlive_a_restart() {
+    use bmc::{Health, Reading, Unit};
+    let site = Site::new().await;
+    let reading = |name: &str, value, health| Reading {
+        name: name.into(),
+        unit: Unit::Celsius,
+        value,
+        health,
+        upper_warning: Some(80.0),
+        upper_critical: Some(90.0),
+        lower_critical: None,
+    };
+    for value in [40.0, 91.0, 95.5] {
+        let readings = vec![
+            reading("Temp", Some(value), (value > 90.0).then_some(Health::Critical)),
+            reading("Temp", Some(20.0), None),
+            reading("off", None, None),
+        ];
+        let read = crate::power::HealthRead { readings: Arc::new(readings), ..Default::default() };
+        site.engine.note_health(site.node.id, "10.9.9.9", read).await.unwrap();
+        // Two looks are never in one millisecond.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let node = site.node.id;
+    let images = ::images::Store::open(site.engine.settings().images_dir()).unwrap();
+    let store = site.engine.store().clone();
+    let again = Engine::open_with(settings(&site._scratch), store, images, fake_drivers(Arc::default()))
+        .await
+        .unwrap();
+    let health = again.health(node).unwrap();
+    assert_eq!(health.level, boot_server_core::bmc::health::Level::Critical);
+    assert!(health.reasons[0].contains("Temp is at 95.5"), "{health:?}");
+    // It is known, so it is not told once more.
+    let told = || async { site.kinds().await.iter().filter(|k| k.starts_with("health.")).count() };
+    assert_eq!(told().await, 1);
+    let read = crate::power::HealthRead {
+        readings: Arc::new(vec![reading("Temp", Some(96.0), Some(Health::Critical))]),
+        ..Default::default()
+    };
+    again.note_health(node, "10.9.9.9", read).await.unwrap();
+    assert_eq!(told().await, 1);
+    let found = again.history(node, HistoryQuery::default()).await.unwrap();
+    let names: Vec<_> = found.sensors.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["Temp", "Temp (2)"], "a sensor that gives no value has no history");
+    let points = &found.sensors[0].points;
+    assert_eq!((points[0].min, points.last().unwrap().max), (40.0, 96.0));
+    let ask = |sensor: Option<&str>, from, step: u64| {
+        let query = HistoryQuery {
+            sensor: sensor.map(str::to_owned),
+            from: Some(protocol::Timestamp(from)),
+            to: None,
+            step: Some(std::time::Duration::from_secs(step)),
+        };
+        again.history(node, query)
+    };
+    assert_eq!(ask(None, 0, 60).await.unwrap_err().problem().code, "query");
+    assert_eq!(ask(None, u64::MAX, 60).await.unwrap_err().problem().code, "query");
+    assert_eq!(ask(Some("Fan"), now().0 - 1000, 60).await.unwrap_err().problem().code, "sensor-not-found");
+    again.age_samples().await.unwrap();
+    again.remove_bmc(node, Actor::Operator(String::new())).await.unwrap();
+    assert!(again.store().read(crate::store::sensors::healths).await.unwrap().is_empty());
+    site.end().await;
+}

@@ -1,4 +1,4 @@
-//! Old events go, in small batches, so that no lease waits for them.
+//! Old events and measurements go, in small batches, so that no lease waits for them.
 
 use std::time::Duration;
 
@@ -16,12 +16,17 @@ const BATCH: usize = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Engine {
-    /// Forgets events that are older or more than the configuration says, until `stop`.
+    /// Forgets events that are older or more than the configuration says, and old measurements, until `stop`.
     pub async fn run_retention(&self, stop: CancellationToken) {
         loop {
             let wait = match self.forget_events().await {
                 Ok(BATCH) => PAUSE,
-                Ok(_) => EVERY,
+                Ok(_) => {
+                    if let Err(error) = self.age_samples().await {
+                        tracing::error!(%error, "old measurements were not forgotten");
+                    }
+                    EVERY
+                }
                 Err(error) => {
                     tracing::error!(%error, "old events were not forgotten");
                     EVERY

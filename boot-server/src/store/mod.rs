@@ -15,6 +15,7 @@ pub mod journal;
 pub mod leases6;
 mod migrate;
 pub mod queries;
+pub mod sensors;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;

@@ -137,6 +137,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Begins where another one ended: this word was told.
+    pub fn known(level: Level) -> Self {
+        Self { told: Some(level), last: Some(level) }
+    }
+
     /// Takes a reading; the new word where it is to be told. A machine that is well at first is no news.
     pub fn handle(&mut self, level: Level) -> Option<Level> {
         let twice = self.last.replace(level) == Some(level);

@@ -9,6 +9,7 @@
 mod breaker;
 mod drift;
 pub mod health;
+pub mod history;
 pub mod import;
 mod lockout;
 pub mod restart;

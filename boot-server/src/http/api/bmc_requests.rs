@@ -1,10 +1,13 @@
 //! What clients send about power and management controllers. Unknown fields are refused.
 
-use bmc::{BootDevice, BootMode, DriverKind, PowerAction, Repeat, Secret};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::time::Duration;
 
-use crate::engine::BmcChange;
+use bmc::{BootDevice, BootMode, DriverKind, PowerAction, Repeat, Secret};
+use protocol::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::engine::{BmcChange, HistoryQuery};
 use crate::power::Options;
 
 /// A change of power.
@@ -81,6 +84,28 @@ impl From<BmcRequest> for BmcChange {
     fn from(request: BmcRequest) -> Self {
         let BmcRequest { driver, address, port, user, password, options } = request;
         Self { driver, address, port: port.map(Some), user, password, options }
+    }
+}
+
+/// What of the history of sensors.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SensorQuery {
+    /// Only this sensor, by name.
+    pub sensor: Option<String>,
+    /// From then on, in milliseconds since 1970; a day before the end if not given.
+    pub from: Option<u64>,
+    /// Until before then, in milliseconds since 1970; now if not given.
+    pub to: Option<u64>,
+    /// Seconds between two points, at most 2,000 of them; fitting the time if not given.
+    pub step: Option<u64>,
+}
+
+impl From<SensorQuery> for HistoryQuery {
+    fn from(query: SensorQuery) -> Self {
+        let SensorQuery { sensor, from, to, step } = query;
+        Self { sensor, from: from.map(Timestamp), to: to.map(Timestamp), step: step.map(Duration::from_secs) }
     }
 }
 

@@ -155,6 +155,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(power::rotate))
         .routes(routes!(power::identity))
         .routes(routes!(power::sensors))
+        .routes(routes!(power::history))
         .routes(routes!(power::components))
         .routes(routes!(power::log, power::clear_log))
         .routes(routes!(power::firmware))

@@ -10,14 +10,16 @@ use bmc::{
 };
 use boot_server_core::node::Node;
 
-use super::bmc_requests::{BmcRequest, BootDeviceRequest, MediaRequest, PowerRequest, SwitchRequest};
-use super::extract::{Input, Named};
+use super::bmc_requests::{
+    BmcRequest, BootDeviceRequest, MediaRequest, PowerRequest, SensorQuery, SwitchRequest,
+};
+use super::extract::{Input, Named, Params};
 use super::requests::EmptyRequest;
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::EngineError;
 use crate::power::{Change, PowerError, Read, Reply};
-use crate::view::{BmcView, FaultReport, Page, PowerView, Problem};
+use crate::view::{BmcView, FaultReport, Page, PowerView, Problem, SensorHistory};
 
 /// Longest URL of an image, in octets.
 const URL_MAX: usize = 2048;
@@ -199,6 +201,19 @@ pub(super) async fn sensors(State(api): State<Api>, Named(node): Named) -> Answe
         Reply::Readings(readings) => Ok(page(&readings)),
         _ => other(),
     }
+}
+
+/// What the sensors measured: samples of the last 24 hours, and the least, mean and greatest of half hours for 30 days.
+#[utoipa::path(get, path = "/nodes/{node}/sensors/history", tag = "bmcs", operation_id = "sensor_history",
+    params(("node" = String, Path, description = "Name or id"), SensorQuery),
+    responses((status = 200, body = SensorHistory), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn history(
+    State(api): State<Api>,
+    Named(node): Named,
+    Params(query): Params<SensorQuery>,
+) -> Answer<Json<SensorHistory>> {
+    let node = api.engine.node(&node).await?;
+    Ok(Json(api.engine.history(node.id, query.into()).await?))
 }
 
 /// Parts with a health of their own: read now.

@@ -79,18 +79,68 @@ pub fn health(health: impl Of<Health>) -> &'static str {
 
 /// The value of a sensor with its unit.
 pub fn reading(reading: &Reading) -> String {
-    let Some(value) = reading.value else { return "–".to_owned() };
-    let number = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") };
-    let unit = match reading.unit {
-        Unit::Celsius => " °C",
-        Unit::Rpm => " rpm",
-        Unit::Percent => " %",
-        Unit::Volt => " V",
-        Unit::Ampere => " A",
-        Unit::Watt => " W",
-        Unit::Other => "",
+    reading.value.map_or_else(|| "–".to_owned(), |value| amount(value, reading.unit))
+}
+
+/// A value with its unit: `8,400 rpm`.
+pub fn amount(value: f64, unit: Unit) -> String {
+    format!("{} {}", plain(value), self::unit(unit)).trim_end().to_owned()
+}
+
+/// A value with as many decimals as it needs, at most two.
+pub fn plain(value: f64) -> String {
+    let hundredths = (value * 100.0).round();
+    let decimals = if hundredths % 100.0 == 0.0 {
+        0
+    } else if hundredths % 10.0 == 0.0 {
+        1
+    } else {
+        2
     };
-    format!("{number}{unit}")
+    grouped(value, decimals)
+}
+
+/// A value with so many decimals, its thousands apart.
+pub fn grouped(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let (sign, digits) = whole.split_at(usize::from(whole.starts_with('-')));
+    let mut grouped = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{rest}")
+}
+
+/// A unit as it is written behind a value.
+pub fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Celsius => "°C",
+        Unit::Rpm => "rpm",
+        Unit::Percent => "%",
+        Unit::Volt => "V",
+        Unit::Ampere => "A",
+        Unit::Watt => "W",
+        Unit::Other => "",
+    }
+}
+
+/// The time of day in UTC: `14:05`.
+pub fn clock_time(at: Timestamp) -> String {
+    at_utc(at, "%H:%M")
+}
+
+/// The day in UTC: `27 Nov`.
+pub fn day(at: Timestamp) -> String {
+    at_utc(at, "%-d %b")
+}
+
+fn at_utc(at: Timestamp, form: &str) -> String {
+    let seconds = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "–".to_owned(), |t| t.strftime(form).to_string())
 }
 
 /// Every state, in the order in which people look for them.

@@ -9,6 +9,7 @@ mod deploy;
 mod events;
 mod form;
 pub mod format;
+mod graph;
 mod images;
 mod login;
 mod node;

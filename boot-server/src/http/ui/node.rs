@@ -1,22 +1,25 @@
 //! The page of one server: what it is, what it does, what it waits for, and what can be done with it.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use boot_server_core::bmc::health::Level;
 use boot_server_core::check::Finding;
 use boot_server_core::node::{
     Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
 };
+use protocol::Timestamp;
 use protocol::inventory::{Inventory, PciDevice};
+use serde::Deserialize;
 
 use super::actions::{self, Action, ActionKind};
 use super::format::{self as f, Look};
+use super::graph::{self, Graph, Span};
 use super::power::Card;
 use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
-use crate::engine::{EventFilter, now};
+use crate::engine::{EventFilter, HistoryQuery, now};
 use crate::view::{AddressView, BmcFound, EventView, NodeView, Problem};
 
 /// Newest events on the page; all others are one click away.
@@ -48,7 +51,52 @@ struct NodePage<'a> {
     findings: Vec<Finding>,
     events: Vec<EventView>,
     power: Card,
+    history: History,
     recipe: Recipe,
+}
+
+/// What of the history is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Picked {
+    range: String,
+    sensors: String,
+}
+
+/// The pictures of what sensors measured.
+struct History {
+    span: Span,
+    all: bool,
+    graphs: Vec<Graph>,
+    /// Sensors that were read in this time.
+    sensors: usize,
+    /// Between two looks at them, in words.
+    every: String,
+}
+
+impl History {
+    async fn of(ui: &Ui, node: &Node, picked: &Picked) -> Self {
+        let (span, all) = (Span::of(&picked.range), picked.sensors == "all");
+        let every = ui.engine.health_interval();
+        let to = now();
+        let from =
+            Timestamp(to.0.saturating_sub(u64::try_from(span.length().as_millis()).unwrap_or(u64::MAX)));
+        let query =
+            HistoryQuery { sensor: None, from: Some(from), to: Some(to), step: Some(span.step(every)) };
+        // The page shows what else is known of the machine.
+        let found = ui.engine.history(node.id, query).await;
+        let found =
+            found.inspect_err(|error| tracing::error!(node = %node.id, %error, "no history is shown")).ok();
+        let graphs = found.as_ref().map(|found| graph::graphs(found, span, every, all)).unwrap_or_default();
+        let sensors = found.map_or(0, |found| found.sensors.len());
+        let every = f::millis(u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+        Self { span, all, graphs, sensors, every }
+    }
+
+    /// The page with another choice.
+    fn query(&self, span: &Span, all: impl f::Of<bool>) -> String {
+        format!("?range={}{}", span.key(), if all.of() { "&sensors=all" } else { "" })
+    }
 }
 
 /// Where a node's page is.
@@ -56,18 +104,31 @@ pub(super) fn address(node: &Node) -> String {
     format!("/nodes/{}", crate::http::encode(&node.name))
 }
 
-pub(super) async fn show(State(ui): State<Ui>, Path(reference): Path<String>) -> Result<Response, Refusal> {
+pub(super) async fn show(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Query(picked): Query<Picked>,
+) -> Result<Response, Refusal> {
     let node = ui.engine.node(&reference).await?;
-    page(&ui, &node, None).await
+    page_with(&ui, &node, None, &picked).await
 }
 
 /// The page, with the reason why something was refused.
 pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Result<Response, Refusal> {
+    page_with(ui, node, problem, &Picked::default()).await
+}
+
+async fn page_with(
+    ui: &Ui,
+    node: &Node,
+    problem: Option<Problem>,
+    picked: &Picked,
+) -> Result<Response, Refusal> {
     let inventory = ui.engine.inventory(node.id).await?;
     let inventory = inventory.as_deref();
     let filter = EventFilter { node: Some(node.id), after: None, before: None, limit: EVENTS };
     let events = ui.engine.events(filter).await?;
-    let view = NodeView::of(node, inventory);
+    let view = ui.engine.view(node).await;
     let running = view.job.is_some();
     let (bars, timeline_total) = timeline::bars(&view.timeline, now(), running);
     let actions = actions::fitting(node);
@@ -95,6 +156,7 @@ pub(super) async fn page(ui: &Ui, node: &Node, problem: Option<Problem>) -> Resu
         findings: ui.engine.boot_findings(node),
         events,
         power: Card::of(ui.engine.bmc(node.id), inventory.and_then(BmcFound::of)),
+        history: History::of(ui, node, picked).await,
         recipe: actions::recipe(node, &actions),
         actions,
         node: view,

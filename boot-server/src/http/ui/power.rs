@@ -49,6 +49,11 @@ impl Card {
             found,
         }
     }
+
+    /// It has a controller that measures.
+    pub fn watched(&self) -> bool {
+        self.bmc.as_ref().is_some_and(|bmc| matches!(bmc.driver, DriverKind::Redfish | DriverKind::Ipmi))
+    }
 }
 
 fn word(state: PowerState) -> &'static str {
