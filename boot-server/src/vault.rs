@@ -80,7 +80,11 @@ impl Place {
 
 /// The key. Cheap to clone.
 #[derive(Clone)]
-pub struct Vault(XChaCha20Poly1305);
+pub struct Vault {
+    cipher: XChaCha20Poly1305,
+    /// Another key, made of the first, for names that nobody can guess.
+    names: [u8; 32],
+}
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +115,13 @@ impl Vault {
             Err(cause) => return Err(file("read")(cause)),
         };
         let key: Sha256 = text.trim().parse().map_err(|_| VaultError::NoKey { path: path.to_owned() })?;
-        Ok(Self(XChaCha20Poly1305::new(&key.0.into())))
+        let names = secret::hmac(&key.0, b"billet names");
+        Ok(Self { cipher: XChaCha20Poly1305::new(&key.0.into()), names })
+    }
+
+    /// A name that only who has the key can make, the same each time.
+    pub fn name(&self, what: &str) -> Sha256 {
+        Sha256(secret::hmac(&self.names, what.as_bytes()))
     }
 
     /// Seals a text for its place.
@@ -123,7 +133,7 @@ impl Vault {
         let nonce = nonce(&sealed).ok_or(VaultError::Sealed)?;
         let aad = place.associated();
         let payload = Payload { msg: text.0.as_bytes(), aad: aad.as_bytes() };
-        sealed.extend(self.0.encrypt(&nonce, payload).map_err(|_| VaultError::Sealed)?);
+        sealed.extend(self.cipher.encrypt(&nonce, payload).map_err(|_| VaultError::Sealed)?);
         Ok(format!("{VERSION}{}", STANDARD_NO_PAD.encode(sealed)))
     }
 
@@ -138,7 +148,7 @@ impl Vault {
         let nonce = nonce(start).ok_or(VaultError::Sealed)?;
         let aad = place.associated();
         let payload = Payload { msg: rest, aad: aad.as_bytes() };
-        let text = self.0.decrypt(&nonce, payload).map_err(|_| VaultError::Sealed)?;
+        let text = self.cipher.decrypt(&nonce, payload).map_err(|_| VaultError::Sealed)?;
         String::from_utf8(text).map(Secret).map_err(|_| VaultError::Sealed)
     }
 }

@@ -110,6 +110,9 @@ pub struct BmcView {
     pub trouble: Option<TroubleView>,
     /// It does not answer and is left alone until then.
     pub wait_until: Option<Timestamp>,
+    /// `subscribed` where it sends its events (`bmc.events_url`), else why it does not; null where it was not asked to.
+    #[serde(default)]
+    pub events: Option<String>,
     /// When the controller itself was last restarted.
     pub reset_at: Option<Timestamp>,
     /// When a person last changed this.

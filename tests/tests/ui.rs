@@ -378,6 +378,56 @@ fn lists_are_filtered_in_the_address() -> Result<()> {
     site.console_is_clean()
 }
 
+/// Stops the server, puts a month of measurements into its database, and starts it again.
+fn measure(site: &mut Site, node: &str, health: &Value) -> Result<()> {
+    site.server.stop()?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let now = protocol::Timestamp(u64::try_from(now.as_millis())?);
+    let mut health = health.clone();
+    health["verdict"]["at"] = now.0.into();
+    tests::measured::write(&site.server.state_dir().join("billet.db"), node, now, &health)?;
+    site.server.start_again()
+}
+
+#[test]
+fn what_sensors_measured_is_drawn() -> Result<()> {
+    let mut site = Site::new("sensors")?;
+    let mut machine = site.machine(1, "7XKQ2N3");
+    machine.boot_agent()?;
+    machine.send_inventory(&inventory(&machine, "PowerEdge R7615", "leaf-4a", true))?;
+    let name = node_name(&site.api)?;
+    measure(&mut site, &name, &json!({ "verdict": { "level": "ok", "reasons": [] }, "faults": [] }))?;
+    site.sign_in()?;
+    let page = format!("/nodes/{name}");
+    site.go(&page)?;
+    let count = |selector: &str| -> Result<u64> {
+        let script = format!("return document.querySelectorAll({selector:?}).length");
+        site.browser.execute(&script)?.as_u64().context("no number")
+    };
+    site.browser.wait_text("#history", "CPU1 Temp")?;
+    ensure!(count("#history figure")? == 6, "{} graphs", count("#history figure")?);
+    let script = "return document.querySelector(\"[data-sensor='CPU1 Temp'] desc\").textContent";
+    let words = site.browser.execute(script)?.to_string();
+    ensure!(words.contains("Limit: critical 95 °C") && words.contains("Not read 1 time."), "{words}");
+    ensure!(count("#history [data-sensor='CPU1 Temp'] .limit")? == 2, "the limits are no lines");
+    site.picture("sensors-24h")?;
+    for (range, last) in [("1h", "12V Rail"), ("7d", "12V Rail"), ("30d", "12V Rail")] {
+        site.go(&format!("{page}?range={range}"))?;
+        site.browser.wait_text("#history [aria-current]", range)?;
+        site.picture(&format!("sensors-{range}"))?;
+        site.browser.find("#history .graphs-foot a")?.click()?;
+        site.browser.wait_text("#history", last)?;
+        ensure!(count("#history figure")? == 14, "{} graphs", count("#history figure")?);
+    }
+    site.picture("sensors-all")?;
+    // A page that keeps itself up to date stays at what was picked.
+    site.api.post(&format!("/api/v1/nodes/{name}/maintenance"), &json!({ "reason": "a fan" }))?;
+    site.browser.wait_text("#live", "Under maintenance")?;
+    site.browser.wait_text("#history [aria-current]", "30d")?;
+    ensure!(count("#history figure")? == 14, "the choice is gone");
+    site.console_is_clean()
+}
+
 /// `docs/screenshot.png`: the list with a server in each of the states that people see most.
 #[test]
 #[ignore = "makes the picture of the README; run it by hand when the look changes"]

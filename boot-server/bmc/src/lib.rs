@@ -156,6 +156,17 @@ pub trait Bmc: Send + Sync {
         Err(self.unsupported("changing the password"))
     }
 
+    /// Asks the controller to send its events to `destination`, with `context` in each (Redfish `EventService`). One that
+    /// is there already is used again; one of the same context to another place is ended. Returns what it is ended by.
+    async fn subscribe(&self, _destination: &str, _context: &str) -> Result<String, BmcError> {
+        Err(self.unsupported("subscriptions to events"))
+    }
+
+    /// Ends a subscription. One that is gone is no error.
+    async fn unsubscribe(&self, _subscription: &str) -> Result<(), BmcError> {
+        Err(self.unsupported("subscriptions to events"))
+    }
+
     /// Ends the session, if there is one. Called before the driver is dropped; errors are of no use to anybody.
     async fn close(&self) {}
 

@@ -294,6 +294,7 @@ impl Show for BmcView {
             ("what to do", self.trouble.as_ref().map(|t| t.hint.clone()).filter(|h| !h.is_empty())),
             ("last seen", self.last_seen.map(moment)),
             ("asked again", self.wait_until.map(moment)),
+            ("events", self.events.clone()),
             ("restarted", self.reset_at.map(moment)),
         ])
     }

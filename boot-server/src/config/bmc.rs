@@ -19,6 +19,7 @@ const USER_MAX: usize = 16;
 pub struct Bmc {
     pub poll_seconds: u32,
     pub health_seconds: u32,
+    pub events_url: Option<String>,
     pub create_account: bool,
     pub account_user: String,
     pub account_networks: Vec<String>,
@@ -30,6 +31,7 @@ impl Default for Bmc {
         Self {
             poll_seconds: 60,
             health_seconds: 300,
+            events_url: None,
             create_account: false,
             account_user: "billet".to_owned(),
             account_networks: Vec::new(),
@@ -45,6 +47,8 @@ pub struct BmcSettings {
     pub poll: Duration,
     /// Between two looks at its sensors, parts and event log.
     pub health: Duration,
+    /// Base URL at which controllers are asked to send their events.
+    pub events: Option<String>,
     /// The account that agents make, where they do.
     pub account: Option<OwnAccount>,
 }
@@ -89,6 +93,7 @@ impl BmcSettings {
         Ok(Self {
             poll: between("poll_seconds", bmc.poll_seconds, 5..=3600)?,
             health: between("health_seconds", bmc.health_seconds, 30..=86_400)?,
+            events: events_url(bmc.events_url.as_deref())?,
             account: bmc.create_account.then_some(account),
         })
     }
@@ -103,9 +108,32 @@ fn between(key: &str, seconds: u32, range: RangeInclusive<u32>) -> Result<Durati
     Err(ConfigError::Bmc(format!("{key} is {seconds}: it must be from {from} to {to}")))
 }
 
+/// The base URL at which controllers reach this server: scheme, host and port.
+fn events_url(url: Option<&str>) -> Result<Option<String>, ConfigError> {
+    let Some(url) = url.map(|url| url.trim_end_matches('/')) else { return Ok(None) };
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]_".contains(c);
+    if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
+        return Err(ConfigError::Bmc(format!(
+            "events_url is `{url}`: it must be http:// or https:// with a host and perhaps a port"
+        )));
+    }
+    Ok(Some(url.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_come_to_a_base_url() {
+        let of = |url| events_url(Some(url)).ok().flatten();
+        assert_eq!(of("https://10.0.0.1:8443/").as_deref(), Some("https://10.0.0.1:8443"));
+        assert_eq!(of("http://[fd77::1]:8080").as_deref(), Some("http://[fd77::1]:8080"));
+        for wrong in ["", "10.0.0.1", "ftp://a", "https://", "https://a/b", "https://a?b", "https://a b"] {
+            assert!(events_url(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn accounts_are_made_only_where_somebody_said_so() {

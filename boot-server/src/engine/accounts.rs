@@ -183,6 +183,8 @@ impl Engine {
             macs: Vec::new(),
             power: None,
             reset_at: None,
+            events: None,
+            now: false,
         };
         let speaks = tokio::time::timeout(PROBE, probe(address, Transport::Tls)).await;
         if matches!(speaks, Ok(Ok(_)))

@@ -62,7 +62,7 @@ impl Engine {
     pub(super) fn start_workers(&self) {
         let known: Vec<BmcRow> = lock(&self.0.bmcs).values().cloned().collect();
         for row in known {
-            self.start_worker(&row);
+            self.start_worker(&row, false);
             if row.next_password.is_some() {
                 let engine = self.clone();
                 tokio::spawn(async move { engine.settle_rotation(row.node).await });
@@ -136,7 +136,7 @@ impl Engine {
             row.user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default()
         );
         lock(&self.0.bmcs).insert(node, row.clone());
-        self.start_worker(&row);
+        self.start_worker(&row, true);
         let kind = if before.is_some() { "bmc.changed" } else { "bmc.added" };
         self.note(actor, Some(node), kind, Severity::Info, message).await?;
         self.announce(Change::Node(node));
@@ -179,7 +179,7 @@ impl Engine {
         let stored = row.clone();
         self.0.store.write(move |db| bmcs::put(db, &stored)).await?;
         lock(&self.0.bmcs).insert(node, row.clone());
-        self.start_worker(&row);
+        self.start_worker(&row, true);
         let message = format!(
             "the next certificate of the BMC is accepted{}",
             old.map(|old| format!(", in place of SHA-256 {old}")).unwrap_or_default()
@@ -257,7 +257,7 @@ impl Engine {
         self.0.store.write(move |db| bmcs::put(db, &stored)).await?;
         lock(&self.0.bmcs).insert(node, row.clone());
         if taken {
-            self.start_worker(&row);
+            self.start_worker(&row, true);
         }
         Ok(())
     }
@@ -339,17 +339,20 @@ impl Engine {
             macs: macs.unwrap_or_default(),
             power: row.seen.power,
             reset_at: row.reset_at,
+            events: self.event_destination(row),
+            now: false,
         })
     }
 
     /// A person is the power switch of a node with the driver `manual`: that needs no worker.
-    fn start_worker(&self, row: &BmcRow) {
+    fn start_worker(&self, row: &BmcRow, now: bool) {
         if row.driver == DriverKind::Manual {
             self.0.power.remove(row.node);
             return;
         }
         let started = self
             .target(row)
+            .map(|target| Target { now, ..target })
             .and_then(|target| self.0.power.set(target).map_err(|error| PowerError::from(error).into()));
         if let Err(error) = started {
             self.0.power.remove(row.node);
@@ -480,6 +483,7 @@ fn view(node_name: String, row: &BmcRow, status: Option<Status>) -> BmcView {
         failures: row.seen.failures,
         error: None,
         wait_until: None,
+        events: None,
     };
     let told = row.seen.error.clone().map(|message| TroubleView { kind: None, message, hint: String::new() });
     // A worker that has not asked yet knows no more than what is stored.
@@ -508,6 +512,7 @@ fn view(node_name: String, row: &BmcRow, status: Option<Status>) -> BmcView {
         failures: status.failures,
         trouble,
         wait_until: status.wait_until,
+        events: status.events.map(|events| events.err().unwrap_or_else(|| "subscribed".to_owned())),
         reset_at: row.reset_at,
         changed: row.changed,
     }

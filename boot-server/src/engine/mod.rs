@@ -12,6 +12,7 @@ mod accounts;
 mod accounts_tests;
 mod addresses;
 mod agents;
+mod bmc_events;
 mod bmcs;
 mod boots;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 pub use agents::Handed;
+pub use bmc_events::PATH as BMC_EVENTS;
 pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
 pub use clock::now;

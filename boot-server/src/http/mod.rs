@@ -5,6 +5,7 @@
 mod agent;
 pub mod api;
 pub mod auth;
+mod bmc_events;
 mod boot;
 mod conditions;
 mod encode;
@@ -58,6 +59,7 @@ pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
         .merge(agent::router(engine.clone()))
         .merge(orders::router(engine.clone()))
         .merge(image::router(engine.clone()))
+        .merge(bmc_events::router(engine.clone()))
         .merge(phone_home::router(engine))
         .fallback(problem::not_found)
         .layer(middleware::from_fn(common_headers))

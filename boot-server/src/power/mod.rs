@@ -20,6 +20,7 @@ pub(crate) mod tests;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use bmc::{BmcError, Component, Console, Credentials, DriverKind, ErrorKind, LogE
 use boot_server_core::node::Netboot;
 use protocol::{MacAddr, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -40,7 +41,7 @@ pub(crate) use worker::{chance, power_of};
 
 use crate::engine::lock;
 use ask::{Ask, What};
-use worker::Worker;
+use worker::{Signals, Worker};
 
 /// Requests that may wait for one controller; more are refused, because they would be answered too late.
 const MAILBOX_MAX: usize = 32;
@@ -89,6 +90,10 @@ pub struct Target {
     pub power: Option<PowerState>,
     /// When the controller was last restarted.
     pub reset_at: Option<Timestamp>,
+    /// Where it is asked to send its events.
+    pub events: Option<String>,
+    /// Somebody just named it and wants to see something: it is looked at now, and not when its turn comes.
+    pub now: bool,
 }
 
 /// How a controller is.
@@ -104,6 +109,8 @@ pub struct Status {
     pub error: Option<Trouble>,
     /// It is left alone until then.
     pub wait_until: Option<Timestamp>,
+    /// Whether it sends its events; `None` where it was not asked to.
+    pub events: Option<Result<(), String>>,
 }
 
 /// A failure as it is shown.
@@ -177,6 +184,8 @@ pub struct Timing {
     pub poll_refused: Duration,
     /// Between two looks at sensors, parts and event log, jittered.
     pub health: Duration,
+    /// Between two looks at whether it still sends its events, at least.
+    pub subscription: Duration,
 }
 
 impl Default for Timing {
@@ -185,6 +194,7 @@ impl Default for Timing {
             poll: Duration::from_mins(1),
             poll_refused: Duration::from_mins(5),
             health: Duration::from_mins(5),
+            subscription: Duration::from_mins(30),
         }
     }
 }
@@ -204,6 +214,12 @@ struct Inner {
 struct Handle {
     mailbox: mpsc::Sender<Ask>,
     status: Arc<Mutex<Status>>,
+    /// Where its controller is: one that is spoken to elsewhere is another one.
+    address: String,
+    /// An event came in.
+    event: Arc<Notify>,
+    /// The controller is left for good.
+    leave: Arc<AtomicBool>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -247,6 +263,7 @@ impl Power {
         let made = (self.0.drivers)(&target)?;
         let mut workers = lock(&self.0.workers);
         let before = workers.remove(&target.node).map(|handle| {
+            handle.leave.store(handle.address != target.address, Ordering::Relaxed);
             handle.stop.cancel();
             handle.task
         });
@@ -254,8 +271,11 @@ impl Power {
         let stop = self.0.stop.child_token();
         let status = Status { power: target.power, ..Status::default() };
         let status = Arc::new(Mutex::new(status));
-        let node = target.node;
-        let worker = Worker::new(target, made, asked, status.clone(), self.0.news.clone(), self.0.timing);
+        let (node, address) = (target.node, target.address.clone());
+        let (event, leave) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
+        let signals = Signals { event: event.clone(), leave: leave.clone() };
+        let told = (status.clone(), self.0.news.clone());
+        let worker = Worker::new(target, made, asked, told, self.0.timing, signals);
         let token = stop.clone();
         let task = tokio::spawn(async move {
             if let Some(before) = before {
@@ -264,13 +284,21 @@ impl Power {
             }
             worker.run(token).await;
         });
-        workers.insert(node, Handle { mailbox, status, stop, task });
+        workers.insert(node, Handle { mailbox, status, address, event, leave, stop, task });
         Ok(())
     }
 
-    /// Ends the worker of a node; its session is closed behind this call.
+    /// An event of the node's controller came in: it is looked at soon. What the event says counts for nothing.
+    pub fn event(&self, node: NodeId) {
+        if let Some(handle) = lock(&self.0.workers).get(&node) {
+            handle.event.notify_one();
+        }
+    }
+
+    /// Ends the worker of a node; its subscription and its session are closed behind this call.
     pub fn remove(&self, node: NodeId) {
         if let Some(handle) = lock(&self.0.workers).remove(&node) {
+            handle.leave.store(true, Ordering::Relaxed);
             handle.stop.cancel();
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct State {
     /// The answer to the next change is lost after it was done.
     pub loses_answer: bool,
     pub slow: Duration,
+    /// It has sensors, and sends events.
+    pub events: bool,
 }
 
 impl Fake {
@@ -124,6 +126,26 @@ impl Bmc for Driver {
         Ok(Box::new(tokio::io::duplex(64).0))
     }
 
+    async fn readings(&self) -> Result<Vec<Reading>, BmcError> {
+        if !lock(&self.0.state).events {
+            return Err(self.unsupported("sensors"));
+        }
+        self.0.enter("sensors?").await?;
+        Ok(Vec::new())
+    }
+
+    async fn subscribe(&self, destination: &str, context: &str) -> Result<String, BmcError> {
+        if !lock(&self.0.state).events {
+            return Err(self.unsupported("subscriptions to events"));
+        }
+        self.0.enter(&format!("subscribe {destination} {context}")).await?;
+        Ok("subscription 1".to_owned())
+    }
+
+    async fn unsubscribe(&self, subscription: &str) -> Result<(), BmcError> {
+        self.0.enter(&format!("end {subscription}")).await
+    }
+
     async fn close(&self) {
         self.0.closed.fetch_add(1, Relaxed);
     }
@@ -185,6 +207,8 @@ pub(crate) fn target(n: u128) -> Target {
         macs: Vec::new(),
         power: None,
         reset_at: None,
+        events: None,
+        now: false,
     }
 }
 
@@ -199,7 +223,7 @@ fn pxe() -> BootOverride {
 fn quiet() -> Timing {
     // The first look comes at a random moment of this time: practically never.
     let long = Duration::from_hours(100_000);
-    Timing { poll: long, poll_refused: long, health: long }
+    Timing { poll: long, poll_refused: long, health: long, subscription: Duration::from_mins(30) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,4 +432,84 @@ async fn hung_controllers_hold_up_nobody() {
     assert!(p99 < Duration::from_secs(2), "{p99:?}");
     let lost = bench.told().iter().filter(|news| matches!(news, News::Lost(_))).count();
     assert!(lost <= 150, "{lost}");
+}
+
+/// A controller that sends events, and what it was asked since the last look at that.
+fn eventful(bench: &mut Bench, n: u128) -> (NodeId, Arc<Fake>) {
+    let target = Target { events: Some("https://b/e".into()), now: true, ..target(n) };
+    let fake = lock(&bench.fakes).entry(target.address.clone()).or_default().clone();
+    lock(&fake.state).events = true;
+    let node = target.node;
+    bench.power.set(target).unwrap();
+    (node, fake)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_makes_it_look_but_a_flood_does_not_make_it_run() {
+    let mut bench = Bench::with(quiet());
+    let (node, fake) = eventful(&mut bench, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = |what: &str| log(&fake).iter().filter(|line| line.starts_with(what)).count();
+    assert_eq!(asked("sensors?"), 1, "what was just named is looked at");
+    assert_eq!(bench.power.status(node).unwrap().events, Some(Ok(())));
+    bench.power.event(node);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(asked("sensors?"), 1, "at once");
+    for _ in 0..2000 {
+        bench.power.event(node);
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    let looks = asked("sensors?");
+    assert!((5..=7).contains(&looks), "{looks} looks in 32 s");
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    log(&fake);
+    tokio::time::sleep(Duration::from_mins(60)).await;
+    assert_eq!(asked("sensors?"), 0, "it is quiet again");
+    bench.power.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_is_renewed_and_ends_with_its_controller() {
+    let timing = Timing { health: Duration::from_mins(10), ..quiet() };
+    let mut bench = Bench::with(timing);
+    let (node, fake) = eventful(&mut bench, 1);
+    tokio::time::sleep(Duration::from_mins(100)).await;
+    let lines = log(&fake);
+    let subscribed: Vec<_> = lines.iter().filter(|line| line.starts_with("subscribe")).collect();
+    assert!((3..=4).contains(&subscribed.len()), "{subscribed:?}");
+    assert_eq!(*subscribed[0], format!("subscribe https://b/e billet {node}"));
+    // It was away, perhaps because it was restarted: what it was asked may be forgotten.
+    lock(&fake.state).unreachable = 3;
+    for _ in 0..3 {
+        drop(bench.power.power_state(node).await);
+    }
+    lock(&fake.state).unreachable = 0;
+    tokio::time::sleep(Duration::from_mins(9)).await;
+    drop(bench.power.power_state(node).await);
+    log(&fake);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    bench.power.remove(node);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(log(&fake).contains(&"end subscription 1".to_owned()));
+    // Where the server stops it will be back, and the subscription stays.
+    let (_, other) = eventful(&mut bench, 2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.power.stop().await;
+    let lines = log(&other);
+    assert!(
+        lines.iter().any(|l| l.starts_with("subscribe")) && !lines.iter().any(|l| l.starts_with("end")),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_without_events_is_polled() {
+    let mut bench = Bench::with(Timing { health: Duration::from_mins(10), ..quiet() });
+    let (node, fake) = eventful(&mut bench, 1);
+    lock(&fake.state).events = false;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let status = bench.power.status(node).unwrap();
+    assert!(status.events.unwrap().unwrap_err().contains("subscriptions"), "it is said why");
+    assert!(status.error.is_none(), "and is no fault of it");
+    bench.power.stop().await;
 }

@@ -1,6 +1,7 @@
 //! The worker of one controller: takes requests in order, one call at a time, and looks by itself now and then.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use bmc::{
 };
 use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
 use protocol::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,10 @@ use crate::secret;
 const CUT: Duration = Duration::from_secs(CALL_MAX.as_secs() + 1);
 /// After a change of power the state is read this soon.
 const LOOK_SOON: Duration = Duration::from_secs(3);
+/// The first looks at the health of many controllers are spread over this time at most.
+const SPREAD_MAX: Duration = Duration::from_mins(10);
+/// Events may come in a flood: for them it is looked at most this often.
+const EVENT_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What is known is stored at least this often, so that "last seen" is roughly right after a restart.
 const STORE_EVERY: Duration = Duration::from_mins(10);
 
@@ -52,6 +57,25 @@ pub(super) struct Worker {
     cursor: Option<LogCursor>,
     /// The log was read once: what comes from now on is news.
     log_known: bool,
+    signals: Signals,
+    /// The next look is one because of an event.
+    event_came: bool,
+    /// The next look is to confirm one that was because of an event.
+    confirms: bool,
+    /// When such a look was last begun.
+    event_look: Option<Instant>,
+    /// What ends the subscription to its events.
+    subscription: Option<String>,
+    /// Not before then is looked whether it is still there; `None` where it sends none.
+    next_subscribe: Option<Instant>,
+}
+
+/// What others tell a worker beside requests.
+pub(super) struct Signals {
+    /// An event of the controller came in.
+    pub event: Arc<Notify>,
+    /// It ends because the controller is left for good.
+    pub leave: Arc<AtomicBool>,
 }
 
 /// A drawing of chance. Without randomness everybody waits the longest time, which is no fault.
@@ -80,9 +104,9 @@ impl Worker {
         target: Target,
         made: Made,
         mailbox: mpsc::Receiver<Ask>,
-        status: Arc<Mutex<Status>>,
-        news: mpsc::Sender<Told>,
+        (status, news): (Arc<Mutex<Status>>, mpsc::Sender<Told>),
         timing: Timing,
+        signals: Signals,
     ) -> Self {
         let on = match target.power {
             Some(PowerState::On) => Some(true),
@@ -90,7 +114,8 @@ impl Worker {
             _ => None,
         };
         // The first looks of many are spread over the time between two.
-        let spread = timing.poll * u32::from(chance().0) / u32::from(u16::MAX);
+        let spread = |time: Duration| time * u32::from(chance().0) / u32::from(u16::MAX);
+        let health = if target.now { Duration::ZERO } else { spread(timing.health.min(SPREAD_MAX)) };
         Self {
             reset_at: target.reset_at,
             target,
@@ -106,10 +131,16 @@ impl Worker {
             drift: Drift::new(on),
             stopped: None,
             told: None,
-            next_look: Instant::now() + spread,
-            next_health: Instant::now() + timing.health * u32::from(chance().0) / u32::from(u16::MAX),
+            next_look: Instant::now() + spread(timing.poll),
+            next_health: Instant::now() + health,
             cursor: None,
             log_known: false,
+            signals,
+            event_came: false,
+            confirms: false,
+            event_look: None,
+            subscription: None,
+            next_subscribe: Some(Instant::now()),
         }
     }
 
@@ -121,8 +152,15 @@ impl Worker {
             () = stop.cancelled() => {}
             () = self.work() => {}
         }
+        let leave = self.signals.leave.load(Ordering::Relaxed);
+        let subscription = self.subscription.take().filter(|_| leave && self.stopped.is_none());
         // Whoever waits is told that it is over before the session ends.
         drop(self);
+        if let Some(subscription) = subscription
+            && !matches!(tokio::time::timeout(CLOSE_MAX, bmc.unsubscribe(&subscription)).await, Ok(Ok(())))
+        {
+            tracing::info!("a BMC that is forgotten goes on sending events, which nobody takes");
+        }
         if tokio::time::timeout(CLOSE_MAX, bmc.close()).await.is_err() {
             tracing::debug!("a BMC did not end its session in time");
         }
@@ -147,6 +185,7 @@ impl Worker {
                 },
                 () = tokio::time::sleep_until(self.next_look) => self.look().await,
                 () = tokio::time::sleep_until(self.next_health) => self.look_at_health().await,
+                () = self.signals.event.notified() => self.event(),
             }
         }
     }
@@ -207,9 +246,49 @@ impl Worker {
         }
     }
 
+    /// An event says that something happened, by whoever knows where events go: what did is read, now and then.
+    fn event(&mut self) {
+        let earliest = self.event_look.map_or_else(Instant::now, |last| last + EVENT_LOOK_EVERY);
+        self.next_health = self.next_health.min(earliest.max(Instant::now()));
+        self.event_came = true;
+    }
+
+    /// Asks it to send its events, and looks now and then whether it still does: it forgets that where it is restarted,
+    /// or where it could not send them for a while. Where it cannot, or will not, it is polled as before.
+    async fn subscribe(&mut self) {
+        let (Some(destination), Some(at)) = (self.target.events.clone(), self.next_subscribe) else { return };
+        if at > Instant::now() || !matches!(self.gate(), Ok(false)) {
+            return;
+        }
+        let (bmc, context) = (self.made.bmc.clone(), format!("billet {}", self.target.node));
+        let asked = tokio::time::timeout(CUT, bmc.subscribe(&destination, &context)).await;
+        self.next_subscribe = Some(Instant::now() + self.timing.subscription);
+        let events = match asked {
+            Ok(Ok(subscription)) => {
+                self.subscription = Some(subscription);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                if error.kind() == ErrorKind::Unsupported {
+                    self.next_subscribe = None;
+                }
+                Err(error.to_string())
+            }
+            Err(_) => Err(format!("no answer within {} s", CUT.as_secs())),
+        };
+        if let Err(why) = &events {
+            tracing::info!(node = %self.target.node, why, "a BMC does not send events: it is polled");
+        }
+        lock(&self.status).events = Some(events);
+    }
+
     /// Reads sensors, parts and the event log by itself. A controller that is silent or refuses is left alone.
     async fn look_at_health(&mut self) {
         self.next_health = Instant::now() + chance().jitter(self.timing.health);
+        let by_event = std::mem::take(&mut self.event_came);
+        if std::mem::take(&mut self.confirms) || by_event {
+            self.event_look = Some(Instant::now());
+        }
         if !matches!(self.gate(), Ok(false)) || self.lockout.refused() {
             return;
         }
@@ -238,6 +317,13 @@ impl Worker {
         if any || !read.lines.is_empty() {
             self.tell(News::Health(read)).await;
         }
+        if by_event {
+            // A change of health is told when it was seen twice.
+            self.confirms = true;
+            self.next_health = self.next_health.min(Instant::now() + EVENT_LOOK_EVERY);
+        }
+        // Behind the log: what happened before is no news.
+        self.subscribe().await;
     }
 
     /// True: something harmless is to be asked first.
@@ -430,6 +516,9 @@ impl Worker {
             status.error = trouble;
         }
         if back {
+            // It was restarted, perhaps.
+            self.next_subscribe = self.next_subscribe.map(|_| Instant::now());
+            self.next_health = Instant::now();
             self.tell(News::Back).await;
         }
         self.pin().await;

@@ -159,6 +159,8 @@ fn set(power: &Power, url: &str) -> Result<NodeId> {
         macs: Vec::new(),
         power: None,
         reset_at: None,
+        events: None,
+        now: false,
     })?;
     Ok(node)
 }

@@ -20,11 +20,20 @@ impl Call<'_> {
         }
         let collection =
             view.link("Subscriptions")?.ok_or_else(|| self.unsupported("subscriptions to events"))?;
+        let mut there = None;
         for present in self.members(&collection).await? {
             let view = present.view(self.origin());
-            if view.text("Destination")? == Some(destination) && view.text("Context")? == Some(context) {
-                return Ok(present.link.to_string());
+            match (view.text("Destination")?, view.text("Context")?) {
+                (Some(to), Some(of)) if to == destination && of == context && there.is_none() => {
+                    there = Some(present.link.to_string());
+                }
+                // Ours, to where we were before, or a second one: controllers have room for few.
+                (_, Some(of)) if of == context => drop(self.delete(&present.link).await?),
+                _ => {}
             }
+        }
+        if let Some(there) = there {
+            return Ok(there);
         }
         let mut body = json!({ "Destination": destination, "Context": context, "Protocol": "Redfish" });
         // Before EventService 1.3 the types of events were named, and had to be.
@@ -42,6 +51,7 @@ impl Call<'_> {
         location.map(|l| l.to_string()).ok_or_else(malformed)
     }
 
+    /// A subscription that is gone is no error.
     pub(super) async fn unsubscribe(&self, path: &str) -> Result<(), BmcError> {
         let link: Link = self.origin().link("a subscription", path)?;
         self.delete(&link).await.map(|_| ())

@@ -105,23 +105,6 @@ impl Redfish {
         self.client.wire.trust().pinned()
     }
 
-    /// Asks the controller to send its events to `destination`, with `context` in each (Redfish `EventService`).
-    /// A subscription to the same place with the same context is used again. Returns its path.
-    ///
-    /// # Errors
-    /// As the trait's calls.
-    pub async fn subscribe(&self, destination: &str, context: &str) -> Result<String, BmcError> {
-        self.call().subscribe(destination, context).await
-    }
-
-    /// Ends a subscription. One that is gone is no error.
-    ///
-    /// # Errors
-    /// As the trait's calls.
-    pub async fn unsubscribe(&self, path: &str) -> Result<(), BmcError> {
-        self.call().unsubscribe(path).await
-    }
-
     fn call(&self) -> Call<'_> {
         Call::new(self)
     }
@@ -248,6 +231,14 @@ impl Bmc for Redfish {
 
     async fn change_password(&self, new: &Secret) -> Result<(), BmcError> {
         self.call().change_password(new).await
+    }
+
+    async fn subscribe(&self, destination: &str, context: &str) -> Result<String, BmcError> {
+        self.call().subscribe(destination, context).await
+    }
+
+    async fn unsubscribe(&self, subscription: &str) -> Result<(), BmcError> {
+        self.call().unsubscribe(subscription).await
     }
 
     async fn close(&self) {

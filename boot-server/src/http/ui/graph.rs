@@ -110,7 +110,7 @@ pub struct Limit {
     pub class: &'static str,
     /// Where, in units of the picture.
     pub place: String,
-    /// Where its word stands.
+    /// Where its word stands: at the right, and a warning's at the left, because it may be near to the critical one.
     pub word_place: String,
     /// Its word.
     pub word: String,
@@ -123,7 +123,7 @@ pub struct Graph {
     pub number: usize,
     /// Name of the sensor.
     pub name: String,
-    /// Newest value, with its unit; a dash where it is not read any more.
+    /// Newest value, with its unit; a dash where it is not read any more. Of days: from the least to the greatest.
     pub now: String,
     /// CSS class, where the newest value is beyond a limit.
     pub tone: &'static str,
@@ -255,7 +255,11 @@ fn graph(
     Graph {
         number,
         name: series.name.clone(),
-        now: last.map_or_else(|| "–".to_owned(), |p| f::amount(p.mean, series.unit)),
+        now: match (last, span) {
+            (None, _) => "–".to_owned(),
+            (Some(last), Span::Hour | Span::Day) => amount(last.mean, series.unit),
+            (Some(_), Span::Week | Span::Month) => extent(series),
+        },
         tone: last.and(beyond(series)).unwrap_or_default(),
         unit: f::unit(series.unit),
         line: runs.iter().map(|run| line(run, &axes)).collect(),
@@ -370,14 +374,7 @@ fn band(run: &[Point], axes: &Axes) -> String {
 }
 
 fn words(series: &SensorSeries, limits: &[(&str, &str, f64)], runs: usize, span: Span) -> String {
-    let least = series.points.iter().map(|p| p.min).fold(f64::MAX, f64::min);
-    let greatest = series.points.iter().map(|p| p.max).fold(f64::MIN, f64::max);
-    let mut text = format!(
-        "In the last {} between {} and {}.",
-        span.words(),
-        f::amount(least, series.unit),
-        f::amount(greatest, series.unit)
-    );
+    let mut text = format!("In the last {} {}.", span.words(), extent(series));
     for (_, word, value) in limits {
         let _ = write!(text, " Limit: {word} {}.", f::amount(*value, series.unit));
     }
@@ -385,6 +382,27 @@ fn words(series: &SensorSeries, limits: &[(&str, &str, f64)], runs: usize, span:
         let _ = write!(text, " Not read {} time{}.", runs - 1, f::s(runs - 1));
     }
     text
+}
+
+/// From the least to the greatest: `52 to 70 °C`.
+fn extent(series: &SensorSeries) -> String {
+    let least = series.points.iter().map(|p| p.min).fold(f64::MAX, f64::min);
+    let greatest = series.points.iter().map(|p| p.max).fold(f64::MIN, f64::max);
+    format!("{} to {}", f::plain(round(least, series.unit)), amount(greatest, series.unit))
+}
+
+fn amount(value: f64, unit: Unit) -> String {
+    f::amount(round(value, unit), unit)
+}
+
+/// As exact as a sensor of this kind is read.
+fn round(value: f64, unit: Unit) -> f64 {
+    let parts = match unit {
+        Unit::Rpm | Unit::Watt | Unit::Percent => 1.0,
+        Unit::Celsius => 10.0,
+        Unit::Volt | Unit::Ampere | Unit::Other => 100.0,
+    };
+    (value * parts).round() / parts
 }
 
 /// A place in a picture, to a tenth.
@@ -435,7 +453,7 @@ mod tests {
         assert_eq!((graph.now.as_str(), graph.tone, graph.unit), ("88 °C", "ask", "°C"));
         assert_eq!(
             graph.words,
-            "In the last 24 hours between 40 °C and 88 °C. Limit: critical 95 °C. Limit: warning 85 °C. Not read 2 times."
+            "In the last 24 hours 40 to 88 °C. Limit: critical 95 °C. Limit: warning 85 °C. Not read 2 times."
         );
         assert_eq!(
             graph.times.iter().map(|t| t.label.as_str()).collect::<Vec<_>>(),

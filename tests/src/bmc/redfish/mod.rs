@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -128,9 +129,30 @@ impl RedfishBmc {
         self.shared.state().in_post = yes;
     }
 
-    /// Writes a line of the event log; `at` is ISO 8601.
+    /// Writes a line of the event log, and sends it to whoever subscribed, from the network namespace of the caller; `at`
+    /// is ISO 8601.
     pub fn write_log(&self, at: &str, severity: &str, message: &str) {
-        self.shared.state().write_log(at, severity, message);
+        let subscriptions = {
+            let mut state = self.shared.state();
+            state.write_log(at, severity, message);
+            state.subscriptions()
+        };
+        for (destination, context) in subscriptions {
+            // DSP0266, "Event message": an array of records.
+            let record = json!({ "EventType": "Alert", "EventId": "1", "EventTimestamp": at, "Severity": severity,
+                "Message": message, "MessageId": "Event.1.0.Alert", "MemberId": "0" });
+            let body = json!({ "@odata.type": "#Event.v1_4_0.Event", "Id": "1", "Name": "Event", "Context": context,
+                "Events": [record] });
+            std::thread::spawn(move || match ureq::post(&destination).send_json(&body) {
+                Ok(answer) => println!("the event was answered {}", answer.status()),
+                Err(error) => println!("the event was not taken: {error}"),
+            });
+        }
+    }
+
+    /// Where its events go.
+    pub fn subscriptions(&self) -> Vec<String> {
+        self.shared.state().subscriptions().into_iter().map(|(destination, _)| destination).collect()
     }
 
     /// Sessions that are open.

@@ -435,6 +435,13 @@ impl State {
     }
 
     /// Writes a line of the event log.
+    /// Destination and context of each subscription to events.
+    pub(super) fn subscriptions(&self) -> Vec<(String, String)> {
+        let all = self.tree.iter().filter(|(path, _)| path.contains("/EventService/Subscriptions/"));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        all.map(|(_, s)| (text(&s["Destination"]), text(&s["Context"]))).collect()
+    }
+
     pub(super) fn write_log(&mut self, at: &str, severity: &str, message: &str) {
         let entries = format!("{}/Entries", self.paths.log);
         let id = self.number();
