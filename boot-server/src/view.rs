@@ -9,7 +9,7 @@ use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
-    Boot, BootKind, BootOrder, Node, Repeat, Severity, StateName, required_boot, state::RunStage,
+    Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, required_boot, state::RunStage,
 };
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
@@ -71,6 +71,9 @@ pub struct NodeView {
     pub serial: Option<String>,
     /// Addresses.
     pub macs: Vec<MacAddr>,
+    /// Rack and unit, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// First seen.
     pub created: Timestamp,
     /// One line about the hardware, once it is known.
@@ -226,6 +229,9 @@ pub struct FaultReport {
     pub product: String,
     /// Serial number of the machine.
     pub serial: Option<String>,
+    /// The rack and unit where it stands, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Where it is plugged in, as far as the network tells: switches and ports.
     pub switch_ports: Vec<String>,
     /// How well it is; null where no management controller has said so.
@@ -685,6 +691,7 @@ impl NodeView {
             uuid: node.identity.uuid,
             serial: node.identity.serial.clone(),
             macs,
+            place: node.place.clone(),
             created: node.created,
             hardware: inventory.map(Hardware::of),
             timeline: TimelineView::of(&node.timeline),

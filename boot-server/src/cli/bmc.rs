@@ -37,7 +37,7 @@ pub enum BmcCommand {
         /// Name or id of the node
         node: String,
     },
-    /// Take in a list: CSV with the headings node, mac, uuid, serial, driver, address, port, user, password; or JSON
+    /// Take in a list: CSV with the headings node, mac, uuid, serial, driver, address, port, user, password, rack, unit; or JSON
     Import {
         /// The list; `-` for standard input
         file: PathBuf,
@@ -361,6 +361,7 @@ impl Show for FaultReport {
             ("node", Some(self.node.clone())),
             ("product", Some(self.product.clone()).filter(|p| !p.is_empty())),
             ("serial", self.serial.clone()),
+            ("place", self.place.as_ref().map(ToString::to_string)),
             ("plugged in", Some(self.switch_ports.join(", ")).filter(|p| !p.is_empty())),
             ("health", Some(health.to_owned())),
         ]);

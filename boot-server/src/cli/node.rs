@@ -2,6 +2,7 @@
 
 use boot_server_core::deploy::bytes;
 use boot_server_core::node::Repeat;
+use boot_server_core::node::place::{Rack, Unit};
 use clap::Subcommand;
 use protocol::DiskId;
 use protocol::inventory::{Disk, Inventory, Nic};
@@ -15,7 +16,7 @@ use super::output::{Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
-use crate::http::api::requests::{MaintenanceRequest, RenameRequest, WipeRequest};
+use crate::http::api::requests::{MaintenanceRequest, PlaceRequest, RenameRequest, WipeRequest};
 use crate::view::{FaultReport, NodeDetail, NodeView, Page};
 
 /// What can be done with nodes.
@@ -75,6 +76,17 @@ pub enum NodeCommand {
         node: String,
         /// New name
         name: String,
+    },
+    /// Say in which rack a node stands; without --rack that is forgotten
+    Place {
+        /// Name or id
+        node: String,
+        /// The rack, as the site calls it
+        #[arg(long)]
+        rack: Option<Rack>,
+        /// The lowest unit that it takes there, from 1
+        #[arg(long, requires = "rack")]
+        unit: Option<Unit>,
     },
     /// What a node boots from the network next, instead of the usual
     Boot(BootArgs),
@@ -177,6 +189,9 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         }
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
+        }
+        NodeCommand::Place { node, rack, unit } => {
+            format.print(&client.put::<_, NodeView>(&path(&node, "/place"), &PlaceRequest { rack, unit })?)
         }
         NodeCommand::Console { node, take } => super::console::attach(client, &node, take),
         NodeCommand::Boot(args) => boot(client, format, &args),
@@ -294,6 +309,7 @@ impl Show for NodeView {
             ("name", Some(self.name.clone())),
             ("id", Some(self.id.to_string())),
             ("state", Some(state(self))),
+            ("place", self.place.as_ref().map(ToString::to_string)),
             ("power", self.power.map(|power| word(power).to_owned())),
             ("health", self.health.as_ref().map(|health| health.level.as_str().to_owned())),
             ("maintenance", self.maintenance.clone()),

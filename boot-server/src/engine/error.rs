@@ -2,6 +2,7 @@
 
 use boot_server_core::deploy::DeployRefused;
 use boot_server_core::node::Refused;
+use boot_server_core::node::place::BadPlace;
 use images::StoreError as ImageStoreError;
 
 use crate::power::PowerError;
@@ -82,6 +83,9 @@ pub enum EngineError {
     /// No sensor of the machine has this name.
     #[error("no sensor {0}")]
     SensorNotFound(String),
+    /// Nothing stands there.
+    #[error(transparent)]
+    BadPlace(#[from] BadPlace),
     /// Secrets at rest.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -122,6 +126,7 @@ impl EngineError {
                 (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
             }
             Self::BadBmc { hint, .. } => (422, "bad-bmc", *hint),
+            Self::BadPlace(_) => (422, "bad-place", "give a rack such as R4, and a unit such as 12"),
             Self::BadQuery { hint, .. } => (400, "query", *hint),
             Self::SensorNotFound(_) => (
                 404,

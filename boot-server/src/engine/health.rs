@@ -95,6 +95,7 @@ impl Engine {
                 .collect::<Vec<_>>()
                 .join(" "),
             serial: node.identity.serial.clone(),
+            place: node.place.clone(),
             switch_ports: plugged.iter().filter(|a| a.switch.is_some()).map(|a| a.plugged()).collect(),
             health: known.as_ref().map(|known| known.verdict.clone()),
             faults: known.map(|known| known.faults.to_vec()).unwrap_or_default(),

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use bmc::{DriverKind, Secret};
 use boot_server_core::bmc::import::Line;
 use boot_server_core::cloud_config::is_hostname;
-use boot_server_core::node::{Claim, Node};
+use boot_server_core::node::event::Verb;
+use boot_server_core::node::{Claim, Event, Node, Place};
 use protocol::{MacAddr, NodeId};
 use uuid::Uuid;
 
@@ -17,6 +18,8 @@ struct Wanted {
     node: Option<String>,
     claim: Claim,
     change: BmcChange,
+    /// `None`: it stays as it is.
+    place: Option<Place>,
 }
 
 fn bad(what: impl Into<String>, hint: &'static str) -> EngineError {
@@ -54,7 +57,8 @@ impl Wanted {
             password: text("password").map(Secret),
             options: None,
         };
-        Ok(Self { node: text("node"), claim, change })
+        let place = Place::typed(&text("rack").unwrap_or_default(), &text("unit").unwrap_or_default())?;
+        Ok(Self { node: text("node"), claim, change, place })
     }
 }
 
@@ -117,7 +121,12 @@ impl Engine {
             let row = self.changed_row(node, before.flatten().as_ref(), wanted.change)?;
             return self.check_target(&row);
         }
-        self.set_bmc(node, actor.clone(), wanted.change).await.map(drop)
+        self.set_bmc(node, actor.clone(), wanted.change).await?;
+        if let Some(place) = wanted.place {
+            let verb = Verb::Place { place: Some(place) };
+            self.apply(node, actor.clone(), Event::Verb(verb)).await?;
+        }
+        Ok(())
     }
 
     /// The node that a line speaks of: by its name, else by what it answers to. `None`: a new one.
@@ -156,8 +165,7 @@ impl Engine {
         }
         let id = self.discover(claim.cleaned(), None).await?;
         if let Some(name) = name {
-            let verb = boot_server_core::node::event::Verb::Rename { name };
-            self.apply(id, actor.clone(), boot_server_core::node::Event::Verb(verb)).await?;
+            self.apply(id, actor.clone(), Event::Verb(Verb::Rename { name })).await?;
         }
         Ok(id)
     }

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 /// Most lines of one list.
 pub const LINES_MAX: usize = 5000;
 /// What a heading can be.
-pub const COLUMNS: [&str; 9] =
-    ["node", "mac", "uuid", "serial", "driver", "address", "port", "user", "password"];
+pub const COLUMNS: [&str; 11] =
+    ["node", "mac", "uuid", "serial", "driver", "address", "port", "user", "password", "rack", "unit"];
 
 /// One line, as it was written.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::{Boot, Repeat};
 use super::state::StateName;
-use super::{Netboot, Node};
+use super::{Netboot, Node, Place};
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,11 @@ pub enum Verb {
         /// The name.
         name: String,
     },
+    /// Say in which rack it stands; `None` where that is not known any more.
+    Place {
+        /// Where.
+        place: Option<Place>,
+    },
     /// Boot this instead of the usual.
     Boot {
         /// What.
@@ -175,6 +180,7 @@ impl Verb {
             Self::Retry => "retry",
             Self::Maintenance { .. } => "maintenance",
             Self::Rename { .. } => "rename",
+            Self::Place { .. } => "place",
             Self::Boot { .. } => "boot",
             Self::ClearBoot => "clear boot",
         }

@@ -17,6 +17,7 @@
 pub mod boot;
 pub mod event;
 pub mod identity;
+pub mod place;
 pub mod state;
 pub mod step;
 pub mod timeline;
@@ -38,6 +39,7 @@ pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
 pub use people::check_forget;
+pub use place::Place;
 pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
@@ -53,7 +55,10 @@ pub struct Node {
     pub identity: Identity,
     /// When it was first seen.
     pub created: Timestamp,
-    /// Where it stands.
+    /// Rack and unit, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// Where it stands in its life.
     pub state: State,
     /// Set while somebody works on it: it is not offered for deployment.
     #[serde(default)]
@@ -163,6 +168,7 @@ impl Node {
             name,
             identity,
             created: now,
+            place: None,
             state: State::Enroll,
             maintenance: None,
             link: AgentLink::default(),

@@ -8,12 +8,17 @@ use super::event::{DeployOrder, Effect, Refused, Verb};
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Maintenance, Node, orders};
+use super::{Maintenance, Node, Place, orders};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
         verb,
-        Verb::Maintenance { .. } | Verb::Rename { .. } | Verb::Abort | Verb::Boot { .. } | Verb::ClearBoot
+        Verb::Maintenance { .. }
+            | Verb::Rename { .. }
+            | Verb::Place { .. }
+            | Verb::Abort
+            | Verb::Boot { .. }
+            | Verb::ClearBoot
     );
     if let (true, Some(maintenance)) = (busy, &s.node.maintenance) {
         return Err(Refused::Maintenance { reason: maintenance.reason.clone() });
@@ -31,6 +36,15 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::ClearBoot => orders::clear(s),
         Verb::Maintenance { reason } => {
             maintenance(s, reason);
+            Ok(())
+        }
+        Verb::Place { place } => {
+            if place != s.node.place {
+                let words =
+                    place.as_ref().map_or("where it stands is not known".to_owned(), Place::to_string);
+                s.info("node.placed", words);
+                s.node.place = place;
+            }
             Ok(())
         }
         Verb::Rename { name } => {

@@ -113,7 +113,7 @@ impl From<SensorQuery> for HistoryQuery {
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImportRequest {
-    /// Comma-separated values with a line of headings: node, mac, uuid, serial, driver, address, port, user, password.
+    /// Comma-separated values with a line of headings: node, mac, uuid, serial, driver, address, port, user, password, rack, unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csv: Option<String>,
     /// The same as a list of objects.

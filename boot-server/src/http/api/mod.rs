@@ -144,6 +144,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(verbs::rebuild))
         .routes(routes!(verbs::maintenance))
         .routes(routes!(verbs::rename))
+        .routes(routes!(verbs::place))
         .routes(routes!(boots::order, boots::clear))
         .routes(routes!(boots::forget))
         .routes(routes!(power::power, power::switch))

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use boot_server_core::access::Role;
+use boot_server_core::node::place::{Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
 use images::Architecture;
 use protocol::{DiskId, Sha256};
@@ -39,6 +40,18 @@ pub struct MaintenanceRequest {
 pub struct RenameRequest {
     /// A host name without dots.
     pub name: String,
+}
+
+/// Where a node stands. Without a rack: that is not known any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlaceRequest {
+    /// The rack, as the site calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rack: Option<Rack>,
+    /// The lowest unit that it takes there, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// Which recordings.

@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use boot_server_core::deploy::{DeployRequest, is_candidate};
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node};
+use boot_server_core::node::place::BadPlace;
+use boot_server_core::node::{Event, Node, Place};
 use protocol::DiskId;
 use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
 
 use super::extract::{IdempotencyKey, Input, Named};
-use super::requests::{EmptyRequest, MaintenanceRequest, RenameRequest, WipeRequest};
+use super::requests::{EmptyRequest, MaintenanceRequest, PlaceRequest, RenameRequest, WipeRequest};
 use super::{Answer, Api};
 use crate::engine::{Actor, EngineError};
 use crate::http::auth;
@@ -234,6 +235,23 @@ pub(super) async fn maintenance(
         return Err(refuse("reason", message, "say why, or send null to end the maintenance").into());
     }
     apply(&api, &api.engine.node(&node).await?, Verb::Maintenance { reason }).await
+}
+
+/// Says in which rack a node stands.
+#[utoipa::path(put, path = "/nodes/{node}/place", tag = "nodes", operation_id = "place_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = PlaceRequest,
+    responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn place(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(PlaceRequest { rack, unit }): Input<PlaceRequest>,
+) -> Answer<Json<NodeView>> {
+    let place = match (rack, unit) {
+        (None, Some(_)) => return Err(EngineError::BadPlace(BadPlace::NoRack).into()),
+        (rack, unit) => rack.map(|rack| Place { rack, unit }),
+    };
+    apply(&api, &api.engine.node(&node).await?, Verb::Place { place }).await
 }
 
 /// Gives a node another name.

@@ -3,13 +3,14 @@
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, State as NodeState, StateName};
+use boot_server_core::node::{Event, Node, Place, State as NodeState, StateName};
 use protocol::job::Task;
 
 use super::form::Fields;
 use super::format::shell;
 use super::recipe::Recipe;
 use super::{Refusal, Ui, go, node, operator};
+use crate::engine::EngineError;
 
 /// How a button works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,21 @@ pub(super) async fn rename(
 ) -> Result<Response, Refusal> {
     let name = Fields(fields).trimmed("name").unwrap_or_default();
     act(ui, id, Verb::Rename { name }).await
+}
+
+pub(super) async fn place(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let fields = Fields(fields);
+    match Place::typed(fields.get("rack"), fields.get("unit")) {
+        Ok(place) => act(State(ui), Path(reference), Verb::Place { place }).await,
+        Err(error) => {
+            let node = ui.engine.node(&reference).await?;
+            node::page(&ui, &node, Some(Refusal::from(EngineError::from(error)).0)).await
+        }
+    }
 }
 
 pub(super) async fn maintenance(

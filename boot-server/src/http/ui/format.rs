@@ -3,10 +3,13 @@
 use std::fmt::Display;
 
 use bmc::{Health, Reading, Unit};
+use boot_server_core::bmc::health::Part;
 use boot_server_core::deploy;
 use boot_server_core::node::{Severity, StateName};
 use protocol::Timestamp;
 use protocol::inventory::{Disk, DiskContent, FirmwareMode, PciDevice, Transport};
+
+use crate::view::FaultReport;
 
 /// A value, or a reference to it: templates hold either, by where they got it from.
 pub trait Of<T> {
@@ -75,6 +78,28 @@ pub fn health(health: impl Of<Health>) -> &'static str {
         Health::Warning => "Warning",
         Health::Critical => "Critical",
     }
+}
+
+/// What to replace, and where it is: `rack R4, unit 12 · bay 3 · ACME 4T · serial S3 · part P-4T`. `None` for a reading.
+pub fn whereabouts(part: &Part, report: &FaultReport) -> Option<String> {
+    let named = |name: &str, text: &Option<String>| text.as_ref().map(|text| format!("{name} {text}"));
+    let facts = [
+        report.place.as_ref().map(ToString::to_string),
+        part.place.clone(),
+        part.model.clone(),
+        named("serial", &part.serial),
+        named("part", &part.part_number),
+    ];
+    part.replaceable
+        .then(|| facts.into_iter().flatten().collect::<Vec<_>>().join(" · "))
+        .filter(|t| !t.is_empty())
+}
+
+/// A text that begins with a capital letter.
+pub fn capital(text: impl Display) -> String {
+    let text = text.to_string();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The value of a sensor with its unit.

@@ -82,6 +82,7 @@ pub fn router(engine: Engine, ingests: Ingests, consoles: Consoles, stop: Cancel
         .route("/nodes/{node}/abort", post(actions::abort))
         .route("/nodes/{node}/retry", post(actions::retry))
         .route("/nodes/{node}/rename", post(actions::rename))
+        .route("/nodes/{node}/place", post(actions::place))
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
         .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
         .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))

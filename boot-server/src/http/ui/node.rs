@@ -20,7 +20,7 @@ use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, HistoryQuery, now};
-use crate::view::{AddressView, BmcFound, EventView, NodeView, Problem};
+use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem};
 
 /// Newest events on the page; all others are one click away.
 const EVENTS: usize = 60;
@@ -52,6 +52,7 @@ struct NodePage<'a> {
     events: Vec<EventView>,
     power: Card,
     history: History,
+    faults: FaultReport,
     recipe: Recipe,
 }
 
@@ -157,6 +158,7 @@ async fn page_with(
         events,
         power: Card::of(ui.engine.bmc(node.id), inventory.and_then(BmcFound::of)),
         history: History::of(ui, node, picked).await,
+        faults: ui.engine.faults(node).await,
         recipe: actions::recipe(node, &actions),
         actions,
         node: view,

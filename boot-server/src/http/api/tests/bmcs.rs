@@ -55,6 +55,22 @@ async fn a_machine_is_switched_with_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_has_a_place() {
+    let lab = Lab::new().await;
+    let place = |body| put(&lab, "alpha/place", body);
+    let got = place(json!({ "rack": " R4 ", "unit": 12 })).await;
+    assert_eq!((got.status, &got.body["place"]), (200, &json!({ "rack": "R4", "unit": 12 })));
+    let report = lab.get("/api/v1/nodes/alpha/faults").await;
+    assert_eq!(report.body["place"], json!({ "rack": "R4", "unit": 12 }));
+    let page = lab.get("/nodes/alpha").await.body.to_string();
+    assert!(page.contains("Rack R4, unit 12"), "{page}");
+    assert_eq!(place(json!({ "unit": 12 })).await.code(), (422, "bad-place"));
+    assert_eq!(place(json!({ "rack": "R4", "unit": 0 })).await.code(), (400, "body"));
+    assert_eq!(lab.get("/api/v1/nodes/alpha").await.body["place"]["unit"], 12);
+    assert_eq!(place(json!({})).await.body.get("place"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn boot_devices_media_and_readings() {
     let lab = Lab::new().await;
     with_bmc(&lab).await;
@@ -101,11 +117,11 @@ async fn what_cannot_be_a_bmc_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_imported_line_by_line() {
     let lab = Lab::new().await;
-    let csv = "node,mac,driver,address,user,password\n\
-               alpha,,redfish,10.0.0.5,root,one\n\
-               nobody,,redfish,10.0.0.6,root,two\n\
-               rack-9,52:54:00:00:09:09,ipmi,10.0.0.7,ADMIN,three\n\
-               beta,,floppy,10.0.0.8,root,four\n";
+    let csv = "node,mac,driver,address,user,password,rack,unit\n\
+               alpha,,redfish,10.0.0.5,root,one,,\n\
+               nobody,,redfish,10.0.0.6,root,two,,\n\
+               rack-9,52:54:00:00:09:09,ipmi,10.0.0.7,ADMIN,three,R9,U4\n\
+               beta,,floppy,10.0.0.8,root,four,,\n";
     let import = |dry_run: bool| lab.post("/api/v1/bmcs/import", json!({ "csv": csv, "dry_run": dry_run }));
     for dry_run in [true, false] {
         let got = import(dry_run).await;
@@ -120,6 +136,7 @@ async fn lists_are_imported_line_by_line() {
     }
     let made = lab.get("/api/v1/nodes/rack-9").await;
     assert_eq!((&made.body["state"], &made.body["bmc"]["driver"]), (&json!("enroll"), &json!("ipmi")));
+    assert_eq!(made.body["place"], json!({ "rack": "R9", "unit": 4 }));
     let json = json!({ "bmcs": [{ "node": "beta", "driver": "redfish", "address": "10.0.0.8", "port": 8443,
         "user": "root", "password": "p" }] });
     assert_eq!(lab.post("/api/v1/bmcs/import", json).await.body["lines"][0]["refused"], Value::Null);
