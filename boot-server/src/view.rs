@@ -26,6 +26,9 @@ mod console;
 mod sensors;
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
+mod service;
+
+pub use service::{BaselineDiff, ServiceStepView, ServiceView};
 
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
@@ -286,6 +289,9 @@ pub struct NodeDetail {
     /// The management controller that the agent found in it.
     #[serde(default)]
     pub bmc_found: Option<BmcFound>,
+    /// The servicing job on its way, or the one that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceView>,
 }
 
 /// What would keep machines from booting.
@@ -348,9 +354,10 @@ impl AddressView {
 pub struct JobView {
     /// Names it.
     pub id: JobId,
-    /// `inspect`, `clean` or `deploy`.
+    /// `inspect`, `clean`, `deploy` or `service`.
     pub verb: String,
-    /// How far it is: `boot`, `kernel`, `assign`, a stage of the agent, `restart`, `first_boot`.
+    /// How far it is: `boot`, `kernel`, `assign`, a stage of the agent, `restart`, `first_boot`; or
+    /// that of a servicing job.
     pub stage: String,
     /// Since when.
     pub since: Timestamp,
@@ -671,14 +678,16 @@ impl NodeView {
             id: node.id,
             name: node.name.clone(),
             state: node.state.name(),
-            waits_for: run.map(|r| r.waits_for(&mac_text)),
+            waits_for: run
+                .map(|r| r.waits_for(&mac_text))
+                .or(node.state.service().map(boot_server_core::node::Service::waits_for)),
             deadline: node.state.deadline(),
             fault,
             maintenance: node.maintenance.as_ref().map(|m| m.reason.clone()),
             agent: node.link.session.is_some(),
             boots: required_boot(node, now()).kind(),
             boot: node.boot.as_ref().map(BootOrderView::of),
-            job: run.map(JobView::of),
+            job: run.map(JobView::of).or(node.state.service().map(JobView::of_service)),
             power: None,
             health: None,
             installed: node.installed.as_ref().map(|i| InstalledView {
@@ -737,6 +746,22 @@ impl JobView {
             image: deploy.map(|d| d.image_name.clone()),
             disk: deploy.map(|d| d.target.id.clone()),
             abort: run.abort,
+        }
+    }
+}
+
+impl JobView {
+    fn of_service(service: &boot_server_core::node::Service) -> Self {
+        Self {
+            id: service.id,
+            verb: "service".to_owned(),
+            stage: service.stage.as_str().to_owned(),
+            since: service.since,
+            progress: None,
+            seconds_left: None,
+            image: None,
+            disk: None,
+            abort: service.abort,
         }
     }
 }

@@ -57,6 +57,8 @@ pub enum FaultCode {
     Aborted,
     /// The machine could not be switched on or restarted through its management controller.
     Power,
+    /// Firmware or settings could not be changed through the management controller.
+    Service,
     /// A kind this build does not know.
     #[serde(other)]
     Other,

@@ -74,6 +74,12 @@ pub enum BmcError {
         /// Its words, or its code.
         why: String,
     },
+    /// It does not know any more what was asked for.
+    #[error("the BMC does not know {what} any more")]
+    Gone {
+        /// What.
+        what: String,
+    },
     /// It is busy with something else: another session, a task.
     #[error("the BMC is busy: {what}")]
     Busy {
@@ -106,6 +112,7 @@ pub enum ErrorKind {
     TooLarge,
     Malformed,
     Refused,
+    Gone,
     Busy,
     Unsupported,
 }
@@ -124,6 +131,7 @@ impl BmcError {
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Malformed { .. } => ErrorKind::Malformed,
             Self::Refused { .. } => ErrorKind::Refused,
+            Self::Gone { .. } => ErrorKind::Gone,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
@@ -152,6 +160,7 @@ impl BmcError {
             ErrorKind::TooLarge | ErrorKind::Malformed => {
                 "update the BMC's firmware, or use the driver `ipmi`"
             }
+            ErrorKind::Gone => "it was restarted, or forgets what is done; look at its own log",
             ErrorKind::Refused => "see the BMC's own words",
             ErrorKind::Busy => "wait, or end the other session in the BMC's own pages",
             ErrorKind::Unsupported => "use another driver for this machine",

@@ -126,6 +126,11 @@ pub trait Bmc: Send + Sync {
         Err(self.unsupported("tasks"))
     }
 
+    /// Ids of all tasks that the controller knows, old ones included.
+    async fn tasks(&self) -> Result<Vec<String>, BmcError> {
+        Err(self.unsupported("a list of tasks"))
+    }
+
     /// BIOS attributes as they are.
     async fn bios(&self) -> Result<BiosAttributes, BmcError> {
         Err(self.unsupported("BIOS attributes"))

@@ -414,6 +414,9 @@ pub struct SecureBoot {
     pub current: bool,
     /// On in the next one.
     pub enabled: bool,
+    /// No platform key is enrolled; `None` where the controller does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_mode: Option<bool>,
 }
 
 /// What the Secure Boot key databases are reset to (Redfish's `ResetKeysType`).

@@ -18,6 +18,7 @@ pub mod ipxe;
 pub mod node;
 pub mod ordered;
 pub mod profile;
+pub mod servicing;
 pub mod uki;
 pub mod webhook;
 pub mod words;

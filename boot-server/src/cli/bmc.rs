@@ -232,7 +232,7 @@ fn import(client: &Client, format: Format, file: &Path, dry_run: bool) -> Result
 }
 
 /// A file, or standard input for `-`; at most what the server takes.
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let refuse = |why: String| Failure::Usage(format!("cannot use {}: {why}", file.display()));
     let mut text = String::new();
     let limit = JSON_BODY_MAX as u64;

@@ -1,6 +1,7 @@
 //! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
 //! ask for is done by the server.
 
+mod baseline;
 mod bmc;
 mod boot;
 mod check;
@@ -13,6 +14,7 @@ mod login;
 mod node;
 mod output;
 mod power;
+mod service;
 mod status;
 pub mod text;
 mod token;
@@ -62,6 +64,9 @@ pub enum Command {
     /// Management controllers: list, set, import, scan, look
     #[command(subcommand, visible_alias = "bmcs")]
     Bmc(bmc::BmcCommand),
+    /// How machines of a kind are to be set: BIOS attributes, Secure Boot, firmware
+    #[command(subcommand, visible_alias = "baselines")]
+    Baseline(baseline::BaselineCommand),
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
@@ -196,6 +201,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Bmc(command) => bmc::run(&connection.client()?, format, command),
+        Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),

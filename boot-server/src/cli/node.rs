@@ -14,6 +14,9 @@ use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
 use super::output::{Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
+use super::service::{
+    BiosArgs, SecureBootArgs, ServiceArgs, bios, firmware, secure_boot, service, steps_table,
+};
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
 use crate::http::api::requests::{MaintenanceRequest, PlaceRequest, RenameRequest, WipeRequest};
@@ -99,6 +102,17 @@ pub enum NodeCommand {
         /// Name or id
         node: String,
     },
+    /// Firmware versions of a machine
+    Firmware {
+        /// Name or id
+        node: String,
+    },
+    /// BIOS attributes of a machine, or how they stand against a baseline
+    Bios(BiosArgs),
+    /// Secure Boot of a machine: how it is, on, off, keys
+    SecureBoot(SecureBootArgs),
+    /// Change firmware and settings through the BMC, and read back what came of it
+    Service(ServiceArgs),
     /// Switch the identify light of a machine on, or off
     Identify {
         /// Name or id
@@ -198,6 +212,10 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Power(args) => power(client, format, &args),
         NodeCommand::BootDevice(args) => boot_device(client, format, &args),
         NodeCommand::Faults { node } => format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?),
+        NodeCommand::Firmware { node } => firmware(client, format, &node),
+        NodeCommand::Bios(args) => bios(client, format, &args),
+        NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),
+        NodeCommand::Service(args) => service(client, format, &args),
         NodeCommand::Identify { node, off } => identify(client, &node, off),
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
@@ -351,6 +369,9 @@ impl Show for NodeDetail {
             (None, None) => None,
         };
         text.push_str(&facts(&[("bmc", bmc)]));
+        if let Some(service) = &self.service {
+            text.push_str(&format!("\n{}\n", steps_table(service)));
+        }
         for finding in &self.findings {
             let what = format!("{} ({}); {}", finding.what, finding.code, finding.todo);
             text.push_str(&facts(&[("network", Some(what))]));

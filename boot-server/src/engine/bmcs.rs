@@ -3,7 +3,7 @@
 //! Passwords go in and never come out: what the API shows says only whether there is one.
 
 use bmc::{Credentials, DriverKind, PowerState, Secret};
-use boot_server_core::node::{Event, Severity};
+use boot_server_core::node::{Event, Refused, Severity};
 use protocol::NodeId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,7 @@ impl Engine {
         actor: Actor,
         change: BmcChange,
     ) -> Result<BmcView, EngineError> {
+        self.check_undisturbed(node)?;
         let _turn = self.0.bmc_turn.lock().await;
         let before = lock(&self.0.bmcs).get(&node).cloned();
         let row = self.changed_row(node, before.as_ref(), change)?;
@@ -148,6 +149,7 @@ impl Engine {
     /// # Errors
     /// [`PowerError::NoBmc`], or what the store says.
     pub async fn remove_bmc(&self, node: NodeId, actor: Actor) -> Result<(), EngineError> {
+        self.check_undisturbed(node)?;
         let _turn = self.0.bmc_turn.lock().await;
         if !self.0.store.write(move |db| bmcs::remove(db, node)).await? {
             return Err(PowerError::NoBmc.into());
@@ -195,6 +197,7 @@ impl Engine {
     /// # Errors
     /// What the controller says, or the store.
     pub async fn rotate_bmc(&self, node: NodeId, actor: Actor) -> Result<BmcView, EngineError> {
+        self.check_undisturbed(node)?;
         let turn = self.0.bmc_turn.lock().await;
         let mut row = lock(&self.0.bmcs).get(&node).cloned().ok_or(PowerError::NoBmc)?;
         if row.user.is_none() || row.next_password.is_some() {
@@ -428,6 +431,29 @@ impl Engine {
         Ok(self.0.power.read(node, read).await?)
     }
 
+    /// A machine is not switched, and its controller not restarted, while its firmware is written.
+    fn check_change(&self, node: NodeId, change: &power::Change) -> Result<(), EngineError> {
+        let harmless = matches!(
+            change,
+            power::Change::Identify(_)
+                | power::Change::ClearLog
+                | power::Change::InsertMedia(_)
+                | power::Change::EjectMedia
+        );
+        if harmless { Ok(()) } else { self.check_undisturbed(node) }
+    }
+
+    /// While a servicing job goes on its worker stays as it is: it may hold an image that is being sent.
+    fn check_undisturbed(&self, node: NodeId) -> Result<(), EngineError> {
+        if self.0.nodes.get(node).is_none_or(|node| node.state.service().is_none()) {
+            return Ok(());
+        }
+        Err(EngineError::Refused(Refused::Service {
+            why: "firmware or settings of this machine are being changed",
+            hint: "wait for the end of that job, or abort it",
+        }))
+    }
+
     /// Asks the controller of a node for a change, and notes who did.
     ///
     /// # Errors
@@ -439,6 +465,7 @@ impl Engine {
         change: power::Change,
         (kind, message): (&str, String),
     ) -> Result<Reply, EngineError> {
+        self.check_change(node, &change)?;
         let reply = self.0.power.change(node, change).await?;
         self.note(actor, Some(node), kind, Severity::Info, message).await?;
         self.announce(Change::Node(node));

@@ -64,25 +64,48 @@ impl Engine {
                     }
                 }
                 Effect::PowerCycle => self.ask_for_power(row).await?,
+                Effect::Service => {
+                    if restarts.begun.insert(row.id) {
+                        let (engine, stop) = (self.clone(), stop.clone());
+                        restarts.tasks.spawn(async move { engine.carry_service(row, stop).await });
+                    }
+                }
             }
         }
         Ok(())
     }
 
     async fn carry_restart(&self, row: EffectRow, stop: CancellationToken) -> i64 {
-        let done = match self.restart(row.node, &stop).await {
+        let done = self.restart(row.node, &stop).await;
+        self.conclude(row, done, &stop).await
+    }
+
+    async fn carry_service(&self, row: EffectRow, stop: CancellationToken) -> i64 {
+        let done = self.serve(row.node, &stop).await;
+        self.conclude(row, done, &stop).await
+    }
+
+    /// Closes an effect that was carried out; `false` where the server stops before. After an error there is a pause.
+    async fn conclude(
+        &self,
+        row: EffectRow,
+        done: Result<bool, EngineError>,
+        stop: &CancellationToken,
+    ) -> i64 {
+        let (id, node) = (row.id, row.node);
+        let done = match done {
             Ok(true) => self.close(row, None).await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tracing::error!(node = %row.node, %error, "a restart was not carried out, it is tried again");
+            tracing::error!(%node, %error, "an effect was not carried out, it is tried again");
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
-        row.id
+        id
     }
 
     /// The driver `manual`: a person is the power switch. The line and the end of the effect are one transaction, so

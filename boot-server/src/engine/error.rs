@@ -97,6 +97,17 @@ pub enum EngineError {
         /// What to do.
         hint: &'static str,
     },
+    /// A servicing job or a baseline that makes no sense for this machine.
+    #[error("{what}")]
+    BadService {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// No baseline has this name.
+    #[error("no baseline `{0}`")]
+    BaselineNotFound(String),
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -133,6 +144,8 @@ impl EngineError {
                 "sensor-not-found",
                 "list them with `billet bmc sensors NODE`; none is known before the first look",
             ),
+            Self::BadService { hint, .. } => (422, "bad-service", hint.as_str()),
+            Self::BaselineNotFound(_) => (404, "baseline-not-found", "list them with `billet baseline list`"),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
             }
@@ -178,6 +191,7 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
         Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),
         Refused::StalePhoneHome => (404, "stale-phone-home", "nothing waits for it"),
         Refused::Order { hint, .. } => (422, "boot-order", hint),
+        Refused::Service { hint, .. } => (409, "service", hint),
         Refused::StaleBoot => (404, "stale-boot", "restart the machine, so that it gets a new boot script"),
         Refused::Protocol { .. } => (422, "protocol", "use kernel and ramdisk of the server's version"),
     }

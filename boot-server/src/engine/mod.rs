@@ -12,6 +12,7 @@ mod accounts;
 mod accounts_tests;
 mod addresses;
 mod agents;
+mod baselines;
 mod bmc_events;
 mod bmcs;
 mod boots;
@@ -35,6 +36,9 @@ mod restarts;
 mod retention;
 mod sensors;
 mod servers;
+mod servicing;
+#[cfg(test)]
+mod servicing_tests;
 mod strangers;
 mod switches;
 #[cfg(test)]
@@ -298,6 +302,7 @@ impl Engine {
             addresses,
             findings: self.boot_findings(node),
             bmc: self.bmc(node.id),
+            service: servicing::view(node),
             bmc_found: inventory.as_deref().and_then(BmcFound::of),
         }
     }

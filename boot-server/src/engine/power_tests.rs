@@ -16,17 +16,17 @@ use crate::store::tests::Scratch;
 const MAC: protocol::MacAddr = protocol::MacAddr([0x52, 0x54, 0, 0, 9, 1]);
 
 /// A server that runs, with one node that an agent inspected, and a controller in memory.
-struct Site {
-    engine: Engine,
-    fake: Arc<Fake>,
-    node: Node,
+pub(super) struct Site {
+    pub engine: Engine,
+    pub fake: Arc<Fake>,
+    pub node: Node,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _scratch: Arc<Scratch>,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let scratch = Arc::new(Scratch::new());
         let fakes = Arc::<Mutex<BTreeMap<String, Arc<Fake>>>>::default();
         let engine = open(&scratch, &fakes).await;
@@ -52,7 +52,7 @@ impl Site {
         site
     }
 
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         let (a, b) = (self.engine.clone(), self.engine.clone());
         let (stop_a, stop_b) = (self.stop.clone(), self.stop.clone());
         self.tasks.push(tokio::spawn(async move { a.run_effects(stop_a).await }));
@@ -69,11 +69,11 @@ impl Site {
         engine.apply_with(self.node.id, Actor::Machine, event, Along::default()).await.unwrap();
     }
 
-    async fn now(&self) -> Node {
+    pub async fn now(&self) -> Node {
         self.engine.node(&self.node.id.to_string()).await.unwrap()
     }
 
-    async fn waits_for(&self) -> String {
+    pub async fn waits_for(&self) -> String {
         self.engine.view(&self.now().await).await.waits_for.unwrap_or_default()
     }
 
@@ -82,12 +82,12 @@ impl Site {
         self.engine.events(filter).await.unwrap()
     }
 
-    async fn kinds(&self) -> Vec<String> {
+    pub async fn kinds(&self) -> Vec<String> {
         self.events().await.into_iter().map(|e| e.kind).collect()
     }
 
     /// Waits until an event of this kind is there; tokio's clock may be paused.
-    async fn until(&self, kind: &str) {
+    pub async fn until(&self, kind: &str) {
         for _ in 0..4000 {
             if self.kinds().await.iter().any(|k| k == kind) {
                 return;
@@ -100,13 +100,31 @@ impl Site {
         panic!("no {kind} in {:?}, {}", self.kinds().await, self.waits_for().await)
     }
 
+    /// The server is stopped, its controllers and its database stay, and it starts again.
+    pub async fn server_restarts(mut self) -> Self {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.unwrap();
+        }
+        let fakes = Arc::new(Mutex::new(BTreeMap::from([("10.9.9.9".to_owned(), self.fake.clone())])));
+        self.stop = CancellationToken::new();
+        // The database is closed with the last engine of it.
+        let settings = self.engine.settings().clone();
+        let store = self.engine.store().clone();
+        let images = ::images::Store::open(settings.images_dir()).unwrap();
+        self.engine = Engine::open_with(settings, store, images, fake_drivers(fakes)).await.unwrap();
+        self.engine.started().await;
+        self.run();
+        self
+    }
+
     async fn inspect(&self) {
         self.without_agent().await;
         let verb = Event::Verb(Verb::Inspect);
         self.engine.apply(self.node.id, Actor::Operator(String::new()), verb).await.unwrap();
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         for task in self.tasks {
             task.await.unwrap();

@@ -74,7 +74,7 @@ impl Engine {
                     }
                     Answer::Done
                 }
-                step => match self.do_step(id, step, &wanted).await {
+                step => match self.do_step(id, step, Some(&wanted)).await {
                     Ok(answer) => answer,
                     // It boots what it is to boot; that it would do so for ever is put right once it has.
                     Err(PowerError::NotOnce { .. }) => {
@@ -165,11 +165,20 @@ impl Engine {
         }
     }
 
-    async fn do_step(&self, id: NodeId, step: Step, boot: &BootOverride) -> Result<Answer, PowerError> {
+    pub(super) async fn do_step(
+        &self,
+        id: NodeId,
+        step: Step,
+        boot: Option<&BootOverride>,
+    ) -> Result<Answer, PowerError> {
         let power = &self.0.power;
         let change = match step {
             Step::Look => return power.power_state(id).await.map(|state| Answer::Power(power_of(state))),
-            Step::SetBoot => Change::Boot(boot.clone()),
+            Step::SetBoot => match boot {
+                Some(boot) => Change::Boot(boot.clone()),
+                None => return Ok(Answer::Done),
+            },
+            Step::Ask => Change::Power(PowerAction::SoftOff),
             Step::Off => Change::Power(PowerAction::ForceOff),
             Step::On => Change::Power(PowerAction::On),
             Step::Cycle => Change::Power(PowerAction::Cycle),
@@ -187,7 +196,12 @@ impl Engine {
     }
 
     /// What an error means for the restart.
-    async fn trouble(&self, id: NodeId, step: Step, error: &PowerError) -> Result<Answer, EngineError> {
+    pub(super) async fn trouble(
+        &self,
+        id: NodeId,
+        step: Step,
+        error: &PowerError,
+    ) -> Result<Answer, EngineError> {
         if error.kind() == Some(ErrorKind::Unsupported) {
             return Ok(Answer::Unable);
         }
@@ -237,7 +251,7 @@ fn words(boot: &BootOverride) -> String {
     format!("boots {device} once")
 }
 
-fn ended(end: End, last: Option<&PowerError>) -> PowerNews {
+pub(super) fn ended(end: End, last: Option<&PowerError>) -> PowerNews {
     match end {
         End::On => PowerNews::On,
         End::Unproven => PowerNews::Taken,

@@ -23,6 +23,7 @@ pub enum Read {
     Media,
     Firmware,
     Task(String),
+    Tasks,
     Bios,
     SecureBoot,
 }
@@ -59,6 +60,7 @@ pub enum Reply {
     Media(Media),
     Firmware(Arc<Vec<FirmwareItem>>),
     Task(Task),
+    Tasks(Arc<Vec<String>>),
     Bios(Arc<BiosAttributes>),
     SecureBoot(SecureBoot),
 }
@@ -99,6 +101,7 @@ impl Read {
             Self::Media => Reply::Media(bmc.media().await?),
             Self::Firmware => Reply::Firmware(Arc::new(bmc.firmware().await?)),
             Self::Task(id) => Reply::Task(bmc.task(id).await?),
+            Self::Tasks => Reply::Tasks(Arc::new(bmc.tasks().await?)),
             Self::Bios => Reply::Bios(Arc::new(bmc.bios().await?)),
             Self::SecureBoot => Reply::SecureBoot(bmc.secure_boot().await?),
         })

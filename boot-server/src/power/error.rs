@@ -134,7 +134,7 @@ impl PowerError {
     }
 
     /// A worker that answers something else than was asked: a mistake in the program.
-    pub(super) fn wrong_reply(reply: &Reply) -> Self {
+    pub(crate) fn wrong_reply(reply: &Reply) -> Self {
         BmcError::Malformed {
             what: "a request".to_owned(),
             why: format!("{reply:?}").chars().take(80).collect(),
@@ -155,6 +155,7 @@ fn of_kind(kind: ErrorKind) -> (u16, &'static str) {
         ErrorKind::TooLarge => (502, "bmc-too-large"),
         ErrorKind::Malformed => (502, "bmc-malformed"),
         ErrorKind::Refused => (502, "bmc-refused"),
+        ErrorKind::Gone => (502, "bmc-gone"),
         ErrorKind::Busy => (503, "bmc-busy"),
         ErrorKind::Unsupported => (422, "bmc-unsupported"),
     }

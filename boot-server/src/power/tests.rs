@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use async_trait::async_trait;
-use bmc::{Bmc, BootDevice, BootOverride, PowerAction, Repeat, Secret};
+use bmc::{
+    BiosAttributes, Bmc, BootDevice, BootOverride, FirmwareItem, PowerAction, Repeat, Secret, Task,
+    TaskState, Update,
+};
 use uuid::Uuid;
 
 use super::*;
@@ -37,6 +40,20 @@ pub(crate) struct State {
     pub slow: Duration,
     /// It has sensors, and sends events.
     pub events: bool,
+    /// BIOS attributes in force, and those of the next start.
+    pub bios: BiosAttributes,
+    pub next_bios: BiosAttributes,
+    /// The version of its BIOS, and what an update makes of it once its task is over.
+    pub version: String,
+    pub next_version: String,
+    /// Its tasks: looks that each still takes.
+    pub tasks: BTreeMap<String, u32>,
+    /// The answer to an update is lost after it was begun.
+    pub loses_update: bool,
+    /// Tasks fail.
+    pub bad_image: bool,
+    /// Updates that were begun.
+    pub updates: u32,
 }
 
 impl Fake {
@@ -89,6 +106,10 @@ impl Bmc for Driver {
         let mut state = lock(&self.0.state);
         if !state.lies {
             state.on = !matches!(action, PowerAction::ForceOff | PowerAction::SoftOff);
+            if state.on {
+                let next = std::mem::take(&mut state.next_bios);
+                state.bios.0.extend(next.0);
+            }
         }
         drop(state);
         self.0.changed()
@@ -144,6 +165,59 @@ impl Bmc for Driver {
 
     async fn unsubscribe(&self, subscription: &str) -> Result<(), BmcError> {
         self.0.enter(&format!("end {subscription}")).await
+    }
+
+    async fn firmware(&self) -> Result<Vec<FirmwareItem>, BmcError> {
+        self.0.enter("firmware?").await?;
+        let version = Some(lock(&self.0.state).version.clone());
+        Ok(vec![FirmwareItem { id: "/f/BIOS".into(), name: "BIOS".into(), version, updateable: true }])
+    }
+
+    async fn update(&self, _: &Update) -> Result<Task, BmcError> {
+        self.0.enter("update").await?;
+        let mut state = lock(&self.0.state);
+        state.updates += 1;
+        let id = format!("/t/{}", state.updates);
+        state.tasks.insert(id.clone(), 2);
+        if std::mem::take(&mut state.loses_update) {
+            return Err(BmcError::TimedOut { what: "the update".into(), after: Duration::from_secs(30) });
+        }
+        Ok(Task { id, state: TaskState::Running, percent: None, message: None })
+    }
+
+    async fn task(&self, id: &str) -> Result<Task, BmcError> {
+        self.0.enter("task?").await?;
+        let mut state = lock(&self.0.state);
+        let bad = state.bad_image;
+        let looks = state.tasks.get_mut(id).ok_or_else(|| BmcError::Gone { what: id.to_owned() })?;
+        let over = *looks == 0;
+        *looks = looks.saturating_sub(1);
+        if over && !bad {
+            state.version = state.next_version.clone();
+        }
+        let task_state = match (over, bad) {
+            (false, _) => TaskState::Running,
+            (true, false) => TaskState::Completed,
+            (true, true) => TaskState::Failed,
+        };
+        let message = bad.then(|| "the image is not for this machine".to_owned());
+        Ok(Task { id: id.to_owned(), state: task_state, percent: Some(50), message })
+    }
+
+    async fn tasks(&self) -> Result<Vec<String>, BmcError> {
+        self.0.enter("tasks?").await?;
+        Ok(lock(&self.0.state).tasks.keys().cloned().collect())
+    }
+
+    async fn bios(&self) -> Result<BiosAttributes, BmcError> {
+        self.0.enter("bios?").await?;
+        Ok(lock(&self.0.state).bios.clone())
+    }
+
+    async fn set_bios(&self, changes: &BiosAttributes) -> Result<(), BmcError> {
+        self.0.enter("bios!").await?;
+        lock(&self.0.state).next_bios.0.extend(changes.0.clone());
+        self.0.changed()
     }
 
     async fn close(&self) {

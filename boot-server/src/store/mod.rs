@@ -8,6 +8,7 @@
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
 //! statements are in `queries`, in the subset that PostgreSQL shares.
 
+pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;

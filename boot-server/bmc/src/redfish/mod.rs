@@ -209,6 +209,10 @@ impl Bmc for Redfish {
         }
     }
 
+    async fn tasks(&self) -> Result<Vec<String>, BmcError> {
+        self.call().tasks().await
+    }
+
     async fn bios(&self) -> Result<BiosAttributes, BmcError> {
         self.call().bios().await
     }

@@ -13,7 +13,13 @@ impl Call<'_> {
         let resource = self.secure_boot_resource().await?;
         let view = resource.view(self.origin());
         let current = view.text("SecureBootCurrentBoot")? == Some("Enabled");
-        Ok(SecureBoot { current, enabled: view.boolean("SecureBootEnable")?.unwrap_or(current) })
+        let setup_mode = match view.text("SecureBootMode")? {
+            Some("SetupMode" | "AuditMode") => Some(true),
+            Some("UserMode" | "DeployedMode") => Some(false),
+            _ => None,
+        };
+        let enabled = view.boolean("SecureBootEnable")?.unwrap_or(current);
+        Ok(SecureBoot { current, enabled, setup_mode })
     }
 
     pub(super) async fn set_secure_boot(&self, on: bool) -> Result<(), BmcError> {

@@ -67,8 +67,24 @@ impl Call<'_> {
                 percent: Some(100),
                 message: None,
             }),
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(BmcError::Gone { what }),
             _ => Err(refusal::of(&what, &answer, self.tree().await?.profile)),
         }
+    }
+
+    /// Ids of all tasks, without reading them.
+    pub(super) async fn tasks(&self) -> Result<Vec<String>, BmcError> {
+        let root = self.root().await?;
+        let service = root.tasks.as_ref().ok_or_else(|| self.unsupported("a list of tasks"))?;
+        let service = self.get(service).await?;
+        let view = service.view(self.origin());
+        let collection = view.link("Tasks")?.ok_or_else(|| self.unsupported("a list of tasks"))?;
+        let (whole, links) = self.pages(&collection, limits::MEMBERS).await?;
+        Ok(whole
+            .iter()
+            .map(|task| task.link.to_string())
+            .chain(links.iter().map(ToString::to_string))
+            .collect())
     }
 
     /// Follows a task to its end, within the call's time.

@@ -31,6 +31,7 @@ pub(super) struct Root {
     pub(super) accounts: Option<Link>,
     pub(super) events: Option<Link>,
     pub(super) updates: Option<Link>,
+    pub(super) tasks: Option<Link>,
     pub(super) profile: &'static Profile,
 }
 
@@ -87,6 +88,7 @@ impl Root {
             accounts: root.link("AccountService")?,
             events: root.link("EventService")?,
             updates: root.link("UpdateService")?,
+            tasks: root.link("Tasks")?,
             vendor,
             product,
             profile,

@@ -108,10 +108,7 @@ impl Redfish {
             return None;
         }
         let mut slot = self.upload.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = || BmcError::Refused {
-            what: id.to_owned(),
-            why: "the upload ended with its connection".to_owned(),
-        };
+        let gone = || BmcError::Gone { what: "the upload, which ended with its connection".to_owned() };
         let Some(upload) = slot.as_mut().filter(|u| u.id == id) else {
             return Some(Progress::Failed(gone()));
         };

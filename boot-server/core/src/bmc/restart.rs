@@ -6,6 +6,8 @@
 //!               └──unknown──▶ cycle ─▶ end: unproven   ◀───────┘ again, three times in all; then end: no effect
 //! ```
 //!
+//! For firmware and settings nothing is said about what to boot, and a running OS is first asked to shut down.
+//!
 //! A command whose answer was lost is not sent again blindly: the state is read, and what is still missing is done.
 
 use std::time::Duration;
@@ -18,6 +20,8 @@ use super::{Chance, Power};
 const TRIES_MAX: u32 = 3;
 /// How long the effect of a command may take to show.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an OS may take to shut down.
+const SHUTDOWN: Duration = Duration::from_mins(3);
 /// The first pause between two looks; each is longer.
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause between two looks.
@@ -36,6 +40,8 @@ pub enum Step {
     SetBoot,
     /// Read the power state.
     Look,
+    /// Ask the OS to shut down.
+    Ask,
     /// Switch off.
     Off,
     /// Switch on.
@@ -101,6 +107,8 @@ pub struct Restart {
     doing: Doing,
     /// Only switch on what is off; what runs stays as it is.
     on_only: bool,
+    /// The OS is to be asked to shut down before it is switched off.
+    asks: bool,
     was_off: bool,
     tries: [u32; 2],
     silences: u32,
@@ -112,6 +120,7 @@ pub struct Restart {
 enum Doing {
     SetBoot,
     Look,
+    Ask,
     Command(Wanted),
     Blind,
     Await { wanted: Wanted, until: Timestamp },
@@ -133,6 +142,7 @@ impl Restart {
         Self {
             doing: Doing::SetBoot,
             on_only: false,
+            asks: false,
             was_off: false,
             tries: [0; 2],
             silences: 0,
@@ -141,11 +151,17 @@ impl Restart {
         }
     }
 
+    /// A restart that leaves open what is booted; `asks`: an OS runs, and has time to shut down.
+    pub fn plain(asks: bool) -> Self {
+        Self { doing: Doing::Look, asks, ..Self::new() }
+    }
+
     /// What to do now.
     pub fn step(&self) -> Step {
         match self.doing {
             Doing::SetBoot => Step::SetBoot,
             Doing::Look | Doing::Await { .. } => Step::Look,
+            Doing::Ask => Step::Ask,
             Doing::Command(Wanted::Off) => Step::Off,
             Doing::Command(Wanted::On) => Step::On,
             Doing::Blind => Step::Cycle,
@@ -201,6 +217,15 @@ impl Restart {
             (Doing::Await { wanted, until }, Answer::Power(power)) => {
                 self.awaited(now, wanted, until, power, chance)
             }
+            (Doing::Ask, Answer::Done | Answer::Power(_)) => {
+                (self.asks, self.looks) = (false, 0);
+                Doing::Await { wanted: Wanted::Off, until: now.after(SHUTDOWN) }
+            }
+            // An OS that cannot be asked is switched off.
+            (Doing::Ask, Answer::Unable | Answer::Refused) => {
+                self.asks = false;
+                Doing::Look
+            }
             (Doing::Command(wanted), Answer::Done | Answer::Power(_)) => {
                 self.tries[wanted as usize] += 1;
                 self.looks = 0;
@@ -216,6 +241,7 @@ impl Restart {
     fn looked(&mut self, power: Power, chance: Chance) -> Doing {
         match power {
             Power::On if self.was_off || self.on_only => Doing::Ended(End::On),
+            Power::On if self.asks => Doing::Ask,
             Power::On => self.command(Wanted::Off),
             Power::Off => {
                 self.was_off = true;
@@ -246,6 +272,8 @@ impl Restart {
             (_, Power::Unknown) => Doing::Ended(End::Unproven),
             _ if now < until => self.pause(Then::Await { wanted, until }, chance),
             (Wanted::Off, _) if self.on_only => Doing::Ended(End::On),
+            // The OS did not shut down.
+            (Wanted::Off, _) if self.tries[Wanted::Off as usize] == 0 => self.command(Wanted::Off),
             // It was accepted, and nothing came of it.
             _ => {
                 self.stuck = Some(wanted);
@@ -281,6 +309,10 @@ impl Restart {
         let pause = chance.jitter(SILENCE.saturating_mul(1 << self.silences.min(8)).min(SILENCE_MAX));
         let then = match doing {
             Doing::SetBoot => Then::SetBoot,
+            Doing::Ask => {
+                self.asks = false;
+                Then::Look
+            }
             Doing::Command(wanted) => {
                 // It may have been done: it counts, and the state says what is still missing.
                 self.tries[wanted as usize] += 1;
@@ -407,6 +439,35 @@ mod tests {
         let mut bench = Bench { slow: Duration::from_secs(25), ..Bench::new(true) };
         assert_eq!(bench.run(&mut Restart::new(), Chance(u16::MAX)), End::On);
         assert_eq!(bench.commands, [Wanted::Off, Wanted::On]);
+    }
+
+    #[test]
+    fn an_os_is_asked_before_it_is_switched_off() {
+        let mut restart = Restart::plain(true);
+        let mut now = Timestamp(0);
+        restart.handle_answer(now, Answer::Power(Power::On), Chance(0));
+        assert_eq!(restart.step(), Step::Ask);
+        restart.handle_answer(now, Answer::Done, Chance(0));
+        while restart.step() != Step::Off {
+            assert!(now.since(Timestamp(0)) < Duration::from_mins(4), "{restart:?}");
+            match restart.step() {
+                Step::Pause(pause) => {
+                    now = now.after(pause);
+                    restart.handle_answer(now, Answer::Done, Chance(0));
+                }
+                Step::Look => restart.handle_answer(now, Answer::Power(Power::On), Chance(0)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(now.since(Timestamp(0)) >= SHUTDOWN, "it had time");
+        let mut deaf = Restart::plain(true);
+        deaf.handle_answer(now, Answer::Power(Power::On), Chance(0));
+        deaf.handle_answer(now, Answer::Unable, Chance(0));
+        let mut bench = Bench::new(true);
+        assert_eq!(bench.run(&mut deaf, Chance(0)), End::On);
+        assert_eq!(bench.commands, [Wanted::Off, Wanted::On]);
+        let mut plain = Restart::plain(false);
+        assert_eq!(Bench::new(true).run(&mut plain, Chance(0)), End::On);
     }
 
     #[test]

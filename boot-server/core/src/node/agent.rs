@@ -33,9 +33,12 @@ impl Node {
             State::Manageable | State::Available if self.leaves_agent() => Work::Reboot,
             // An agent that still runs where the disk should: the machine is on its way there.
             State::Active => Work::Reboot,
-            State::Enroll | State::Manageable | State::Available | State::Deleting(_) | State::Failed(_) => {
-                Work::Wait
-            }
+            State::Enroll
+            | State::Manageable
+            | State::Available
+            | State::Deleting(_)
+            | State::Servicing(_)
+            | State::Failed(_) => Work::Wait,
         }
     }
 
@@ -265,6 +268,11 @@ fn finished(s: &mut Step<'_>, done: Summary) {
         }
         State::Inspecting(_) => inspected(s, false),
         // No run, no report: `current` refused it before.
-        State::Enroll | State::Manageable | State::Available | State::Active | State::Failed(_) => {}
+        State::Enroll
+        | State::Manageable
+        | State::Available
+        | State::Active
+        | State::Servicing(_)
+        | State::Failed(_) => {}
     }
 }

@@ -8,7 +8,7 @@ use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use super::state::{RunStage, State};
+use super::state::{Fallback, RunStage, State};
 use crate::ipxe::CommandLine;
 use crate::profile::Profile;
 use crate::words::{ChapText, FileName, Host, Iqn, Location};
@@ -270,7 +270,7 @@ impl From<Usual> for Boot {
 
 /// What this node must boot where it asks now.
 pub fn required_boot(node: &Node, now: Timestamp) -> Boot {
-    let order = node.boot.as_ref().filter(|order| order.answers(now) && takes_orders(&node.state));
+    let order = node.boot.as_ref().filter(|order| order.answers(now) && follows_orders(&node.state));
     match order {
         Some(order) => order.boot.clone(),
         None => usual_boot(&node.state).into(),
@@ -279,12 +279,18 @@ pub fn required_boot(node: &Node, now: Timestamp) -> Boot {
 
 /// The order that another boot follows, if there is one.
 pub fn pending_order(node: &Node) -> Option<&BootOrder> {
-    node.boot.as_ref().filter(|order| order.pending() && takes_orders(&node.state))
+    node.boot.as_ref().filter(|order| order.pending() && follows_orders(&node.state))
 }
 
 /// True in states where the machine is nobody's but the one's who orders: no job runs on it, and none has failed half-way.
 pub(super) fn takes_orders(state: &State) -> bool {
     matches!(state, State::Manageable | State::Available | State::Active)
+}
+
+/// True where the machine boots what was ordered: one without a disk of its own boots that also while it is serviced. An
+/// order of once is refused a servicing job, so none is used up by its restarts.
+fn follows_orders(state: &State) -> bool {
+    takes_orders(state) || matches!(state, State::Servicing(_))
 }
 
 fn usual_boot(state: &State) -> Usual {
@@ -300,6 +306,8 @@ fn usual_boot(state: &State) -> Usual {
             RunStage::Restart | RunStage::FirstBoot => Usual::LocalDisk,
         },
         State::Active => Usual::LocalDisk,
+        State::Servicing(service) if service.back == Fallback::Active => Usual::LocalDisk,
+        State::Servicing(_) => Usual::Agent,
         State::Failed(failure) => failure.boot,
     }
 }

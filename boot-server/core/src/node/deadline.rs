@@ -4,10 +4,12 @@ use protocol::fault::{Fault, FaultCode};
 
 use super::event::Effect;
 use super::machine::RESTARTS_MAX;
-use super::state::{PowerStage, RunStage};
+use super::service;
+use super::state::{PowerStage, RunStage, State};
 use super::step::Step;
 
 pub(super) fn tick(s: &mut Step<'_>) {
+    service::tick(s);
     let now = s.now();
     let Some(run) = s.node.state.run_mut() else { return };
     if now < run.deadline {
@@ -65,5 +67,8 @@ pub(super) fn server_started(s: &mut Step<'_>) {
     let now = s.now();
     if let Some(run) = s.node.state.run_mut() {
         run.deadline = now.after(run.stage.patience());
+    }
+    if let State::Servicing(service) = &mut s.node.state {
+        service.wait_anew(now);
     }
 }

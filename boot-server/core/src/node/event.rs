@@ -7,6 +7,7 @@ use protocol::{JobId, MacAddr, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::boot::{Boot, Repeat};
+use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
 use super::{Netboot, Node, Place};
 
@@ -74,6 +75,13 @@ pub enum Event {
         /// What happened.
         news: PowerNews,
     },
+    /// A servicing job went on.
+    Service {
+        /// The job.
+        job: JobId,
+        /// What happened.
+        news: ServiceNews,
+    },
     /// The machine is off, as its management controller reads it.
     PoweredOff,
     /// Time has passed.
@@ -136,6 +144,8 @@ pub enum Verb {
         /// Disks to wipe.
         wipe: Vec<DiskTarget>,
     },
+    /// Change firmware or settings.
+    Service(Box<ServiceOrder>),
     /// Stop the job at the next safe point.
     Abort,
     /// Do the failed job again.
@@ -176,6 +186,7 @@ impl Verb {
             Self::Deploy(_) => "deploy",
             Self::Rebuild(_) => "rebuild",
             Self::Delete { .. } => "delete",
+            Self::Service(_) => "service",
             Self::Abort => "abort",
             Self::Retry => "retry",
             Self::Maintenance { .. } => "maintenance",
@@ -241,6 +252,8 @@ pub enum Effect {
     WakeAgent,
     /// Restart the machine (or switch it on) so that it boots from the network.
     PowerCycle,
+    /// Carry out the servicing job.
+    Service,
 }
 
 /// One line of what happened.
@@ -304,6 +317,14 @@ pub enum Refused {
     /// A boot that cannot be ordered.
     #[error("{why}")]
     Order {
+        /// Why not.
+        why: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A servicing job that cannot be begun.
+    #[error("{why}")]
+    Service {
         /// Why not.
         why: &'static str,
         /// What to do instead.

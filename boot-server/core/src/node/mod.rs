@@ -7,7 +7,9 @@
 //!     │                                                        deleted  │             ▼
 //!   discovery                                             deleting ◀────┴── active ◀── deploying
 //!                                                                           │  ▲
-//!                                                                           └──┴── rebuild -> deploying
+//!                                                                           ├──┼── rebuild -> deploying
+//!                                                                           └──┴── service -> servicing (also from
+//!                                                                                  manageable and available)
 //!   any ──▶ failed{during, fault}: retry, deploy, provide or manage
 //! ```
 //!
@@ -18,6 +20,7 @@ pub mod boot;
 pub mod event;
 pub mod identity;
 pub mod place;
+pub mod service;
 pub mod state;
 pub mod step;
 pub mod timeline;
@@ -40,6 +43,7 @@ pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refuse
 pub use identity::{Claim, Identity, Match};
 pub use people::check_forget;
 pub use place::Place;
+pub use service::{ItemStatus, Service, ServiceNews, ServiceOrder, ServiceStage};
 pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};

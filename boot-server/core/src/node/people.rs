@@ -5,10 +5,11 @@ use protocol::job::{DiskTarget, Job, Task};
 
 use super::boot::{Repeat, Usual};
 use super::event::{DeployOrder, Effect, Refused, Verb};
+use super::service::Service;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Maintenance, Node, Place, orders};
+use super::{Maintenance, Node, Place, orders, service};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -19,7 +20,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
             | Verb::Abort
             | Verb::Boot { .. }
             | Verb::ClearBoot
+            | Verb::Service(_)
     );
+    // Firmware and settings are what maintenance is for.
+    let busy = busy && !(matches!(verb, Verb::Retry) && failed_service(&s.node).is_some());
     if let (true, Some(maintenance)) = (busy, &s.node.maintenance) {
         return Err(Refused::Maintenance { reason: maintenance.reason.clone() });
     }
@@ -30,6 +34,7 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Deploy(order) => deploy(s, *order),
         Verb::Rebuild(order) => rebuild(s, *order),
         Verb::Delete { wipe } => delete(s, wipe),
+        Verb::Service(order) => service::order(s, *order),
         Verb::Abort => abort(s),
         Verb::Retry => retry(s),
         Verb::Boot { boot, repeat } => orders::order(s, *boot, repeat),
@@ -66,7 +71,7 @@ pub fn check_forget(node: &Node) -> Result<(), Refused> {
         State::Failed(failure) if failure.boot == Usual::LocalDisk => {
             return wrong("an OS may run from its disk: give it back (delete) first");
         }
-        state if state.run().is_some() => {
+        state if state.is_busy() => {
             return wrong("a job is on its way: wait for its end, or abort it");
         }
         _ => {}
@@ -81,6 +86,14 @@ pub fn check_forget(node: &Node) -> Result<(), Refused> {
             hint: "clear the order, then forget the node",
         }),
         _ => Ok(()),
+    }
+}
+
+/// The servicing job that failed, if that is why the node stopped.
+fn failed_service(node: &Node) -> Option<&Service> {
+    match &node.state {
+        State::Failed(failure) => failure.service.as_deref(),
+        _ => None,
     }
 }
 
@@ -172,7 +185,8 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
 fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     let active = s.is(&[StateName::Active]);
     let failed_deploy = matches!(&s.node.state, State::Failed(f) if matches!(f.during, StateName::Deploying | StateName::Deleting | StateName::Cleaning));
-    if !active && !failed_deploy {
+    let serviced = failed_service(&s.node).is_some_and(|service| service.back == Fallback::Active);
+    if !active && !failed_deploy && !serviced {
         return Err(
             s.wrong_state("delete", "only an active node, or one whose deploy failed, can be given back")
         );
@@ -183,13 +197,22 @@ fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     s.start_timeline(format!("delete, wipe {} disk(s)", wipe.len()));
     s.info("delete.requested", format!("given back; wipe of {}", names(&wipe)));
     let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
-    let fallback = if active { Fallback::Active } else { Fallback::Manageable };
+    let fallback = if active || serviced { Fallback::Active } else { Fallback::Manageable };
     let run = s.new_run(job, fallback);
     s.node.state = if run.stage == RunStage::Boot { State::Deleting(run) } else { State::Cleaning(run) };
     Ok(())
 }
 
 fn abort(s: &mut Step<'_>) -> Result<(), Refused> {
+    if s.node.state.service().is_some() {
+        service::abort(s);
+        return Ok(());
+    }
+    if let Some(back) = failed_service(&s.node).map(|service| service.back) {
+        s.info("job.aborted", "the servicing that failed is given up; what the BMC took stays as it is");
+        s.node.state = back.state();
+        return Ok(());
+    }
     let Some(run) = s.node.state.run_mut() else {
         return Err(s.wrong_state("abort", "nothing is running on it"));
     };
@@ -218,6 +241,10 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
     let State::Failed(failure) = &s.node.state else {
         return Err(s.wrong_state("retry", "only a failed node can be retried"));
     };
+    if let Some(old) = failure.service.clone() {
+        service::retry(s, &old);
+        return Ok(());
+    }
     let (during, Some(old)) = (failure.during, failure.run.clone()) else {
         return Err(s.wrong_state("retry", "no job is left to repeat: manage or deploy it"));
     };

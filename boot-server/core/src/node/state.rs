@@ -10,6 +10,7 @@ use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::boot::Usual;
+use super::service::Service;
 
 /// Ironic's provision states, as far as Billet has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub enum State {
     Active,
     /// Given back: waits until it has left its OS, then cleans.
     Deleting(Run),
+    /// Its firmware or its settings are changed through its management controller.
+    Servicing(Box<Service>),
     /// Stopped with a cause; a person decides.
     Failed(Failure),
 }
@@ -49,6 +52,7 @@ pub enum StateName {
     Deploying,
     Active,
     Deleting,
+    Servicing,
     Failed,
 }
 
@@ -64,6 +68,7 @@ impl StateName {
             Self::Deploying => "deploying",
             Self::Active => "active",
             Self::Deleting => "deleting",
+            Self::Servicing => "servicing",
             Self::Failed => "failed",
         }
     }
@@ -207,6 +212,9 @@ pub struct Failure {
     /// The work, for a retry.
     #[serde(default)]
     pub run: Option<Box<Run>>,
+    /// The same of a servicing job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Box<Service>>,
 }
 
 impl State {
@@ -221,6 +229,7 @@ impl State {
             Self::Deploying(_) => StateName::Deploying,
             Self::Active => StateName::Active,
             Self::Deleting(_) => StateName::Deleting,
+            Self::Servicing(_) => StateName::Servicing,
             Self::Failed(_) => StateName::Failed,
         }
     }
@@ -231,7 +240,12 @@ impl State {
             Self::Inspecting(run) | Self::Cleaning(run) | Self::Deploying(run) | Self::Deleting(run) => {
                 Some(run)
             }
-            Self::Enroll | Self::Manageable | Self::Available | Self::Active | Self::Failed(_) => None,
+            Self::Enroll
+            | Self::Manageable
+            | Self::Available
+            | Self::Active
+            | Self::Servicing(_)
+            | Self::Failed(_) => None,
         }
     }
 
@@ -241,13 +255,31 @@ impl State {
             Self::Inspecting(run) | Self::Cleaning(run) | Self::Deploying(run) | Self::Deleting(run) => {
                 Some(run)
             }
-            Self::Enroll | Self::Manageable | Self::Available | Self::Active | Self::Failed(_) => None,
+            Self::Enroll
+            | Self::Manageable
+            | Self::Available
+            | Self::Active
+            | Self::Servicing(_)
+            | Self::Failed(_) => None,
         }
+    }
+
+    /// The servicing job on its way, if any.
+    pub fn service(&self) -> Option<&Service> {
+        match self {
+            Self::Servicing(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// True while a job of any kind is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.run().is_some() || self.service().is_some()
     }
 
     /// When something must be done about waiting, if the state waits.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.run().map(|run| run.deadline)
+        self.run().map(|run| run.deadline).or(self.service().map(|service| service.deadline))
     }
 }
 

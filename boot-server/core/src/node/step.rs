@@ -9,7 +9,7 @@ use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, deadline, machine, orders, people, power};
+use super::{Node, agent, deadline, machine, orders, people, power, service};
 
 /// Takes `event` in.
 ///
@@ -29,6 +29,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
         Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),
+        Event::Service { job, news } => service::news(&mut s, job, news),
         Event::PoweredOff => power::off(&mut s),
         Event::Tick => deadline::tick(&mut s),
         Event::ServerStarted => deadline::server_started(&mut s),
@@ -111,11 +112,15 @@ impl Step<'_> {
         let during = self.node.state.name();
         let at = self.now();
         let run = self.node.state.run().cloned();
+        let service = self.node.state.service().cloned();
         // After the write the OS is whole and may only be slow, and an OS that was running stays whole until the agent
         // has taken the job: then the disk stays what a netboot is sent to.
         let boot = match run.as_ref() {
             Some(run) if matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) => Usual::LocalDisk,
             Some(run) if run.fallback == Fallback::Active && run.is_untouched() => Usual::LocalDisk,
+            None if service.as_ref().is_some_and(|service| service.back == Fallback::Active) => {
+                Usual::LocalDisk
+            }
             _ => Usual::Agent,
         };
         self.note(
@@ -124,7 +129,8 @@ impl Step<'_> {
             format!("{} ({})", fault.message, fault.hint),
         );
         self.mark(Phase::Done);
-        self.node.state = State::Failed(Failure { during, fault, at, boot, run: run.map(Box::new) });
+        let (run, service) = (run.map(Box::new), service.map(Box::new));
+        self.node.state = State::Failed(Failure { during, fault, at, boot, run, service });
     }
 
     /// The machine left the agent: its credentials end with that boot.

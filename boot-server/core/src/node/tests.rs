@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use super::boot::{AGENT_AGAIN, DISK_AGAIN};
 use super::event::{DeployOrder, Verb};
+use super::service::Item;
 use super::state::Fallback;
 use super::*;
+use crate::servicing::{BiosStep, Facts, FirmwareFact, RestartPolicy, SecureBootStep, ServiceStep};
 
 const NONCE: Sha256 = Sha256([1; 32]);
 const SESSION: Sha256 = Sha256([2; 32]);
@@ -97,7 +99,54 @@ fn failed(during: StateName, stage: RunStage, fallback: Fallback) -> State {
         at: NOW,
         boot: if after { Usual::LocalDisk } else { Usual::Agent },
         run: Some(Box::new(run)),
+        service: None,
     })
+}
+
+/// A job that is at this stage of its first step, of two: settings, or a firmware.
+fn serviced(first: ServiceStep, stage: ServiceStage, back: Fallback) -> Box<Service> {
+    let staged = matches!(stage, ServiceStage::Restart | ServiceStage::Recheck | ServiceStage::Verify);
+    let status = if staged { ItemStatus::Staged } else { ItemStatus::Waiting };
+    let second = ServiceStep::SecureBoot(SecureBootStep { on: true });
+    let items = vec![Item { step: first, status }, Item { step: second, status }];
+    Box::new(Service {
+        id: JobId(Uuid::from_u128(1)),
+        items,
+        at: 0,
+        stage,
+        since: NOW,
+        deadline: NOW.after(std::time::Duration::from_hours(1)),
+        restart: RestartPolicy::Allowed,
+        back,
+        tries: 0,
+        percent: None,
+        words: None,
+        abort: false,
+    })
+}
+
+fn bios_step() -> ServiceStep {
+    ServiceStep::Bios(BiosStep { attributes: [("NumCores".to_owned(), 8.into())].into() })
+}
+
+fn firmware_step() -> ServiceStep {
+    serde_json::from_value(serde_json::json!({
+        "kind": "firmware", "component": "BIOS", "version": "2", "image": "b.exe", "sha256": "ab".repeat(32),
+    }))
+    .unwrap()
+}
+
+fn cores(cores: u32) -> Facts {
+    Facts::Bios([("NumCores".to_owned(), cores.into())].into())
+}
+
+fn version(version: &str) -> Facts {
+    let item = FirmwareFact { id: "/f/BIOS".into(), name: "BIOS".into(), version: Some(version.into()) };
+    Facts::Firmware(vec![item])
+}
+
+fn service_news(news: ServiceNews) -> Event {
+    Event::Service { job: JobId(Uuid::from_u128(1)), news }
 }
 
 /// Every state with every stage it can be in.
@@ -107,6 +156,8 @@ fn states() -> Vec<(&'static str, State)> {
     let inspecting = |s| State::Inspecting(run(N::Inspecting, s, Fallback::Enroll));
     let cleaning = |s| State::Cleaning(run(N::Cleaning, s, Fallback::Manageable));
     let deploying = |s| State::Deploying(run(N::Deploying, s, Fallback::Available));
+    let settings = |s| State::Servicing(serviced(bios_step(), s, Fallback::Active));
+    let firmware = |s| State::Servicing(serviced(firmware_step(), s, Fallback::Available));
     vec![
         ("enroll", State::Enroll),
         ("inspecting/boot", inspecting(S::Boot)),
@@ -133,6 +184,27 @@ fn states() -> Vec<(&'static str, State)> {
         ("failed cleaning", failed(N::Cleaning, S::Agent(Stage::Clean), Fallback::Manageable)),
         ("failed deploying", failed(N::Deploying, S::Agent(Stage::Write), Fallback::Available)),
         ("failed first boot", failed(N::Deploying, S::FirstBoot, Fallback::Available)),
+        ("servicing/check", settings(ServiceStage::Check)),
+        ("servicing/apply", settings(ServiceStage::Apply { known: vec![] })),
+        ("servicing/doubt", firmware(ServiceStage::Doubt { known: vec!["/t/1".into()] })),
+        ("servicing/task", firmware(ServiceStage::Task { id: "/t/2".into(), known: vec![] })),
+        ("servicing/task, sending", firmware(ServiceStage::Task { id: "push:/u".into(), known: vec![] })),
+        ("servicing/settle", firmware(ServiceStage::Settle { gone: false })),
+        ("servicing/settle, gone", firmware(ServiceStage::Settle { gone: true })),
+        ("servicing/restart", settings(ServiceStage::Restart)),
+        ("servicing/recheck", settings(ServiceStage::Recheck)),
+        ("servicing/verify", settings(ServiceStage::Verify)),
+        (
+            "failed servicing",
+            State::Failed(Failure {
+                during: N::Servicing,
+                fault: Fault::new(FaultCode::Service, "it broke", "mend it"),
+                at: NOW,
+                boot: Usual::LocalDisk,
+                run: None,
+                service: Some(serviced(bios_step(), ServiceStage::Verify, Fallback::Active)),
+            }),
+        ),
     ]
 }
 
@@ -180,6 +252,14 @@ fn power_news(news: PowerNews) -> Event {
     Event::Power { job: JobId(Uuid::from_u128(1)), bmc: "10.0.0.9".into(), news }
 }
 
+fn looked(facts: Facts) -> Event {
+    service_news(ServiceNews::Looked { at: 0, facts, tasks: vec![] })
+}
+
+fn service(step: ServiceStep, restart: RestartPolicy) -> Verb {
+    Verb::Service(Box::new(ServiceOrder { steps: vec![step], restart }))
+}
+
 /// Every event, as it would come to this node.
 fn events(node: &Node) -> Vec<(&'static str, Event)> {
     let verb = Event::Verb;
@@ -207,6 +287,36 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("power on", power_news(PowerNews::On)),
         ("power without effect", power_news(PowerNews::NoEffect { wanted: "on" })),
         ("power failed", power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() })),
+        ("resumed", service_news(ServiceNews::Resumed)),
+        ("BIOS as wanted", looked(cores(8))),
+        ("BIOS differs", looked(cores(16))),
+        ("no such attribute", looked(Facts::Bios([("NumCore".to_owned(), 1.into())].into()))),
+        ("firmware as wanted", looked(version("2"))),
+        ("firmware differs", looked(version("1"))),
+        ("taken", service_news(ServiceNews::Taken { task: None })),
+        ("taken, task", service_news(ServiceNews::Taken { task: Some("/t/2".into()) })),
+        ("no new task", service_news(ServiceNews::Tasks(Some(vec!["/t/1".into()])))),
+        ("a new task", service_news(ServiceNews::Tasks(Some(vec!["/t/1".into(), "/t/2".into()])))),
+        ("two new tasks", service_news(ServiceNews::Tasks(Some(vec!["/t/2".into(), "/t/3".into()])))),
+        ("tasks not told", service_news(ServiceNews::Tasks(None))),
+        (
+            "task goes on",
+            service_news(ServiceNews::Progress { id: "/t/2".into(), percent: Some(40), words: None }),
+        ),
+        ("task done", service_news(ServiceNews::TaskDone)),
+        ("task failed", service_news(ServiceNews::TaskFailed { why: "bad image".into() })),
+        ("task gone", service_news(ServiceNews::TaskGone)),
+        ("restarted", service_news(ServiceNews::Restarted)),
+        ("answer lost", service_news(ServiceNews::Lost { what: "timeout".into() })),
+        ("trouble", service_news(ServiceNews::Trouble { what: "timeout".into() })),
+        (
+            "controller refuses",
+            service_news(ServiceNews::Failed { what: "no".into(), hint: "mend it".into() }),
+        ),
+        (
+            "news of another job",
+            Event::Service { job: JobId(Uuid::from_u128(99)), news: ServiceNews::TaskDone },
+        ),
         ("tick", Event::Tick),
         ("server started", Event::ServerStarted),
         ("manage", verb(Verb::Manage)),
@@ -216,6 +326,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("deploy", verb(Verb::Deploy(order()))),
         ("rebuild", verb(Verb::Rebuild(order()))),
         ("delete", verb(Verb::Delete { wipe: vec![disk()] })),
+        ("service", verb(service(bios_step(), RestartPolicy::Never))),
+        ("service, firmware", verb(service(firmware_step(), RestartPolicy::Never))),
         ("abort", verb(Verb::Abort)),
         ("retry", verb(Verb::Retry)),
         ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()) })),
@@ -233,6 +345,12 @@ fn place(node: &Node) -> String {
             write!(text, " restarts={}", run.restarts).unwrap();
         }
         if run.abort {
+            text.push_str(" abort");
+        }
+    }
+    if let Some(service) = node.state.service() {
+        write!(text, "/{} {}", service.stage.as_str(), service.at).unwrap();
+        if service.abort {
             text.push_str(" abort");
         }
     }
@@ -690,7 +808,7 @@ fn a_secret_is_forgotten_once_it_was_used() {
 #[test]
 fn what_runs_or_works_is_not_forgotten() {
     for (name, state) in states() {
-        let (active, busy) = (matches!(state, State::Active), state.run().is_some());
+        let (active, busy) = (matches!(state, State::Active), state.is_busy());
         let may_run = matches!(&state, State::Failed(failure) if failure.boot == Usual::LocalDisk);
         assert_eq!(check_forget(&node(state)).is_err(), active || busy || may_run, "{name}");
     }
@@ -840,5 +958,5 @@ fn every_state_has_a_name_and_all_are_walked() {
     for (_, state) in states() {
         *seen.entry(state.name()).or_insert(0) += 1;
     }
-    assert_eq!(seen.len(), 9);
+    assert_eq!(seen.len(), 10);
 }

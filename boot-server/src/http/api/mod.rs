@@ -1,6 +1,7 @@
 //! The control API, `/api/v1`: what people's programs, the command line and the UI's scripts use. Handlers parse,
 //! ask the engine, and print; the document of the API is generated from them.
 
+mod baselines;
 pub mod bmc_requests;
 mod bmcs;
 mod boots;
@@ -119,6 +120,7 @@ type Answer<T> = Result<T, ProblemResponse>;
     tags(
         (name = "nodes", description = "Machines and what can be done with them"),
         (name = "power", description = "Switching machines, and what their firmware boots"),
+        (name = "baselines", description = "How machines of a kind are to be set"),
         (name = "bmcs", description = "Management controllers of machines"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
@@ -145,6 +147,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(verbs::maintenance))
         .routes(routes!(verbs::rename))
         .routes(routes!(verbs::place))
+        .routes(routes!(verbs::service))
         .routes(routes!(boots::order, boots::clear))
         .routes(routes!(boots::forget))
         .routes(routes!(power::power, power::switch))
@@ -164,6 +167,10 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(power::media, power::insert_media, power::eject_media))
         .routes(routes!(power::bios, power::set_bios))
         .routes(routes!(power::secure_boot, power::set_secure_boot))
+        .routes(routes!(baselines::list, baselines::create))
+        .routes(routes!(baselines::show, baselines::put, baselines::remove))
+        .routes(routes!(baselines::compare))
+        .routes(routes!(baselines::apply))
         .routes(routes!(bmcs::list))
         .routes(routes!(bmcs::import))
         .routes(routes!(bmcs::look))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use boot_server_core::access::Role;
 use boot_server_core::node::place::{Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
+use boot_server_core::servicing::{RestartPolicy, ServiceStep};
 use images::Architecture;
 use protocol::{DiskId, Sha256};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,33 @@ pub struct PlaceRequest {
     /// The lowest unit that it takes there, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+}
+
+/// Firmware and settings to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRequest {
+    /// What, in order.
+    pub steps: Vec<ServiceStep>,
+    /// Whether a machine that runs an OS may be restarted for it; never if not given.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+}
+
+/// How a baseline is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// Its firmware too; true if not given.
+    pub firmware: bool,
+    /// Whether a machine that runs an OS may be restarted for it; never if not given.
+    pub restart: RestartPolicy,
+}
+
+impl Default for ApplyRequest {
+    fn default() -> Self {
+        Self { firmware: true, restart: RestartPolicy::Never }
+    }
 }
 
 /// Which recordings.

@@ -11,7 +11,9 @@ use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
 
 use super::extract::{IdempotencyKey, Input, Named};
-use super::requests::{EmptyRequest, MaintenanceRequest, PlaceRequest, RenameRequest, WipeRequest};
+use super::requests::{
+    EmptyRequest, MaintenanceRequest, PlaceRequest, RenameRequest, ServiceRequest, WipeRequest,
+};
 use super::{Answer, Api};
 use crate::engine::{Actor, EngineError};
 use crate::http::auth;
@@ -218,6 +220,21 @@ pub(super) async fn preview(
 ) -> Answer<Json<DeployPreview>> {
     let node = api.engine.node(&node).await?;
     Ok(Json(api.engine.preview(&node, &request).await?))
+}
+
+/// Changes firmware or settings of a node through its management controller, and reads back what came of it.
+#[utoipa::path(post, path = "/nodes/{node}/service", tag = "nodes", operation_id = "service_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = ServiceRequest,
+    responses((status = 200, body = NodeView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn service(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(ServiceRequest { steps, restart }): Input<ServiceRequest>,
+) -> Answer<Json<NodeView>> {
+    let node = api.engine.node(&node).await?;
+    let node = api.engine.service(&node, operator(), steps, restart).await?;
+    Ok(Json(api.engine.view(&node).await))
 }
 
 /// Puts a node under maintenance, or ends it.

@@ -45,6 +45,7 @@ const fn post(verb: &'static str, label: &'static str) -> Action {
 const INSPECT: Action = post("inspect", "Inspect again");
 const MANAGE: Action = post("manage", "Keep out of use");
 const RETRY: Action = Action { class: "primary", ..post("retry", "Try again") };
+const GIVE_UP: Action = post("abort", "Give up");
 const PROVIDE: Action = page("provide", "Make available", "");
 const DELETE: Action = page("delete", "Give back", "danger-quiet");
 const DEPLOY: Action = page("deploy", "Deploy", "primary");
@@ -59,7 +60,9 @@ pub fn fitting(node: &Node) -> Vec<Action> {
         NodeState::Inspecting(_)
         | NodeState::Cleaning(_)
         | NodeState::Deploying(_)
-        | NodeState::Deleting(_) => Vec::new(),
+        | NodeState::Deleting(_)
+        | NodeState::Servicing(_) => Vec::new(),
+        NodeState::Failed(failure) if failure.service.is_some() => vec![RETRY, GIVE_UP],
         NodeState::Failed(failure) => {
             let deploying = failure.during == StateName::Deploying;
             let mut actions = Vec::new();
@@ -89,7 +92,7 @@ pub fn recipe(node: &Node, actions: &[Action]) -> Recipe {
         recipe =
             recipe.and(&format!("billet node {verb} {name}"), "POST", &at(&format!("/{verb}")), Some(&empty));
     }
-    if node.state.run().is_some() {
+    if node.state.is_busy() {
         recipe = recipe.and(&format!("billet node abort {name}"), "POST", &at("/abort"), Some(&empty));
     }
     recipe.and(
@@ -102,6 +105,9 @@ pub fn recipe(node: &Node, actions: &[Action]) -> Recipe {
 
 /// What stopping the job means, in words.
 pub fn stop_text(node: &Node) -> &'static str {
+    if node.state.service().is_some() {
+        return "What the BMC works on is waited for; nothing is begun after it, and what it took stays as it is.";
+    }
     match node.state.run().map(|run| &run.job.task) {
         Some(Task::Deploy(_)) => {
             "Once the disk is being written it may be left incomplete; an incomplete disk does not boot."

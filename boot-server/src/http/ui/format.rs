@@ -57,6 +57,7 @@ pub fn look(state: StateName) -> Look {
         StateName::Deploying => ("tone-work", "work", "Deploying"),
         StateName::Active => ("tone-good", "good", "Active"),
         StateName::Deleting => ("tone-work", "work", "Deleting"),
+        StateName::Servicing => ("tone-work", "work", "Servicing"),
         StateName::Failed => ("tone-bad", "bad", "Failed"),
     };
     Look { tone, icon, label }
@@ -169,7 +170,7 @@ fn at_utc(at: Timestamp, form: &str) -> String {
 }
 
 /// Every state, in the order in which people look for them.
-pub const STATES: [StateName; 9] = [
+pub const STATES: [StateName; 10] = [
     StateName::Failed,
     StateName::Manageable,
     StateName::Enroll,
@@ -177,6 +178,7 @@ pub const STATES: [StateName; 9] = [
     StateName::Cleaning,
     StateName::Deploying,
     StateName::Deleting,
+    StateName::Servicing,
     StateName::Available,
     StateName::Active,
 ];
@@ -384,6 +386,7 @@ pub fn verb(verb: impl AsRef<str>) -> &'static str {
         "inspect" => "Inspect",
         "clean" => "Clean",
         "deploy" => "Deploy",
+        "service" => "Service",
         _ => "Job",
     }
 }
@@ -394,6 +397,7 @@ pub fn verb_lower(verb: impl AsRef<str>) -> &'static str {
         "inspect" => "the inspection",
         "clean" => "the cleaning",
         "deploy" => "the deploy",
+        "service" => "servicing",
         _ => "the job",
     }
 }

@@ -145,7 +145,10 @@ async fn page_with(
         takes_orders: matches!(view.state, StateName::Manageable | StateName::Available | StateName::Active),
         can_forget: check_forget(node).is_ok(),
         can_stop: running,
-        stop_verb: node.state.run().map_or("", |run| run.job.task.verb()),
+        stop_verb: node
+            .state
+            .run()
+            .map_or(if node.state.service().is_some() { "service" } else { "" }, |run| run.job.task.verb()),
         stop_text: actions::stop_text(node),
         steps: view.job.as_ref().map(timeline::steps).unwrap_or_default(),
         bars,

@@ -4,7 +4,7 @@ use bmc::{PowerAction, PowerState};
 use serde_json::{Value, json};
 
 use super::faults::Fault;
-use super::state::{Pushed, Question, Reply, State};
+use super::state::{Offer, Pushed, Question, Reply, State, Task, Way};
 use super::tree::{self, ROOT};
 
 impl State {
@@ -32,7 +32,12 @@ impl State {
             "VirtualMedia.EjectMedia" => {
                 self.eject(path.trim_end_matches("/Actions/VirtualMedia.EjectMedia"))
             }
-            "SecureBoot.ResetKeys" => Reply::done(),
+            "SecureBoot.ResetKeys" => {
+                let default = body["ResetKeysType"] == "ResetAllKeysToDefault";
+                let mode = if default { "UserMode" } else { "SetupMode" };
+                self.set(&format!("{}/SecureBoot", self.paths.system), &json!({ "NextMode": mode }));
+                Reply::done()
+            }
             "DellManager.ClearPending" => {
                 self.set(
                     path.trim_end_matches("/Actions/Oem/DellManager.ClearPending"),
@@ -40,10 +45,11 @@ impl State {
                 );
                 Reply::done()
             }
-            "UpdateService.SimpleUpdate" if body["ImageURI"].is_string() => self.new_task(),
+            "UpdateService.SimpleUpdate" if body["ImageURI"].is_string() => self.pull(&body["ImageURI"]),
             "push" if self.profile.update.multipart => {
                 self.pushed.push(Pushed { octets: question.octets });
-                self.new_task()
+                let offer = self.next_offer();
+                self.new_task(offer)
             }
             "Subscriptions" => self.subscribe(path, body),
             _ => Reply::error(404, "ResourceMissingAtURI", "There is no such resource."),
@@ -65,10 +71,71 @@ impl State {
             "PowerCycle" => PowerAction::Cycle,
             _ => PowerAction::Reset,
         };
+        let starts = match action {
+            PowerAction::On => !on,
+            PowerAction::Cycle | PowerAction::Reset => true,
+            PowerAction::SoftOff | PowerAction::ForceOff | PowerAction::Nmi => false,
+        };
         match self.machine.power(action) {
-            Ok(()) => Reply::done(),
+            Ok(()) => {
+                if starts && self.machine.power_state() == PowerState::On {
+                    self.started();
+                }
+                Reply::done()
+            }
             Err(e) => Reply::error(409, "ResourceInStandby", &e.to_string()),
         }
+    }
+
+    /// The machine starts: what waited for that is in force.
+    fn started(&mut self) {
+        let system = self.paths.system.clone();
+        if let Some(bios) = self.profile.bios.clone() {
+            let (path, settings) = (format!("{system}/Bios"), format!("{system}/Bios/{}", bios.settings));
+            let pending = self.tree.get(&settings).map(|s| s["Attributes"].clone()).unwrap_or_default();
+            let before = self.tree.get(&path).map(|b| b["Attributes"].clone()).unwrap_or_default();
+            let mut now = before.clone();
+            for (name, value) in pending.as_object().into_iter().flatten() {
+                now[name.as_str()] = value.clone();
+            }
+            self.set(&path, &json!({ "Attributes": now, "Before": before }));
+            self.set(&settings, &json!({ "Attributes": {} }));
+            self.post_looks = bios.post_looks;
+        }
+        let path = format!("{system}/SecureBoot");
+        let Some(secure) = self.tree.get(&path).cloned() else { return };
+        let current = if secure["SecureBootEnable"] == true { "Enabled" } else { "Disabled" };
+        self.set(&path, &json!({ "SecureBootCurrentBoot": current }));
+        if secure["NextMode"].is_string() {
+            self.set(&path, &json!({ "SecureBootMode": secure["NextMode"], "NextMode": null }));
+        }
+        for offer in std::mem::take(&mut self.staged) {
+            self.install(&offer);
+        }
+    }
+
+    fn install(&mut self, offer: &Offer) {
+        let path = format!("{ROOT}/UpdateService/FirmwareInventory/{}", offer.item);
+        self.set(&path, &json!({ "Version": offer.version }));
+    }
+
+    fn next_offer(&mut self) -> Option<Offer> {
+        (!self.offers.is_empty()).then(|| self.offers.remove(0))
+    }
+
+    /// Fetches the image, where a test says what it brings; else nobody looks at it.
+    fn pull(&mut self, url: &Value) -> Reply {
+        let url = url.as_str().unwrap_or_default().to_owned();
+        let offer = self.next_offer();
+        if offer.is_some() {
+            let number = self.number();
+            let file = self.images.join(format!("firmware-{number}.bin"));
+            if let Err(e) = super::fetch(&url, &file) {
+                return Reply::error(400, "ResourceAtUriUnauthorized", &format!("{e:#}"));
+            }
+        }
+        self.pulled.push(url);
+        self.new_task(offer)
     }
 
     /// The controller starts anew: sessions are gone, what was set stays.
@@ -101,7 +168,7 @@ impl State {
             return Reply::error(400, "ResourceAtUriUnauthorized", &format!("{e:#}"));
         }
         self.set(drive, &json!({ "Image": url, "Inserted": true, "ConnectedVia": "URI" }));
-        if media.task { self.new_task() } else { Reply::done() }
+        if media.task { self.new_task(None) } else { Reply::done() }
     }
 
     pub(super) fn eject(&mut self, drive: &str) -> Reply {
@@ -131,10 +198,11 @@ impl State {
         }
     }
 
-    pub(super) fn new_task(&mut self) -> Reply {
+    pub(super) fn new_task(&mut self, offer: Option<Offer>) -> Reply {
         let id = self.number().to_string();
         let path = format!("{ROOT}/TaskService/Tasks/{id}");
-        self.tasks.insert(id.clone(), self.profile.update.task_looks);
+        self.tasks.insert(id.clone(), Task { looks: self.profile.update.task_looks, offer });
+        self.member(&format!("{ROOT}/TaskService/Tasks"), &path);
         let location = match &self.fault {
             Fault::TasksAt(elsewhere) => return Reply::new(202, None).header("location", elsewhere.clone()),
             _ => format!("{ROOT}/TaskService/TaskMonitors/{id}"),
@@ -147,15 +215,36 @@ impl State {
 
     pub(super) fn read_task(&mut self, path: &str) -> Option<Reply> {
         let (kind, id) = path.strip_prefix(&format!("{ROOT}/TaskService/"))?.split_once('/')?;
-        let looks = self.tasks.get_mut(id)?;
-        let running = *looks > 0;
-        *looks = looks.saturating_sub(1);
-        let state = if running { "Running" } else { "Completed" };
+        let task = self.tasks.get_mut(id)?;
+        let running = task.looks > 0;
+        task.looks = task.looks.saturating_sub(1);
+        let offer = if running { None } else { task.offer.take() };
+        let mut state = if running { "Running" } else { "Completed" };
+        let mut words = state;
+        match offer {
+            Some(Offer { way: Way::Fails(why), .. }) => {
+                (state, words) = ("Exception", why);
+                task.offer = offer;
+            }
+            Some(offer) if offer.way == Way::RestartsBmc => {
+                self.install(&offer);
+                self.tasks.clear();
+                self.set(&format!("{ROOT}/TaskService/Tasks"), &json!({ "Members": [] }));
+                self.restart();
+                return Some(Reply::error(401, "NoValidSession", "There is no valid session established."));
+            }
+            Some(offer) if offer.way == Way::AfterRestart => self.staged.push(offer),
+            Some(offer) => self.install(&offer),
+            None => {}
+        }
+        let failed = state == "Exception";
         let task = json!({ "@odata.id": format!("{ROOT}/TaskService/Tasks/{id}"), "Id": id, "Name": "Task",
-            "TaskState": state, "TaskStatus": "OK", "PercentComplete": if running { 50 } else { 100 },
-            "Messages": [{ "MessageId": "Update.1.0.Progress", "Message": state }] });
+            "TaskState": state, "TaskStatus": if failed { "Critical" } else { "OK" },
+            "PercentComplete": if running { 50 } else { 100 },
+            "Messages": [{ "MessageId": "Update.1.0.Progress", "Message": words }] });
         Some(match (kind, running) {
             ("TaskMonitors", true) => Reply::new(202, None),
+            ("TaskMonitors", false) if failed => Reply::new(200, Some(task)),
             ("TaskMonitors", false) => Reply::new(200, Some(json!({}))),
             _ => Reply::new(200, Some(task)),
         })

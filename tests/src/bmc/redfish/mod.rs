@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 pub use faults::Fault;
 pub use profile::Profile;
 pub use service::Seen;
-pub use state::Pushed;
+pub use state::{Offer, Pushed, Way};
 
 use super::Machine;
 use service::Shared;
@@ -173,6 +173,17 @@ impl RedfishBmc {
     /// Firmware images that were sent to it.
     pub fn pushed(&self) -> Vec<Pushed> {
         self.shared.state().pushed.clone()
+    }
+
+    /// URLs that firmware images were fetched from.
+    pub fn pulled(&self) -> Vec<String> {
+        self.shared.state().pulled.clone()
+    }
+
+    /// The next update brings this.
+    pub fn offer(&self, item: &str, version: &str, way: Way) {
+        let offer = Offer { item: item.to_owned(), version: version.to_owned(), way };
+        self.shared.state().offers.push(offer);
     }
 
     /// A property of a resource as it stands now, by JSON pointer.

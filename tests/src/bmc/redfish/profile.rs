@@ -182,6 +182,9 @@ pub struct Bios {
     /// A second change before a restart is refused.
     #[serde(default)]
     pub one_pending: bool,
+    /// After a start so many looks show the BIOS as it was before.
+    #[serde(default)]
+    pub post_looks: u32,
     /// The action that throws the first one away.
     pub clear_pending: Option<String>,
 }

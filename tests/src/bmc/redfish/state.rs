@@ -69,6 +69,39 @@ pub struct Pushed {
     pub octets: usize,
 }
 
+/// A firmware that an update brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Id of the item of the firmware inventory.
+    pub item: String,
+    /// Its version afterwards.
+    pub version: String,
+    /// How that goes.
+    pub way: Way,
+}
+
+/// How an update goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In force when its task is over.
+    AtOnce,
+    /// In force after the next start of the machine.
+    AfterRestart,
+    /// The controller restarts itself at the end of it: task and sessions are gone.
+    RestartsBmc,
+    /// The task fails with these words.
+    Fails(&'static str),
+}
+
+/// A task.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Task {
+    /// Looks at which it still says `Running`.
+    pub(super) looks: u32,
+    /// What it brings.
+    pub(super) offer: Option<Offer>,
+}
+
 /// A controller.
 pub(super) struct State {
     pub(super) profile: Profile,
@@ -81,8 +114,16 @@ pub(super) struct State {
     pub(super) must_change: bool,
     pub(super) fault: Fault,
     pub(super) in_post: bool,
-    /// Looks that each task still says `Running`.
-    pub(super) tasks: BTreeMap<String, u32>,
+    /// Tasks by id.
+    pub(super) tasks: BTreeMap<String, Task>,
+    /// What updates bring.
+    pub(super) offers: Vec<Offer>,
+    /// Firmware that waits for a restart of the machine.
+    pub(super) staged: Vec<Offer>,
+    /// URLs that images were fetched from.
+    pub(super) pulled: Vec<String>,
+    /// Looks at the BIOS that still show it as it was before the restart: the machine is in POST.
+    pub(super) post_looks: u32,
     pub(super) pushed: Vec<Pushed>,
     pub(super) logins_refused: u32,
     pub(super) bmc_resets: u32,
@@ -115,6 +156,10 @@ impl State {
             fault: Fault::None,
             in_post: false,
             tasks: BTreeMap::new(),
+            offers: Vec::new(),
+            staged: Vec::new(),
+            pulled: Vec::new(),
+            post_looks: 0,
             pushed: Vec::new(),
             logins_refused: 0,
             bmc_resets: 0,
@@ -198,6 +243,9 @@ impl State {
         }
         self.ran |= self.machine.power_state() == PowerState::On;
         let is_late = |name: &String| path.contains(&format!("/{name}"));
+        if path == format!("{}/Bios", self.paths.system) {
+            self.post_looks = self.post_looks.saturating_sub(1);
+        }
         let body = match self.profile.late.iter().any(is_late) && !self.ran {
             true => None,
             false => self.live(path),
@@ -217,6 +265,12 @@ impl State {
             return Some(json!({ "@odata.id": path, "Name": "Reset", "Parameters": [parameter] }));
         }
         let mut body = self.tree.get(path)?.clone();
+        if self.post_looks > 0 && path == format!("{}/Bios", self.paths.system) {
+            body["Attributes"] = body["Before"].clone();
+        }
+        if let Some(map) = body.as_object_mut() {
+            map.remove("Before");
+        }
         if path == self.paths.system {
             let on = self.machine.power_state() == PowerState::On;
             body["PowerState"] = if on { "On" } else { "Off" }.into();
@@ -403,7 +457,7 @@ impl State {
         }
         *pending = wanted["Attributes"].clone();
         match bios.apply_time {
-            true => self.new_task(),
+            true => self.new_task(None),
             false => Reply::new(200, Some(json!({}))),
         }
     }
