@@ -102,6 +102,12 @@ pub struct BmcView {
     pub user: Option<String>,
     /// A password is stored.
     pub has_password: bool,
+    /// A BMC key (K_g of IPMI) is stored.
+    #[serde(default)]
+    pub has_kg: bool,
+    /// Fingerprint of the SSH key that is pinned, where there was a console by SSH.
+    #[serde(default)]
+    pub host_key: Option<String>,
     /// SHA-256 of the certificate that is pinned.
     pub certificate: Option<String>,
     /// What else the driver is told.

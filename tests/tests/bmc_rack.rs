@@ -230,13 +230,18 @@ fn no_hand_on_it_by_ipmi_sim() -> Result<()> {
 fn no_hand_on_it_by_redfish() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let mut service = None;
-    let hands_off = HandsOff::new("hands-off-redfish", Firmware::Uefi, |lab| {
+    let mut hands_off = HandsOff::new("hands-off-redfish", Firmware::Uefi, |lab| {
         let handle = lab.rack.namespace().clone_handle()?;
         let (machine, at) = (Arc::new(lab.machine.clone()), format!("{SERVER_ADDRESS}:8443").parse()?);
         let start = || {
-            // The service listens where its thread is.
+            // The service and its shell listen where this thread is.
             let _inside = runtime.enter();
-            runtime.block_on(RedfishBmc::start(Profile::named("dell-idrac9")?, machine, at, true))
+            runtime.block_on(async {
+                let service = RedfishBmc::start(Profile::named("dell-idrac9")?, machine, at, true).await?;
+                let shell = format!("{SERVER_ADDRESS}:2222").parse()?;
+                service.serve_console(Some("console com2"), 7, shell).await?;
+                Ok(service)
+            })
         };
         service = Some(within(&handle, start)?);
         Ok(())
@@ -244,7 +249,15 @@ fn no_hand_on_it_by_redfish() -> Result<()> {
     let bmc = json!({
         "driver": "redfish", "address": SERVER_ADDRESS, "port": 8443, "user": redfish::USER, "password": redfish::PASSWORD,
     });
-    hands_off.run(&bmc)?;
+    let console = format!("/api/v1/nodes/{}/console", hands_off.node);
+    hands_off.api.put(&console, &json!({ "source": "bmc", "follow": true }))?;
+    hands_off.deploy_twice(&bmc)?;
+    // All that the machine printed went through the controller's shell.
+    let printed = |text: &Value| text.as_str()?.contains("image=tiny-b").then_some(());
+    hands_off.api.wait(&format!("{console}/log"), START, printed)?;
+    let pinned = events(&hands_off.api, &hands_off.node, "bmc.pinned")?;
+    ensure!(pinned.iter().any(|p| p.contains("SSH key")), "{pinned:?}");
+    hands_off.rack.passed();
     drop(service);
     Ok(())
 }

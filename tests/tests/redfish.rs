@@ -13,8 +13,11 @@ use bmc::{
 };
 use serde_json::json;
 use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc, USER};
-use tests::bmc::{Machine, MemoryMachine, media};
+use tests::bmc::{Machine, MemoryMachine, ipmi, media};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// Longest that a console may take to say something.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A controller of a profile, its machine and a driver that pinned its certificate.
@@ -38,7 +41,8 @@ fn driver(bmc: &RedfishBmc, password: &str) -> Redfish {
     let pin = bmc.certificate().map(|der| Pin::of(&der));
     let credentials = Credentials { user: USER.into(), password: Secret(password.into()) };
     let transport = Transport::Tls;
-    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, system: None }).unwrap()
+    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, host_key: None, system: None })
+        .unwrap()
 }
 
 async fn bench(profile: Profile) -> Bench {
@@ -432,4 +436,56 @@ async fn a_machine_in_post_is_busy() {
     let error = b.driver.set_boot_override(&pxe).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     assert!(error.is_transient());
+}
+
+/// Reads until `wanted` came.
+async fn read_until(console: &mut Box<dyn bmc::Console>, wanted: &str) {
+    let mut said = Vec::new();
+    let mut octets = [0; 512];
+    while !String::from_utf8_lossy(&said).contains(wanted) {
+        let count = tokio::time::timeout(PATIENCE, console.read(&mut octets)).await.unwrap().unwrap();
+        assert!(count > 0, "it ended after {:?}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&octets[..count]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_console_comes_by_ssh_with_a_pinned_key() {
+    let Bench { machine, bmc, driver, .. } = bench(Profile::named("standard").unwrap()).await;
+    let none = driver.console().await.map(drop).unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::Unsupported, "nothing is said of one");
+    machine.power(PowerAction::On).unwrap();
+    for command in [None, Some("start /SP/console")] {
+        let (_, serving) = bmc.serve_console(command, 7, ANY).await.unwrap();
+        let mut console = driver.console().await.unwrap();
+        // It is echoed only once the line is the machine's.
+        console.write_all(b"hello\r").await.unwrap();
+        read_until(&mut console, "hello").await;
+        drop(console);
+        serving.abort();
+    }
+    let known = driver.host_key().unwrap();
+    assert!(known.starts_with("SHA256:"), "{known}");
+    let (_, serving) = bmc.serve_console(None, 8, ANY).await.unwrap();
+    let other = driver.console().await.map(drop).unwrap_err();
+    assert!(matches!(&other, BmcError::HostKey { pinned, .. } if *pinned == known), "{other}");
+    assert_eq!(other.kind(), ErrorKind::Certificate);
+    serving.abort();
+    driver.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_console_comes_by_ipmi_where_the_service_says_so() {
+    let Bench { machine, bmc, driver, .. } = bench(Profile::named("standard").unwrap()).await;
+    let plan = ipmi::Plan::new(USER, PASSWORD);
+    let endpoint = ipmi::Endpoint::here(plan, Arc::new(machine.clone())).unwrap();
+    let port = endpoint.address().port();
+    bmc.set_console(
+        json!({ "SSH": { "ServiceEnabled": false }, "IPMI": { "ServiceEnabled": true, "Port": port } }),
+    );
+    machine.power(PowerAction::On).unwrap();
+    let mut console = driver.console().await.unwrap();
+    console.write_all(b"by ipmi").await.unwrap();
+    read_until(&mut console, "by ipmi").await;
+    driver.close().await;
 }

@@ -54,7 +54,8 @@ fn driver(bmc: &RedfishBmc) -> Redfish {
     let pin = bmc.certificate().map(|der| Pin::of(&der));
     let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
     let transport = Transport::PlainAllowed;
-    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, system: None }).unwrap()
+    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, host_key: None, system: None })
+        .unwrap()
 }
 
 /// Calls of the trait, by name, so that the table is data.
@@ -152,8 +153,15 @@ async fn a_changed_certificate_ends_it_before_any_http() {
     // Without a pin the first certificate is taken and reported, and held to from then on.
     let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
     let transport = Transport::Tls;
-    let first = Redfish::new(Options { address: bmc.url(), credentials, pin: None, transport, system: None })
-        .unwrap();
+    let first = Redfish::new(Options {
+        address: bmc.url(),
+        credentials,
+        pin: None,
+        transport,
+        host_key: None,
+        system: None,
+    })
+    .unwrap();
     assert_eq!(first.certificate(), None);
     first.power_state().await.unwrap();
     assert_eq!(first.certificate().unwrap().to_string(), shown);

@@ -38,6 +38,14 @@ pub enum BmcError {
         /// SHA-256 of what was pinned.
         pinned: String,
     },
+    /// The SSH key is not the one that was pinned. No password was sent.
+    #[error("the BMC shows another SSH key: {found}, pinned is {pinned}")]
+    HostKey {
+        /// Fingerprint of what it shows, as `ssh` writes it.
+        found: String,
+        /// Fingerprint of what was pinned.
+        pinned: String,
+    },
     /// TLS failed otherwise.
     #[error("TLS with the BMC failed: {what}")]
     Tls {
@@ -125,7 +133,7 @@ impl BmcError {
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Login => ErrorKind::Login,
             Self::Forbidden { .. } => ErrorKind::Forbidden,
-            Self::Certificate { .. } => ErrorKind::Certificate,
+            Self::Certificate { .. } | Self::HostKey { .. } => ErrorKind::Certificate,
             Self::Tls { .. } => ErrorKind::Tls,
             Self::OtherOrigin { .. } => ErrorKind::OtherOrigin,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
@@ -153,7 +161,7 @@ impl BmcError {
             }
             ErrorKind::Forbidden => "give the account the role Administrator, or name another account",
             ErrorKind::Certificate => {
-                "if the BMC was replaced or got a new certificate, accept it (`billet bmc trust`); else somebody is in between"
+                "if the BMC was replaced or got a new certificate or SSH key, accept it (`billet bmc trust`); else somebody is in between"
             }
             ErrorKind::Tls => "the BMC needs TLS 1.2 or newer with a certificate; update its firmware",
             ErrorKind::OtherOrigin => "a BMC has no reason for this: look at what answers at its address",

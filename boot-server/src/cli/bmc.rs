@@ -130,6 +130,9 @@ pub struct SetArgs {
     /// File with the password; `-` for standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// IPMI: file with the BMC key K_g (text, or 0x and hexadecimal digits); an empty file takes it away
+    #[arg(long, value_name = "FILE")]
+    kg_file: Option<PathBuf>,
     /// How the machine's firmware is told to boot from the network; as it did last if not given
     #[arg(long, value_enum)]
     netboot: Option<By>,
@@ -183,7 +186,11 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
 }
 
 fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
-    let password = args.password_file.as_deref().map(read).transpose()?;
+    // A file ends with a line end, a secret does not.
+    let secret = |file: Option<&Path>| {
+        let text = file.map(read).transpose()?;
+        Ok::<_, Failure>(text.map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
+    };
     let told = args.netboot.is_some() || args.system.is_some() || args.plain_http;
     let options = told.then(|| Options {
         netboot: args.netboot.map(|by| match by {
@@ -203,8 +210,8 @@ fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
         address: args.address.clone(),
         port: args.port,
         user: args.user.clone(),
-        // A file ends with a line end, a password does not.
-        password: password.map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+        password: secret(args.password_file.as_deref())?,
+        kg: secret(args.kg_file.as_deref())?,
         options,
     })
 }
@@ -288,6 +295,8 @@ impl Show for BmcView {
             ("port", self.port.map(|port| port.to_string())),
             ("user", self.user.clone()),
             ("password", Some(if self.has_password { "stored" } else { "none" }.to_owned())),
+            ("K_g", self.has_kg.then(|| "stored".to_owned())),
+            ("SSH key", self.host_key.clone()),
             ("certificate", self.certificate.as_ref().map(|c| format!("SHA-256 {c}"))),
             ("power", self.power.map(|power| word(power).to_owned())),
             ("state", Some(standing(self))),

@@ -179,6 +179,8 @@ impl Engine {
             port: None,
             credentials: Some(account.clone()),
             certificate: None,
+            host_key: None,
+            kg: None,
             options: Options::default(),
             macs: Vec::new(),
             power: None,

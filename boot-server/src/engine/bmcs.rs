@@ -36,6 +36,8 @@ pub struct BmcChange {
     pub user: Option<String>,
     /// Password.
     pub password: Option<Secret>,
+    /// K_g of IPMI: a text of at most 20 octets, or `0x` and hexadecimal digits; an empty one for none.
+    pub kg: Option<Secret>,
     /// What else the driver is told.
     pub options: Option<Options>,
 }
@@ -46,6 +48,10 @@ fn place(node: NodeId) -> Place {
 
 fn next_place(node: NodeId) -> Place {
     Place { node, column: "bmcs.next_password" }
+}
+
+fn kg_place(node: NodeId) -> Place {
+    Place { node, column: "bmcs.kg" }
 }
 
 fn bad(what: impl Into<String>, hint: &'static str) -> EngineError {
@@ -177,13 +183,14 @@ impl Engine {
         let _turn = self.0.bmc_turn.lock().await;
         let mut row = lock(&self.0.bmcs).get(&node).cloned().ok_or(PowerError::NoBmc)?;
         let old = row.certificate.take();
+        row.host_key = None;
         row.seen.error = None;
         let stored = row.clone();
         self.0.store.write(move |db| bmcs::put(db, &stored)).await?;
         lock(&self.0.bmcs).insert(node, row.clone());
         self.start_worker(&row, true);
         let message = format!(
-            "the next certificate of the BMC is accepted{}",
+            "the next certificate and SSH key of the BMC are accepted{}",
             old.map(|old| format!(", in place of SHA-256 {old}")).unwrap_or_default()
         );
         self.note(actor, Some(node), "bmc.trusted", Severity::Warning, message).await?;
@@ -271,7 +278,7 @@ impl Engine {
         before: Option<&BmcRow>,
         change: BmcChange,
     ) -> Result<BmcRow, EngineError> {
-        let BmcChange { driver, address, port, user, password, options } = change;
+        let BmcChange { driver, address, port, user, password, kg, options } = change;
         let driver = driver
             .or(before.map(|b| b.driver))
             .ok_or_else(|| bad("no driver is named", "give one: redfish, ipmi, wol or manual"))?;
@@ -283,6 +290,15 @@ impl Engine {
         let sealed = match &password {
             Some(password) => Some(self.0.vault.seal(place(node), password)?),
             None => keeps.and_then(|b| b.password.clone()),
+        };
+        let kg = match kg {
+            Some(kg) if kg.0.is_empty() => None,
+            Some(kg) if power::kg(&kg).is_err() => {
+                let why = power::kg(&kg).err().unwrap_or_default();
+                return Err(bad(format!("this is no K_g: {why}"), "correct it"));
+            }
+            Some(kg) => Some(self.0.vault.seal(kg_place(node), &kg)?),
+            None => keeps.and_then(|b| b.kg.clone()),
         };
         let limit = if driver == DriverKind::Ipmi { IPMI_PASSWORD_MAX } else { TEXT_MAX };
         if password.as_ref().is_some_and(|p| p.0.len() > limit || p.0.contains('\0')) {
@@ -314,6 +330,8 @@ impl Engine {
             password: sealed,
             next_password: None,
             certificate: keeps.and_then(|b| b.certificate.clone()),
+            host_key: keeps.and_then(|b| b.host_key.clone()),
+            kg,
             options: options.or(before.map(|b| b.options.clone())).unwrap_or_default(),
             changed: now(),
             seen: keeps.map(|b| Seen { error: None, failures: 0, ..b.seen.clone() }).unwrap_or_default(),
@@ -338,6 +356,8 @@ impl Engine {
             port: row.port,
             credentials,
             certificate: row.certificate.clone(),
+            host_key: row.host_key.clone(),
+            kg: row.kg.as_ref().map(|kg| self.0.vault.unseal(kg_place(row.node), kg)).transpose()?,
             options: row.options.clone(),
             macs: macs.unwrap_or_default(),
             power: row.seen.power,
@@ -372,6 +392,7 @@ impl Engine {
             News::Status(status) => self.note_status(node, status).await,
             News::Health(read) => self.note_health(node, &address, read).await,
             News::Pinned(certificate) => self.note_pinned(node, &address, certificate).await,
+            News::HostKey(key) => self.note_host_key(node, &address, key).await,
             News::Reset(_) => {
                 let at = now();
                 if let Some(row) = lock(&self.0.bmcs).get_mut(&node) {
@@ -420,6 +441,16 @@ impl Engine {
         let stored = certificate.clone();
         self.0.store.write(move |db| bmcs::pin(db, node, &stored)).await?;
         let message = format!("the certificate of the BMC {address} is pinned: SHA-256 {certificate}");
+        self.note(Actor::Server, Some(node), "bmc.pinned", Severity::Info, message).await
+    }
+
+    async fn note_host_key(&self, node: NodeId, address: &str, key: String) -> Result<(), EngineError> {
+        if let Some(row) = lock(&self.0.bmcs).get_mut(&node) {
+            row.host_key.get_or_insert_with(|| key.clone());
+        }
+        let stored = key.clone();
+        self.0.store.write(move |db| bmcs::pin_host_key(db, node, &stored)).await?;
+        let message = format!("the SSH key of the BMC {address} is pinned: {key}");
         self.note(Actor::Server, Some(node), "bmc.pinned", Severity::Info, message).await
     }
 
@@ -497,7 +528,7 @@ fn sentence(address: &str, news: &News) -> (&'static str, Severity, String) {
                 if *on { "on" } else { "off" }
             ),
         ),
-        News::Status(_) | News::Pinned(_) | News::Reset(_) | News::Health(_) => {
+        News::Status(_) | News::Pinned(_) | News::HostKey(_) | News::Reset(_) | News::Health(_) => {
             ("bmc.news", Severity::Info, String::new())
         }
     }
@@ -532,7 +563,9 @@ fn view(node_name: String, row: &BmcRow, status: Option<Status>) -> BmcView {
         port: row.port,
         user: row.user.clone(),
         has_password: row.password.is_some(),
+        has_kg: row.kg.is_some(),
         certificate: row.certificate.clone(),
+        host_key: row.host_key.clone(),
         options: row.options.clone(),
         power: status.power,
         last_seen: status.last_seen,

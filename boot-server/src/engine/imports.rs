@@ -55,7 +55,7 @@ impl Wanted {
             port: parsed::<u16>(line, "port")?.map(Some),
             user: text("user"),
             password: text("password").map(Secret),
-            options: None,
+            ..BmcChange::default()
         };
         let place = Place::typed(&text("rack").unwrap_or_default(), &text("unit").unwrap_or_default())?;
         Ok(Self { node: text("node"), claim, change, place })

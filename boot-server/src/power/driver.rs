@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bmc::fake::{self, Machine};
 use bmc::redfish::{self, Redfish, Transport};
-use bmc::{Bmc, BmcError, Credentials, DriverKind, Identity, ipmi, manual, wol};
+use bmc::{Bmc, BmcError, Credentials, DriverKind, Identity, Secret, ipmi, manual, wol};
 
 use crate::engine::lock;
 
@@ -18,13 +18,18 @@ pub struct Made {
     /// The driver.
     pub bmc: Arc<dyn Bmc>,
     /// SHA-256 of the certificate that the controller showed, once it has; for drivers with TLS.
-    pub certificate: Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>,
+    pub certificate: Option<Shown>,
+    /// Fingerprint of the SSH key that it showed, once it has; for drivers with consoles by SSH.
+    pub host_key: Option<Shown>,
 }
+
+/// What a controller showed, once it has.
+pub type Shown = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl Made {
     /// A driver without certificates.
     pub fn plain(bmc: impl Bmc + 'static) -> Self {
-        Self { bmc: Arc::new(bmc), certificate: None }
+        Self { bmc: Arc::new(bmc), certificate: None, host_key: None }
     }
 }
 
@@ -56,9 +61,34 @@ fn ipmi(target: &Target) -> Result<Made, BmcError> {
     let settings = ipmi::Settings {
         address: SocketAddr::new(address, port),
         credentials: credentials(target)?,
-        kg: None,
+        kg: target
+            .kg
+            .as_ref()
+            .map(kg)
+            .transpose()
+            .map_err(|why| BmcError::Refused { what: "K_g".to_owned(), why })?,
     };
     ipmi::Driver::new(&settings).map(Made::plain)
+}
+
+/// Octets of K_g: as a text, or in hexadecimal behind `0x`, for those that nobody can type.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn kg(key: &Secret) -> Result<Vec<u8>, String> {
+    let octets = match key.0.strip_prefix("0x") {
+        None => key.0.clone().into_bytes(),
+        Some(digits) => {
+            let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+            let whole = digits.len().is_multiple_of(2) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let octets: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(octet).collect();
+            octets.filter(|_| whole).ok_or("behind 0x it needs hexadecimal digits, two for each octet")?
+        }
+    };
+    if octets.len() > ipmi::limits::KG_MAX {
+        return Err(format!("it has at most {} octets", ipmi::limits::KG_MAX));
+    }
+    Ok(octets)
 }
 
 fn wol(target: &Target, own: Option<Ipv4Addr>) -> Result<Made, BmcError> {
@@ -82,12 +112,14 @@ fn redfish(target: &Target) -> Result<Made, BmcError> {
         address: with_port(&target.address, target.port),
         credentials: credentials(target)?,
         pin: target.certificate.as_deref().map(str::parse).transpose().map_err(malformed)?,
+        host_key: target.host_key.clone(),
         transport: if target.options.plain_http { Transport::PlainAllowed } else { Transport::Tls },
         system: target.options.system.clone(),
     })?);
-    let shown = driver.clone();
-    let certificate = Arc::new(move || shown.certificate().map(|pin| pin.to_string()));
-    Ok(Made { bmc: driver, certificate: Some(certificate) })
+    let (shown, key) = (driver.clone(), driver.clone());
+    let certificate: Shown = Arc::new(move || shown.certificate().map(|pin| pin.to_string()));
+    let host_key: Shown = Arc::new(move || key.host_key());
+    Ok(Made { bmc: driver, certificate: Some(certificate), host_key: Some(host_key) })
 }
 
 fn credentials(target: &Target) -> Result<Credentials, BmcError> {
@@ -106,6 +138,16 @@ fn with_port(address: &str, port: Option<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bmc_key_is_text_or_octets() {
+        let of = |key: &str| kg(&Secret(key.into())).ok();
+        assert_eq!(of("secret"), Some(b"secret".to_vec()));
+        assert_eq!(of("0x00ff10"), Some(vec![0, 0xff, 0x10]));
+        for wrong in ["0x0", "0xzz", "0x+1", "0x0é", "a text that is too long"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn ports_are_put_to_addresses() {

@@ -24,7 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmc::{BmcError, Component, Console, Credentials, DriverKind, ErrorKind, LogEntry, PowerState, Reading};
+use bmc::{
+    BmcError, Component, Console, Credentials, DriverKind, ErrorKind, LogEntry, PowerState, Reading, Secret,
+};
 use boot_server_core::node::Netboot;
 use protocol::{MacAddr, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -35,7 +37,7 @@ use utoipa::ToSchema;
 
 pub use ask::{Change, Read, Reply};
 pub(crate) use clock::Clock;
-pub use driver::{Drivers, Made, drivers};
+pub use driver::{Drivers, Made, drivers, kg};
 pub use error::PowerError;
 pub(crate) use worker::{chance, power_of};
 
@@ -82,6 +84,10 @@ pub struct Target {
     pub credentials: Option<Credentials>,
     /// SHA-256 of the pinned certificate, in hexadecimal.
     pub certificate: Option<String>,
+    /// Fingerprint of the pinned SSH key.
+    pub host_key: Option<String>,
+    /// K_g of IPMI: a text, or octets in hexadecimal behind `0x`.
+    pub kg: Option<Secret>,
     /// What else the driver is told.
     pub options: Options,
     /// Ports of the machine, for wake-on-LAN.
@@ -156,6 +162,8 @@ pub enum News {
     Certificate(Trouble),
     /// The certificate that it showed at first.
     Pinned(String),
+    /// The SSH key that it showed at first.
+    HostKey(String),
     /// Power changed, and nobody asked Billet for it; true: on.
     Drift(bool),
     /// The controller itself is being restarted.

@@ -277,6 +277,8 @@ pub(crate) fn target(n: u128) -> Target {
         port: None,
         credentials: None,
         certificate: None,
+        host_key: None,
+        kg: None,
         options: Options::default(),
         macs: Vec::new(),
         power: None,

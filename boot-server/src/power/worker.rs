@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::{Answer, Ask, What};
 use super::clock::Clock;
+use super::driver::Shown;
 use super::{
     CLOSE_MAX, Change, HealthRead, MAILBOX_MAX, Made, News, PowerError, Read, Reply, Status, Target, Timing,
     Told, Trouble,
@@ -526,12 +527,18 @@ impl Worker {
 
     /// The certificate of the first answer is the one that counts from then on.
     async fn pin(&mut self) {
-        if self.target.certificate.is_some() {
-            return;
-        }
-        if let Some(shown) = self.made.certificate.as_ref().and_then(|shown| shown()) {
+        let shown = |of: &Option<Shown>| of.as_ref().and_then(|shown| shown());
+        if self.target.certificate.is_none()
+            && let Some(shown) = shown(&self.made.certificate)
+        {
             self.target.certificate = Some(shown.clone());
             self.tell(News::Pinned(shown)).await;
+        }
+        if self.target.host_key.is_none()
+            && let Some(shown) = shown(&self.made.host_key)
+        {
+            self.target.host_key = Some(shown.clone());
+            self.tell(News::HostKey(shown)).await;
         }
     }
 

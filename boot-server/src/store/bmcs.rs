@@ -27,6 +27,10 @@ pub struct BmcRow {
     pub next_password: Option<String>,
     /// SHA-256 of the certificate that is pinned.
     pub certificate: Option<String>,
+    /// Fingerprint of the SSH key that is pinned.
+    pub host_key: Option<String>,
+    /// Sealed K_g of IPMI.
+    pub kg: Option<String>,
     /// What the driver is told.
     pub options: Options,
     /// When a person last changed it.
@@ -71,6 +75,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<(Texts, BmcRow)> {
         password: row.get(5)?,
         next_password: row.get(6)?,
         certificate: row.get(7)?,
+        host_key: row.get(15)?,
+        kg: row.get(16)?,
         options: Options::default(),
         changed: moment(row.get(9)?),
         seen: Seen {
@@ -90,7 +96,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<(Texts, BmcRow)> {
 /// What the database says, or a damaged row.
 pub fn bmcs(db: &Connection) -> Result<Vec<BmcRow>, StoreError> {
     let sql = "SELECT node, driver, address, port, account, password, next_password, certificate, options, changed, \
-               power, last_seen, failures, error, reset_at FROM bmcs ORDER BY node";
+               power, last_seen, failures, error, reset_at, host_key, kg FROM bmcs ORDER BY node";
     let rows = all(db, "list BMCs", sql, [], row)?;
     let whole = |(texts, bmc): (Texts, BmcRow)| {
         let power = texts.power.map(|power| from_word("bmcs", &power)).transpose()?;
@@ -112,13 +118,14 @@ pub fn bmcs(db: &Connection) -> Result<Vec<BmcRow>, StoreError> {
 pub fn put(db: &Connection, bmc: &BmcRow) -> Result<(), StoreError> {
     db.execute(
         "INSERT INTO bmcs (node, driver, address, port, account, password, next_password, certificate, options, \
-         changed, power, last_seen, failures, error, reset_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+         changed, power, last_seen, failures, error, reset_at, host_key, kg) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
          ON CONFLICT (node) DO UPDATE SET driver = excluded.driver, address = excluded.address, \
          port = excluded.port, account = excluded.account, password = excluded.password, \
          next_password = excluded.next_password, certificate = excluded.certificate, options = excluded.options, \
          changed = excluded.changed, power = excluded.power, last_seen = excluded.last_seen, \
-         failures = excluded.failures, error = excluded.error, reset_at = excluded.reset_at",
+         failures = excluded.failures, error = excluded.error, reset_at = excluded.reset_at, \
+         host_key = excluded.host_key, kg = excluded.kg",
         params![
             bmc.node.to_string(),
             bmc.driver.as_str(),
@@ -135,6 +142,8 @@ pub fn put(db: &Connection, bmc: &BmcRow) -> Result<(), StoreError> {
             bmc.seen.failures,
             bmc.seen.error.as_deref().map(cut),
             bmc.reset_at.map(ms),
+            bmc.host_key,
+            bmc.kg,
         ],
     )
     .map_err(StoreError::sql("store a BMC"))?;
@@ -180,6 +189,19 @@ pub fn pin(db: &Connection, node: NodeId, certificate: &str) -> Result<(), Store
         params![node.to_string(), certificate],
     )
     .map_err(StoreError::sql("pin a certificate"))?;
+    Ok(())
+}
+
+/// Pins an SSH key, where none is pinned yet.
+///
+/// # Errors
+/// What the database says.
+pub fn pin_host_key(db: &Connection, node: NodeId, key: &str) -> Result<(), StoreError> {
+    db.execute(
+        "UPDATE bmcs SET host_key = ?2 WHERE node = ?1 AND host_key IS NULL",
+        params![node.to_string(), key],
+    )
+    .map_err(StoreError::sql("pin an SSH key"))?;
     Ok(())
 }
 

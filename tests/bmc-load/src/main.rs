@@ -155,6 +155,8 @@ fn set(power: &Power, url: &str) -> Result<NodeId> {
         port: None,
         credentials: Some(Credentials { user: USER.into(), password: Secret(PASSWORD.into()) }),
         certificate: None,
+        host_key: None,
+        kg: None,
         options: Options { plain_http: true, ..Options::default() },
         macs: Vec::new(),
         power: None,

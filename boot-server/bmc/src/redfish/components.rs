@@ -84,7 +84,7 @@ impl Call<'_> {
     }
 }
 
-fn component(kind: ComponentKind, part: &View<'_>) -> Result<Option<Component>, BmcError> {
+pub(super) fn component(kind: ComponentKind, part: &View<'_>) -> Result<Option<Component>, BmcError> {
     let status = part.object("Status")?;
     // What hangs below is told by itself; of the machine as a whole only the roll-up tells.
     let own = match kind {

@@ -81,7 +81,7 @@ fn newest(mut links: Vec<Link>, since: Option<&LogCursor>) -> Vec<Link> {
     links.split_off(skip)
 }
 
-fn entry(resource: &Resource, view: &View<'_>) -> Result<LogEntry, BmcError> {
+pub(super) fn entry(resource: &Resource, view: &View<'_>) -> Result<LogEntry, BmcError> {
     // `EntryCode` and `MessageId` are what is left where there are no words.
     let message = view.string("Message")?.or(view.string("MessageId")?).or(view.string("Name")?);
     let severity = match view.text("Severity")?.or(view.text("MessageSeverity")?) {

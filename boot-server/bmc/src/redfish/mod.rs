@@ -29,6 +29,8 @@ mod quirks;
 mod readings;
 mod refusal;
 mod secure_boot;
+mod serial;
+mod shell;
 mod task;
 mod tls;
 mod tree;
@@ -44,13 +46,15 @@ pub use probe::{Probe, probe};
 pub use tls::{ParsePinError, Pin};
 
 use crate::{
-    BiosAttributes, Bmc, BmcError, BootOverride, Component, Credentials, DriverKind, FirmwareItem, Identity,
-    LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot, Task,
-    Update,
+    BiosAttributes, Bmc, BmcError, BootOverride, Component, Console, Credentials, DriverKind, FirmwareItem,
+    Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot,
+    Task, Update, ipmi,
 };
 use address::Origin;
 use call::Call;
 use client::Client;
+use serial::Serial;
+use shell::KnownKey;
 use tls::Trust;
 use tree::{Root, Tree};
 use update::Upload;
@@ -66,6 +70,8 @@ pub struct Options {
     /// The certificate that it must show. Where `None`, the first one is taken and no other one after it; see
     /// [`Redfish::certificate`].
     pub pin: Option<Pin>,
+    /// Fingerprint (`SHA256:…`) of the SSH key that it must show for its serial console; else the first one is taken.
+    pub host_key: Option<String>,
     /// Whether plain HTTP may be spoken.
     pub transport: Transport,
     /// Id of the system, where a controller has several; `None` takes the first that is a machine.
@@ -75,6 +81,7 @@ pub struct Options {
 /// The driver of one controller.
 pub struct Redfish {
     client: Client,
+    host_key: KnownKey,
     system: Option<String>,
     root: Mutex<Option<Arc<Root>>>,
     tree: Mutex<Option<Arc<Tree>>>,
@@ -92,6 +99,7 @@ impl Redfish {
         let client = Client::new(wire, options.credentials);
         Ok(Self {
             client,
+            host_key: KnownKey::new(options.host_key),
             system: options.system,
             root: Mutex::default(),
             tree: Mutex::default(),
@@ -103,6 +111,11 @@ impl Redfish {
     /// call, and with plain HTTP.
     pub fn certificate(&self) -> Option<Pin> {
         self.client.wire.trust().pinned()
+    }
+
+    /// Fingerprint of the SSH key that is trusted: the pinned one, else the one that was seen first.
+    pub fn host_key(&self) -> Option<String> {
+        self.host_key.known()
     }
 
     fn call(&self) -> Call<'_> {
@@ -131,6 +144,22 @@ impl Redfish {
 impl Bmc for Redfish {
     fn kind(&self) -> DriverKind {
         DriverKind::Redfish
+    }
+
+    async fn console(&self) -> Result<Box<dyn Console>, BmcError> {
+        let call = self.call();
+        let (serial, host, account) = (call.serial().await?, &call.origin().host, self.client.credentials());
+        match serial {
+            Serial::Ssh { port, command } => {
+                let place = shell::Place { host, port, command: command.as_deref() };
+                shell::open(&place, &account, &self.host_key, call.deadline).await
+            }
+            Serial::Ipmi { port } => {
+                let address = call.resolve(host, port.unwrap_or(ipmi::limits::PORT)).await?;
+                let settings = ipmi::Settings { address, credentials: account, kg: None };
+                ipmi::Driver::new(&settings)?.console().await
+            }
+        }
     }
 
     async fn power_state(&self) -> Result<PowerState, BmcError> {

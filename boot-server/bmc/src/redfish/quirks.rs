@@ -38,6 +38,8 @@ pub(super) struct Profile {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) bios: Bios,
+    #[serde(default)]
+    pub(super) console: Console,
 }
 
 /// Parts of names by which a controller is known, without regard to case; one is enough.
@@ -162,6 +164,16 @@ pub(super) struct Bios {
     pub(super) apply_time: Option<String>,
     /// Action below `Actions/Oem` of the settings that throws away an earlier change which blocks a new one.
     pub(super) clear_pending: Option<String>,
+}
+
+/// The serial console by SSH, for services that say only that there is one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Console {
+    /// What leads from the controller's own shell to the console.
+    pub(super) command: Option<String>,
+    /// A port of the console's own.
+    pub(super) port: Option<u16>,
 }
 
 impl Default for Http {

@@ -130,7 +130,12 @@ fn fan_excerpt(fan: &Resource, call: &Call<'_>) -> Result<Option<Reading>, BmcEr
 }
 
 /// A part of `Thermal` or `Power`.
-fn reading(part: &View<'_>, value: &str, unit: Unit, name_of: &str) -> Result<Option<Reading>, BmcError> {
+pub(super) fn reading(
+    part: &View<'_>,
+    value: &str,
+    unit: Unit,
+    name_of: &str,
+) -> Result<Option<Reading>, BmcError> {
     let Some(name) = name(part, name_of)? else { return Ok(None) };
     Ok(Some(Reading {
         name,
@@ -144,7 +149,7 @@ fn reading(part: &View<'_>, value: &str, unit: Unit, name_of: &str) -> Result<Op
 }
 
 /// A `Sensor`, or an excerpt of one.
-fn sensor_reading(view: &View<'_>, name: String, unit: Unit) -> Result<Reading, BmcError> {
+pub(super) fn sensor_reading(view: &View<'_>, name: String, unit: Unit) -> Result<Reading, BmcError> {
     let thresholds = view.object("Thresholds")?;
     let threshold = |name: &str| thresholds.object(name)?.number("Reading");
     Ok(Reading {

@@ -115,7 +115,7 @@ fn running(link: &Link) -> Task {
     Task { id: link.to_string(), state: TaskState::Running, percent: None, message: None }
 }
 
-fn task(id: &Link, view: &View<'_>) -> Result<Task, BmcError> {
+pub(super) fn task(id: &Link, view: &View<'_>) -> Result<Task, BmcError> {
     let percent = view.number("PercentComplete")?.map(|p| p.clamp(0.0, 100.0) as u8);
     let mut words: Vec<_> = Vec::new();
     for message in view.list("Messages")? {

@@ -62,7 +62,7 @@ impl Root {
         Self::of(&resource, &resource.view(&client.wire.origin))
     }
 
-    fn of(resource: &Resource, root: &View<'_>) -> Result<Self, BmcError> {
+    pub(super) fn of(resource: &Resource, root: &View<'_>) -> Result<Self, BmcError> {
         let version = root.string("RedfishVersion")?;
         let systems = root.link("Systems")?;
         if version.is_none() && systems.is_none() {

@@ -75,6 +75,11 @@ pub struct BmcRequest {
     #[schema(value_type = Option<String>, write_only)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// IPMI: the BMC key K_g, where the controller has one: at most 20 octets, as text, or as `0x` and hexadecimal digits. An
+    /// empty one takes it away; never in an answer.
+    #[schema(value_type = Option<String>, write_only)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kg: Option<Secret>,
     /// What else the driver is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<Options>,
@@ -82,8 +87,8 @@ pub struct BmcRequest {
 
 impl From<BmcRequest> for BmcChange {
     fn from(request: BmcRequest) -> Self {
-        let BmcRequest { driver, address, port, user, password, options } = request;
-        Self { driver, address, port: port.map(Some), user, password, options }
+        let BmcRequest { driver, address, port, user, password, kg, options } = request;
+        Self { driver, address, port: port.map(Some), user, password, kg, options }
     }
 }
 

@@ -165,7 +165,7 @@ pub(super) async fn set(
         port: Some(port),
         user: Some(typed.user.clone()),
         password: Some(fields.get("password")).filter(|p| !p.is_empty()).map(|p| Secret(p.to_owned())),
-        options: None,
+        ..BmcChange::default()
     };
     match ui.engine.set_bmc(node.id, operator(), change).await {
         Ok(_) => Ok(go(&node::address(&node))),

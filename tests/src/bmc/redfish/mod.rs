@@ -5,6 +5,7 @@ mod actions;
 mod faults;
 mod profile;
 mod service;
+mod shell;
 mod state;
 mod tree;
 
@@ -153,6 +154,36 @@ impl RedfishBmc {
     /// Where its events go.
     pub fn subscriptions(&self) -> Vec<String> {
         self.shared.state().subscriptions().into_iter().map(|(destination, _)| destination).collect()
+    }
+
+    /// From now on its machine has a serial console by SSH at `at`; `command` leads to it from the controller's own shell. The key
+    /// is made of `seed`. The task that is given back serves it.
+    ///
+    /// # Errors
+    /// Where the address cannot be had.
+    pub async fn serve_console(
+        &self,
+        command: Option<&str>,
+        seed: u8,
+        at: SocketAddr,
+    ) -> Result<(SocketAddr, JoinHandle<()>)> {
+        let machine = self.shared.state().machine.clone();
+        let (address, serving) = shell::start(machine, command, seed, at).await?;
+        let mut ssh = serde_json::json!({ "ServiceEnabled": true, "Port": address.port() });
+        if let Some(command) = command {
+            ssh["ConsoleEntryCommand"] = command.into();
+        }
+        self.set_console(serde_json::json!({ "SSH": ssh }));
+        Ok((address, serving))
+    }
+
+    /// What the system says of its serial console from now on (`SerialConsole`).
+    pub fn set_console(&self, console: serde_json::Value) {
+        let mut state = self.shared.state();
+        let system = state.paths.system.clone();
+        if let Some(system) = state.tree.get_mut(&system) {
+            system["SerialConsole"] = console;
+        }
     }
 
     /// Sessions that are open.

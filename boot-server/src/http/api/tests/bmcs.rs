@@ -25,6 +25,25 @@ async fn with_bmc(lab: &Lab) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_key_goes_in_and_never_comes_out() {
+    let lab = Lab::new().await;
+    with_bmc(&lab).await;
+    let set = |kg: &str| put(&lab, "alpha/bmc", json!({ "kg": kg }));
+    for wrong in ["0x123", "longer than twenty octets"] {
+        assert_eq!(set(wrong).await.code(), (422, "bad-bmc"), "{wrong}");
+    }
+    let got = set("0xc0ffee").await;
+    assert_eq!(
+        (got.status, &got.body["has_kg"], &got.body["has_password"]),
+        (200, &json!(true), &json!(true))
+    );
+    assert!(!got.body.to_string().contains("c0ffee"));
+    let kept = put(&lab, "alpha/bmc", json!({ "user": "admin" })).await;
+    assert_eq!(kept.body["has_kg"], true, "what is left out stays");
+    assert_eq!(set("").await.body["has_kg"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_switched_with_proof() {
     let lab = Lab::new().await;
     assert_eq!(lab.get("/api/v1/nodes/alpha/power").await.code(), (404, "no-bmc"));
