@@ -15,6 +15,7 @@ mod input;
 mod ipmi;
 mod ipxe;
 mod manifest;
+mod redfish;
 mod tftp;
 
 /// One target.
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ipmi", run: ipmi::run },
     Target { name: "ipxe_request", run: ipxe::run },
     Target { name: "manifest", run: manifest::run },
+    Target { name: "redfish", run: redfish::run },
     Target { name: "tftp", run: tftp::run },
 ];
 

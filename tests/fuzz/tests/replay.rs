@@ -109,6 +109,11 @@ fn manifest() {
 }
 
 #[test]
+fn redfish() {
+    named("redfish");
+}
+
+#[test]
 fn tftp() {
     named("tftp");
 }

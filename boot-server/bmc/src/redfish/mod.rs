@@ -15,6 +15,7 @@ mod boot;
 mod call;
 mod client;
 mod components;
+mod dissect;
 mod events;
 mod firmware;
 mod identity;
@@ -42,6 +43,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 pub use address::Transport;
+pub use dissect::{Dissected, dissect};
 pub use probe::{Probe, probe};
 pub use tls::{ParsePinError, Pin};
 
