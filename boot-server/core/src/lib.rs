@@ -5,6 +5,7 @@ pub mod access;
 pub mod agent_body;
 pub mod bmc;
 pub mod boot_files;
+pub mod boot_image;
 pub mod boot_request;
 pub mod bucket;
 pub mod check;
