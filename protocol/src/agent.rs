@@ -33,6 +33,11 @@ pub const ARG_SERVER: &str = "billet.server";
 pub const ARG_NONCE: &str = "billet.nonce";
 /// Kernel argument with the MAC address of the NIC that booted (tried first).
 pub const ARG_BOOT_MAC: &str = "billet.mac";
+/// Kernel argument with the machine's address and the length of its prefix, such as `10.77.0.50/24`: the agent asks nobody for
+/// another one. [`ARG_BOOT_MAC`] names the port, where it is given.
+pub const ARG_ADDRESS: &str = "billet.address";
+/// Kernel argument with the router that goes with [`ARG_ADDRESS`], if any.
+pub const ARG_GATEWAY: &str = "billet.gateway";
 
 /// The agent introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,7 +39,7 @@ pub fn run() -> ! {
     };
     let drivers = modules::Loader::start();
     let neighbours = Arc::new(Neighbours::default());
-    network::up(&server, args.mac, &neighbours);
+    network::up(&server, args.mac, args.fixed, &neighbours);
     // A unified kernel image has the same command line for every machine.
     let Some(nonce) = args.nonce.or_else(|| agent::introduce(&server)) else { go_on_to_disk() };
     let dev = PathBuf::from("/dev");

@@ -1,4 +1,4 @@
-//! Getting an address: every port is switched on, the one that booted is tried first, then every other with a link,
+//! Getting an address, or taking the one that the command line gives: every port is switched on, the one that booted is tried first, then every other with a link,
 //! for ever. A port counts when the server answers through it. Addresses are of the kind that the server has: IPv4 here,
 //! IPv6 in `ipv6`.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::MacAddr;
+use ramdisk_agent_core::cmdline::Fixed;
 use ramdisk_agent_core::retry::Backoff;
 
 use super::dhcp::{self, Lease};
@@ -25,11 +26,14 @@ const DHCP_FIRST: Duration = Duration::from_secs(4);
 const DHCP_LONGEST: Duration = Duration::from_secs(32);
 /// Longest wait for the server's answer on a port that has an address.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Pause after all ports were tried with the machine's own settings.
+const FIXED_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between looks at the ports.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Returns when the server can be reached.
-pub fn up(server: &str, boot: Option<MacAddr>, neighbours: &Arc<Neighbours>) {
+/// Returns when the server can be reached. With settings of its own the machine asks nobody for an address, and tries no port
+/// but `boot`, where that is given.
+pub fn up(server: &str, boot: Option<MacAddr>, fixed: Option<Fixed>, neighbours: &Arc<Neighbours>) {
     let tree = Tree::new(Path::new("/"));
     let began = Instant::now();
     let mut wait = DHCP_FIRST;
@@ -48,12 +52,18 @@ pub fn up(server: &str, boot: Option<MacAddr>, neighbours: &Arc<Neighbours>) {
             std::thread::sleep(LOOK);
             continue;
         }
-        let tried = |port: &Port| match by_ipv6 {
-            true => ipv6::try_port(&port.name, port.mac, wait, &|| answers(server)),
-            false => try_port(port, server, wait),
+        let named = |port: &Port| fixed.is_none() || boot.is_none_or(|boot| boot == port.mac);
+        let tried = |port: &Port| match fixed {
+            Some(fixed) => try_fixed(port, server, fixed),
+            None if by_ipv6 => ipv6::try_port(&port.name, port.mac, wait, &|| answers(server)),
+            None => try_port(port, server, wait),
         };
-        if linked.iter().any(tried) {
+        if linked.iter().filter(|port| named(port)).any(tried) {
             return;
+        }
+        if fixed.is_some() {
+            // Nothing above waits for anybody.
+            std::thread::sleep(FIXED_PAUSE);
         }
         wait = (wait * 2).min(DHCP_LONGEST);
     }
@@ -100,13 +110,31 @@ fn try_port(port: &Port, server: &str, wait: Duration) -> bool {
             return false;
         }
     };
-    if let Err(e) = apply(&port.name, &lease) {
+    if let Err(e) = apply(&port.name, lease.address, lease.prefix, lease.router) {
         eprintln!("billet: {}: set {}: {e}", port.name, lease.address);
         return false;
     }
     eprintln!("billet: {}: {}/{} from {}", port.name, lease.address, lease.prefix, lease.server);
-    if answers(server) {
+    if reached(port, server) {
         keep(port, lease);
+        return true;
+    }
+    false
+}
+
+fn try_fixed(port: &Port, server: &str, fixed: Fixed) -> bool {
+    let Fixed { address, prefix, gateway } = fixed;
+    if let Err(e) = apply(&port.name, address, prefix, gateway) {
+        eprintln!("billet: {}: set {address}: {e}", port.name);
+        return false;
+    }
+    eprintln!("billet: {}: {address}/{prefix} from the boot image", port.name);
+    reached(port, server)
+}
+
+/// True where the server answers; else the port has its address no longer.
+fn reached(port: &Port, server: &str) -> bool {
+    if answers(server) {
         return true;
     }
     eprintln!("billet: {}: {server} does not answer", port.name);
@@ -117,9 +145,9 @@ fn try_port(port: &Port, server: &str, wait: Duration) -> bool {
     false
 }
 
-fn apply(port: &str, lease: &Lease) -> std::io::Result<()> {
-    sys::set_address(port, lease.address, lease.prefix)?;
-    lease.router.map_or(Ok(()), sys::set_default_route)
+fn apply(port: &str, address: Ipv4Addr, prefix: u8, router: Option<Ipv4Addr>) -> std::io::Result<()> {
+    sys::set_address(port, address, prefix)?;
+    router.map_or(Ok(()), sys::set_default_route)
 }
 
 /// True where somebody is at the address, even if the server is just restarting (connection refused).
@@ -162,7 +190,7 @@ fn renew(name: &str, mac: MacAddr, lease: &mut Lease) -> bool {
     };
     if (new.address, new.prefix) != (lease.address, lease.prefix) {
         eprintln!("billet: {name}: new address {}", new.address);
-        if let Err(e) = apply(name, &new) {
+        if let Err(e) = apply(name, new.address, new.prefix, new.router) {
             eprintln!("billet: {name}: set {}: {e}", new.address);
             return false;
         }
