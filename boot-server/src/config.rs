@@ -530,6 +530,11 @@ impl Settings {
         self.addresses().map(|address| format!("http://{}", SocketAddr::new(address, self.port)))
     }
 
+    /// Base URL by which controllers fetch boot images.
+    pub fn images_url(&self) -> String {
+        self.bmc.images.clone().unwrap_or_else(|| self.provisioning_url())
+    }
+
     /// Directory of the image store.
     pub fn images_dir(&self) -> PathBuf {
         self.state_dir.join("images")

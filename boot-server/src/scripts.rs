@@ -117,6 +117,7 @@ pub fn check_kernel_arguments(text: &str) -> Result<(), ScriptError> {
     CommandLine::new(kernel_arguments(text)?).map(drop)
 }
 
-fn kernel_arguments(text: &str) -> Result<Vec<KernelArg>, ScriptError> {
+/// The site's own kernel arguments.
+pub(crate) fn kernel_arguments(text: &str) -> Result<Vec<KernelArg>, ScriptError> {
     text.split_whitespace().map(KernelArg::parse).collect()
 }

@@ -9,7 +9,8 @@ use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{
-    Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, required_boot, state::RunStage,
+    Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, StaticNetwork, required_boot,
+    state::RunStage,
 };
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
@@ -77,6 +78,9 @@ pub struct NodeView {
     /// Rack and unit, where somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// Its network settings, where it gets none by DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<StaticNetwork>,
     /// First seen.
     pub created: Timestamp,
     /// One line about the hardware, once it is known.
@@ -684,8 +688,8 @@ impl NodeView {
             id: node.id,
             name: node.name.clone(),
             state: node.state.name(),
-            waits_for: run
-                .map(|r| r.waits_for(&mac_text))
+            waits_for: node
+                .waits_for(&mac_text)
                 .or(node.state.service().map(boot_server_core::node::Service::waits_for)),
             deadline: node.state.deadline(),
             fault,
@@ -707,6 +711,7 @@ impl NodeView {
             serial: node.identity.serial.clone(),
             macs,
             place: node.place.clone(),
+            network: node.network.clone(),
             created: node.created,
             hardware: inventory.map(Hardware::of),
             timeline: TimelineView::of(&node.timeline),

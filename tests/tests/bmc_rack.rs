@@ -13,7 +13,7 @@ use tests::bmc::ipmi_sim::{self, IpmiSim, PASSWORD, USER};
 use tests::bmc::libvirt::{Domain, Libvirt};
 use tests::bmc::redfish::{self, Profile, RedfishBmc};
 use tests::bmc::{QemuMachine, button, sushy};
-use tests::rack::{Api, Disk, Firmware, Handle, MachineSpec, Rack, SERVER_ADDRESS, Serial, artifact};
+use tests::rack::{Api, Disk, Firmware, MachineSpec, Rack, SERVER_ADDRESS, Serial, artifact, within};
 use tests::scenario::{
     DEPLOY, DISCOVERY, add_image, events, wait_discovered, wait_discovered_mac, wait_state,
 };
@@ -21,15 +21,6 @@ use tokio::io::AsyncReadExt;
 
 /// Of firmware under software emulation.
 const START: Duration = Duration::from_secs(60);
-
-/// Runs `inside` in a thread of its own that is in the rack's namespace.
-fn within<T: Send>(handle: &Handle, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let run = || {
-        handle.enter()?;
-        inside()
-    };
-    std::thread::scope(|scope| scope.spawn(run).join().expect("a thread that does not panic"))
-}
 
 /// A machine that tries its disk first, and its controller at an address of the rack.
 struct Lab {

@@ -107,6 +107,9 @@ const SHIM: BootFile =
 /// Shim starts what is called so in the place that it came from itself.
 const GRUB: BootFile =
     BootFile { name: "grubx64.efi", source: "grubnetx64.efi.signed", from: "package grub-efi-amd64-signed" };
+/// The same for CDs: it looks for its files on the volume that it came from.
+const GRUB_CD: BootFile =
+    BootFile { name: "gcdx64.efi", source: "gcdx64.efi.signed", from: "package grub-efi-amd64-signed" };
 /// Shim starts it to enrol a key (MOK), and where GRUB is refused.
 const MOK_MANAGER: BootFile =
     BootFile { name: "mmx64.efi", source: "mmx64.efi.signed", from: "package shim-signed" };
@@ -114,8 +117,19 @@ const UKI_X64: BootFile = uki("uki-x64.efi");
 const UKI_ARM64: BootFile = uki("uki-arm64.efi");
 
 /// Every file that is served where it is there.
-pub const CATALOGUE: &[BootFile] =
-    &[UNDIONLY, SNPONLY, IPXE, SNPONLY_ARM64, IPXE_ARM64, SHIM, GRUB, MOK_MANAGER, UKI_X64, UKI_ARM64];
+pub const CATALOGUE: &[BootFile] = &[
+    UNDIONLY,
+    SNPONLY,
+    IPXE,
+    SNPONLY_ARM64,
+    IPXE_ARM64,
+    SHIM,
+    GRUB,
+    GRUB_CD,
+    MOK_MANAGER,
+    UKI_X64,
+    UKI_ARM64,
+];
 
 const fn ipxe(name: &'static str) -> BootFile {
     BootFile { name, source: name, from: "package ipxe" }

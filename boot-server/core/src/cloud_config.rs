@@ -1,10 +1,11 @@
 //! Files of the NoCloud data source (cloud-init). JSON is YAML, so every value is written by a JSON writer and no
 //! text can become structure. What Billet adds goes into vendor data, which the user's own data overrides.
 
-use protocol::JobId;
+use protocol::{JobId, MacAddr};
 use serde_json::{Value, json};
 
 use crate::deploy::DeployRefused;
+use crate::node::StaticNetwork;
 
 /// Who may log in.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +138,23 @@ pub fn vendor_data(login: &Login<'_>, phone_home_url: &str) -> String {
         "phone_home": { "url": phone_home_url, "post": ["instance_id", "hostname"], "tries": 60 },
     });
     format!("#cloud-config\n{}", pretty(&config))
+}
+
+/// `network-config`, version 2, of a machine that gets no address by DHCP: for the port `mac`.
+pub fn network_config(network: &StaticNetwork, mac: MacAddr) -> String {
+    let mut port = json!({
+        "match": { "macaddress": mac.to_string() },
+        "dhcp4": false,
+        "addresses": [network.address.to_string()],
+    });
+    if let Some(gateway) = network.gateway {
+        // `default` is not known to cloud-init before 22.4.
+        port["routes"] = json!([{ "to": "0.0.0.0/0", "via": gateway.to_string() }]);
+    }
+    if !network.dns.is_empty() {
+        port["nameservers"] = json!({ "addresses": network.dns });
+    }
+    pretty(&json!({ "version": 2, "ethernets": { "port0": port } }))
 }
 
 fn pretty(value: &Value) -> String {

@@ -2,13 +2,14 @@
 //! inventory and the image, and what will be lost is said, before anything is touched.
 
 use images::manifest::{Firmware, Manifest, PartitionTable};
-use protocol::inventory::{Disk, DiskContent, FirmwareMode, Inventory, Transport};
+use protocol::inventory::{Disk, DiskContent, FirmwareMode, Inventory, Nic, Transport};
 use protocol::job::{CloudConfig, DeploySpec, DiskTarget};
 use protocol::limits::USER_DATA_MAX;
 use protocol::{DiskId, JobId};
 use serde::{Deserialize, Serialize};
 
 use crate::cloud_config;
+use crate::node::StaticNetwork;
 
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct DeployRequest {
     /// cloud-init user data, passed through unchanged.
     #[serde(default)]
     pub user_data: Option<String>,
-    /// cloud-init network config, version 2; plain DHCP if not given.
+    /// cloud-init network config, version 2; if not given the node's own network settings, else plain DHCP.
     #[serde(default)]
     pub network_config: Option<String>,
     /// The node's name, typed by whoever asks: this erases a disk.
@@ -87,6 +88,8 @@ pub struct Given<'a> {
     pub instance: JobId,
     /// URL that the OS phones home to, with its token.
     pub phone_home_url: &'a str,
+    /// The node's network settings, where it gets none by DHCP.
+    pub network: Option<&'a StaticNetwork>,
 }
 
 /// Why a request is refused; nothing was changed.
@@ -133,7 +136,8 @@ pub fn plan(
     let disk = choose_disk(&request.disk, inventory, manifest)?;
     let hostname =
         request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| given.node_name.to_owned());
-    let config = config(request, manifest, &hostname, given)?;
+    let network_config = network_config(request, inventory, given)?;
+    let config = config(request, manifest, &hostname, given, network_config)?;
     let spec = DeploySpec {
         image: manifest.id(),
         image_name: format!("{} {}", manifest.name, manifest.version),
@@ -284,6 +288,7 @@ fn config(
     manifest: &Manifest,
     hostname: &str,
     given: &Given<'_>,
+    network_config: Option<String>,
 ) -> Result<Option<CloudConfig>, DeployRefused> {
     if manifest.partition_table != PartitionTable::Gpt {
         return refuse(
@@ -317,8 +322,29 @@ fn config(
             .filter(|u| !u.trim().is_empty())
             .unwrap_or_else(|| "#cloud-config\n{}\n".to_owned()),
         vendor_data: cloud_config::vendor_data(&login, given.phone_home_url),
-        network_config: request.network_config.clone().filter(|n| !n.trim().is_empty()),
+        network_config,
     }))
+}
+
+/// What the request says, else the node's own settings for the port that they name, or that the agent has their address on.
+fn network_config(
+    request: &DeployRequest,
+    inventory: &Inventory,
+    given: &Given<'_>,
+) -> Result<Option<String>, DeployRefused> {
+    let asked = request.network_config.clone().filter(|n| !n.trim().is_empty());
+    let (None, Some(network)) = (&asked, given.network) else { return Ok(asked) };
+    let has_address = |nic: &&Nic| nic.address == Some(network.address.address);
+    let port = network.mac.or_else(|| inventory.nics.iter().find(has_address).map(|nic| nic.mac));
+    match (port, inventory.nics.as_slice()) {
+        (Some(mac), _) => Ok(Some(cloud_config::network_config(network, mac))),
+        (None, [only]) => Ok(Some(cloud_config::network_config(network, only.mac))),
+        (None, _) => refuse(
+            "network-port",
+            format!("which port gets {} is not known", network.address),
+            "name the port in the node's network settings (`mac`), or inspect it again",
+        ),
+    }
 }
 
 /// One disk in the plain diff that is shown before a destructive act.

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
-use crate::ipxe::{Kernel, PAUSE_SECONDS, Script, TEXT_MAX, Url};
+use crate::ipxe::{CommandLine, Kernel, PAUSE_SECONDS, Script, TEXT_MAX, Url};
 
 /// What signed GRUB images ask for first (their built-in prefix), below the root of TFTP or HTTP.
 pub const START_PATH: &str = "grub/grub.cfg";
@@ -43,6 +43,18 @@ pub fn render(script: &Script, base: &Url) -> String {
     out
 }
 
+/// The configuration on a boot image: starts the agent from the files of these paths on the same volume. The machine has no
+/// network here, so nothing is asked again; where it does not start, firmware goes on with what comes next.
+pub fn from_image(message: &str, kernel: &str, initrds: &[&str], args: &CommandLine) -> String {
+    let mut out = String::new();
+    line(&mut out, format_args!("set pager=0"));
+    say(&mut out, message);
+    boot(&mut out, kernel, initrds, args);
+    line(&mut out, format_args!("sleep {PAUSE_SECONDS}"));
+    line(&mut out, format_args!("exit 1"));
+    out
+}
+
 /// What a machine tells in the name that it asks for: MAC address and SMBIOS UUID, as they came. `None` where the name
 /// is another one.
 pub fn asked(path: &str) -> Option<(&str, &str)> {
@@ -71,12 +83,19 @@ fn local_disk(out: &mut String) {
     line(out, format_args!("exit 1"));
 }
 
-fn linux(out: &mut String, message: &str, boot: &Kernel, base: &Url) {
-    let Kernel { kernel, initrds, args } = boot;
+fn linux(out: &mut String, message: &str, kernel_boot: &Kernel, base: &Url) {
+    let Kernel { kernel, initrds, args } = kernel_boot;
     say(out, message);
+    let initrds: Vec<_> = initrds.iter().map(|initrd| path(base, &initrd.url)).collect();
+    let initrds: Vec<_> = initrds.iter().map(String::as_str).collect();
+    boot(out, &path(base, kernel), &initrds, args);
+}
+
+/// The paths have no quote in them: they are of a [`Url`], or names of ours.
+fn boot(out: &mut String, kernel: &str, initrds: &[&str], args: &CommandLine) {
     let args: String = args.words().map(|word| format!(" '{word}'")).collect();
-    let initrds: String = initrds.iter().map(|initrd| format!(" '{}'", path(base, &initrd.url))).collect();
-    line(out, format_args!("if linux '{}'{args}; then", path(base, kernel)));
+    let initrds: String = initrds.iter().map(|path| format!(" '{path}'")).collect();
+    line(out, format_args!("if linux '{kernel}'{args}; then"));
     if initrds.is_empty() {
         line(out, format_args!("boot"));
     } else {
@@ -115,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ipxe::{BiosDisk, CommandLine, Initrd, KernelArg};
+    use crate::ipxe::{BiosDisk, Initrd, KernelArg};
 
     fn url(text: &str) -> Url {
         Url::new(text).unwrap()
@@ -156,6 +175,13 @@ mod tests {
             text.push_str(&render(&script, &base()));
             text.push('\n');
         }
+        let image = CommandLine::new(vec![KernelArg::flag("quiet").unwrap()]).unwrap();
+        text.push_str(&from_image(
+            "rack1-07 starts the agent",
+            "/vmlinuz",
+            &["/initramfs", "/firmware"],
+            &image,
+        ));
         insta::assert_snapshot!(text);
     }
 

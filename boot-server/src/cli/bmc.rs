@@ -101,13 +101,15 @@ pub enum Driver {
     Manual,
 }
 
-/// How firmware boots from the network.
+/// What firmware boots the agent from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum By {
     /// PXE
     Pxe,
     /// UEFI HTTP boot
     Http,
+    /// Not from the network: from an image in its virtual drive
+    Media,
 }
 
 /// `billet bmc set`.
@@ -196,6 +198,7 @@ fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
         netboot: args.netboot.map(|by| match by {
             By::Pxe => Netboot::Pxe,
             By::Http => Netboot::Http,
+            By::Media => Netboot::Media,
         }),
         plain_http: args.plain_http,
         system: args.system.clone(),

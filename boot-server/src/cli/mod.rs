@@ -11,6 +11,7 @@ mod deploy;
 mod event;
 mod image;
 mod login;
+mod network;
 mod node;
 mod output;
 mod power;

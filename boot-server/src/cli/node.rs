@@ -12,6 +12,7 @@ use super::boot::{BootArgs, boot};
 use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
+use super::network::{MediaArgs, NetworkArgs, media, network};
 use super::output::{Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
 use super::service::{
@@ -121,6 +122,10 @@ pub enum NodeCommand {
         #[arg(long)]
         off: bool,
     },
+    /// Network settings of a machine that boots without DHCP, from virtual media
+    Network(NetworkArgs),
+    /// The virtual CD drive of a machine's management controller
+    Media(MediaArgs),
     /// Forget a node that runs neither an OS nor a job; a machine that is still there comes back as a new one
     Forget {
         /// Name or id
@@ -217,6 +222,8 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),
         NodeCommand::Service(args) => service(client, format, &args),
         NodeCommand::Identify { node, off } => identify(client, &node, off),
+        NodeCommand::Network(args) => network(client, format, &args),
+        NodeCommand::Media(args) => media(client, format, &args),
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
         }
@@ -345,6 +352,7 @@ impl Show for NodeView {
             ("uuid", self.uuid.map(|u| u.to_string())),
             ("serial", self.serial.clone()),
             ("addresses", Some(join(&self.macs))),
+            ("network", self.network.as_ref().map(ToString::to_string)),
             ("first seen", Some(moment(self.created))),
         ])
     }

@@ -37,6 +37,7 @@ fn node(name: &str, state: StateName) -> NodeView {
         serial: Some("S\u{1b}[31mN-1".to_owned()),
         macs: vec![MacAddr([0x52, 0x54, 0, 0, 0, 1])],
         place: None,
+        network: None,
         created: START,
         hardware: None,
         timeline: TimelineView { title: String::new(), phases: Vec::new() },

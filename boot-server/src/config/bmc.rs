@@ -20,6 +20,7 @@ pub struct Bmc {
     pub poll_seconds: u32,
     pub health_seconds: u32,
     pub events_url: Option<String>,
+    pub images_url: Option<String>,
     pub create_account: bool,
     pub account_user: String,
     pub account_networks: Vec<String>,
@@ -32,6 +33,7 @@ impl Default for Bmc {
             poll_seconds: 60,
             health_seconds: 300,
             events_url: None,
+            images_url: None,
             create_account: false,
             account_user: "billet".to_owned(),
             account_networks: Vec::new(),
@@ -49,6 +51,8 @@ pub struct BmcSettings {
     pub health: Duration,
     /// Base URL at which controllers are asked to send their events.
     pub events: Option<String>,
+    /// Base URL at which they fetch boot images, if not that of the provisioning listener.
+    pub images: Option<String>,
     /// The account that agents make, where they do.
     pub account: Option<OwnAccount>,
 }
@@ -93,7 +97,8 @@ impl BmcSettings {
         Ok(Self {
             poll: between("poll_seconds", bmc.poll_seconds, 5..=3600)?,
             health: between("health_seconds", bmc.health_seconds, 30..=86_400)?,
-            events: events_url(bmc.events_url.as_deref())?,
+            events: base_url("events_url", bmc.events_url.as_deref())?,
+            images: base_url("images_url", bmc.images_url.as_deref())?,
             account: bmc.create_account.then_some(account),
         })
     }
@@ -108,14 +113,14 @@ fn between(key: &str, seconds: u32, range: RangeInclusive<u32>) -> Result<Durati
     Err(ConfigError::Bmc(format!("{key} is {seconds}: it must be from {from} to {to}")))
 }
 
-/// The base URL at which controllers reach this server: scheme, host and port.
-fn events_url(url: Option<&str>) -> Result<Option<String>, ConfigError> {
+/// A base URL at which controllers reach this server: scheme, host and port.
+fn base_url(key: &str, url: Option<&str>) -> Result<Option<String>, ConfigError> {
     let Some(url) = url.map(|url| url.trim_end_matches('/')) else { return Ok(None) };
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]_".contains(c);
     if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
         return Err(ConfigError::Bmc(format!(
-            "events_url is `{url}`: it must be http:// or https:// with a host and perhaps a port"
+            "{key} is `{url}`: it must be http:// or https:// with a host and perhaps a port"
         )));
     }
     Ok(Some(url.to_owned()))
@@ -127,11 +132,11 @@ mod tests {
 
     #[test]
     fn events_come_to_a_base_url() {
-        let of = |url| events_url(Some(url)).ok().flatten();
+        let of = |url| base_url("events_url", Some(url)).ok().flatten();
         assert_eq!(of("https://10.0.0.1:8443/").as_deref(), Some("https://10.0.0.1:8443"));
         assert_eq!(of("http://[fd77::1]:8080").as_deref(), Some("http://[fd77::1]:8080"));
         for wrong in ["", "10.0.0.1", "ftp://a", "https://", "https://a/b", "https://a?b", "https://a b"] {
-            assert!(events_url(Some(wrong)).is_err(), "{wrong}");
+            assert!(base_url("events_url", Some(wrong)).is_err(), "{wrong}");
         }
     }
 

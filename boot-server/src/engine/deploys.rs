@@ -40,7 +40,12 @@ impl Engine {
         let (_, manifest) = self.resolve_image(&request.image).await?;
         let token = secret::token()?;
         let url = format!("{}/phone-home/{token}", self.base_for(&inventory));
-        let given = Given { node_name: &node.name, instance: JobId(Uuid::now_v7()), phone_home_url: &url };
+        let given = Given {
+            node_name: &node.name,
+            instance: JobId(Uuid::now_v7()),
+            phone_home_url: &url,
+            network: node.network.as_ref(),
+        };
         let (spec, hostname) = deploy::plan(request, &inventory, &manifest, &given)?;
         Ok(PlannedDeploy { order: DeployOrder { spec, hostname, phone_home: secret::hash(&token) } })
     }

@@ -1,10 +1,12 @@
-//! Carries effects out: at least once, and so that twice does no harm. Restarts take minutes, so each has a task.
+//! Carries effects out: at least once, and so that twice does no harm. What asks a BMC takes minutes, so it has a
+//! task.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use boot_server_core::node::{Effect, Severity};
-use tokio::task::JoinSet;
+use protocol::NodeId;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, now};
@@ -15,19 +17,27 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Effects that were carried out are kept this long, for whoever looks for a cause.
 const KEPT: Duration = Duration::from_hours(24 * 7);
 
-/// Restarts on their way, each by its effect.
+/// What takes its time, each in a task. One of a node at a time, in their order: a boot image is not taken out while another one
+/// is put in.
 #[derive(Default)]
-struct Restarts {
-    tasks: JoinSet<i64>,
-    begun: BTreeSet<i64>,
+struct Slow {
+    tasks: JoinSet<()>,
+    begun: BTreeMap<NodeId, Id>,
+}
+
+impl Slow {
+    /// A task came to its end, or broke.
+    fn ended(&mut self, id: Id) {
+        self.begun.retain(|_, task| *task != id);
+    }
 }
 
 impl Engine {
     /// Carries out what was stored and what comes, until `stop`.
     pub async fn run_effects(&self, stop: CancellationToken) {
-        let mut restarts = Restarts::default();
+        let mut slow = Slow::default();
         loop {
-            let wait = match self.carry_out(&mut restarts, &stop).await {
+            let wait = match self.carry_out(&mut slow, &stop).await {
                 Ok(()) => Duration::from_hours(1),
                 Err(error) => {
                     tracing::error!(%error, "effects were not carried out, they are tried again");
@@ -37,18 +47,21 @@ impl Engine {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.0.effects.notified() => {}
-                Some(ended) = restarts.tasks.join_next() => match ended {
-                    Ok(effect) => drop(restarts.begun.remove(&effect)),
-                    Err(error) => tracing::error!(%error, "a restart broke"),
+                Some(ended) = slow.tasks.join_next_with_id() => match ended {
+                    Ok((task, ())) => slow.ended(task),
+                    Err(error) => {
+                        tracing::error!(%error, "an effect broke");
+                        slow.ended(error.id());
+                    }
                 },
                 () = tokio::time::sleep(wait) => {}
             }
         }
         // They hear the stop too, and leave their effects open.
-        while restarts.tasks.join_next().await.is_some() {}
+        while slow.tasks.join_next().await.is_some() {}
     }
 
-    async fn carry_out(&self, restarts: &mut Restarts, stop: &CancellationToken) -> Result<(), EngineError> {
+    async fn carry_out(&self, slow: &mut Slow, stop: &CancellationToken) -> Result<(), EngineError> {
         for row in self.0.store.read(queries::open_effects).await? {
             match row.effect {
                 Effect::WakeAgent => {
@@ -57,17 +70,12 @@ impl Engine {
                     }
                     self.close(row, None).await?;
                 }
-                Effect::PowerCycle if self.restarts(row.node) => {
-                    if restarts.begun.insert(row.id) {
-                        let (engine, stop) = (self.clone(), stop.clone());
-                        restarts.tasks.spawn(async move { engine.carry_restart(row, stop).await });
-                    }
-                }
-                Effect::PowerCycle => self.ask_for_power(row).await?,
-                Effect::Service => {
-                    if restarts.begun.insert(row.id) {
-                        let (engine, stop) = (self.clone(), stop.clone());
-                        restarts.tasks.spawn(async move { engine.carry_service(row, stop).await });
+                Effect::PowerCycle if !self.restarts(row.node) => self.ask_for_power(row).await?,
+                Effect::PowerCycle | Effect::EjectMedia | Effect::Service => {
+                    if !slow.begun.contains_key(&row.node) {
+                        let (engine, stop, node) = (self.clone(), stop.clone(), row.node);
+                        let task = slow.tasks.spawn(async move { engine.carry_slow(row, stop).await });
+                        slow.begun.insert(node, task.id());
                     }
                 }
             }
@@ -75,37 +83,24 @@ impl Engine {
         Ok(())
     }
 
-    async fn carry_restart(&self, row: EffectRow, stop: CancellationToken) -> i64 {
-        let done = self.restart(row.node, &stop).await;
-        self.conclude(row, done, &stop).await
-    }
-
-    async fn carry_service(&self, row: EffectRow, stop: CancellationToken) -> i64 {
-        let done = self.serve(row.node, &stop).await;
-        self.conclude(row, done, &stop).await
-    }
-
-    /// Closes an effect that was carried out; `false` where the server stops before. After an error there is a pause.
-    async fn conclude(
-        &self,
-        row: EffectRow,
-        done: Result<bool, EngineError>,
-        stop: &CancellationToken,
-    ) -> i64 {
-        let (id, node) = (row.id, row.node);
-        let done = match done {
+    async fn carry_slow(&self, row: EffectRow, stop: CancellationToken) {
+        let carried = match row.effect {
+            Effect::EjectMedia => self.eject(row.node, &stop).await,
+            Effect::Service => self.serve(row.node, &stop).await,
+            Effect::PowerCycle | Effect::WakeAgent => self.restart(row.node, &stop).await,
+        };
+        let done = match carried {
             Ok(true) => self.close(row, None).await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tracing::error!(%node, %error, "an effect was not carried out, it is tried again");
+            tracing::error!(node = %row.node, %error, "an effect was not carried out, it is tried again");
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
-        id
     }
 
     /// The driver `manual`: a person is the power switch. The line and the end of the effect are one transaction, so

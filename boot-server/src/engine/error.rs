@@ -1,8 +1,8 @@
 //! Why the engine did not do what it was asked, and how the client gets to know.
 
 use boot_server_core::deploy::DeployRefused;
-use boot_server_core::node::Refused;
 use boot_server_core::node::place::BadPlace;
+use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
 use crate::power::PowerError;
@@ -108,6 +108,9 @@ pub enum EngineError {
     /// No baseline has this name.
     #[error("no baseline `{0}`")]
     BaselineNotFound(String),
+    /// Network settings that cannot be.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -146,6 +149,7 @@ impl EngineError {
             ),
             Self::BadService { hint, .. } => (422, "bad-service", hint.as_str()),
             Self::BaselineNotFound(_) => (404, "baseline-not-found", "list them with `billet baseline list`"),
+            Self::Network(error) => (422, "bad-network", error.hint()),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
             }

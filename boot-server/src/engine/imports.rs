@@ -6,7 +6,7 @@ use bmc::{DriverKind, Secret};
 use boot_server_core::bmc::import::Line;
 use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Claim, Event, Node, Place};
+use boot_server_core::node::{Claim, Event, Node, Place, StaticNetwork};
 use protocol::{MacAddr, NodeId};
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ struct Wanted {
     change: BmcChange,
     /// `None`: it stays as it is.
     place: Option<Place>,
+    network: Option<StaticNetwork>,
 }
 
 fn bad(what: impl Into<String>, hint: &'static str) -> EngineError {
@@ -49,6 +50,14 @@ impl Wanted {
             serial: text("serial"),
             macs: mac.into_iter().collect(),
         };
+        let (address, gateway) = (parsed(line, "network")?, parsed(line, "gateway")?);
+        let network = match (address, gateway) {
+            (Some(address), gateway) => Some(StaticNetwork { address, gateway, mac, dns: Vec::new() }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(bad("a gateway without an address", "give `network`, such as 10.77.0.50/24"));
+            }
+        };
         let change = BmcChange {
             driver,
             address: text("address"),
@@ -58,7 +67,7 @@ impl Wanted {
             ..BmcChange::default()
         };
         let place = Place::typed(&text("rack").unwrap_or_default(), &text("unit").unwrap_or_default())?;
-        Ok(Self { node: text("node"), claim, change, place })
+        Ok(Self { node: text("node"), claim, change, place, network })
     }
 }
 
@@ -100,6 +109,9 @@ impl Engine {
         let wanted = Wanted::of(line)?;
         let known = self.named_by(&wanted)?;
         shown.new_node = known.is_none();
+        if let Some(network) = &wanted.network {
+            self.check_network(known.as_ref(), network)?;
+        }
         let before = known.as_ref().map(|node| lock(&self.0.bmcs).get(&node.id).cloned());
         shown.replaces = before.as_ref().is_some_and(Option::is_some);
         let node = match known {
@@ -125,6 +137,10 @@ impl Engine {
         if let Some(place) = wanted.place {
             let verb = Verb::Place { place: Some(place) };
             self.apply(node, actor.clone(), Event::Verb(verb)).await?;
+        }
+        if let Some(network) = wanted.network {
+            let node = self.node(&node.to_string()).await?;
+            self.set_network(&node, actor.clone(), Some(network)).await?;
         }
         Ok(())
     }

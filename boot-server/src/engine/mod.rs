@@ -27,6 +27,10 @@ mod health;
 mod images;
 mod imports;
 mod index;
+mod media;
+#[cfg(test)]
+mod media_tests;
+mod networks;
 mod orders;
 mod pci;
 #[cfg(test)]
@@ -64,6 +68,7 @@ pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
 pub use error::EngineError;
+pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
 pub use registry::lock;
 pub use sensors::HistoryQuery;
 
@@ -124,6 +129,8 @@ struct Inner {
     sensors: Mutex<BTreeMap<NodeId, Arc<Vec<SensorRow>>>>,
     /// Held while the row of a controller is changed.
     bmc_turn: tokio::sync::Mutex<()>,
+    /// Held while network settings are checked and set.
+    network_turn: tokio::sync::Mutex<()>,
 }
 
 /// Who did it.
@@ -233,6 +240,7 @@ impl Engine {
             health: Mutex::new(health),
             sensors: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
+            network_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;
         Ok(engine)

@@ -13,7 +13,7 @@ use super::*;
 use crate::power::tests::{Fake, fake_drivers};
 use crate::store::tests::Scratch;
 
-const MAC: protocol::MacAddr = protocol::MacAddr([0x52, 0x54, 0, 0, 9, 1]);
+pub(super) const MAC: protocol::MacAddr = protocol::MacAddr([0x52, 0x54, 0, 0, 9, 1]);
 
 /// A server that runs, with one node that an agent inspected, and a controller in memory.
 pub(super) struct Site {
@@ -118,7 +118,7 @@ impl Site {
         self
     }
 
-    async fn inspect(&self) {
+    pub async fn inspect(&self) {
         self.without_agent().await;
         let verb = Event::Verb(Verb::Inspect);
         self.engine.apply(self.node.id, Actor::Operator(String::new()), verb).await.unwrap();

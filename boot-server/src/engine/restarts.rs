@@ -1,7 +1,7 @@
 //! Restarting machines for jobs, through their controllers: what [`Restart`] says is done, step by step, and told to the node.
 //!
 //! ```text
-//! Effect::PowerCycle ─▶ boot device once ─▶ off, read back ─▶ on, read back ─▶ the node's first packet
+//! Effect::PowerCycle ─▶ [boot image into the drive, read back] ─▶ boot device once ─▶ off, read back ─▶ on, read back ─▶ the node's first packet
 //! ```
 //!
 //! One task for each node. A stop of the server leaves the effect open; at the next start the state of the machine says
@@ -15,10 +15,11 @@ use boot_server_core::bmc::restart::{Answer, End, Step, Wanted};
 use boot_server_core::node::{
     BootKind, Event, Netboot, Node, Phase, PowerNews, RunStage, Severity, required_boot,
 };
-use protocol::inventory::FirmwareMode;
+use protocol::inventory::{FirmwareMode, Inventory};
 use protocol::{JobId, NodeId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::media::{Inserted, NoMedia};
 use super::{Actor, Engine, EngineError, lock, now};
 use crate::power::{Change, Clock, PowerError, Reply, chance, power_of};
 
@@ -36,9 +37,10 @@ enum Wish {
 }
 
 impl Engine {
-    /// True where Billet itself can restart this node's machine.
+    /// True where Billet itself restarts this node's machine, or says why it cannot; else a person is asked.
     pub(super) fn restarts(&self, node: NodeId) -> bool {
-        lock(&self.0.bmcs).get(&node).is_some_and(|row| row.driver != DriverKind::Manual)
+        let by_media = self.0.nodes.get(node).is_some_and(|node| self.by_media(&node));
+        by_media || lock(&self.0.bmcs).get(&node).is_some_and(|row| row.driver != DriverKind::Manual)
     }
 
     /// Restarts the machine of a node for the job that waits for it. Returns once that is over, whichever way; `false`
@@ -51,10 +53,17 @@ impl Engine {
         let Some(job) = waiting(&node) else { return Ok(true) };
         let address = lock(&self.0.bmcs).get(&id).map(|row| row.address.clone()).unwrap_or_default();
         let tell = |news| Event::Power { job, bmc: address.clone(), news };
-        let wanted = self.boot_for(&node).await;
+        let by_media = self.by_media(&node);
+        let inventory = self.inventory(id).await?;
+        if by_media && let Some(NoMedia { what, hint }) = self.no_media(&node, inventory.as_deref()) {
+            self.apply(id, Actor::Server, tell(PowerNews::NoWay { what, hint })).await?;
+            return Ok(true);
+        }
+        let wanted = self.boot_for(&node, inventory.as_deref());
         let what = words(&wanted);
         self.apply(id, Actor::Server, tell(PowerNews::Begun { what })).await?;
-        let (mut restart, clock, begun) = (Restart::new(), Clock::new(), now());
+        let restart = if by_media { Restart::by_media() } else { Restart::new() };
+        let (mut restart, clock, begun) = (restart, Clock::new(), now());
         let (mut stuck, mut last, mut held) = (None, None, false);
         loop {
             match self.wish(id, job, begun) {
@@ -74,15 +83,24 @@ impl Engine {
                     }
                     Answer::Done
                 }
-                step => match self.do_step(id, step, Some(&wanted)).await {
-                    Ok(answer) => answer,
+                step => match self.insert_or_step(id, job, step, &wanted).await? {
+                    Ok(answer) => {
+                        if step == Step::Insert {
+                            self.apply(id, Actor::Server, tell(PowerNews::Inserted)).await?;
+                        }
+                        answer
+                    }
                     // It boots what it is to boot; that it would do so for ever is put right once it has.
                     Err(PowerError::NotOnce { .. }) => {
                         held = wanted.device != BootDevice::Disk;
                         Answer::Done
                     }
                     Err(error) => {
-                        let answer = self.trouble(id, step, &error).await?;
+                        // What else the firmware would boot is not what is in the drive.
+                        let answer = match by_media && step == Step::SetBoot && !error.is_transient() {
+                            true => Answer::Refused,
+                            false => self.trouble(id, step, &error).await?,
+                        };
                         if answer == Answer::Silence {
                             let what = error.to_string();
                             self.apply(id, Actor::Server, tell(PowerNews::Trouble { what })).await?;
@@ -107,7 +125,10 @@ impl Engine {
     /// the firmware's own order is put back; where the controller cannot do that, the disk becomes what it boots. False where the server
     /// stops before.
     async fn put_back(&self, id: NodeId, job: JobId, stop: &CancellationToken) -> Result<bool, EngineError> {
-        while self.0.nodes.get(id).is_some_and(|node| waiting(&node) == Some(job)) {
+        // Nothing tells when the firmware has begun with an image in the drive: its agent does.
+        let boots =
+            |node: &Node| waiting(node) == Some(job) || node.medium.is_some_and(|medium| medium.job == job);
+        while self.0.nodes.get(id).is_some_and(|node| boots(&node)) {
             if !self.pause(id, HELD_LOOK, stop).await {
                 return Ok(false);
             }
@@ -165,6 +186,25 @@ impl Engine {
         }
     }
 
+    /// The outer error is ours, the inner one the controller's.
+    async fn insert_or_step(
+        &self,
+        id: NodeId,
+        job: JobId,
+        step: Step,
+        boot: &BootOverride,
+    ) -> Result<Result<Answer, PowerError>, EngineError> {
+        if step != Step::Insert {
+            return Ok(self.do_step(id, step, Some(boot)).await);
+        }
+        match self.insert(id, job).await {
+            Ok(Inserted(inserted)) => Ok(inserted.map(|()| Answer::Done)),
+            // The job is over: what follows is called off.
+            Err(EngineError::Refused(_)) => Ok(Ok(Answer::Done)),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn do_step(
         &self,
         id: NodeId,
@@ -182,7 +222,7 @@ impl Engine {
             Step::Off => Change::Power(PowerAction::ForceOff),
             Step::On => Change::Power(PowerAction::On),
             Step::Cycle => Change::Power(PowerAction::Cycle),
-            Step::Pause(_) | Step::End(_) => return Ok(Answer::Done),
+            Step::Insert | Step::Pause(_) | Step::End(_) => return Ok(Answer::Done),
         };
         let reply: Reply = match power.change(id, change).await {
             // Wake-on-LAN can switch on and nothing else.
@@ -219,20 +259,21 @@ impl Engine {
     }
 
     /// What the firmware is told to boot, once.
-    async fn boot_for(&self, node: &Node) -> BootOverride {
+    fn boot_for(&self, node: &Node, inventory: Option<&Inventory>) -> BootOverride {
+        if self.by_media(node) {
+            let mode = Some(BootMode::Uefi);
+            return BootOverride { device: BootDevice::Cdrom, repeat: Repeat::Once, mode, http_uri: None };
+        }
         let option = lock(&self.0.bmcs).get(&node.id).and_then(|row| row.options.netboot);
         let device = match (required_boot(node, now()).kind(), option.or(node.netboot)) {
             (BootKind::LocalDisk, _) => BootDevice::Disk,
             (_, Some(Netboot::Http)) => BootDevice::Http,
-            (_, Some(Netboot::Pxe) | None) => BootDevice::Pxe,
+            (_, Some(Netboot::Pxe | Netboot::Media) | None) => BootDevice::Pxe,
         };
-        let mode = match self.inventory(node.id).await {
-            Ok(Some(inventory)) => match inventory.firmware.mode {
-                FirmwareMode::Uefi => Some(BootMode::Uefi),
-                FirmwareMode::Bios => Some(BootMode::Legacy),
-            },
-            _ => None,
-        };
+        let mode = inventory.map(|inventory| match inventory.firmware.mode {
+            FirmwareMode::Uefi => BootMode::Uefi,
+            FirmwareMode::Bios => BootMode::Legacy,
+        });
         BootOverride { device, repeat: Repeat::Once, mode, http_uri: None }
     }
 }
@@ -246,6 +287,7 @@ fn words(boot: &BootOverride) -> String {
     let device = match boot.device {
         BootDevice::Http => "HTTP",
         BootDevice::Disk => "its disk",
+        BootDevice::Cdrom => "the image in its virtual drive",
         _ => "PXE",
     };
     format!("boots {device} once")

@@ -7,6 +7,7 @@ pub mod api;
 pub mod auth;
 mod bmc_events;
 mod boot;
+mod boot_image;
 mod conditions;
 mod encode;
 pub(crate) mod files;
@@ -55,7 +56,8 @@ pub struct Base(pub String);
 /// Everything that machines can reach.
 pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
     Router::new()
-        .merge(boot::router(engine.clone(), files))
+        .merge(boot::router(engine.clone(), files.clone()))
+        .merge(boot_image::router(engine.clone(), files))
         .merge(agent::router(engine.clone()))
         .merge(orders::router(engine.clone()))
         .merge(image::router(engine.clone()))

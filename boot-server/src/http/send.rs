@@ -28,7 +28,7 @@ const PIECE: usize = 256 << 10;
 pub(super) struct Asked {
     pub method: Method,
     headers: HeaderMap,
-    handoff: Option<Handoff>,
+    pub handoff: Option<Handoff>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Asked {
@@ -82,45 +82,61 @@ impl Opened {
     /// The answer.
     pub(super) fn respond(self, asked: &Asked, kind: &'static str) -> Response {
         let Self { file, size, validators } = self;
-        let mut response = Response::new(Body::empty());
-        put(&mut response, header::ETAG, validators.etag.clone());
-        if let Some(modified) = validators.modified {
-            put(&mut response, header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
-        }
-        put(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
-        let wanted = verdict(&asked.method, &asked.headers, &validators, size, SystemTime::now());
-        let (status, start, len) = match wanted {
-            Verdict::Whole => (StatusCode::OK, 0, size),
-            Verdict::Part { first, last } => {
-                put(&mut response, header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
-                (StatusCode::PARTIAL_CONTENT, first, last - first + 1)
-            }
-            Verdict::Outside => {
-                put(&mut response, header::CONTENT_RANGE, format!("bytes */{size}"));
-                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-                return response;
-            }
-            Verdict::NotModified => {
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                return response;
-            }
-            Verdict::Failed => {
-                *response.status_mut() = StatusCode::PRECONDITION_FAILED;
-                return response;
-            }
-        };
-        *response.status_mut() = status;
-        put(&mut response, header::CONTENT_LENGTH, len.to_string());
-        put(&mut response, header::CONTENT_TYPE, kind.to_owned());
-        if asked.method != Method::HEAD && len > 0 {
-            let file = Arc::new(file);
-            *response.body_mut() = match &asked.handoff {
-                Some(handoff) => Body::new(HandedBody::new(file, start, len, handoff.clone())),
-                None => pieces(file, start, len),
-            };
-        }
-        response
+        let body = |start, len| of_file(Arc::new(file), start, len, asked.handoff.as_ref());
+        answer(asked, &validators, size, kind, body)
     }
+}
+
+/// `len` octets of a file from `start` on.
+pub(super) fn of_file(file: Arc<File>, start: u64, len: u64, handoff: Option<&Handoff>) -> Body {
+    match handoff {
+        Some(handoff) => Body::new(HandedBody::new(file, start, len, handoff.clone())),
+        None => pieces(file, start, len),
+    }
+}
+
+/// The answer for a content of `size` octets, of which `body` gives so many from a place on.
+pub(super) fn answer(
+    asked: &Asked,
+    validators: &Validators,
+    size: u64,
+    kind: &'static str,
+    body: impl FnOnce(u64, u64) -> Body,
+) -> Response {
+    let mut response = Response::new(Body::empty());
+    put(&mut response, header::ETAG, validators.etag.clone());
+    if let Some(modified) = validators.modified {
+        put(&mut response, header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
+    }
+    put(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
+    let wanted = verdict(&asked.method, &asked.headers, validators, size, SystemTime::now());
+    let (status, start, len) = match wanted {
+        Verdict::Whole => (StatusCode::OK, 0, size),
+        Verdict::Part { first, last } => {
+            put(&mut response, header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
+            (StatusCode::PARTIAL_CONTENT, first, last - first + 1)
+        }
+        Verdict::Outside => {
+            put(&mut response, header::CONTENT_RANGE, format!("bytes */{size}"));
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            return response;
+        }
+        Verdict::NotModified => {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        Verdict::Failed => {
+            *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+            return response;
+        }
+    };
+    *response.status_mut() = status;
+    put(&mut response, header::CONTENT_LENGTH, len.to_string());
+    put(&mut response, header::CONTENT_TYPE, kind.to_owned());
+    if asked.method != Method::HEAD && len > 0 {
+        *response.body_mut() = body(start, len);
+    }
+    response
 }
 
 /// What a client is told about a file that was found and cannot be read; the log has the reason.

@@ -54,6 +54,10 @@ pub(crate) struct State {
     pub bad_image: bool,
     /// Updates that were begun.
     pub updates: u32,
+    /// What is in the virtual drive.
+    pub media: Option<String>,
+    /// There is none.
+    pub no_drive: bool,
 }
 
 impl Fake {
@@ -94,6 +98,35 @@ pub(crate) struct Driver(pub Arc<Fake>);
 impl Bmc for Driver {
     fn kind(&self) -> DriverKind {
         DriverKind::Fake
+    }
+
+    async fn media(&self) -> Result<bmc::Media, BmcError> {
+        self.0.enter("media?").await?;
+        let state = lock(&self.0.state);
+        match state.no_drive {
+            true => Err(self.unsupported("virtual media")),
+            false => Ok(bmc::Media { image: state.media.clone() }),
+        }
+    }
+
+    async fn insert_media(&self, url: &str) -> Result<(), BmcError> {
+        self.0.enter("insert").await?;
+        {
+            let mut state = lock(&self.0.state);
+            if state.no_drive {
+                return Err(self.unsupported("virtual media"));
+            }
+            if !state.lies {
+                state.media = Some(url.to_owned());
+            }
+        }
+        self.0.changed()
+    }
+
+    async fn eject_media(&self) -> Result<(), BmcError> {
+        self.0.enter("eject").await?;
+        lock(&self.0.state).media = None;
+        self.0.changed()
     }
 
     async fn power_state(&self) -> Result<PowerState, BmcError> {

@@ -37,7 +37,7 @@ pub use capture::{DhcpReply, dhcp_replies};
 pub use forward::Forward;
 pub use interrupt::Interrupt;
 pub use machine::Machine;
-pub use namespace::{Handle, Namespace};
+pub use namespace::{Handle, Namespace, within};
 pub use process::Process;
 pub use qmp::Qmp;
 pub use serial::{Line, Serial};

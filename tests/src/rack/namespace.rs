@@ -142,6 +142,21 @@ impl Handle {
     }
 }
 
+/// Runs `inside` in a thread of its own that is in the namespace.
+///
+/// # Errors
+/// Where the namespace cannot be entered, or what `inside` says.
+///
+/// # Panics
+/// Where `inside` does.
+pub fn within<T: Send>(handle: &Handle, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let run = || {
+        handle.enter()?;
+        inside()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().expect("a thread that does not panic"))
+}
+
 /// Removes namespaces of ours whose owner is dead (killed before it could clean up).
 ///
 /// # Errors

@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 /// Most lines of one list.
 pub const LINES_MAX: usize = 5000;
 /// What a heading can be.
-pub const COLUMNS: [&str; 11] =
-    ["node", "mac", "uuid", "serial", "driver", "address", "port", "user", "password", "rack", "unit"];
+pub const COLUMNS: [&str; 13] = [
+    "node", "mac", "uuid", "serial", "driver", "address", "port", "user", "password", "rack", "unit",
+    "network", "gateway",
+];
 
 /// One line, as it was written.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -1,12 +1,15 @@
 //! A machine is made to start anew, with proof at each step: it was off, and it is on.
 //!
 //! ```text
+//! [insert] ─▶
 //! set boot ─▶ look ──on──▶ off ─▶ is it off? ──yes──▶ on ─▶ is it on? ──yes──▶ end: on
 //!               ├──off───────────────────────────────▶│        │ no, for half a minute
 //!               └──unknown──▶ cycle ─▶ end: unproven   ◀───────┘ again, three times in all; then end: no effect
 //! ```
 //!
-//! For firmware and settings nothing is said about what to boot, and a running OS is first asked to shut down.
+//! With a boot image it begins by inserting that, and ends where that or the boot device is refused: what else the firmware would
+//! boot is not what is wanted. For firmware and settings nothing is said about what to boot, and a running OS is first asked to
+//! shut down.
 //!
 //! A command whose answer was lost is not sent again blindly: the state is read, and what is still missing is done.
 
@@ -36,6 +39,8 @@ const SILENCE_MAX: Duration = Duration::from_mins(2);
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Put the boot image into the drive, and read that back.
+    Insert,
     /// Tell the firmware what to boot.
     SetBoot,
     /// Read the power state.
@@ -105,6 +110,8 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
     doing: Doing,
+    /// It boots from an image in its drive, and from nothing else.
+    by_media: bool,
     /// Only switch on what is off; what runs stays as it is.
     on_only: bool,
     /// The OS is to be asked to shut down before it is switched off.
@@ -118,6 +125,7 @@ pub struct Restart {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
+    Insert,
     SetBoot,
     Look,
     Ask,
@@ -131,6 +139,7 @@ enum Doing {
 /// What follows a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
+    Insert,
     SetBoot,
     Look,
     Await { wanted: Wanted, until: Timestamp },
@@ -141,6 +150,7 @@ impl Restart {
     pub fn new() -> Self {
         Self {
             doing: Doing::SetBoot,
+            by_media: false,
             on_only: false,
             asks: false,
             was_off: false,
@@ -156,9 +166,15 @@ impl Restart {
         Self { doing: Doing::Look, asks, ..Self::new() }
     }
 
+    /// A restart that begins by inserting a boot image.
+    pub fn by_media() -> Self {
+        Self { doing: Doing::Insert, by_media: true, ..Self::new() }
+    }
+
     /// What to do now.
     pub fn step(&self) -> Step {
         match self.doing {
+            Doing::Insert => Step::Insert,
             Doing::SetBoot => Step::SetBoot,
             Doing::Look | Doing::Await { .. } => Step::Look,
             Doing::Ask => Step::Ask,
@@ -211,6 +227,9 @@ impl Restart {
             (Doing::Ended(end), _) => Doing::Ended(end),
             (Doing::Pausing { then, .. }, _) => then.doing(),
             (doing, Answer::Silence) => self.silence(doing, chance),
+            (Doing::Insert, Answer::Done | Answer::Power(_)) => Doing::SetBoot,
+            (Doing::Insert, Answer::Unable) => Doing::Ended(End::Failed),
+            (Doing::SetBoot, Answer::Unable) if self.by_media => Doing::Ended(End::Failed),
             // The firmware's own order is as good: it has the network first.
             (Doing::SetBoot, Answer::Done | Answer::Unable | Answer::Power(_)) => Doing::Look,
             (Doing::Look, Answer::Power(power)) => self.looked(power, chance),
@@ -308,6 +327,7 @@ impl Restart {
         }
         let pause = chance.jitter(SILENCE.saturating_mul(1 << self.silences.min(8)).min(SILENCE_MAX));
         let then = match doing {
+            Doing::Insert => Then::Insert,
             Doing::SetBoot => Then::SetBoot,
             Doing::Ask => {
                 self.asks = false;
@@ -334,6 +354,7 @@ impl Default for Restart {
 impl Then {
     fn doing(self) -> Doing {
         match self {
+            Self::Insert => Doing::Insert,
             Self::SetBoot => Doing::SetBoot,
             Self::Look => Doing::Look,
             Self::Await { wanted, until } => Doing::Await { wanted, until },
@@ -495,6 +516,28 @@ mod tests {
         });
         assert_eq!(bench.run(&mut Restart::new(), Chance(0)), End::On);
         assert_eq!(bench.commands, [Wanted::On]);
+    }
+
+    #[test]
+    fn an_image_is_inserted_first_or_nothing_is_done() {
+        let mut bench = Bench::new(true);
+        let mut restart = Restart::by_media();
+        assert_eq!(restart.step(), Step::Insert);
+        assert_eq!(bench.run(&mut restart, Chance(0)), End::On);
+        assert_eq!(bench.commands, [Wanted::Off, Wanted::On]);
+        for refused in [Answer::Unable, Answer::Refused] {
+            let mut restart = Restart::by_media();
+            restart.handle_answer(Timestamp(0), refused, Chance(0));
+            assert_eq!(restart.step(), Step::End(End::Failed), "no drive");
+            let mut restart = Restart::by_media();
+            restart.handle_answer(Timestamp(0), Answer::Done, Chance(0));
+            restart.handle_answer(Timestamp(0), refused, Chance(0));
+            assert_eq!(restart.step(), Step::End(End::Failed), "it would boot something else");
+        }
+        let mut silent = Restart::by_media();
+        silent.handle_answer(Timestamp(0), Answer::Silence, Chance(0));
+        silent.handle_answer(Timestamp(0), Answer::Done, Chance(0));
+        assert_eq!(silent.step(), Step::Insert, "inserting the same twice does no harm");
     }
 
     #[test]

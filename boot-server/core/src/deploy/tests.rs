@@ -69,6 +69,7 @@ fn try_plan(request: &DeployRequest, disks: Vec<Disk>) -> Result<(DeploySpec, St
         node_name: "n1",
         instance: JobId(Uuid::from_u128(1)),
         phone_home_url: "http://10.77.0.1:8080/phone-home/T",
+        network: None,
     };
     plan(request, &machine(disks), &manifest(), &given)
 }

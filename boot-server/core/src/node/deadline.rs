@@ -27,6 +27,10 @@ pub(super) fn tick(s: &mut Step<'_>) {
             };
             s.fail(timeout(&message, "check power, cable and boot order (network first), then retry"));
         }
+        RunStage::Kernel if s.node.medium.is_some() => s.fail(timeout(
+            "the machine was switched on with the boot image in its drive, but the agent never said hello",
+            "look at its console: does it boot the image (UEFI mode, virtual media enabled), has the agent a driver for its NIC, and does its address reach this server? Then retry",
+        )),
         RunStage::Kernel => s.fail(timeout(
             "the boot script was served, but the agent never said hello",
             "look at the machine's console; its NIC or firmware may need a driver that the ramdisk lacks; then retry",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
-use super::{Netboot, Node, Place};
+use super::{Netboot, Node, Place, StaticNetwork};
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,13 @@ pub enum Event {
     BootBegun {
         /// SHA-256 of the ticket in its script.
         ticket: Sha256,
+    },
+    /// A boot image was made for its virtual drive.
+    MediumMade {
+        /// The job that it is to boot for.
+        job: JobId,
+        /// SHA-256 of the nonce in it.
+        nonce: Sha256,
     },
     /// The agent said hello with a nonce that hashes to `nonce`; `session` is the hash of the token it will get.
     Hello {
@@ -99,6 +106,15 @@ pub enum PowerNews {
     Begun {
         /// Such as `boots once by pxe`.
         what: String,
+    },
+    /// The boot image is in its drive: read back.
+    Inserted,
+    /// It is not asked, because what the job needs cannot be done.
+    NoWay {
+        /// Why.
+        what: String,
+        /// What to do.
+        hint: String,
     },
     /// It was off, and now it is on: read back.
     On,
@@ -165,6 +181,11 @@ pub enum Verb {
         /// Where.
         place: Option<Place>,
     },
+    /// Give it network settings, or leave them to DHCP again (checked; unique).
+    Network {
+        /// The settings.
+        network: Option<Box<StaticNetwork>>,
+    },
     /// Boot this instead of the usual.
     Boot {
         /// What.
@@ -192,6 +213,7 @@ impl Verb {
             Self::Maintenance { .. } => "maintenance",
             Self::Rename { .. } => "rename",
             Self::Place { .. } => "place",
+            Self::Network { .. } => "network",
             Self::Boot { .. } => "boot",
             Self::ClearBoot => "clear boot",
         }
@@ -250,10 +272,12 @@ pub struct Outcome {
 pub enum Effect {
     /// Answer the agent's waiting request for work now.
     WakeAgent,
-    /// Restart the machine (or switch it on) so that it boots from the network.
+    /// Restart the machine (or switch it on) so that it boots from the network or from its virtual drive.
     PowerCycle,
     /// Carry out the servicing job.
     Service,
+    /// Take the boot image out of its virtual drive.
+    EjectMedia,
 }
 
 /// One line of what happened.

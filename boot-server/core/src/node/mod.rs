@@ -19,6 +19,8 @@
 pub mod boot;
 pub mod event;
 pub mod identity;
+pub mod medium;
+pub mod network;
 pub mod place;
 pub mod service;
 pub mod state;
@@ -41,6 +43,8 @@ use serde::{Deserialize, Serialize};
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
+pub use medium::Medium;
+pub use network::{HostAddress, NetworkError, StaticNetwork};
 pub use people::check_forget;
 pub use place::Place;
 pub use service::{ItemStatus, Service, ServiceNews, ServiceOrder, ServiceStage};
@@ -82,12 +86,18 @@ pub struct Node {
     /// How its firmware last booted from the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netboot: Option<Netboot>,
+    /// Its network settings, where it gets none by DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<StaticNetwork>,
+    /// The boot image in its virtual drive, until it is ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Medium>,
     /// Phases of the newest piece of work.
     #[serde(default)]
     pub timeline: Timeline,
 }
 
-/// How firmware boots from the network.
+/// How firmware comes to what it boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -96,6 +106,8 @@ pub enum Netboot {
     Pxe,
     /// UEFI HTTP boot.
     Http,
+    /// Not at all: from an image in the virtual drive of its management controller.
+    Media,
 }
 
 /// Why a node is not to be used.
@@ -180,6 +192,8 @@ impl Node {
             boot: None,
             installed: None,
             netboot: None,
+            network: None,
+            medium: None,
             timeline: Timeline::default(),
         }
     }

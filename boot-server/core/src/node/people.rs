@@ -9,7 +9,7 @@ use super::service::Service;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Maintenance, Node, Place, orders, service};
+use super::{Maintenance, Node, Place, StaticNetwork, orders, service};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -17,6 +17,7 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Maintenance { .. }
             | Verb::Rename { .. }
             | Verb::Place { .. }
+            | Verb::Network { .. }
             | Verb::Abort
             | Verb::Boot { .. }
             | Verb::ClearBoot
@@ -50,6 +51,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
                 s.info("node.placed", words);
                 s.node.place = place;
             }
+            Ok(())
+        }
+        Verb::Network { network } => {
+            set_network(s, network.map(|network| *network));
             Ok(())
         }
         Verb::Rename { name } => {
@@ -263,6 +268,14 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
         _ => State::Deploying(run),
     };
     Ok(())
+}
+
+fn set_network(s: &mut Step<'_>, network: Option<StaticNetwork>) {
+    match &network {
+        Some(network) => s.info("network.set", format!("gets {network}, and no address by DHCP")),
+        None => s.info("network.cleared", "gets its address by DHCP"),
+    }
+    s.node.network = network;
 }
 
 fn maintenance(s: &mut Step<'_>, reason: Option<String>) {

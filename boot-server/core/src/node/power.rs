@@ -5,6 +5,7 @@ use protocol::JobId;
 use protocol::fault::{Fault, FaultCode};
 
 use super::event::PowerNews;
+use super::medium;
 use super::state::{PowerStage, PowerStory, RunStage};
 use super::step::Step;
 
@@ -21,7 +22,7 @@ pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) 
         return;
     };
     let stage = match &news {
-        PowerNews::Begun { .. } => PowerStage::Begun,
+        PowerNews::Begun { .. } | PowerNews::Inserted | PowerNews::NoWay { .. } => PowerStage::Begun,
         PowerNews::On => PowerStage::On,
         PowerNews::Taken => PowerStage::Taken,
         PowerNews::NoEffect { wanted } => {
@@ -36,13 +37,21 @@ pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) 
         PowerNews::Begun { what } => {
             s.info("power.restart", format!("the BMC {bmc} restarts the machine: {what}"));
         }
-        PowerNews::On => s.info("power.on", format!("the BMC {bmc} has switched the machine on (read back)")),
+        PowerNews::Inserted => {
+            s.info("media.inserted", format!("the BMC {bmc} has the boot image in its drive (read back)"));
+        }
+        PowerNews::On => {
+            s.info("power.on", format!("the BMC {bmc} has switched the machine on (read back)"));
+            medium::started(s);
+        }
         PowerNews::Taken => {
             s.info(
                 "power.taken",
                 format!("the BMC {bmc} was told to restart the machine; it cannot tell more"),
             );
+            medium::started(s);
         }
+        PowerNews::NoWay { what, hint } => s.fail(Fault::new(FaultCode::Power, what, hint)),
         PowerNews::NoEffect { wanted } if first => s.warn(
             "power.no_effect",
             format!(

@@ -9,7 +9,7 @@ use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, deadline, machine, orders, people, power, service};
+use super::{Node, agent, deadline, machine, medium, orders, people, power, service};
 
 /// Takes `event` in.
 ///
@@ -23,6 +23,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, &boot, nonce),
         Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
         Event::BootBegun { ticket } => orders::begun(&mut s, ticket)?,
+        Event::MediumMade { job, nonce } => medium::made(&mut s, job, nonce)?,
         Event::PhoneHome { token } => machine::phone_home(&mut s, token)?,
         Event::Hello { hello, nonce, session } => agent::hello(&mut s, &hello, nonce, session)?,
         Event::Inventory { disks_blank, macs } => agent::inventory(&mut s, disks_blank, macs)?,
@@ -35,6 +36,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::ServerStarted => deadline::server_started(&mut s),
         Event::Verb(verb) => people::verb(&mut s, verb)?,
     }
+    medium::settle(&mut s);
     Ok(Outcome { node: s.node, effects: s.effects, notes: s.notes })
 }
 

@@ -47,6 +47,11 @@ fn order() -> Box<DeployOrder> {
     Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: TOKEN })
 }
 
+fn network() -> Box<StaticNetwork> {
+    let address = "10.77.0.50/24".parse().unwrap();
+    Box::new(StaticNetwork { address, gateway: None, mac: None, dns: Vec::new() })
+}
+
 fn task(state: StateName) -> Task {
     match state {
         StateName::Inspecting => Task::Inspect,
@@ -282,9 +287,12 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("report finished", batch(1, 1, finished())),
         ("report failed", batch(1, 1, fault())),
         ("report of another job", batch(99, 1, finished())),
+        ("boot image made", Event::MediumMade { job, nonce: NONCE }),
         ("phone-home", Event::PhoneHome { token: TOKEN }),
         ("phone-home, wrong", Event::PhoneHome { token: WRONG }),
         ("power on", power_news(PowerNews::On)),
+        ("image inserted", power_news(PowerNews::Inserted)),
+        ("no way", power_news(PowerNews::NoWay { what: "no drive".into(), hint: "get one".into() })),
         ("power without effect", power_news(PowerNews::NoEffect { wanted: "on" })),
         ("power failed", power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() })),
         ("resumed", service_news(ServiceNews::Resumed)),
@@ -333,6 +341,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()) })),
         ("order a boot", verb(Verb::Boot { boot: Box::new(kernel()), repeat: Repeat::Once })),
         ("clear boot", verb(Verb::ClearBoot)),
+        ("network", verb(Verb::Network { network: Some(network()) })),
+        ("no network", verb(Verb::Network { network: None })),
     ]
 }
 

@@ -11,6 +11,7 @@ mod extract;
 mod images;
 mod ingests;
 mod network;
+mod networks;
 mod nodes;
 mod power;
 pub mod requests;
@@ -150,6 +151,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(verbs::service))
         .routes(routes!(boots::order, boots::clear))
         .routes(routes!(boots::forget))
+        .routes(routes!(networks::set, networks::clear))
         .routes(routes!(power::power, power::switch))
         .routes(routes!(power::boot_device, power::set_boot_device))
         .routes(routes!(power::identify))

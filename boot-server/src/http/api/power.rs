@@ -17,7 +17,7 @@ use super::extract::{Input, Named, Params};
 use super::requests::EmptyRequest;
 use super::verbs::operator;
 use super::{Answer, Api};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, without_ticket};
 use crate::power::{Change, PowerError, Read, Reply};
 use crate::view::{BmcView, FaultReport, Page, PowerView, Problem, SensorHistory};
 
@@ -274,7 +274,7 @@ pub(super) async fn firmware(State(api): State<Api>, Named(node): Named) -> Answ
     responses((status = 200, body = Media), (status = 404, body = Problem)))]
 pub(super) async fn media(State(api): State<Api>, Named(node): Named) -> Answer<Json<Media>> {
     match read(&api, &node, Read::Media).await? {
-        Reply::Media(media) => Ok(Json(media)),
+        Reply::Media(media) => Ok(Json(Media { image: media.image.as_deref().map(without_ticket) })),
         _ => other(),
     }
 }
