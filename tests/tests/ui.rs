@@ -428,6 +428,68 @@ fn what_sensors_measured_is_drawn() -> Result<()> {
     site.console_is_clean()
 }
 
+#[test]
+fn a_critical_server_is_deployed_only_where_somebody_says_so() -> Result<()> {
+    let mut site = Site::new("critical")?;
+    let mut machine = site.machine(1, "7XKQ2N3");
+    machine.boot_agent()?;
+    machine.send_inventory(&inventory(&machine, "PowerEdge R7615", "leaf-4a", true))?;
+    site.add_image("debian-12")?;
+    let name = node_name(&site.api)?;
+    site.api.put(&format!("/api/v1/nodes/{name}/place"), &json!({ "rack": "R4", "unit": 12 }))?;
+    let fault = json!({ "level": "critical", "what": "drive Disk 3", "replaceable": true, "place": "bay 3", "model": "ACME 4T",
+        "serial": "S3", "part_number": "P-4T" });
+    let verdict = json!({ "level": "critical", "reasons": ["drive Disk 3 (bay 3): critical"] });
+    measure(&mut site, &name, &json!({ "verdict": verdict, "faults": [fault] }))?;
+    site.sign_in()?;
+    site.go(&format!("/nodes/{name}"))?;
+    site.browser.wait_text("#health", "rack R4, unit 12 · bay 3 · ACME 4T · serial S3 · part P-4T")?;
+    site.browser.wait_text("#place-line", "Rack R4, unit 12")?;
+    site.picture("node-critical")?;
+    site.go(&format!("/nodes/{name}/deploy"))?;
+    site.browser.wait_text("#critical", "drive Disk 3 (bay 3): critical")?;
+    site.browser.find("input[value='serial:7XKQ2N3']")?.click()?;
+    site.browser.find("#confirm")?.type_text(&name)?;
+    site.browser.find("#submit")?.click()?;
+    site.browser.wait_text(".callout[role=alert]", "is critical")?;
+    site.picture("deploy-critical")?;
+    site.browser.find("#allow_critical")?.click()?;
+    site.browser.find("#submit")?.click()?;
+    site.browser.wait_text("#job", "Deploy debian-12")?;
+    site.console_is_clean()
+}
+
+#[test]
+fn tokens_are_made_shown_once_and_revoked() -> Result<()> {
+    let site = Site::new("tokens")?;
+    site.sign_in()?;
+    let browser = &site.browser;
+    browser.find("nav a[href='/tokens']")?.click()?;
+    browser.wait_text(".empty", "No named token")?;
+    browser.find("#name")?.type_text("Alice")?;
+    browser.find("#submit")?.click()?;
+    browser.wait_text(".callout", "is no name for a token")?;
+    browser.find("#name")?.fill("alice")?;
+    browser.find("#submit")?.click()?;
+    browser.wait_text("#made", "it is shown this once")?;
+    let secret = browser.text("#secret")?.trim().to_owned();
+    site.picture("tokens-made")?;
+    let alice = site.api.with_token(&secret);
+    ensure!(alice.get("/api/v1/nodes").is_ok(), "the token opens nothing");
+    ensure!(alice.get("/api/v1/tokens").is_err(), "an operator sees the tokens");
+    site.go("/tokens")?;
+    browser.wait_text("#tokens", "alice")?;
+    ensure!(!browser.text("body")?.contains(&secret), "it is shown again");
+    site.picture("tokens")?;
+    browser.find("#revoke-alice summary")?.click()?;
+    browser.find("#revoke-alice button")?.click()?;
+    browser.wait_text("#tokens", "revoked")?;
+    ensure!(alice.get("/api/v1/nodes").is_err(), "a revoked token opens");
+    let kinds = site.api.get("/api/v1/events?limit=20")?.to_string();
+    ensure!(kinds.contains("token.created") && kinds.contains("token.revoked") && !kinds.contains(&secret));
+    site.console_is_clean()
+}
+
 /// `docs/screenshot.png`: the list with a server in each of the states that people see most.
 #[test]
 #[ignore = "makes the picture of the README; run it by hand when the look changes"]

@@ -16,9 +16,10 @@ const RESERVED: [&str; 5] = ["operator", "agent", "machine", "server", "admin"];
 pub enum Role {
     /// Look at everything, consoles included; change and type nothing.
     Reader,
-    /// Change machines and images, type into consoles.
+    /// Change machines and images, type into consoles, give accounts of controllers.
     Operator,
-    /// Make and revoke tokens, and say where consoles are. Only the site's token file has this role.
+    /// Make and revoke tokens, and say where the server connects to: consoles, controllers. Only the site's token file has
+    /// this role.
     Admin,
 }
 
@@ -30,6 +31,12 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
         }
+    }
+
+    /// True where it may make the server connect to a place that somebody types (decision 24). A place that is known already,
+    /// or that the agent found in the machine, is none.
+    pub fn may_name_places(self) -> bool {
+        self >= Self::Admin
     }
 
     /// True where it may change things.
@@ -81,6 +88,7 @@ mod tests {
     #[test]
     fn roles_grow() {
         assert!(Role::Reader < Role::Operator && Role::Operator < Role::Admin);
+        assert!(Role::Admin.may_name_places() && !Role::Operator.may_name_places());
         assert!(!Role::Reader.may_change() && Role::Operator.may_change() && Role::Admin.may_change());
     }
 

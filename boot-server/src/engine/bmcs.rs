@@ -150,6 +150,29 @@ impl Engine {
         self.bmc(node).ok_or_else(|| PowerError::NoBmc.into())
     }
 
+    /// Whether a change makes the server connect to a place that it does not know from elsewhere: an address, a port or a way
+    /// that the node's controller does not have, and that the agent did not find in the machine.
+    pub async fn names_a_place(&self, node: NodeId, change: &BmcChange) -> bool {
+        let known = lock(&self.0.bmcs).get(&node).cloned();
+        let address = change.address.as_deref().map(str::trim).filter(|address| !address.is_empty());
+        let inventory = self.readable_inventory(node).await;
+        let found = inventory.and_then(|inventory| inventory.bmc.as_ref()?.address).map(|a| a.to_string());
+        let at = |place: Option<&str>| address.is_none() || address == place;
+        let port = change.port.flatten();
+        let as_known = known.as_ref().is_some_and(|row| {
+            at(Some(&row.address))
+                && change.port.is_none_or(|port| port == row.port)
+                && change.options.as_ref().is_none_or(|options| *options == row.options)
+        });
+        let as_found = address.is_some()
+            && at(found.as_deref())
+            && port.is_none()
+            && change.options.as_ref().is_none_or(|options| *options == Options::default());
+        // A person at the machine is no place.
+        let nowhere = address.is_none() && port.is_none() && known.is_none();
+        !(as_known || as_found || nowhere)
+    }
+
     /// Forgets the controller of a node.
     ///
     /// # Errors

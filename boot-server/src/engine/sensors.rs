@@ -13,8 +13,8 @@ use crate::view::{MeasuredView, SensorHistory, SensorSeries};
 
 /// Points of one sensor in an answer.
 pub const POINTS_MAX: u64 = 2000;
-/// Points in an answer: some 4 MB of JSON.
-const ALL_POINTS_MAX: usize = 50_000;
+/// Points in an answer, some 6 MB of JSON: all sensors that are kept, where no step is named.
+const ALL_POINTS_MAX: usize = 80_000;
 /// Points that are aimed at where no step is named.
 const POINTS: u64 = 288;
 /// Lists of sensors that are aged in one transaction: some milliseconds.

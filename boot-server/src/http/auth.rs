@@ -101,6 +101,14 @@ pub fn need(role: Role) -> Result<Principal, Problem> {
     })
 }
 
+/// Refuses whoever may not say where the server connects to.
+///
+/// # Errors
+/// A [`Problem`] with 403.
+pub fn need_places() -> Result<Principal, Problem> {
+    who().filter(|who| who.role.may_name_places()).ok_or_else(|| Refusal::NotAdmin.problem())
+}
+
 /// Knows the site's own token, by its hash alone, and the named ones.
 #[derive(Debug)]
 pub struct Operators {

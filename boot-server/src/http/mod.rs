@@ -76,12 +76,12 @@ pub fn operators(
     known: Arc<auth::Operators>,
     stop: CancellationToken,
 ) -> Router {
-    let parts = api::Parts { engine: engine.clone(), ingests: ingests.clone(), consoles: consoles.clone() };
-    let api = api::Api::new(parts, files, known.clone(), stop.clone());
+    let parts = api::Parts { engine: engine.clone(), ingests, consoles };
+    let api = api::Api::new(parts.clone(), files, known.clone(), stop.clone());
     Router::new()
         .merge(api::router(api))
-        .merge(metrics::router(engine.clone()))
-        .merge(ui::router(engine, ingests, consoles, stop))
+        .merge(metrics::router(engine))
+        .merge(ui::router(parts, known.clone(), stop))
         .merge(auth::routes(known.clone()))
         .fallback(problem::not_found)
         // Over everything: a route that nobody thought of needs the token too.

@@ -587,16 +587,6 @@ async fn a_subscription_is_renewed_and_ends_with_its_controller() {
     let subscribed: Vec<_> = lines.iter().filter(|line| line.starts_with("subscribe")).collect();
     assert!((3..=4).contains(&subscribed.len()), "{subscribed:?}");
     assert_eq!(*subscribed[0], format!("subscribe https://b/e billet {node}"));
-    // It was away, perhaps because it was restarted: what it was asked may be forgotten.
-    lock(&fake.state).unreachable = 3;
-    for _ in 0..3 {
-        drop(bench.power.power_state(node).await);
-    }
-    lock(&fake.state).unreachable = 0;
-    tokio::time::sleep(Duration::from_mins(9)).await;
-    drop(bench.power.power_state(node).await);
-    log(&fake);
-    tokio::time::sleep(Duration::from_mins(1)).await;
     bench.power.remove(node);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(log(&fake).contains(&"end subscription 1".to_owned()));
@@ -609,6 +599,24 @@ async fn a_subscription_is_renewed_and_ends_with_its_controller() {
         lines.iter().any(|l| l.starts_with("subscribe")) && !lines.iter().any(|l| l.starts_with("end")),
         "{lines:?}"
     );
+}
+
+/// A controller that was away was restarted, perhaps, and may have forgotten what it was asked.
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_is_back_is_asked_for_its_events_again() {
+    let mut bench = Bench::with(Timing { subscription: quiet().poll, ..quiet() });
+    let (node, fake) = eventful(&mut bench, 1);
+    let subscribed = || log(&fake).iter().filter(|line| line.starts_with("subscribe")).count();
+    tokio::time::sleep(Duration::from_mins(90)).await;
+    assert_eq!(subscribed(), 1);
+    lock(&fake.state).unreachable = 3;
+    drop(bench.power.power_state(node).await);
+    tokio::time::sleep(Duration::from_mins(9)).await;
+    assert_eq!(subscribed(), 0);
+    assert!(bench.power.power_state(node).await.is_ok());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(subscribed(), 1);
+    bench.power.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use super::service::Service;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Maintenance, Node, Place, StaticNetwork, orders, service};
+use super::{Maintenance, Node, StaticNetwork, orders, service};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -46,8 +46,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         }
         Verb::Place { place } => {
             if place != s.node.place {
-                let words =
-                    place.as_ref().map_or("where it stands is not known".to_owned(), Place::to_string);
+                let words = match &place {
+                    Some(place) => format!("stands in {place}"),
+                    None => "where it stands is not known any more".to_owned(),
+                };
                 s.info("node.placed", words);
                 s.node.place = place;
             }

@@ -9,6 +9,7 @@ use super::bmc_requests::{ImportRequest, ScanRequest};
 use super::extract::Input;
 use super::verbs::operator;
 use super::{Answer, Api};
+use crate::http::auth::need_places;
 use crate::power::scan::{ScanRange, scan};
 use crate::view::{BmcView, ImportView, Page, Problem, ScanFound};
 
@@ -24,13 +25,14 @@ pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<BmcView>>> 
 }
 
 /// Takes in a list of management controllers. A line that is refused says why; the others are done. A line with the MAC
-/// address or UUID of a machine that nobody has seen makes a node for it.
+/// address or UUID of a machine that nobody has seen makes a node for it. For the site's own token.
 #[utoipa::path(post, path = "/bmcs/import", tag = "bmcs", operation_id = "import_bmcs", request_body = ImportRequest,
-    responses((status = 200, body = ImportView), (status = 422, body = Problem)))]
+    responses((status = 200, body = ImportView), (status = 403, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn import(
     State(api): State<Api>,
     Input(request): Input<ImportRequest>,
 ) -> Answer<Json<ImportView>> {
+    need_places()?;
     let hint = "send `csv` (a text with headings) or `bmcs` (a list of objects)";
     let lines = match (&request.csv, &request.bmcs) {
         (Some(csv), None) => import::read(csv).map_err(|error| error.to_string()),
@@ -68,13 +70,16 @@ fn listed(bmcs: &[Map<String, Value>]) -> Result<Vec<Line>, String> {
     bmcs.iter().enumerate().map(line).collect()
 }
 
-/// Looks for management controllers in a network, without any account. Takes up to a minute; one look at a time.
+/// Looks for management controllers in a network, without any account. Takes up to a minute; one look at a time. For the
+/// site's own token.
 #[utoipa::path(post, path = "/bmcs/scan", tag = "bmcs", operation_id = "scan_bmcs", request_body = ScanRequest,
-    responses((status = 200, body = Page<ScanFound>), (status = 422, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Page<ScanFound>), (status = 403, body = Problem), (status = 422, body = Problem),
+        (status = 503, body = Problem)))]
 pub(super) async fn look(
     State(api): State<Api>,
     Input(request): Input<ScanRequest>,
 ) -> Answer<Json<Page<ScanFound>>> {
+    need_places()?;
     let range = ScanRange::parse(&request.network)
         .map_err(|message| refuse("bmc-network", message, "name a network of at most 1,024 addresses"))?;
     let _turn = api.scans.try_acquire().map_err(|_| Problem {

@@ -19,7 +19,7 @@ use super::requests::RecordingQuery;
 use super::{Answer, Api, ProblemResponse};
 use crate::console::{ConsoleError, Said, Session, Via};
 use crate::http::Peer;
-use crate::http::auth::{may_open_socket, need};
+use crate::http::auth::{may_open_socket, need, need_places};
 use crate::view::{ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleView, Page, Problem, RecordingView};
 
 /// Largest message of a client: a large paste.
@@ -57,7 +57,7 @@ pub(super) async fn configure(
     Named(node): Named,
     Input(source): Input<ConsoleSource>,
 ) -> Answer<Json<ConsoleView>> {
-    let by = need(Role::Admin)?.actor();
+    let by = need_places()?.actor();
     let node = api.engine.node(&node).await?;
     Ok(Json(api.consoles.configure(by, &node, Some(source)).await?))
 }
@@ -67,7 +67,7 @@ pub(super) async fn configure(
     params(("node" = String, Path, description = "Name or id")),
     responses((status = 200, body = ConsoleView), (status = 403, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn reset(State(api): State<Api>, Named(node): Named) -> Answer<Json<ConsoleView>> {
-    let by = need(Role::Admin)?.actor();
+    let by = need_places()?.actor();
     let node = api.engine.node(&node).await?;
     Ok(Json(api.consoles.configure(by, &node, None).await?))
 }

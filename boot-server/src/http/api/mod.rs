@@ -65,7 +65,8 @@ pub struct Api {
     stop: CancellationToken,
 }
 
-/// What the API is over.
+/// What the API and the pages are over.
+#[derive(Clone)]
 pub struct Parts {
     /// Nodes, events, images.
     pub engine: Engine,

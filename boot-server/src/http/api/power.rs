@@ -18,6 +18,7 @@ use super::requests::EmptyRequest;
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::{EngineError, without_ticket};
+use crate::http::auth::need_places;
 use crate::power::{Change, PowerError, Read, Reply};
 use crate::view::{BmcView, FaultReport, Page, PowerView, Problem, SensorHistory};
 
@@ -118,17 +119,23 @@ pub(super) async fn bmc(State(api): State<Api>, Named(node): Named) -> Answer<Js
     Ok(Json(api.engine.bmc(node.id).ok_or_else(|| EngineError::from(PowerError::NoBmc))?))
 }
 
-/// Gives the node a management controller, or changes what is known of it. Nothing is asked of it for this.
+/// Gives the node a management controller, or changes what is known of it. An address that the agent did not find in the
+/// machine only the site's own token may name: the server connects to it.
 #[utoipa::path(put, path = "/nodes/{node}/bmc", tag = "bmcs", operation_id = "set_bmc",
     params(("node" = String, Path, description = "Name or id")), request_body = BmcRequest,
-    responses((status = 200, body = BmcView), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = BmcView), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
 pub(super) async fn set_bmc(
     State(api): State<Api>,
     Named(node): Named,
     Input(request): Input<BmcRequest>,
 ) -> Answer<Json<BmcView>> {
     let node = api.engine.node(&node).await?;
-    Ok(Json(api.engine.set_bmc(node.id, operator(), request.into()).await?))
+    let change = request.into();
+    if api.engine.names_a_place(node.id, &change).await {
+        need_places()?;
+    }
+    Ok(Json(api.engine.set_bmc(node.id, operator(), change).await?))
 }
 
 /// Forgets the management controller of a node with its account.

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse, Response};
+use boot_server_core::bmc::health::Level;
 use boot_server_core::deploy::{
     DeployRequest, DiskChoice, DiskFate, DiskRule, describe, is_candidate, title,
 };
@@ -19,6 +20,9 @@ use super::{Refusal, Ui, go, node, operator, render};
 use crate::engine::ImageRow;
 use crate::view::{NodeView, Problem};
 
+/// The problem of a server whose health is critical.
+const CRITICAL: &str = "node-critical";
+
 /// What was typed, or what the form begins with.
 #[derive(Debug, Clone, Default)]
 struct Typed {
@@ -32,6 +36,7 @@ struct Typed {
     user_data: String,
     network_config: String,
     confirm: String,
+    allow_critical: bool,
 }
 
 #[derive(Template)]
@@ -49,6 +54,8 @@ struct DeployPage {
     problem: Option<Problem>,
     fates: Vec<DiskFate>,
     refused: Option<Problem>,
+    /// Why its health is critical; empty where it is not.
+    critical: Vec<String>,
     recipe: Recipe,
 }
 
@@ -176,9 +183,15 @@ async fn page(
         recipe: typed.recipe(node, &rows, rebuild),
         // At a field the same thing is not said twice.
         refused: refused.filter(|_| errors.image.is_none() && errors.disk.is_none()),
+        critical: critical(ui, node),
+        problem: problem.map(|problem| match problem.code.as_str() {
+            CRITICAL => {
+                Problem { hint: "repair it, or allow it at the end of this form".to_owned(), ..problem }
+            }
+            _ => problem,
+        }),
         form: typed,
         errors,
-        problem,
         fates,
         node: NodeView::of(node, inventory.as_deref()),
     };
@@ -190,6 +203,11 @@ async fn page(
     Ok(render(status, &page).into_response())
 }
 
+fn critical(ui: &Ui, node: &Node) -> Vec<String> {
+    let health = ui.engine.health(node.id).filter(|health| health.level == Level::Critical);
+    health.map(|health| health.reasons).unwrap_or_default()
+}
+
 /// What would be erased and what stays. While image or disk are not chosen there is nothing to refuse yet.
 async fn diff(ui: &Ui, node: &Node, typed: &Typed) -> Result<(Vec<DiskFate>, Option<Problem>), Refusal> {
     let preview = ui.engine.preview(node, &typed.request()).await?;
@@ -198,7 +216,9 @@ async fn diff(ui: &Ui, node: &Node, typed: &Typed) -> Result<(Vec<DiskFate>, Opt
         let mut errors = Errors::default();
         errors.place(p.clone()).is_some() || errors.disk.is_some() || errors.image.is_some()
     };
-    Ok((preview.disks, preview.refused.filter(|p| chosen && concerns_disks(p))))
+    // Health has a box of its own in the form.
+    let shown = |p: &Problem| chosen && p.code != CRITICAL && concerns_disks(p);
+    Ok((preview.disks, preview.refused.filter(shown)))
 }
 
 /// Every disk as a choice; those that can never be written say why.
@@ -279,6 +299,7 @@ impl Typed {
             user_data: fields.text("user_data"),
             network_config: fields.text("network_config"),
             confirm: plain("confirm"),
+            allow_critical: fields.get("allow_critical") == "yes",
         }
     }
 
@@ -326,7 +347,7 @@ impl Typed {
             user_data: given(&self.user_data),
             network_config: given(&self.network_config),
             confirm: given(&self.confirm),
-            allow_critical: false,
+            allow_critical: self.allow_critical,
         }
     }
 
@@ -354,6 +375,10 @@ impl Typed {
         }
         cli.push_str(" --ssh-key ~/.ssh/id_ed25519.pub");
         body["ssh_keys"] = json!(["ssh-ed25519 AAAA…"]);
+        if self.allow_critical {
+            cli.push_str(" --allow-critical");
+            body["allow_critical"] = true.into();
+        }
         body["confirm"] = node.name.as_str().into();
         cli.push_str(&format!(" --confirm {} --watch", shell(&node.name)));
         Recipe::default().and(&cli, "POST", &format!("nodes/{}/{verb}", node.name), Some(&body))
@@ -395,7 +420,9 @@ mod tests {
         assert_eq!(request.ssh_keys, ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b"]);
         assert_eq!(request.user_data.as_deref(), Some("#cloud-config\na: 1\n"));
         assert_eq!(request.disk, DiskChoice::Id("serial:S1".parse().unwrap()));
-        assert_eq!(request.hostname, None);
+        assert_eq!((request.hostname, request.allow_critical), (None, false));
+        let allowed = Typed::of(&Fields(vec![("allow_critical".into(), "yes".into())]));
+        assert!(allowed.request().allow_critical);
     }
 
     #[test]

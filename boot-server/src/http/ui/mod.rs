@@ -19,6 +19,7 @@ mod servers;
 mod status;
 mod stream;
 mod timeline;
+mod tokens;
 mod wipe;
 
 use std::sync::Arc;
@@ -30,10 +31,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use boot_server_core::access::Role;
 use protocol::limits::JSON_BODY_MAX;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Parts;
+use super::auth::Operators;
 use crate::console::Consoles;
 use crate::engine::{Actor, Engine, EngineError};
 use crate::ingest::Ingests;
@@ -45,7 +49,13 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("images", "Images", "/images", "image"),
     ("events", "Events", "/events", "events"),
     ("status", "Status", "/status", "status"),
+    ("tokens", "Tokens", "/tokens", "key"),
 ];
+
+/// Whether an entry is for whoever asks: tokens are the business of the site's own token.
+pub fn shows(entry: &str) -> bool {
+    entry != "tokens" || super::auth::need(Role::Admin).is_ok()
+}
 
 /// Scripts, styles and pictures come from this server only, nothing inline runs, nobody frames these pages.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
@@ -60,6 +70,8 @@ struct Ui {
     ingests: Ingests,
     /// Consoles.
     consoles: Consoles,
+    /// Tokens.
+    known: Arc<Operators>,
     /// Pages that are open; each holds one stream.
     streams: Arc<Semaphore>,
     /// The server stops.
@@ -70,8 +82,9 @@ struct Ui {
 const STREAMS_MAX: usize = 256;
 
 /// All pages. Those for signing in and the static files are to be reachable by everybody. `stop` ends the streams.
-pub fn router(engine: Engine, ingests: Ingests, consoles: Consoles, stop: CancellationToken) -> Router {
-    let ui = Ui { engine, ingests, consoles, streams: Arc::new(Semaphore::new(STREAMS_MAX)), stop };
+pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> Router {
+    let Parts { engine, ingests, consoles } = parts;
+    let ui = Ui { engine, ingests, consoles, known, streams: Arc::new(Semaphore::new(STREAMS_MAX)), stop };
     Router::new()
         .route("/login", get(login::show))
         .route("/static/{tag}/{name}", get(assets::serve))
@@ -108,6 +121,8 @@ pub fn router(engine: Engine, ingests: Ingests, consoles: Consoles, stop: Cancel
         .route("/images/{image}/remove", post(images::remove))
         .route("/events", get(events::list))
         .route("/status", get(status::show))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/ui/stream", get(stream::serve))
         .layer(DefaultBodyLimit::max(JSON_BODY_MAX))
         .layer(map_response(secure))

@@ -15,6 +15,7 @@ use super::format::{self as f, shell};
 use super::recipe::Recipe;
 use super::{Refusal, Ui, go, node, operator, render};
 use crate::engine::{BmcChange, EngineError};
+use crate::http::auth::need_places;
 use crate::power::{Change, Read, Reply};
 use crate::view::{BmcFound, BmcView, NodeView, Problem};
 
@@ -167,6 +168,11 @@ pub(super) async fn set(
         password: Some(fields.get("password")).filter(|p| !p.is_empty()).map(|p| Secret(p.to_owned())),
         ..BmcChange::default()
     };
+    if ui.engine.names_a_place(node.id, &change).await
+        && let Err(problem) = need_places()
+    {
+        return Ok(page(&ui, &node, typed, Some(problem)).await);
+    }
     match ui.engine.set_bmc(node.id, operator(), change).await {
         Ok(_) => Ok(go(&node::address(&node))),
         Err(error) => Ok(page(&ui, &node, typed, Some(Refusal::from(error).0)).await),

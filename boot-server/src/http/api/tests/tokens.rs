@@ -93,3 +93,41 @@ async fn a_revoked_token_ends_its_session_and_its_streams() {
     let gone = lab.send(Method::DELETE, "/api/v1/tokens/olga", &[], Vec::new()).await;
     assert_eq!(gone.code(), (404, "token-not-found"));
 }
+
+/// Decision 24: where the server connects to is for the site's own token to say, by whatever field it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_names_no_place_that_the_server_connects_to() {
+    let lab = Lab::new().await;
+    let olga = lab.token("olga", "operator").await;
+    let put = |token: String, body: serde_json::Value| {
+        let lab = &lab;
+        async move { lab.with(&token, Method::PUT, "/api/v1/nodes/alpha/bmc", body).await }
+    };
+    let fake = json!({ "driver": "fake", "address": "fake-1", "user": "root", "password": "one" });
+    assert_eq!(put(olga.clone(), fake.clone()).await.code(), (403, "not-admin"));
+    let console = lab.with(&olga, Method::DELETE, "/api/v1/nodes/alpha/console", json!(null)).await;
+    assert_eq!(console.code(), (403, "not-admin"));
+    for (path, body) in [
+        ("bmcs/scan", json!({ "network": "10.0.0.0/30" })),
+        ("bmcs/import", json!({ "csv": "node,driver,address\nalpha,redfish,10.0.0.5\n" })),
+    ] {
+        let got = lab.with(&olga, Method::POST, &format!("/api/v1/{path}"), body).await;
+        assert_eq!(got.code(), (403, "not-admin"), "{path}");
+    }
+    let headers = [("content-type", "application/json")];
+    let site = |body: serde_json::Value| {
+        lab.send(Method::PUT, "/api/v1/nodes/alpha/bmc", &headers, body.to_string().into_bytes())
+    };
+    assert_eq!(site(fake.clone()).await.status, 200);
+    // What is known may be said again, and accounts may be given.
+    assert_eq!(put(olga.clone(), fake).await.status, 200);
+    assert_eq!(put(olga.clone(), json!({ "user": "admin", "password": "two" })).await.status, 200);
+    for elsewhere in [
+        json!({ "address": "fake-2", "password": "two" }),
+        json!({ "port": 8443 }),
+        json!({ "options": { "plain_http": true } }),
+    ] {
+        assert_eq!(put(olga.clone(), elsewhere.clone()).await.code(), (403, "not-admin"), "{elsewhere}");
+    }
+    assert_eq!(put(olga, json!({ "driver": "manual" })).await.status, 200, "a person is no place");
+}
