@@ -71,6 +71,7 @@ pub use error::EngineError;
 pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
 pub use registry::lock;
 pub use sensors::HistoryQuery;
+pub(crate) use servicing::view as service_view;
 
 use crate::config::Settings;
 use crate::power::{self, Power};

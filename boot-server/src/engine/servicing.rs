@@ -359,7 +359,7 @@ impl Engine {
 }
 
 /// The servicing job of a node as it is shown.
-pub(super) fn view(node: &Node) -> Option<ServiceView> {
+pub(crate) fn view(node: &Node) -> Option<ServiceView> {
     let failed = match &node.state {
         State::Failed(failure) => failure.service.as_deref(),
         _ => None,

@@ -16,6 +16,7 @@ mod node;
 mod power;
 mod recipe;
 mod servers;
+mod service;
 mod status;
 mod stream;
 mod timeline;
@@ -104,6 +105,8 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/boot", get(boot::form).post(boot::order))
         .route("/nodes/{node}/boot/clear", post(boot::clear))
         .route("/nodes/{node}/forget", post(boot::forget))
+        .route("/nodes/{node}/firmware", get(service::show).post(service::apply))
+        .route("/nodes/{node}/firmware/versions", get(service::versions))
         .route("/nodes/{node}/power", post(power::switch))
         .route("/nodes/{node}/bmc", get(power::form).post(power::set))
         .route("/nodes/{node}/bmc/readings", get(power::readings))

@@ -20,7 +20,7 @@ use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, HistoryQuery, now};
-use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem};
+use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem, ServiceView};
 
 /// Newest events on the page; all others are one click away.
 const EVENTS: usize = 60;
@@ -51,6 +51,8 @@ struct NodePage<'a> {
     findings: Vec<Finding>,
     events: Vec<EventView>,
     power: Card,
+    service: Option<ServiceView>,
+    service_steps: Vec<(String, &'static str)>,
     history: History,
     faults: FaultReport,
     recipe: Recipe,
@@ -133,6 +135,7 @@ async fn page_with(
     let running = view.job.is_some();
     let (bars, timeline_total) = timeline::bars(&view.timeline, now(), running);
     let actions = actions::fitting(node);
+    let service = crate::engine::service_view(node);
     let page = NodePage {
         nav: "servers",
         look: f::look(view.state),
@@ -162,6 +165,8 @@ async fn page_with(
         power: Card::of(ui.engine.bmc(node.id), inventory.and_then(BmcFound::of)),
         history: History::of(ui, node, picked).await,
         faults: ui.engine.faults(node).await,
+        service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
+        service,
         recipe: actions::recipe(node, &actions),
         actions,
         node: view,

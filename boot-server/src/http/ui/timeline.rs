@@ -98,6 +98,13 @@ pub fn steps(job: &JobView) -> Vec<Step> {
             ("Restart", &["reboot", "restart"]),
             ("OS up", &["first_boot"]),
         ],
+        "service" => &[
+            ("Look", &["check"]),
+            ("Apply", &["apply", "doubt"]),
+            ("Update", &["task", "settle"]),
+            ("Restart", &["restart", "recheck"]),
+            ("Read back", &["verify"]),
+        ],
         "clean" => &[BOOT, ("Wipe", &["clean", "plan"]), ("Read back", &["verify"])],
         _ => &[BOOT, ("Inspect", &["inspect", "plan"])],
     };
