@@ -78,6 +78,8 @@ pub struct StaticNetwork {
 pub enum NetworkError {
     #[error("`{0}` is no address with the length of its prefix")]
     Form(String),
+    #[error("`{0}` is no {1}")]
+    Word(String, &'static str),
     #[error("{0} leaves no room for a machine and its gateway")]
     Prefix(HostAddress),
     #[error("{0} cannot be the address of a machine")]
@@ -109,6 +111,7 @@ impl NetworkError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Form(_) => "write it as 10.77.0.50/24",
+            Self::Word(..) => "correct it, or leave it empty",
             Self::Prefix(_) => "use a prefix of 1 to 30 bits",
             Self::NoHost(_) => {
                 "choose an address that is neither the network's own nor its broadcast address, and no multicast"
@@ -127,6 +130,26 @@ impl NetworkError {
 }
 
 impl StaticNetwork {
+    /// Settings as somebody typed them; nothing at all is none. Name servers stand apart by spaces or commas.
+    ///
+    /// # Errors
+    /// Names the first that cannot be read.
+    pub fn typed(address: &str, gateway: &str, mac: &str, dns: &str) -> Result<Option<Self>, NetworkError> {
+        let [address, gateway, mac] = [address, gateway, mac].map(str::trim);
+        let servers = dns.split([' ', ',']).filter(|word| !word.is_empty());
+        if address.is_empty() && gateway.is_empty() && mac.is_empty() && servers.clone().next().is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            address: address.parse()?,
+            gateway: word(gateway, "address of a gateway")?,
+            mac: word(mac, "MAC address")?,
+            dns: servers
+                .filter_map(|text| word(text, "address of a name server").transpose())
+                .collect::<Result<_, _>>()?,
+        }))
+    }
+
     /// Checks the settings by themselves, for a server at this address.
     ///
     /// # Errors
@@ -165,6 +188,13 @@ impl StaticNetwork {
             _ => Ok(()),
         }
     }
+}
+
+fn word<T: FromStr>(text: &str, what: &'static str) -> Result<Option<T>, NetworkError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| NetworkError::Word(text.chars().take(40).collect(), what))
 }
 
 impl fmt::Display for StaticNetwork {
@@ -212,6 +242,19 @@ mod tests {
             table.push_str(&format!("{text}\n  {}\n", check(text).unwrap_err()));
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn settings_are_read_as_they_are_typed() {
+        let typed = StaticNetwork::typed;
+        assert_eq!(typed(" ", "", "", " , "), Ok(None));
+        let text = r#"{"address":"10.77.0.50/24","gateway":"10.77.0.1","dns":["10.77.0.53","9.9.9.9"]}"#;
+        assert_eq!(typed(" 10.77.0.50/24", "10.77.0.1 ", "", "10.77.0.53, 9.9.9.9"), Ok(Some(network(text))));
+        let wrong = |result: Result<_, NetworkError>| result.unwrap_err().to_string();
+        assert_eq!(wrong(typed("", "10.77.0.1", "", "")), "`` is no address with the length of its prefix");
+        assert_eq!(wrong(typed("10.77.0.50/24", "x", "", "")), "`x` is no address of a gateway");
+        assert_eq!(wrong(typed("10.77.0.50/24", "", "x", "")), "`x` is no MAC address");
+        assert_eq!(wrong(typed("10.77.0.50/24", "", "", "9.9.9.9 x")), "`x` is no address of a name server");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, Place, State as NodeState, StateName};
+use boot_server_core::node::{Event, Node, Place, State as NodeState, StateName, StaticNetwork};
 use protocol::job::Task;
 
 use super::form::Fields;
@@ -154,6 +154,23 @@ pub(super) async fn place(
             let node = ui.engine.node(&reference).await?;
             node::page(&ui, &node, Some(Refusal::from(EngineError::from(error)).0)).await
         }
+    }
+}
+
+pub(super) async fn network(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let (node, fields) = (ui.engine.node(&reference).await?, Fields(fields));
+    let [address, gateway, port, dns] = ["address", "gateway", "port", "dns"].map(|name| fields.get(name));
+    let done = match StaticNetwork::typed(address, gateway, port, dns) {
+        Ok(network) => ui.engine.set_network(&node, operator(), network).await,
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok(node) => Ok(go(&node::address(&node))),
+        Err(error) => node::page(&ui, &node, Some(Refusal::from(error).0)).await,
     }
 }
 

@@ -97,6 +97,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/retry", post(actions::retry))
         .route("/nodes/{node}/rename", post(actions::rename))
         .route("/nodes/{node}/place", post(actions::place))
+        .route("/nodes/{node}/network", post(actions::network))
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
         .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
         .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))
