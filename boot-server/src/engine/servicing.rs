@@ -94,6 +94,10 @@ impl Engine {
                 () = stop.cancelled() => return Ok(false),
                 news = self.next_news(id, &service) => news,
             };
+            // Workers end with the server: that they are gone is no news of the controller.
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
             for news in news {
                 self.tell_service(id, job, news).await?;
             }
