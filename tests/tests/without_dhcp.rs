@@ -179,3 +179,13 @@ fn from_a_list_of_controllers_to_a_running_os() -> Result<()> {
     site.deploy("deploy")?;
     site.end()
 }
+
+/// The same with Secure Boot on, up to the OS: all that starts is signed, and nothing of it is this server's own.
+#[test]
+fn with_secure_boot() -> Result<()> {
+    let site = Site::new("no-dhcp-sb", MachineSpec::secure_boot)?;
+    site.import()?;
+    site.inspect()?;
+    site.deploy("deploy")?;
+    site.end()
+}
