@@ -95,12 +95,10 @@ impl Engine {
                         held = wanted.device != BootDevice::Disk;
                         Answer::Done
                     }
+                    // Workers end with the server: that they are gone is no news of the controller.
+                    Err(_) if stop.is_cancelled() => return Ok(false),
                     Err(error) => {
-                        // What else the firmware would boot is not what is in the drive.
-                        let answer = match by_media && step == Step::SetBoot && !error.is_transient() {
-                            true => Answer::Refused,
-                            false => self.trouble(id, step, &error).await?,
-                        };
+                        let answer = self.trouble(id, step, by_media, &error).await?;
                         if answer == Answer::Silence {
                             let what = error.to_string();
                             self.apply(id, Actor::Server, tell(PowerNews::Trouble { what })).await?;
@@ -240,8 +238,13 @@ impl Engine {
         &self,
         id: NodeId,
         step: Step,
+        by_media: bool,
         error: &PowerError,
     ) -> Result<Answer, EngineError> {
+        // What else the firmware would boot is not what is in the drive.
+        if by_media && step == Step::SetBoot && !error.is_transient() {
+            return Ok(Answer::Refused);
+        }
         if error.kind() == Some(ErrorKind::Unsupported) {
             return Ok(Answer::Unable);
         }

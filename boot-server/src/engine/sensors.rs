@@ -109,7 +109,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::BadQuery`] where it is more than one answer holds, or what the store says.
     pub async fn history(&self, node: NodeId, query: HistoryQuery) -> Result<SensorHistory, EngineError> {
-        let to = query.to.unwrap_or_else(now);
+        // What was read in this very millisecond is part of it.
+        let to = query.to.unwrap_or_else(|| Timestamp(now().0 + 1));
         let from = query.from.unwrap_or(Timestamp(to.0.saturating_sub(millis(SAMPLES_KEPT))));
         let time = to.since(from);
         if from >= to {

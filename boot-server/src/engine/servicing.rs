@@ -351,7 +351,7 @@ impl Engine {
                     Ok(answer) => answer,
                     Err(error) => {
                         // The only error of it is the store's, and then the job is taken up again.
-                        let answer = self.trouble(id, step, &error).await.unwrap_or(Answer::Silence);
+                        let answer = self.trouble(id, step, false, &error).await.unwrap_or(Answer::Silence);
                         last = Some(error);
                         answer
                     }

@@ -71,7 +71,6 @@ pub fn reports(bytes: &[u8]) -> Result<ReportBatch, BodyError> {
     Ok(batch)
 }
 
-/// Unknown fields are let through: the agent may be newer.
 /// What became of an account on the management controller; the reason of a failure is cut.
 ///
 /// # Errors
@@ -84,6 +83,7 @@ pub fn account(bytes: &[u8]) -> Result<AccountReport, BodyError> {
     Ok(report)
 }
 
+/// Unknown fields are let through: the agent may be newer.
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     serde_json::from_slice(bytes)
         .map_err(|error| BodyError::Json(error.to_string().chars().take(REPORTED_STRING_MAX).collect()))
