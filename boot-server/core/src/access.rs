@@ -33,7 +33,7 @@ impl Role {
         }
     }
 
-    /// True where it may make the server connect to a place that somebody types (decision 24). A place that is known already,
+    /// True where it may make the server connect to a place that somebody types (decision 25). A place that is known already,
     /// or that the agent found in the machine, is none.
     pub fn may_name_places(self) -> bool {
         self >= Self::Admin
