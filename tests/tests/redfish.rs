@@ -41,8 +41,16 @@ fn driver(bmc: &RedfishBmc, password: &str) -> Redfish {
     let pin = bmc.certificate().map(|der| Pin::of(&der));
     let credentials = Credentials { user: USER.into(), password: Secret(password.into()) };
     let transport = Transport::Tls;
-    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, host_key: None, system: None })
-        .unwrap()
+    Redfish::new(Options {
+        address: bmc.url(),
+        credentials,
+        pin,
+        transport,
+        host_key: None,
+        kg: None,
+        system: None,
+    })
+    .unwrap()
 }
 
 async fn bench(profile: Profile) -> Bench {

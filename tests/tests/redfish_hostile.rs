@@ -54,8 +54,16 @@ fn driver(bmc: &RedfishBmc) -> Redfish {
     let pin = bmc.certificate().map(|der| Pin::of(&der));
     let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
     let transport = Transport::PlainAllowed;
-    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, host_key: None, system: None })
-        .unwrap()
+    Redfish::new(Options {
+        address: bmc.url(),
+        credentials,
+        pin,
+        transport,
+        host_key: None,
+        kg: None,
+        system: None,
+    })
+    .unwrap()
 }
 
 /// Calls of the trait, by name, so that the table is data.
@@ -159,6 +167,7 @@ async fn a_changed_certificate_ends_it_before_any_http() {
         pin: None,
         transport,
         host_key: None,
+        kg: None,
         system: None,
     })
     .unwrap();

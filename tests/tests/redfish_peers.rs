@@ -46,6 +46,7 @@ fn driver(url: &str, user: &str, password: &str, transport: Transport) -> Redfis
         pin: None,
         transport,
         host_key: None,
+        kg: None,
         system: None,
     })
     .unwrap()

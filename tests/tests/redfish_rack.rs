@@ -56,8 +56,16 @@ fn driver(bmc: &RedfishBmc) -> Redfish {
     let pin = bmc.certificate().map(|der| Pin::of(&der));
     let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
     let transport = Transport::Tls;
-    Redfish::new(Options { address: bmc.url(), credentials, pin, transport, host_key: None, system: None })
-        .unwrap()
+    Redfish::new(Options {
+        address: bmc.url(),
+        credentials,
+        pin,
+        transport,
+        host_key: None,
+        kg: None,
+        system: None,
+    })
+    .unwrap()
 }
 
 /// Orders one start from this device, and waits for what it says. On a host with no time to spare the emulated machine

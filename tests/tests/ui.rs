@@ -446,6 +446,11 @@ fn a_critical_server_is_deployed_only_where_somebody_says_so() -> Result<()> {
     site.browser.wait_text("#health", "rack R4, unit 12 · bay 3 · ACME 4T · serial S3 · part P-4T")?;
     site.browser.wait_text("#place-line", "Rack R4, unit 12")?;
     site.picture("node-critical")?;
+    site.browser.find("nav a[href='/faults']")?.click()?;
+    site.browser.wait_text("#faults", "rack R4, unit 12 · bay 3 · ACME 4T · serial S3 · part P-4T")?;
+    site.picture("faults")?;
+    let all = site.api.get("/api/v1/faults")?;
+    ensure!(all["items"][0]["faults"][0]["serial"] == "S3", "{all}");
     site.go(&format!("/nodes/{name}/deploy"))?;
     site.browser.wait_text("#critical", "drive Disk 3 (bay 3): critical")?;
     site.browser.find("input[value='serial:7XKQ2N3']")?.click()?;

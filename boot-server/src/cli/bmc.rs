@@ -401,6 +401,29 @@ impl Show for FaultReport {
     }
 }
 
+impl Show for Page<FaultReport> {
+    fn table(&self) -> String {
+        let rows = self.items.iter().flat_map(|report| {
+            report.faults.iter().map(|f| {
+                vec![
+                    report.node.clone(),
+                    report.place.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    f.level.as_str().to_owned(),
+                    f.what.clone(),
+                    f.place.clone().unwrap_or_default(),
+                    f.model.clone().unwrap_or_default(),
+                    f.serial.clone().unwrap_or_default(),
+                ]
+            })
+        });
+        table(&["node", "place", "level", "what", "where", "model", "serial"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|report| report.node.clone()).collect()
+    }
+}
+
 fn lower(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }

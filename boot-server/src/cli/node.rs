@@ -98,10 +98,10 @@ pub enum NodeCommand {
     Power(PowerArgs),
     /// What the firmware of a machine boots next, told through its management controller
     BootDevice(BootDeviceArgs),
-    /// What is not as it should be in a machine: what to replace, and where it is
+    /// What is not as it should be: what to replace, and where it is
     Faults {
-        /// Name or id
-        node: String,
+        /// Name or id; all machines in which something is wrong if not given
+        node: Option<String>,
     },
     /// Firmware versions of a machine
     Firmware {
@@ -216,7 +216,10 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Boot(args) => boot(client, format, &args),
         NodeCommand::Power(args) => power(client, format, &args),
         NodeCommand::BootDevice(args) => boot_device(client, format, &args),
-        NodeCommand::Faults { node } => format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?),
+        NodeCommand::Faults { node: Some(node) } => {
+            format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?)
+        }
+        NodeCommand::Faults { node: None } => format.print(&client.get::<Page<FaultReport>>("/faults")?),
         NodeCommand::Firmware { node } => firmware(client, format, &node),
         NodeCommand::Bios(args) => bios(client, format, &args),
         NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),

@@ -48,7 +48,8 @@ impl Engine {
     ) -> Result<Baseline, EngineError> {
         let baseline = Baseline { changed: now(), ..baseline };
         baseline.check()?;
-        if self.baselines().await?.len() >= BASELINES_MAX {
+        let others = self.baselines().await?.iter().filter(|other| other.name != baseline.name).count();
+        if others >= BASELINES_MAX {
             return Err(EngineError::Full("it has 1,000 baselines"));
         }
         let stored = baseline.clone();

@@ -1,6 +1,7 @@
 //! Health of machines, from what their controllers measure: one word with reasons, events when it changes, and what is to be
 //! replaced.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,23 @@ impl Engine {
             health: known.as_ref().map(|known| known.verdict.clone()),
             faults: known.map(|known| known.faults.to_vec()).unwrap_or_default(),
         }
+    }
+
+    /// The machines in which something is not as it should be, the worst first, then by name.
+    pub async fn all_faults(&self) -> Vec<FaultReport> {
+        let sick: Vec<NodeId> = lock(&self.0.health)
+            .iter()
+            .filter(|(_, known)| known.verdict.level != Level::Ok)
+            .map(|(node, _)| *node)
+            .collect();
+        let mut reports = Vec::with_capacity(sick.len());
+        for node in sick.into_iter().filter_map(|id| self.0.nodes.get(id)) {
+            reports.push(self.faults(&node).await);
+        }
+        reports.sort_by_key(|report| {
+            (Reverse(report.health.as_ref().map(|health| health.level)), report.node.clone())
+        });
+        reports
     }
 
     /// Refuses what a machine in a critical state is not fit for.

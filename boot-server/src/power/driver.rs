@@ -61,14 +61,14 @@ fn ipmi(target: &Target) -> Result<Made, BmcError> {
     let settings = ipmi::Settings {
         address: SocketAddr::new(address, port),
         credentials: credentials(target)?,
-        kg: target
-            .kg
-            .as_ref()
-            .map(kg)
-            .transpose()
-            .map_err(|why| BmcError::Refused { what: "K_g".to_owned(), why })?,
+        kg: stored_kg(target)?,
     };
     ipmi::Driver::new(&settings).map(Made::plain)
+}
+
+fn stored_kg(target: &Target) -> Result<Option<Vec<u8>>, BmcError> {
+    let octets = target.kg.as_ref().map(kg).transpose();
+    octets.map_err(|why| BmcError::Refused { what: "K_g".to_owned(), why })
 }
 
 /// Octets of K_g: as a text, or in hexadecimal behind `0x`, for those that nobody can type.
@@ -113,6 +113,7 @@ fn redfish(target: &Target) -> Result<Made, BmcError> {
         credentials: credentials(target)?,
         pin: target.certificate.as_deref().map(str::parse).transpose().map_err(malformed)?,
         host_key: target.host_key.clone(),
+        kg: stored_kg(target)?,
         transport: if target.options.plain_http { Transport::PlainAllowed } else { Transport::Tls },
         system: target.options.system.clone(),
     })?);

@@ -74,6 +74,8 @@ pub struct Options {
     pub pin: Option<Pin>,
     /// Fingerprint (`SHA256:…`) of the SSH key that it must show for its serial console; else the first one is taken.
     pub host_key: Option<String>,
+    /// K_g, where its serial console is by IPMI and it has one.
+    pub kg: Option<Vec<u8>>,
     /// Whether plain HTTP may be spoken.
     pub transport: Transport,
     /// Id of the system, where a controller has several; `None` takes the first that is a machine.
@@ -84,6 +86,7 @@ pub struct Options {
 pub struct Redfish {
     client: Client,
     host_key: KnownKey,
+    kg: Option<Vec<u8>>,
     system: Option<String>,
     root: Mutex<Option<Arc<Root>>>,
     tree: Mutex<Option<Arc<Tree>>>,
@@ -102,6 +105,7 @@ impl Redfish {
         Ok(Self {
             client,
             host_key: KnownKey::new(options.host_key),
+            kg: options.kg,
             system: options.system,
             root: Mutex::default(),
             tree: Mutex::default(),
@@ -158,7 +162,7 @@ impl Bmc for Redfish {
             }
             Serial::Ipmi { port } => {
                 let address = call.resolve(host, port.unwrap_or(ipmi::limits::PORT)).await?;
-                let settings = ipmi::Settings { address, credentials: account, kg: None };
+                let settings = ipmi::Settings { address, credentials: account, kg: self.kg.clone() };
                 ipmi::Driver::new(&settings)?.console().await
             }
         }

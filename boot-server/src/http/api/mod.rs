@@ -167,6 +167,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(power::log, power::clear_log))
         .routes(routes!(power::firmware))
         .routes(routes!(power::faults))
+        .routes(routes!(power::all_faults))
         .routes(routes!(power::media, power::insert_media, power::eject_media))
         .routes(routes!(power::bios, power::set_bios))
         .routes(routes!(power::secure_boot, power::set_secure_boot))

@@ -264,6 +264,13 @@ pub(super) async fn faults(State(api): State<Api>, Named(node): Named) -> Answer
     Ok(Json(api.engine.faults(&node).await))
 }
 
+/// The machines in which something is not as it should be, the worst first: what to replace, and where it is.
+#[utoipa::path(get, path = "/faults", tag = "bmcs", operation_id = "faults",
+    responses((status = 200, body = Page<FaultReport>)))]
+pub(super) async fn all_faults(State(api): State<Api>) -> Json<Page<FaultReport>> {
+    Json(Page { items: api.engine.all_faults().await, next: None })
+}
+
 /// Firmware versions.
 #[utoipa::path(get, path = "/nodes/{node}/bmc/firmware", tag = "bmcs", operation_id = "read_firmware",
     params(("node" = String, Path, description = "Name or id")),

@@ -7,6 +7,7 @@ mod boot;
 mod console;
 mod deploy;
 mod events;
+mod faults;
 mod form;
 pub mod format;
 mod graph;
@@ -48,6 +49,7 @@ use crate::view::Problem;
 pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/", "server"),
     ("images", "Images", "/images", "image"),
+    ("faults", "Faults", "/faults", "warning"),
     ("events", "Events", "/events", "events"),
     ("status", "Status", "/status", "status"),
     ("tokens", "Tokens", "/tokens", "key"),
@@ -123,6 +125,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/images/{image}", get(images::show))
         .route("/images/{image}/verify", post(images::verify))
         .route("/images/{image}/remove", post(images::remove))
+        .route("/faults", get(faults::list))
         .route("/events", get(events::list))
         .route("/status", get(status::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
