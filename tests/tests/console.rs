@@ -79,10 +79,8 @@ impl Site {
 
     /// What `billet` prints; it is typed `input`, and after `shown` has come, `~.`.
     fn command_line(&self, arguments: &[&str], input: &str, shown: &str) -> Result<String> {
-        let mut command = Command::new(tests::rack::binary()?);
-        command.args(["--server", &self.server.url(), "--token-file"]);
-        command.arg(self.server.state_dir().join("operator.token")).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut command = self.server.command_line()?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut process = Process::spawn("billet", command)?;
         let mut typing = process.child().stdin.take().context("no input")?;
         let mut printing = process.child().stdout.take().context("no output")?;

@@ -2,7 +2,6 @@
 //! for is read back, and what goes wrong is told in words. Machines are a few fields; nothing is emulated.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,10 +76,7 @@ impl Floor {
 
     /// What `billet` prints, and whether it went well.
     fn billet(&self, arguments: &[&str]) -> Result<(bool, String)> {
-        let mut command = Command::new(tests::rack::binary()?);
-        command.args(["--server", &self.site.server.url(), "--token-file"]);
-        command.arg(self.site.server.state_dir().join("operator.token")).args(arguments);
-        let done = command.output()?;
+        let done = self.site.server.command_line()?.args(arguments).output()?;
         let text =
             format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         Ok((done.status.success(), text))

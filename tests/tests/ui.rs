@@ -451,6 +451,9 @@ fn a_critical_server_is_deployed_only_where_somebody_says_so() -> Result<()> {
     site.picture("faults")?;
     let all = site.api.get("/api/v1/faults")?;
     ensure!(all["items"][0]["faults"][0]["serial"] == "S3", "{all}");
+    let printed = site.server.command_line()?.args(["node", "faults"]).output()?.stdout;
+    let printed = String::from_utf8_lossy(&printed);
+    ensure!(printed.contains("rack R4, unit 12") && printed.contains("drive Disk 3"), "{printed}");
     site.go(&format!("/nodes/{name}/deploy"))?;
     site.browser.wait_text("#critical", "drive Disk 3 (bay 3): critical")?;
     site.browser.find("input[value='serial:7XKQ2N3']")?.click()?;

@@ -403,6 +403,9 @@ impl Show for FaultReport {
 
 impl Show for Page<FaultReport> {
     fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "Nothing is wrong, say the controllers that are known.".to_owned();
+        }
         let rows = self.items.iter().flat_map(|report| {
             report.faults.iter().map(|f| {
                 vec![

@@ -219,7 +219,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Faults { node: Some(node) } => {
             format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?)
         }
-        NodeCommand::Faults { node: None } => format.print(&client.get::<Page<FaultReport>>("/faults")?),
+        NodeCommand::Faults { node: None } => format.print(&client.get::<Page<FaultReport>>("faults")?),
         NodeCommand::Firmware { node } => firmware(client, format, &node),
         NodeCommand::Bios(args) => bios(client, format, &args),
         NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,6 +114,16 @@ impl Server {
     /// Base URL of UI and API on the host's loopback; stays the same over restarts.
     pub fn url(&self) -> String {
         self.operators.url()
+    }
+
+    /// `billet` as its operator, still without a verb.
+    ///
+    /// # Errors
+    /// Where it was not built.
+    pub fn command_line(&self) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(["--server", &self.url(), "--token-file"]).arg(self.state_dir().join("operator.token"));
+        Ok(command)
     }
 
     /// The operator's token.
