@@ -67,13 +67,30 @@ fn of_component(component: &Component) -> Part {
     let roll_up = matches!(component.kind, ComponentKind::System | ComponentKind::Bmc);
     Part {
         level: level(component.health),
-        what: format!("{} {}", format!("{:?}", component.kind).to_lowercase(), component.name),
+        what: in_words(component.kind, &component.name),
         replaceable: !roll_up,
         place: component.location.clone(),
         model: component.model.clone(),
         serial: component.serial.clone(),
         part_number: component.part_number.clone(),
     }
+}
+
+/// A part by kind and name, the kind not twice: `power supply PSU 2`, `Drive 1`.
+fn in_words(kind: ComponentKind, name: &str) -> String {
+    let kind = match kind {
+        ComponentKind::System => "system",
+        ComponentKind::Processor => "processor",
+        ComponentKind::Memory => "memory",
+        ComponentKind::Drive => "drive",
+        ComponentKind::PowerSupply => "power supply",
+        ComponentKind::Fan => "fan",
+        ComponentKind::Network => "network adapter",
+        ComponentKind::Bmc => "BMC",
+        ComponentKind::Other => "part",
+    };
+    let said = name.get(..kind.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(kind));
+    if said { name.to_owned() } else { format!("{kind} {name}") }
 }
 
 impl Engine {
@@ -183,5 +200,18 @@ impl Engine {
             self.note(Actor::Server, Some(node), "bmc.log", severity, message).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_says_its_kind_once() {
+        assert_eq!(in_words(ComponentKind::PowerSupply, "PSU 2"), "power supply PSU 2");
+        assert_eq!(in_words(ComponentKind::Drive, "Drive 1"), "Drive 1");
+        assert_eq!(in_words(ComponentKind::System, "System"), "System");
+        assert_eq!(in_words(ComponentKind::Fan, "\u{dc}"), "fan \u{dc}");
     }
 }
