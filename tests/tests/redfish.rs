@@ -5,11 +5,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use bmc::redfish::{Options, Pin, Redfish, Transport, probe};
+use bmc::redfish::{Pin, Redfish, Transport, probe};
 use bmc::{
-    BiosAttributes, Bmc, BmcError, BootDevice, BootMode, BootOverride, ComponentKind, Credentials, ErrorKind,
-    Health, Identity, LogCursor, PowerAction, PowerState, Repeat, ResetKeys, Secret, Severity, Task,
-    TaskState, Unit, Update,
+    BiosAttributes, Bmc, BmcError, BootDevice, BootMode, BootOverride, ComponentKind, ErrorKind, Health,
+    Identity, LogCursor, PowerAction, PowerState, Repeat, ResetKeys, Secret, Severity, Task, TaskState, Unit,
+    Update,
 };
 use serde_json::json;
 use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc, USER};
@@ -38,19 +38,7 @@ fn identity() -> Identity {
 }
 
 fn driver(bmc: &RedfishBmc, password: &str) -> Redfish {
-    let pin = bmc.certificate().map(|der| Pin::of(&der));
-    let credentials = Credentials { user: USER.into(), password: Secret(password.into()) };
-    let transport = Transport::Tls;
-    Redfish::new(Options {
-        address: bmc.url(),
-        credentials,
-        pin,
-        transport,
-        host_key: None,
-        kg: None,
-        system: None,
-    })
-    .unwrap()
+    Redfish::new(bmc.options(password, Transport::Tls)).unwrap()
 }
 
 async fn bench(profile: Profile) -> Bench {

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use bmc::redfish::{Options, Pin, Redfish, Transport, probe};
 use bmc::{
-    Bmc, BmcError, BootDevice, BootOverride, Credentials, ErrorKind, Identity, PowerAction, PowerState,
-    Repeat, Secret, Update,
+    Bmc, BmcError, BootDevice, BootOverride, ErrorKind, Identity, PowerAction, PowerState, Repeat, Update,
 };
-use tests::bmc::redfish::{Fault, PASSWORD, Profile, RedfishBmc, USER};
+use tests::bmc::redfish::{Fault, PASSWORD, Profile, RedfishBmc};
 use tests::bmc::{Machine, MemoryMachine};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -51,19 +50,7 @@ async fn start(fault: Fault, tls: bool) -> (RedfishBmc, Redfish, MemoryMachine) 
 }
 
 fn driver(bmc: &RedfishBmc) -> Redfish {
-    let pin = bmc.certificate().map(|der| Pin::of(&der));
-    let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
-    let transport = Transport::PlainAllowed;
-    Redfish::new(Options {
-        address: bmc.url(),
-        credentials,
-        pin,
-        transport,
-        host_key: None,
-        kg: None,
-        system: None,
-    })
-    .unwrap()
+    Redfish::new(bmc.options(PASSWORD, Transport::PlainAllowed)).unwrap()
 }
 
 /// Calls of the trait, by name, so that the table is data.
@@ -159,18 +146,7 @@ async fn a_changed_certificate_ends_it_before_any_http() {
     assert!(error.to_string().contains(&shown));
     assert_eq!(bmc.seen().len(), before, "nothing was sent");
     // Without a pin the first certificate is taken and reported, and held to from then on.
-    let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
-    let transport = Transport::Tls;
-    let first = Redfish::new(Options {
-        address: bmc.url(),
-        credentials,
-        pin: None,
-        transport,
-        host_key: None,
-        kg: None,
-        system: None,
-    })
-    .unwrap();
+    let first = Redfish::new(Options { pin: None, ..bmc.options(PASSWORD, Transport::Tls) }).unwrap();
     assert_eq!(first.certificate(), None);
     first.power_state().await.unwrap();
     assert_eq!(first.certificate().unwrap().to_string(), shown);

@@ -40,16 +40,7 @@ fn emulator(environment: &Path, directory: &Path) -> (Emulator, String) {
 
 fn driver(url: &str, user: &str, password: &str, transport: Transport) -> Redfish {
     let credentials = Credentials { user: user.into(), password: Secret(password.into()) };
-    Redfish::new(Options {
-        address: url.into(),
-        credentials,
-        pin: None,
-        transport,
-        host_key: None,
-        kg: None,
-        system: None,
-    })
-    .unwrap()
+    Redfish::new(Options::new(url, credentials, transport)).unwrap()
 }
 
 async fn until(driver: &Redfish, wanted: PowerState) {

@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmc::redfish::{Options, Pin, Redfish, Transport};
-use bmc::{Bmc, BootDevice, BootOverride, Credentials, PowerAction, PowerState, Repeat, Secret};
-use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc, USER};
+use bmc::redfish::{Redfish, Transport};
+use bmc::{Bmc, BootDevice, BootOverride, PowerAction, PowerState, Repeat};
+use tests::bmc::redfish::{PASSWORD, Profile, RedfishBmc};
 use tests::bmc::{QemuMachine, media};
 use tests::rack::{Disk, Firmware, MachineSpec, Rack, Serial};
 
@@ -53,19 +53,7 @@ async fn a_machine_boots_what_redfish_says() {
 }
 
 fn driver(bmc: &RedfishBmc) -> Redfish {
-    let pin = bmc.certificate().map(|der| Pin::of(&der));
-    let credentials = Credentials { user: USER.into(), password: Secret(PASSWORD.into()) };
-    let transport = Transport::Tls;
-    Redfish::new(Options {
-        address: bmc.url(),
-        credentials,
-        pin,
-        transport,
-        host_key: None,
-        kg: None,
-        system: None,
-    })
-    .unwrap()
+    Redfish::new(bmc.options(PASSWORD, Transport::Tls)).unwrap()
 }
 
 /// Orders one start from this device, and waits for what it says. On a host with no time to spare the emulated machine

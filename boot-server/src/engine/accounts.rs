@@ -17,7 +17,7 @@ use protocol::agent::{AccountOrder, AccountReport, Password};
 
 use super::bmcs::random_password;
 use super::{Actor, BmcChange, Engine, EngineError, lock, now};
-use crate::power::{Options, PowerError, Target};
+use crate::power::{PowerError, Target};
 use crate::store::bmc_accounts::{self, AccountRow};
 use crate::vault::Place;
 
@@ -172,22 +172,8 @@ impl Engine {
         address: &str,
         account: &Credentials,
     ) -> (DriverKind, Result<PowerState, PowerError>) {
-        let target = |driver| Target {
-            node,
-            driver,
-            address: address.to_owned(),
-            port: None,
-            credentials: Some(account.clone()),
-            certificate: None,
-            host_key: None,
-            kg: None,
-            options: Options::default(),
-            macs: Vec::new(),
-            power: None,
-            reset_at: None,
-            events: None,
-            now: false,
-        };
+        let target =
+            |driver| Target { credentials: Some(account.clone()), ..Target::new(node, driver, address) };
         let speaks = tokio::time::timeout(PROBE, probe(address, Transport::Tls)).await;
         if matches!(speaks, Ok(Ok(_)))
             && let Ok(power) = self.0.power.log_in(&target(DriverKind::Redfish)).await

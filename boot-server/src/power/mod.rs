@@ -102,6 +102,28 @@ pub struct Target {
     pub now: bool,
 }
 
+impl Target {
+    /// A controller of which nothing else is known.
+    pub fn new(node: NodeId, driver: DriverKind, address: impl Into<String>) -> Self {
+        Self {
+            node,
+            driver,
+            address: address.into(),
+            port: None,
+            credentials: None,
+            certificate: None,
+            host_key: None,
+            kg: None,
+            options: Options::default(),
+            macs: Vec::new(),
+            power: None,
+            reset_at: None,
+            events: None,
+            now: false,
+        }
+    }
+}
+
 /// How a controller is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {

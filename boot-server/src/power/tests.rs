@@ -303,22 +303,8 @@ impl Bench {
 }
 
 pub(crate) fn target(n: u128) -> Target {
-    Target {
-        node: NodeId(Uuid::from_u128(n)),
-        driver: DriverKind::Fake,
-        address: format!("10.0.{}.{}", n / 250, n % 250),
-        port: None,
-        credentials: None,
-        certificate: None,
-        host_key: None,
-        kg: None,
-        options: Options::default(),
-        macs: Vec::new(),
-        power: None,
-        reset_at: None,
-        events: None,
-        now: false,
-    }
+    let address = format!("10.0.{}.{}", n / 250, n % 250);
+    Target::new(NodeId(Uuid::from_u128(n)), DriverKind::Fake, address)
 }
 
 fn log(fake: &Fake) -> Vec<String> {

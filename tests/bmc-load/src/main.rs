@@ -149,20 +149,9 @@ fn identity(n: usize) -> Identity {
 fn set(power: &Power, url: &str) -> Result<NodeId> {
     let node = NodeId(uuid::Uuid::now_v7());
     power.set(Target {
-        node,
-        driver: DriverKind::Redfish,
-        address: url.to_owned(),
-        port: None,
         credentials: Some(Credentials { user: USER.into(), password: Secret(PASSWORD.into()) }),
-        certificate: None,
-        host_key: None,
-        kg: None,
         options: Options { plain_http: true, ..Options::default() },
-        macs: Vec::new(),
-        power: None,
-        reset_at: None,
-        events: None,
-        now: false,
+        ..Target::new(node, DriverKind::Redfish, url)
     })?;
     Ok(node)
 }

@@ -82,6 +82,21 @@ pub struct Options {
     pub system: Option<String>,
 }
 
+impl Options {
+    /// A controller of which nothing else is known: what it shows first is what counts.
+    pub fn new(address: impl Into<String>, credentials: Credentials, transport: Transport) -> Self {
+        Self {
+            address: address.into(),
+            credentials,
+            pin: None,
+            host_key: None,
+            kg: None,
+            transport,
+            system: None,
+        }
+    }
+}
+
 /// The driver of one controller.
 pub struct Redfish {
     client: Client,

@@ -238,19 +238,22 @@ pub(super) async fn readings(State(ui): State<Ui>, Path(id): Path<String>) -> Re
             Ok(Reply::Readings(readings)) => page.readings = readings.to_vec(),
             Ok(Reply::Log(lines)) => page.lines = lines.iter().rev().take(LINES).cloned().collect(),
             Ok(_) => {}
-            Err(error) => {
-                let problem = error.problem();
-                let text = format!("{}. {}", problem.message, problem.hint);
-                if !page.refusals.contains(&text) {
-                    page.refusals.push(text);
-                }
-            }
+            Err(error) => note_refusal(&mut page.refusals, &error),
         }
     }
     // The worst first: that is what somebody looks for.
     page.parts.sort_by_key(|part| std::cmp::Reverse(part.health));
     page.readings.sort_by_key(|reading| std::cmp::Reverse(reading.health));
     Ok(render(200, &page))
+}
+
+/// A controller that refuses everything for one reason says it once.
+pub(super) fn note_refusal(refusals: &mut Vec<String>, error: &EngineError) {
+    let problem = error.problem();
+    let text = format!("{}. {}", problem.message, problem.hint);
+    if !refusals.contains(&text) {
+        refusals.push(text);
+    }
 }
 
 async fn page(ui: &Ui, node: &Node, form: Typed, problem: Option<Problem>) -> Response {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::form::Fields;
 use super::format::{self as f, shell};
+use super::power::note_refusal;
 use super::recipe::Recipe;
 use super::{Refusal, Ui, go, node, operator, render};
 use crate::power::{Read, Reply};
@@ -130,13 +131,7 @@ pub(super) async fn versions(State(ui): State<Ui>, Path(id): Path<String>) -> Re
                     attributes.0.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
             }
             Ok(_) => {}
-            Err(error) => {
-                let problem = error.problem();
-                let text = format!("{}. {}", problem.message, problem.hint);
-                if !page.refusals.contains(&text) {
-                    page.refusals.push(text);
-                }
-            }
+            Err(error) => note_refusal(&mut page.refusals, &error),
         }
     }
     Ok(render(200, &page))

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bmc::redfish::{Options, Pin, Transport};
+use bmc::{Credentials, Secret};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -91,6 +93,13 @@ impl RedfishBmc {
     /// Its certificate in DER; none where it speaks plainly.
     pub fn certificate(&self) -> Option<Vec<u8>> {
         self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How a driver reaches it, with its certificate pinned; with `password` for the account.
+    pub fn options(&self, password: &str, transport: Transport) -> Options {
+        let credentials = Credentials { user: USER.into(), password: Secret(password.into()) };
+        let pin = self.certificate().map(|der| Pin::of(&der));
+        Options { pin, ..Options::new(self.url(), credentials, transport) }
     }
 
     /// From now on it shows another certificate.
