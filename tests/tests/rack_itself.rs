@@ -90,7 +90,9 @@ fn a_boot_order_for_one_start_is_used_up_by_it() {
     let order = |device, repeat| {
         machine.set_boot_override(&BootOverride { device, repeat, mode: None, http_uri: None }).unwrap();
     };
+    // What the firmware still said before it was started again ends before its banner, in the same line or an earlier one.
     let first_is = |text: &str| {
+        serial.wait_for("SeaBIOS (version", Duration::from_secs(30)).unwrap();
         let all = ["Booting from Hard Disk", "Booting from DVD/CD", "Booting from ROM"];
         let (which, line) = serial.wait_for_any(&all, Duration::from_secs(30)).unwrap();
         assert_eq!(all[which], text, "{line:?}");
