@@ -22,7 +22,7 @@ use crate::config::Hook;
 use crate::engine::{Actor, Change, Engine, EngineError, EventFilter, now};
 use crate::power::chance;
 use crate::secret;
-use crate::store::queries;
+use crate::store::{db, queries};
 use crate::view::EventView;
 
 /// Events read at once.
@@ -190,7 +190,7 @@ impl Teller {
 
     async fn note_last(&self, last: i64) -> Result<(), EngineError> {
         let name = self.setting();
-        let write = move |db: &rusqlite::Connection| queries::set_setting(db, &name, &last.to_string());
+        let write = move |db: &db::Connection| queries::set_setting(db, &name, &last.to_string());
         Ok(self.engine.store().write(write).await?)
     }
 

@@ -10,6 +10,7 @@ use protocol::{MacAddr, Timestamp};
 use super::tests::settings;
 use super::*;
 use crate::config::{Config, Kept, Lending, Network, NewMachines};
+use crate::store::db;
 use crate::store::tests::Scratch;
 
 fn mac(n: u8) -> MacAddr {
@@ -181,16 +182,15 @@ async fn old_events_go_in_batches() {
     let kept = Kept { age: Some(Duration::from_hours(24)), rows: 700 };
     let engine = engine(&scratch, |settings| settings.events = kept).await;
     let count = || async {
-        let count = |db: &rusqlite::Connection| {
+        let count = |db: &db::Connection| {
             let sql = "SELECT COUNT(*), MIN(id), MAX(id) FROM events";
-            let numbers = |row: &rusqlite::Row<'_>| {
-                Ok::<(i64, i64, i64), rusqlite::Error>((row.get(0)?, row.get(1)?, row.get(2)?))
-            };
+            let numbers =
+                |row: &db::Row<'_>| Ok::<(i64, i64, i64), db::Error>((row.get(0)?, row.get(1)?, row.get(2)?));
             db.query_row(sql, [], numbers).map_err(StoreError::sql("count"))
         };
         engine.store().read(count).await.unwrap()
     };
-    let fill = |db: &rusqlite::Connection| {
+    let fill = |db: &db::Connection| {
         for i in 0..1800 {
             // The first hundred are two days old.
             let age = if i < 100 { 48 } else { 1 };

@@ -6,7 +6,7 @@ use protocol::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, now};
-use crate::store::queries;
+use crate::store::{db, queries};
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_hours(1);
@@ -45,7 +45,7 @@ impl Engine {
         let before = kept
             .age
             .map(|age| Timestamp(now().0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))));
-        let forget = move |db: &rusqlite::Connection| {
+        let forget = move |db: &db::Connection| {
             queries::forget_events(db, before.unwrap_or_default(), kept.rows, BATCH)
         };
         Ok(self.store().write(forget).await?)

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::{Config, Interface, Network};
+use crate::store::db;
 use crate::store::tests::Scratch;
 
 /// Settings of a server on loopback with its state in `scratch`.
@@ -307,7 +308,7 @@ async fn power_is_asked_for_once() {
     discovered(&engine, 1).await;
     let node = only_node(&engine).await;
     let id = node.id;
-    let effect = move |db: &rusqlite::Connection| queries::insert_effect(db, id, Effect::PowerCycle, now());
+    let effect = move |db: &db::Connection| queries::insert_effect(db, id, Effect::PowerCycle, now());
     engine.store().write(effect).await.unwrap();
     let stop = CancellationToken::new();
     let workers =

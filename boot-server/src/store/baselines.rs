@@ -1,9 +1,9 @@
 //! The rows of baselines.
 
 use boot_server_core::servicing::Baseline;
-use rusqlite::{Connection, params};
 
 use super::StoreError;
+use super::db::{Connection, params};
 use super::queries::{all, json, ms, parsed};
 
 /// Adds a baseline; `replace`: in place of the one of its name.

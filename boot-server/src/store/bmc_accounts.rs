@@ -1,9 +1,9 @@
 //! Accounts that agents are to make on management controllers, until the controller is registered with them.
 
 use protocol::{NodeId, Timestamp};
-use rusqlite::{Connection, params};
 
 use super::StoreError;
+use super::db::{Connection, params};
 use super::queries::{all, from_word, moment, ms};
 
 /// An account on its way.

@@ -2,9 +2,9 @@
 
 use bmc::{DriverKind, PowerState};
 use protocol::{NodeId, Timestamp};
-use rusqlite::{Connection, Row, params};
 
 use super::StoreError;
+use super::db::{self, Connection, Row, params};
 use super::queries::{all, from_word, json, moment, ms, parsed, word};
 use crate::power::Options;
 
@@ -64,7 +64,7 @@ struct Texts {
     power: Option<String>,
 }
 
-fn row(row: &Row<'_>) -> rusqlite::Result<(Texts, BmcRow)> {
+fn row(row: &Row<'_>) -> db::Result<(Texts, BmcRow)> {
     let texts = Texts { node: row.get(0)?, driver: row.get(1)?, options: row.get(8)?, power: row.get(10)? };
     let bmc = BmcRow {
         node: NodeId(uuid::Uuid::nil()),

@@ -2,9 +2,9 @@
 
 use boot_server_core::console::ConsoleSource;
 use protocol::NodeId;
-use rusqlite::{Connection, params};
 
 use super::StoreError;
+use super::db::{Connection, params};
 use super::queries::{all, from_word, json, parsed};
 use crate::view::Configured;
 

@@ -2,9 +2,9 @@
 
 use boot_server_core::dhcp6::Lease;
 use protocol::Timestamp;
-use rusqlite::{Connection, params};
 
 use super::StoreError;
+use super::db::{Connection, params};
 use super::queries::{all as rows, json, ms, parsed};
 
 /// Stores leases, each in place of the one of the same address.

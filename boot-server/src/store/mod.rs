@@ -12,6 +12,7 @@ pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;
+pub mod db;
 pub mod journal;
 pub mod leases6;
 mod migrate;
@@ -48,7 +49,7 @@ pub enum StoreError {
         action: &'static str,
         /// Why not.
         #[source]
-        cause: rusqlite::Error,
+        cause: db::Error,
     },
     /// The database directory.
     #[error("cannot make {}", path.display())]
@@ -94,7 +95,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn sql(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+    pub(crate) fn sql(action: &'static str) -> impl FnOnce(db::Error) -> Self {
         move |cause| Self::Database { action, cause }
     }
 }

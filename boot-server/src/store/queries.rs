@@ -5,9 +5,9 @@ use boot_server_core::dhcp::Lease;
 use boot_server_core::node::{Effect, Node, Severity};
 use protocol::inventory::Inventory;
 use protocol::{ImageId, NodeId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::StoreError;
+use super::db::{self, Connection, OptionalExtension as _, Row, params};
 use crate::view::EventView;
 
 /// A node with the version of its row.
@@ -124,8 +124,8 @@ pub(super) fn all<T>(
     db: &Connection,
     action: &'static str,
     sql: &str,
-    params: impl rusqlite::Params,
-    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    params: impl db::Params,
+    row: impl FnMut(&Row<'_>) -> db::Result<T>,
 ) -> Result<Vec<T>, StoreError> {
     let mut statement = db.prepare_cached(sql).map_err(StoreError::sql(action))?;
     let rows = statement.query_map(params, row).map_err(StoreError::sql(action))?;
@@ -209,14 +209,11 @@ pub fn delete_node(db: &Connection, id: NodeId) -> Result<(), StoreError> {
     if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-fn name_taken(cause: rusqlite::Error, node: &Node) -> StoreError {
-    match &cause {
-        rusqlite::Error::SqliteFailure(code, Some(text))
-            if code.code == rusqlite::ErrorCode::ConstraintViolation && text.contains("nodes.name") =>
-        {
-            StoreError::NameTaken(node.name.clone())
-        }
-        _ => StoreError::Database { action: "store a node", cause },
+fn name_taken(cause: db::Error, node: &Node) -> StoreError {
+    if db::taken(&cause, "nodes.name") {
+        StoreError::NameTaken(node.name.clone())
+    } else {
+        StoreError::Database { action: "store a node", cause }
     }
 }
 

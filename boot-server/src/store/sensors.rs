@@ -6,10 +6,10 @@ use bmc::{Reading, Unit};
 use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::bmc::history::{self, Row};
 use protocol::{NodeId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::db::{Connection, OptionalExtension as _, params};
 use super::queries::{all, from_word, json, moment, ms, parsed};
 
 /// A sensor of one machine; its place in the list is its number, for ever.

@@ -2,10 +2,10 @@
 
 use boot_server_core::access::Token;
 use protocol::Timestamp;
-use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::db::{Connection, params};
 use super::queries::{all, from_word, moment, ms, word};
 
 /// Adds a token.
