@@ -1,6 +1,7 @@
 //! The Billet server and its command line. What it decides lies in `boot-server-core`; here are the sockets, files,
 //! clocks and the database around it.
 
+pub mod asking;
 pub mod boot_image;
 pub mod check;
 pub mod cli;

@@ -15,7 +15,7 @@ use boot_server_core::node::{
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
-use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
+use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -504,8 +504,14 @@ pub struct EventView {
     pub node: Option<NodeId>,
     /// Its name.
     pub node_name: Option<String>,
+    /// The project that it concerns.
+    #[serde(default)]
+    pub project: Option<ProjectId>,
     /// Who: `operator`, `agent`, `machine`, `server`.
     pub actor: String,
+    /// The address that asked for it.
+    #[serde(default)]
+    pub source: Option<String>,
     /// Stable kind.
     pub kind: String,
     /// How bad.

@@ -74,6 +74,7 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(NodeId, "A physical machine.", "node id (a UUID)");
+uuid_id!(ProjectId, "A project: people who share servers and a quota.", "project id (a UUID)");
 uuid_id!(JobId, "One piece of work on one node.", "job id (a UUID)");
 
 /// A SHA-256 digest (FIPS 180-4), printed as 64 lower-case hexadecimal digits.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::Consoles;
 use super::line::{Line, Seen};
 use super::record::Entry;
+use crate::asking::{Asked, asking, within};
 use crate::tokens::Principal;
 use crate::view::ConsoleView;
 
@@ -48,6 +49,7 @@ pub struct Session {
     consoles: Consoles,
     line: Arc<Line>,
     about: About,
+    asked: Option<Asked>,
     who: Principal,
     seen: Seen,
     wake: watch::Receiver<u64>,
@@ -80,6 +82,7 @@ impl Session {
             consoles,
             line,
             about,
+            asked: asking(),
             who,
             seen,
             ready: VecDeque::new(),
@@ -213,10 +216,10 @@ impl Drop for Session {
         self.line.leave(self.id);
         let (consoles, who, about) = (self.consoles.clone(), self.who.clone(), self.about.clone());
         let over = self.over.take();
-        self.consoles.spawn(async move {
+        self.consoles.spawn(within(self.asked, async move {
             let why = over.map_or_else(String::new, |over| format!(": {over}"));
             let message = format!("{} left the console, from {} ({}){why}", about.who, about.from, about.via);
             consoles.note(&who, about.node, "console.closed", Severity::Info, message).await;
-        });
+        }));
     }
 }

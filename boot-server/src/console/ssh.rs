@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Consoles, Said, Session, Via};
+use crate::asking::Asked;
 use crate::engine::{Engine, now};
 use crate::http::Peers;
 use crate::http::auth::Operators;
@@ -338,7 +339,7 @@ impl Handler for Client {
         };
         connection.channel_success(channel)?;
         let (rules, peer, over) = (self.rules.clone(), self.peer, self.over.clone());
-        tokio::spawn(async move {
+        tokio::spawn(Asked::from(peer.ip()).scope(async move {
             let _over = over.drop_guard();
             let attached = rules.parts.consoles.attach(&node, who, peer.ip(), Via::Ssh).await;
             let shown = match attached {
@@ -351,7 +352,7 @@ impl Handler for Client {
             if let Err(error) = shown {
                 tracing::debug!(%peer, %error, "an SSH client went away");
             }
-        });
+        }));
         Ok(())
     }
 

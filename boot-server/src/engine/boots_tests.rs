@@ -195,11 +195,7 @@ async fn old_events_go_in_batches() {
             // The first hundred are two days old.
             let age = if i < 100 { 48 } else { 1 };
             let at = Timestamp(now().0 - age * 3_600_000);
-            let (actor, kind, message) = ("server".to_owned(), "x".to_owned(), String::new());
-            queries::insert_event(
-                db,
-                &NewEvent { at, node: None, actor, kind, severity: Severity::Info, message },
-            )?;
+            queries::insert_event(db, &NewEvent::new(at, "server", "x", Severity::Info, ""))?;
         }
         Ok(())
     };

@@ -107,14 +107,8 @@ impl Engine {
     /// nobody is asked twice.
     async fn ask_for_power(&self, row: EffectRow) -> Result<(), EngineError> {
         let name = self.0.nodes.get(row.node).map_or_else(|| row.node.to_string(), |n| n.name.clone());
-        let event = NewEvent {
-            at: now(),
-            node: Some(row.node),
-            actor: "server".to_owned(),
-            kind: "power.wanted".to_owned(),
-            severity: Severity::Warning,
-            message: format!("restart {name} (or switch it on) so that it boots from the network"),
-        };
+        let message = format!("restart {name} (or switch it on) so that it boots from the network");
+        let event = NewEvent::new(now(), "server", "power.wanted", Severity::Warning, message).on(row.node);
         self.close(row, Some(event)).await
     }
 

@@ -55,7 +55,7 @@ use std::sync::{Arc, Mutex};
 use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::dhcp::{ClientKey, LeaseState};
 use boot_server_core::dhcp6;
-use boot_server_core::node::{Context, Event, Node, Outcome, Severity, StateName, event::Verb, step};
+use boot_server_core::node::{Context, Event, Node, Note, Outcome, Severity, StateName, event::Verb, step};
 use protocol::inventory::Inventory;
 use protocol::{JobId, NodeId};
 use tokio::sync::{Notify, broadcast};
@@ -73,6 +73,7 @@ pub use registry::lock;
 pub use sensors::HistoryQuery;
 pub(crate) use servicing::view as service_view;
 
+use crate::asking::carried;
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
@@ -393,7 +394,7 @@ impl Engine {
         along: Along,
     ) -> Result<Node, EngineError> {
         let engine = self.clone();
-        tokio::spawn(async move { engine.take_turn(id, actor, event, along).await }).await?
+        tokio::spawn(carried(async move { engine.take_turn(id, actor, event, along).await })).await?
     }
 
     async fn take_turn(
@@ -445,13 +446,9 @@ impl Engine {
         let Outcome { node, effects, notes } = outcome;
         let events: Vec<NewEvent> = notes
             .into_iter()
-            .map(|note| NewEvent {
-                at: context.now,
-                node: Some(node.id),
-                actor: actor.name().to_owned(),
-                kind: note.kind,
-                severity: note.severity,
-                message: note.message,
+            .map(|note| {
+                let Note { kind, severity, message } = note;
+                NewEvent::new(context.now, actor.name(), kind, severity, message).on(node.id)
             })
             .collect();
         let has_effects = !effects.is_empty();
@@ -535,14 +532,7 @@ impl Engine {
         severity: Severity,
         message: impl Into<String>,
     ) -> Result<(), EngineError> {
-        let event = NewEvent {
-            at: now(),
-            node,
-            actor: actor.name().to_owned(),
-            kind: kind.to_owned(),
-            severity,
-            message: message.into(),
-        };
+        let event = NewEvent { node, ..NewEvent::new(now(), actor.name(), kind, severity, message) };
         let row = event.clone();
         let id = self.0.store.write(move |db| queries::insert_event(db, &row)).await?;
         self.announce_event(id, event);
@@ -572,7 +562,9 @@ impl Engine {
             at: event.at,
             node: event.node,
             node_name: event.node.and_then(|n| self.0.nodes.get(n)).map(|n| n.name.clone()),
+            project: event.project,
             actor: event.actor,
+            source: event.source,
             kind: event.kind,
             severity: event.severity,
             message: event.message,

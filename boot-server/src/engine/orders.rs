@@ -12,6 +12,7 @@ use boot_server_core::words::{Location, MediaPath};
 use protocol::NodeId;
 
 use super::{Actor, Change, Engine, EngineError, lock, now};
+use crate::asking::carried;
 use crate::media;
 use crate::secret;
 use crate::store::queries::{self, NewEvent};
@@ -114,7 +115,7 @@ impl Engine {
     pub async fn forget(&self, node: &Node, actor: Actor) -> Result<Node, EngineError> {
         let (engine, id) = (self.clone(), node.id);
         // Ended also where whoever asked goes away meanwhile: memory must not know what the store has forgotten.
-        tokio::spawn(async move { engine.forget_now(id, &actor).await }).await?
+        tokio::spawn(carried(async move { engine.forget_now(id, &actor).await })).await?
     }
 
     async fn forget_now(&self, id: NodeId, actor: &Actor) -> Result<Node, EngineError> {
@@ -124,14 +125,8 @@ impl Engine {
         let node = Node::clone(&slot.row().node);
         check_forget(&node)?;
         let macs = node.identity.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let event = NewEvent {
-            at: now(),
-            node: Some(id),
-            actor: actor.name().to_owned(),
-            kind: "node.forgotten".to_owned(),
-            severity: Severity::Info,
-            message: format!("{} ({macs}) was forgotten", node.name),
-        };
+        let message = format!("{} ({macs}) was forgotten", node.name);
+        let event = NewEvent::new(now(), actor.name(), "node.forgotten", Severity::Info, message).on(id);
         let stored = event.clone();
         let number = self
             .0

@@ -7,6 +7,7 @@ use boot_server_core::node::Severity;
 use protocol::NodeId;
 
 use super::{Actor, Change, Engine, EngineError, lock};
+use crate::asking::carried;
 use crate::power::{self, chance};
 use crate::view::PowerView;
 
@@ -55,7 +56,7 @@ impl Engine {
         // A driver that cannot know says so, and nobody looks on.
         if !confirmed && state != PowerState::Unknown {
             let engine = self.clone();
-            tokio::spawn(async move { engine.look_on(node, action, wanted).await });
+            tokio::spawn(carried(async move { engine.look_on(node, action, wanted).await }));
         }
         self.announce(Change::Node(node));
         Ok(PowerView { state, confirmed })

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Peer, ProblemResponse, encode};
+use crate::asking::Asked;
 use crate::engine::{Actor, now};
 use crate::secret;
 use crate::tokens::{Principal, Tokens};
@@ -356,7 +357,10 @@ pub async fn require(State(operators): State<Arc<Operators>>, request: Request, 
         return next.run(request).await;
     }
     match operators.check(&request, now()) {
-        Ok(who) => cut_streams(WHO.scope(who.clone(), next.run(request)).await, who),
+        Ok(who) => {
+            let asking = Asked::from(address_of(&request));
+            cut_streams(asking.scope(WHO.scope(who.clone(), next.run(request))).await, who)
+        }
         Err(refusal) => refusal.respond(&request),
     }
 }

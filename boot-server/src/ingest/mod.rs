@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::asking::carried;
 use crate::engine::{Actor, Change, Engine, now};
 use crate::store::queries::Remembered;
 use crate::view::{IngestView, Problem};
@@ -104,10 +105,10 @@ impl Ingests {
         };
         let begun = self.begin(&order)?;
         let (ingests, view) = (self.clone(), begun.view.clone());
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             // Its result is in the table; nobody else waits for it.
             drop(ingests.finish(begun, order, move |rules, options| source.open(rules, options)).await);
-        });
+        }));
         Ok(view)
     }
 

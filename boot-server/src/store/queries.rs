@@ -4,10 +4,11 @@
 use boot_server_core::dhcp::Lease;
 use boot_server_core::node::{Effect, Node, Severity};
 use protocol::inventory::Inventory;
-use protocol::{ImageId, NodeId, Timestamp};
+use protocol::{ImageId, NodeId, ProjectId, Timestamp};
 
 use super::StoreError;
 use super::db::{self, Connection, OptionalExtension as _, Row, params};
+use crate::asking;
 use crate::view::EventView;
 
 /// A node with the version of its row.
@@ -19,21 +20,59 @@ pub struct NodeRow {
     pub version: i64,
 }
 
-/// A line of the event list before it has a number.
+/// A line of the event list before it has a number. [`NewEvent::new`] is how one is made.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     /// When.
     pub at: Timestamp,
     /// The node it happened to.
     pub node: Option<NodeId>,
+    /// The project that it concerns; its people see it.
+    pub project: Option<ProjectId>,
     /// Who.
     pub actor: String,
+    /// The address that asked for it; none where the server or a machine did it by itself.
+    pub source: Option<String>,
     /// Stable kind.
     pub kind: String,
     /// How bad.
     pub severity: Severity,
     /// In words.
     pub message: String,
+}
+
+impl NewEvent {
+    /// A line about nothing in particular, with the address of the request that is being answered.
+    pub fn new(
+        at: Timestamp,
+        actor: impl Into<String>,
+        kind: impl Into<String>,
+        severity: Severity,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            at,
+            node: None,
+            project: None,
+            actor: actor.into(),
+            source: asking::source(),
+            kind: kind.into(),
+            severity,
+            message: message.into(),
+        }
+    }
+
+    /// It happened to this node.
+    #[must_use]
+    pub fn on(self, node: NodeId) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
+    /// It concerns this project.
+    #[must_use]
+    pub fn of(self, project: ProjectId) -> Self {
+        Self { project: Some(project), ..self }
+    }
 }
 
 /// An effect that was not carried out yet.
@@ -257,7 +296,8 @@ pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError
         .query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM events", [], |row| row.get(0))
         .map_err(StoreError::sql("number an event"))?;
     db.prepare_cached(
-        "INSERT INTO events (id, at, node, actor, kind, severity, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO events (id, at, node, actor, kind, severity, message, source, project) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .and_then(|mut statement| {
         statement.execute(params![
@@ -267,7 +307,9 @@ pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError
             event.actor,
             event.kind,
             severity_word(event.severity),
-            event.message
+            event.message,
+            event.source,
+            event.project.map(|p| p.to_string())
         ])
     })
     .map_err(StoreError::sql("store an event"))?;
@@ -289,7 +331,7 @@ fn severity_word(severity: Severity) -> &'static str {
 pub fn events(db: &Connection, filter: &EventFilter) -> Result<Vec<EventView>, StoreError> {
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
     let sql = format!(
-        "SELECT e.id, e.at, e.node, n.name, e.actor, e.kind, e.severity, e.message \
+        "SELECT e.id, e.at, e.node, n.name, e.actor, e.kind, e.severity, e.message, e.source, e.project \
          FROM events e LEFT JOIN nodes n ON n.id = e.node \
          WHERE e.id > ?1 AND e.id < ?2 AND (?3 IS NULL OR e.node = ?3) ORDER BY e.id {order} LIMIT ?4"
     );
@@ -302,12 +344,15 @@ pub fn events(db: &Connection, filter: &EventFilter) -> Result<Vec<EventView>, S
     let rows = all(db, "list events", &sql, values, |row| {
         let node: Option<String> = row.get(2)?;
         let severity: String = row.get(6)?;
+        let project: Option<String> = row.get(9)?;
         let event = EventView {
             id: row.get(0)?,
             at: moment(row.get(1)?),
             node: node.and_then(|n| n.parse().ok()),
             node_name: row.get(3)?,
+            project: project.and_then(|p| p.parse().ok()),
             actor: row.get(4)?,
+            source: row.get(8)?,
             kind: row.get(5)?,
             severity: Severity::Info,
             message: row.get(7)?,

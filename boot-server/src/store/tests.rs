@@ -41,14 +41,7 @@ fn node(n: u128, name: &str) -> Node {
 }
 
 fn event(message: &str) -> NewEvent {
-    NewEvent {
-        at: Timestamp(5),
-        node: None,
-        actor: "server".into(),
-        kind: "test".into(),
-        severity: Severity::Warning,
-        message: message.into(),
-    }
+    NewEvent::new(Timestamp(5), "server", "test", Severity::Warning, message)
 }
 
 #[tokio::test]

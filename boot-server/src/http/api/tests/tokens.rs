@@ -54,6 +54,7 @@ async fn roles_are_kept_to() {
     assert_eq!(lab.with(&operator, Method::POST, path, reason).await.status, 200);
     let events = lab.get("/api/v1/events?node=alpha&limit=1").await;
     assert_eq!(events.body["items"][0]["actor"], "olga");
+    assert_eq!(events.body["items"][0]["source"], "127.0.0.1", "which reaches the task that steps the node");
     let made = lab.get("/api/v1/events?limit=20").await.body["items"].to_string();
     assert!(made.contains("token.created") && !made.contains(&operator), "{made}");
     let list = lab.get("/api/v1/tokens").await;
