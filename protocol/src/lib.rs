@@ -11,7 +11,9 @@ pub mod job;
 pub mod limits;
 pub mod report;
 
-pub use ids::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Sha256, Timestamp};
+pub use ids::{
+    ChunkId, DiskId, GroupId, ImageId, JobId, MacAddr, NodeId, ProjectId, ServerId, Sha256, Timestamp,
+};
 
 /// Version of the agent protocol spoken by this build. The server refuses an agent whose major differs.
 pub const PROTOCOL_VERSION: u32 = 1;

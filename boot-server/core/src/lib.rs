@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod agent_body;
+pub mod amounts;
 pub mod bmc;
 pub mod boot_files;
 pub mod boot_image;
@@ -19,7 +20,11 @@ pub mod ipxe;
 pub mod node;
 pub mod ordered;
 pub mod profile;
+pub mod quota;
+pub mod server;
 pub mod servicing;
+pub mod sla;
 pub mod uki;
+pub mod usage;
 pub mod webhook;
 pub mod words;
