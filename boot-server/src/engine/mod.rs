@@ -20,6 +20,7 @@ mod boots;
 mod boots_tests;
 mod clock;
 mod deploys;
+mod dhcp_servers;
 mod discoveries;
 mod effects;
 mod error;
@@ -39,7 +40,6 @@ mod registry;
 mod restarts;
 mod retention;
 mod sensors;
-mod servers;
 mod servicing;
 #[cfg(test)]
 mod servicing_tests;
@@ -109,7 +109,7 @@ struct Inner {
     inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
     manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
     sightings: Mutex<Sightings>,
-    dhcp_servers: Mutex<servers::DhcpServers>,
+    dhcp_servers: Mutex<dhcp_servers::DhcpServers>,
     discoveries: Discoveries,
     strangers: Mutex<strangers::Strangers>,
     changes: broadcast::Sender<Change>,
