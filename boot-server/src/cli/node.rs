@@ -2,7 +2,7 @@
 
 use boot_server_core::deploy::bytes;
 use boot_server_core::node::Repeat;
-use boot_server_core::node::place::{Rack, Unit};
+use boot_server_core::node::place::{Label, Rack, Unit};
 use clap::Subcommand;
 use protocol::DiskId;
 use protocol::inventory::{Disk, Inventory, Nic};
@@ -91,6 +91,15 @@ pub enum NodeCommand {
         /// The lowest unit that it takes there, from 1
         #[arg(long, requires = "rack")]
         unit: Option<Unit>,
+        /// How many units it takes, from there up
+        #[arg(long, requires = "rack")]
+        height: Option<Unit>,
+        /// The room that the rack stands in
+        #[arg(long, requires = "rack")]
+        room: Option<Label>,
+        /// The power feed that it fails with
+        #[arg(long, requires = "rack")]
+        power_feed: Option<Label>,
     },
     /// What a node boots from the network next, instead of the usual
     Boot(BootArgs),
@@ -209,8 +218,9 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
         }
-        NodeCommand::Place { node, rack, unit } => {
-            format.print(&client.put::<_, NodeView>(&path(&node, "/place"), &PlaceRequest { rack, unit })?)
+        NodeCommand::Place { node, rack, unit, height, room, power_feed } => {
+            let request = PlaceRequest { rack, unit, height, room, power_feed };
+            format.print(&client.put::<_, NodeView>(&path(&node, "/place"), &request)?)
         }
         NodeCommand::Console { node, take } => super::console::attach(client, &node, take),
         NodeCommand::Boot(args) => boot(client, format, &args),

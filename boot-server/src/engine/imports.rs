@@ -6,6 +6,7 @@ use bmc::{DriverKind, Secret};
 use boot_server_core::bmc::import::Line;
 use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::node::event::Verb;
+use boot_server_core::node::place::Typed;
 use boot_server_core::node::{Claim, Event, Node, Place, StaticNetwork};
 use protocol::{MacAddr, NodeId};
 use uuid::Uuid;
@@ -66,7 +67,8 @@ impl Wanted {
             password: text("password").map(Secret),
             ..BmcChange::default()
         };
-        let place = Place::typed(&text("rack").unwrap_or_default(), &text("unit").unwrap_or_default())?;
+        let (rack, unit) = (text("rack").unwrap_or_default(), text("unit").unwrap_or_default());
+        let place = Place::typed(Typed { rack: &rack, unit: &unit, ..Typed::default() })?;
         Ok(Self { node: text("node"), claim, change, place, network })
     }
 }

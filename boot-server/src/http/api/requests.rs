@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use boot_server_core::access::Role;
-use boot_server_core::node::place::{Rack, Unit};
+use boot_server_core::node::place::{Label, Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
 use boot_server_core::servicing::{RestartPolicy, ServiceStep};
 use images::Architecture;
@@ -53,6 +53,15 @@ pub struct PlaceRequest {
     /// The lowest unit that it takes there, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// How many units it takes, from there up; one if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<Unit>,
+    /// The room that the rack stands in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<Label>,
+    /// The power feed that it fails with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_feed: Option<Label>,
 }
 
 /// Firmware and settings to change.

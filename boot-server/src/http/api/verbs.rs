@@ -262,11 +262,13 @@ pub(super) async fn maintenance(
 pub(super) async fn place(
     State(api): State<Api>,
     Named(node): Named,
-    Input(PlaceRequest { rack, unit }): Input<PlaceRequest>,
+    Input(PlaceRequest { rack, unit, height, room, power_feed }): Input<PlaceRequest>,
 ) -> Answer<Json<NodeView>> {
-    let place = match (rack, unit) {
-        (None, Some(_)) => return Err(EngineError::BadPlace(BadPlace::NoRack).into()),
-        (rack, unit) => rack.map(|rack| Place { rack, unit }),
+    let nothing = unit.is_none() && height.is_none() && room.is_none() && power_feed.is_none();
+    let place = match rack {
+        None if nothing => None,
+        None => return Err(EngineError::BadPlace(BadPlace::NoRack).into()),
+        Some(rack) => Some(Place { rack, unit, height, room, power_feed }),
     };
     apply(&api, &api.engine.node(&node).await?, Verb::Place { place }).await
 }

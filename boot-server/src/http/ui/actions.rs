@@ -3,6 +3,7 @@
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::node::event::Verb;
+use boot_server_core::node::place::Typed;
 use boot_server_core::node::{Event, Node, Place, State as NodeState, StateName, StaticNetwork};
 use protocol::job::Task;
 
@@ -148,7 +149,9 @@ pub(super) async fn place(
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
     let fields = Fields(fields);
-    match Place::typed(fields.get("rack"), fields.get("unit")) {
+    let [rack, unit, height, room, power_feed] =
+        ["rack", "unit", "height", "room", "power_feed"].map(|name| fields.get(name));
+    match Place::typed(Typed { rack, unit, height, room, power_feed }) {
         Ok(place) => act(State(ui), Path(reference), Verb::Place { place }).await,
         Err(error) => {
             let node = ui.engine.node(&reference).await?;
