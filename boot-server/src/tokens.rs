@@ -11,71 +11,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use boot_server_core::access::{Role, Token, is_token_name};
+use boot_server_core::access::{Role, Scope, Token, is_token_name};
 use boot_server_core::node::Severity;
 use protocol::{Sha256, Timestamp};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::engine::{Actor, Engine, EngineError, lock, now};
+pub use crate::principal::Principal;
 use crate::secret;
+use crate::store::queries::NewEvent;
 use crate::store::{Store, StoreError, tokens as rows};
+use crate::tenancy::Tenancy;
 use crate::view::{Problem, TokenView};
 
 /// Tokens that hold at once: a site has tens of people and programs.
 const TOKENS_MAX: usize = 1000;
 /// For so long a token that ended stays in the list.
 const KEPT: Duration = Duration::from_hours(24 * 90);
-
-/// Who asks: the site's own token, or a named one.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    /// The token's name; empty for the site's own.
-    name: String,
-    /// What it allows.
-    pub role: Role,
-    /// The named token.
-    pub token: Option<Uuid>,
-    ended: CancellationToken,
-    expires: Option<Timestamp>,
-}
-
-impl Principal {
-    /// Whoever has the site's own token, which does not end while the server runs.
-    pub fn site() -> Self {
-        Self {
-            name: String::new(),
-            role: Role::Admin,
-            token: None,
-            ended: CancellationToken::new(),
-            expires: None,
-        }
-    }
-
-    /// As the event list calls it.
-    pub fn actor(&self) -> Actor {
-        Actor::Operator(self.name.clone())
-    }
-
-    /// For people.
-    pub fn name(&self) -> String {
-        self.actor().name().to_owned()
-    }
-
-    /// Resolves once the token holds no more, with the reason.
-    pub async fn ended(&self) -> &'static str {
-        let expired = async {
-            match self.expires {
-                Some(end) => tokio::time::sleep(end.since(now())).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.ended.cancelled() => "the token was revoked",
-            () = expired => "the token has expired",
-        }
-    }
-}
 
 /// Why a token was not made or revoked.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +37,11 @@ pub enum TokenError {
     #[error("`{0}` is no name for a token")]
     Name(String),
     /// The role is the site's own.
-    #[error("a named token is `operator` or `reader`")]
+    #[error("a named token of the site is `operator`, `auditor` or `reader`")]
     Role,
+    /// Nobody gives what they do not have.
+    #[error("whoever makes a token cannot give it more than they may themselves")]
+    More,
     /// It would end before it begins, or never in practice.
     #[error("a token lasts from a minute to ten years")]
     Length,
@@ -116,6 +72,7 @@ impl TokenError {
                 "use 1 to 32 of a-z, 0-9 and . _ - @, and none of operator, admin, agent, machine, server",
             ),
             Self::Role => (422, "token-role", "the role `admin` is that of the site's token file alone"),
+            Self::More => (403, "token-role", "ask for a role that yours covers"),
             Self::Length => (422, "token-length", "give `expires_in_seconds` from 60 to 315360000, or none"),
             Self::NotFound(_) => (404, "token-not-found", "list them with `billet token list`"),
             Self::Full => (409, "tokens-full", "revoke those that nobody uses"),
@@ -131,6 +88,7 @@ pub struct Tokens(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    tenancy: Tenancy,
     known: Mutex<BTreeMap<Uuid, Known>>,
 }
 
@@ -148,10 +106,16 @@ impl Tokens {
         let before = Timestamp(now().0.saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX)));
         store.write(move |db| rows::forget(db, before)).await?;
         let known = store.read(rows::tokens).await?.into_iter().map(|token| (token.id, Known::new(token)));
-        Ok(Self(Arc::new(Inner { store, known: Mutex::new(known.collect()) })))
+        let tenancy = Tenancy::open(store.clone()).await?;
+        Ok(Self(Arc::new(Inner { store, tenancy, known: Mutex::new(known.collect()) })))
     }
 
-    /// Makes a token. The text is given once and never again.
+    /// Projects, users and what they are there: a token is good for no more than its maker.
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.0.tenancy
+    }
+
+    /// Makes a token of the site, as the site's own token does. The text is given once and never again.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -161,11 +125,37 @@ impl Tokens {
         role: Role,
         lasts: Option<Duration>,
     ) -> Result<(TokenView, String), TokenError> {
+        self.create_by(&Principal::site(), Scope::Site, name, role, lasts).await
+    }
+
+    /// Makes a token that is good in `scope`, for somebody with a role there that covers its role.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn create_by(
+        &self,
+        by: &Principal,
+        scope: Scope,
+        name: &str,
+        role: Role,
+        lasts: Option<Duration>,
+    ) -> Result<(TokenView, String), TokenError> {
+        let own = match scope {
+            Scope::Site => by.site,
+            Scope::Project(project) => by.role_in(project),
+        };
+        if !own.is_some_and(|own| own.covers(role)) {
+            return Err(TokenError::More);
+        }
         if !is_token_name(name) {
             return Err(TokenError::Name(name.chars().take(80).collect()));
         }
-        if role == Role::Admin {
+        if scope == Scope::Site && (role == Role::Admin || !role.is_of_site()) {
             return Err(TokenError::Role);
+        }
+        if scope == Scope::Site && self.0.tenancy.user(name).is_ok() {
+            // The event list must not call two by one name.
+            return Err(StoreError::NameTaken(name.to_owned()).into());
         }
         let year = Duration::from_hours(24 * 365);
         if lasts.is_some_and(|d| !(Duration::from_mins(1)..=year * 10).contains(&d)) {
@@ -180,7 +170,9 @@ impl Tokens {
             id: Uuid::now_v7(),
             name: name.to_owned(),
             sha256: secret::hash(&text),
+            scope,
             role,
+            maker: by.user,
             created: at,
             expires: lasts.map(|d| at.after(d)),
             revoked: None,
@@ -196,14 +188,9 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError::NotFound`], or what the store says; then it still holds.
-    pub async fn revoke(&self, reference: &str) -> Result<TokenView, TokenError> {
+    pub async fn revoke(&self, scope: Scope, reference: &str) -> Result<TokenView, TokenError> {
         let at = now();
-        let id = {
-            let known = lock(&self.0.known);
-            let named = known.values().find(|k| k.token.holds(at) && k.token.name == reference);
-            let found = named.or_else(|| known.get(&reference.parse().ok()?));
-            found.map(|k| k.token.id)
-        };
+        let id = self.find_in(scope, reference).map(|token| token.id);
         let id = id.ok_or_else(|| TokenError::NotFound(reference.chars().take(80).collect()))?;
         self.0.store.write(move |db| rows::revoke(db, id, at)).await?;
         let mut known = lock(&self.0.known);
@@ -213,11 +200,23 @@ impl Tokens {
         Ok(TokenView::of(&known.token, at))
     }
 
-    /// All of them, newest first.
-    pub fn list(&self) -> Vec<TokenView> {
+    /// A token of this scope, by name (one that holds) or id.
+    pub fn find_in(&self, scope: Scope, reference: &str) -> Option<TokenView> {
         let at = now();
-        let mut all: Vec<TokenView> =
-            lock(&self.0.known).values().map(|k| TokenView::of(&k.token, at)).collect();
+        let known = lock(&self.0.known);
+        let own = |k: &&Known| k.token.scope == scope;
+        let named = known.values().filter(own).find(|k| k.token.holds(at) && k.token.name == reference);
+        let found = named.or_else(|| known.get(&reference.parse().ok()?).filter(own));
+        found.map(|k| TokenView::of(&k.token, at))
+    }
+
+    /// All of this scope, newest first.
+    pub fn list(&self, scope: Scope) -> Vec<TokenView> {
+        let at = now();
+        let known = lock(&self.0.known);
+        let own = known.values().filter(|k| k.token.scope == scope);
+        let mut all: Vec<TokenView> = own.map(|k| TokenView::of(&k.token, at)).collect();
+        drop(known);
         all.sort_by_key(|t| std::cmp::Reverse((t.created, t.id)));
         all
     }
@@ -232,14 +231,47 @@ impl Tokens {
         self.find(now, |token| token.id == id)
     }
 
-    /// Whoever has the token with this name.
+    /// Whoever has the token of the site with this name.
     pub fn with_name(&self, name: &str, now: Timestamp) -> Option<Principal> {
-        self.find(now, |token| token.name == name)
+        self.find(now, |token| token.scope == Scope::Site && token.name == name)
     }
 
     fn find(&self, now: Timestamp, is: impl Fn(&Token) -> bool) -> Option<Principal> {
-        let known = lock(&self.0.known);
-        known.values().find(|k| k.token.holds(now) && is(&k.token)).map(Known::principal)
+        let (token, ended) = {
+            let known = lock(&self.0.known);
+            let found = known.values().find(|k| k.token.holds(now) && is(&k.token))?;
+            (found.token.clone(), found.ended.clone())
+        };
+        self.principal(token, ended)
+    }
+
+    /// Nobody, where the maker may not do any more what the token allows, or the project was closed.
+    fn principal(&self, token: Token, ended: CancellationToken) -> Option<Principal> {
+        let tenancy = &self.0.tenancy;
+        let mut ended = vec![ended];
+        if let Some(maker) = token.maker {
+            ended.push(tenancy.rights_of(maker)?);
+            tenancy.role_of(maker, token.scope).filter(|role| role.covers(token.role))?;
+        }
+        let (name, site, projects) = match token.scope {
+            Scope::Site => (token.name, Some(token.role), BTreeMap::new()),
+            Scope::Project(id) => {
+                ended.push(tenancy.end_of(id)?);
+                let project = tenancy.project_with_id(id)?;
+                // No name of a site's token or of a user has a slash.
+                (format!("{}/{}", project.name, token.name), None, BTreeMap::from([(id, token.role)]))
+            }
+        };
+        Some(Principal {
+            name,
+            site,
+            projects: Arc::new(projects),
+            token: Some(token.id),
+            user: token.maker,
+            session: None,
+            ended,
+            expires: token.expires,
+        })
     }
 }
 
@@ -253,16 +285,6 @@ impl Known {
     fn new(token: Token) -> Self {
         Self { token, ended: CancellationToken::new() }
     }
-
-    fn principal(&self) -> Principal {
-        Principal {
-            name: self.token.name.clone(),
-            role: self.token.role,
-            token: Some(self.token.id),
-            ended: self.ended.clone(),
-            expires: self.token.expires,
-        }
-    }
 }
 
 impl TokenView {
@@ -271,7 +293,9 @@ impl TokenView {
         Self {
             id: token.id,
             name: token.name.clone(),
+            project: token.scope.project(),
             role: token.role,
+            maker: token.maker,
             created: token.created,
             expires: token.expires,
             revoked: token.revoked,
@@ -287,7 +311,8 @@ impl TokenView {
 pub async fn note(engine: &Engine, by: Actor, kind: &str, token: &TokenView) -> Result<(), EngineError> {
     let done = if kind == "token.created" { "made" } else { "revoked" };
     let message = format!("token {} ({}) was {done}", token.name, token.role.as_str());
-    engine.note(by, None, kind, Severity::Info, message).await
+    let event = NewEvent::new(now(), by.name(), kind, Severity::Info, message);
+    engine.record(NewEvent { project: token.project, ..event }).await
 }
 
 #[cfg(test)]
@@ -309,16 +334,19 @@ mod tests {
             Err(TokenError::Engine(EngineError::NameTaken(_)))
         ));
         let who = tokens.with_hash(&secret::hash(&text), now()).unwrap();
-        assert_eq!((who.name().as_str(), who.role, who.token), ("alice", Role::Operator, Some(view.id)));
+        assert_eq!(
+            (who.name().as_str(), who.site, who.token),
+            ("alice", Some(Role::Operator), Some(view.id))
+        );
         assert!(tokens.with_hash(&secret::hash("other"), now()).is_none());
         let waiting = tokio::spawn(async move { who.ended().await });
-        tokens.revoke("alice").await.unwrap();
+        tokens.revoke(Scope::Site, "alice").await.unwrap();
         assert_eq!(waiting.await.unwrap(), "the token was revoked");
         assert!(tokens.with_id(view.id, now()).is_none());
-        assert!(matches!(tokens.revoke("alice").await, Err(TokenError::NotFound(_))));
+        assert!(matches!(tokens.revoke(Scope::Site, "alice").await, Err(TokenError::NotFound(_))));
         let again = Tokens::open(tokens.0.store.clone()).await.unwrap();
         assert!(again.with_hash(&secret::hash(&text), now()).is_none());
-        assert_eq!(again.list().len(), 1, "it stays in the list");
+        assert_eq!(again.list(Scope::Site).len(), 1, "it stays in the list");
         again.create("alice", Role::Reader, None).await.unwrap();
         std::fs::remove_dir_all(dir).unwrap();
     }

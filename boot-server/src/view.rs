@@ -15,7 +15,7 @@ use boot_server_core::node::{
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
-use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Sha256, Timestamp};
+use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Sha256, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -28,8 +28,10 @@ mod sensors;
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 mod service;
+mod tenancy;
 
 pub use service::{BaselineDiff, ServiceStepView, ServiceView};
+pub use tenancy::{MeView, MemberView, ProjectRoleView, ProjectView, UserView};
 
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
@@ -635,8 +637,12 @@ pub struct TokenView {
     pub id: Uuid,
     /// Whose it is.
     pub name: String,
-    /// What it allows.
+    /// The project that it is good in; the site where there is none.
+    pub project: Option<ProjectId>,
+    /// What it allows there.
     pub role: Role,
+    /// The user who made it; it is good for no more than they are.
+    pub maker: Option<UserId>,
     /// When it was made.
     pub created: Timestamp,
     /// It ends by itself then.

@@ -76,6 +76,7 @@ macro_rules! uuid_id {
 uuid_id!(NodeId, "A physical machine.", "node id (a UUID)");
 uuid_id!(ProjectId, "A project: people who share servers and a quota.", "project id (a UUID)");
 uuid_id!(JobId, "One piece of work on one node.", "job id (a UUID)");
+uuid_id!(UserId, "A person who may sign in.", "user id (a UUID)");
 uuid_id!(ServerId, "A machine lent to a project.", "server id (a UUID)");
 uuid_id!(GroupId, "Servers that are to be spread, or kept together.", "server group id (a UUID)");
 

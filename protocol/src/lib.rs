@@ -12,7 +12,7 @@ pub mod limits;
 pub mod report;
 
 pub use ids::{
-    ChunkId, DiskId, GroupId, ImageId, JobId, MacAddr, NodeId, ProjectId, ServerId, Sha256, Timestamp,
+    ChunkId, DiskId, GroupId, ImageId, JobId, MacAddr, NodeId, ProjectId, ServerId, Sha256, Timestamp, UserId,
 };
 
 /// Version of the agent protocol spoken by this build. The server refuses an agent whose major differs.

@@ -260,8 +260,7 @@ impl Consoles {
         noted.await?;
         let line = self.line(node.id, None);
         let cut = CancellationToken::new();
-        let Some(seen) = line.join(about.clone(), who.role.may_change(), cut.clone(), SESSIONS_PER_NODE)
-        else {
+        let Some(seen) = line.join(about.clone(), who.may_change(), cut.clone(), SESSIONS_PER_NODE) else {
             recorder.end().await;
             return Err(ConsoleError::Full("this console"));
         };

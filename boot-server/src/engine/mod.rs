@@ -532,7 +532,14 @@ impl Engine {
         severity: Severity,
         message: impl Into<String>,
     ) -> Result<(), EngineError> {
-        let event = NewEvent { node, ..NewEvent::new(now(), actor.name(), kind, severity, message) };
+        self.record(NewEvent { node, ..NewEvent::new(now(), actor.name(), kind, severity, message) }).await
+    }
+
+    /// Adds a line to the event list.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn record(&self, event: NewEvent) -> Result<(), EngineError> {
         let row = event.clone();
         let id = self.0.store.write(move |db| queries::insert_event(db, &row)).await?;
         self.announce_event(id, event);

@@ -1,5 +1,6 @@
 //! Who may come in at the operators' listener: the site's own token and named ones, as a bearer token for programs and
-//! as a session cookie for browsers; and who may only look. Which routes exist is the business of `api` and `ui`.
+//! as a session cookie for browsers; who may only look; and what those do not see who have no role at the site. Which routes
+//! exist is the business of `api` and `ui`, who is what in a project that of `tenancy`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -26,10 +27,11 @@ use protocol::{Sha256, Timestamp};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Peer, ProblemResponse, encode};
+use super::{Peer, ProblemResponse, encode, problem};
 use crate::asking::Asked;
 use crate::engine::{Actor, now};
 use crate::secret;
+use crate::tenancy::Tenancy;
 use crate::tokens::{Principal, Tokens};
 use crate::view::Problem;
 
@@ -47,6 +49,11 @@ const ADDRESSES_MAX: usize = 1024;
 const PUBLIC: [&str; 2] = ["/login", "/healthz"];
 /// The one change that everybody may make: ending the own session.
 const LOGOUT: &str = "/logout";
+/// What those may ask for who have no role at the site: each handler behind these lets in whom it may. For everything else they
+/// get the answer of a path that does not exist.
+const FOR_MEMBERS: [&str; 4] = ["/api/v1/projects", "/api/v1/me", "/my", "/me"];
+/// Where they land.
+const HOME: &str = "/my/";
 /// Prefix of files that need no token: style sheets and scripts of the login page.
 const PUBLIC_PREFIX: &str = "/static/";
 
@@ -96,8 +103,9 @@ pub fn actor() -> Actor {
 /// # Errors
 /// A [`Problem`] with 403.
 pub fn need(role: Role) -> Result<Principal, Problem> {
-    who().filter(|who| who.role >= role).ok_or_else(|| match role {
+    who().filter(|who| who.has(role)).ok_or_else(|| match role {
         Role::Admin => Refusal::NotAdmin.problem(),
+        Role::Auditor => Refusal::NotAuditor.problem(),
         _ => Refusal::ReadOnly.problem(),
     })
 }
@@ -107,7 +115,7 @@ pub fn need(role: Role) -> Result<Principal, Problem> {
 /// # Errors
 /// A [`Problem`] with 403.
 pub fn need_places() -> Result<Principal, Problem> {
-    who().filter(|who| who.role.may_name_places()).ok_or_else(|| Refusal::NotAdmin.problem())
+    who().filter(Principal::may_name_places).ok_or_else(|| Refusal::NotAdmin.problem())
 }
 
 /// Knows the site's own token, by its hash alone, and the named ones.
@@ -157,6 +165,11 @@ impl Operators {
     /// The named tokens.
     pub fn named(&self) -> &Tokens {
         &self.named
+    }
+
+    /// Projects and users.
+    pub fn tenancy(&self) -> &Tenancy {
+        self.named.tenancy()
     }
 
     /// Whoever has this token; takes as long for a wrong one.
@@ -250,11 +263,24 @@ impl Operators {
                 who
             }
         };
-        if changes && !who.role.may_change() && request.uri().path() != LOGOUT {
-            return Err(Refusal::ReadOnly);
+        let path = request.uri().path();
+        if path == LOGOUT || is_for_members(path) {
+            return Ok(who);
         }
-        Ok(who)
+        match who.site {
+            None if path == "/" => Err(Refusal::Elsewhere),
+            None => Err(Refusal::Hidden),
+            Some(role) if changes && !role.may_change() => Err(Refusal::ReadOnly),
+            Some(_) => Ok(who),
+        }
     }
+}
+
+/// True where the handler, not this module, decides who may come in.
+fn is_for_members(path: &str) -> bool {
+    let below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    FOR_MEMBERS.into_iter().any(below)
 }
 
 enum Make {
@@ -290,6 +316,11 @@ enum Refusal {
     OtherSite,
     ReadOnly,
     NotAdmin,
+    NotAuditor,
+    /// As if there were no such path.
+    Hidden,
+    /// To the pages of members.
+    Elsewhere,
 }
 
 impl Refusal {
@@ -320,9 +351,13 @@ impl Refusal {
             Self::NotAdmin => (
                 403,
                 "not-admin",
-                "only the site's own token may do this",
-                "it is in operator.token in the server's state directory",
+                "only an administrator of the site may do this",
+                "the site's own token may; it is in operator.token in the server's state directory",
             ),
+            Self::NotAuditor => {
+                (403, "not-auditor", "only an auditor of the site may see this", "ask an administrator")
+            }
+            Self::Hidden | Self::Elsewhere => return problem::not_found_problem(),
         };
         Problem { status, code: code.into(), message: message.into(), hint: hint.into() }
     }
@@ -339,6 +374,9 @@ impl Refusal {
             let login = format!("/login?next={}", encode(target));
             return (StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response();
         }
+        if self == Self::Elsewhere && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return (StatusCode::SEE_OTHER, [(LOCATION, HOME)]).into_response();
+        }
         let mut response = ProblemResponse(self.problem()).into_response();
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -351,13 +389,15 @@ impl Refusal {
 }
 
 /// Lets a request pass that has the token or a session; to be laid over everything at the operators' listener.
-pub async fn require(State(operators): State<Arc<Operators>>, request: Request, next: Next) -> Response {
+pub async fn require(State(operators): State<Arc<Operators>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if PUBLIC.contains(&path) || path.starts_with(PUBLIC_PREFIX) {
         return next.run(request).await;
     }
     match operators.check(&request, now()) {
         Ok(who) => {
+            // For `InProject`, whatever the state of the handler is.
+            request.extensions_mut().insert(operators.tenancy().clone());
             let asking = Asked::from(address_of(&request));
             cut_streams(asking.scope(WHO.scope(who.clone(), next.run(request))).await, who)
         }
@@ -368,7 +408,7 @@ pub async fn require(State(operators): State<Arc<Operators>>, request: Request, 
 /// A stream of events ends with the token that opened it; any other answer is over before that matters.
 fn cut_streams(response: Response, who: Principal) -> Response {
     let streams = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    if !streams || who.token.is_none() {
+    if !streams || !who.can_end() {
         return response;
     }
     let (parts, body) = response.into_parts();
@@ -507,7 +547,7 @@ mod tests {
         assert_eq!(operators.with_session(&session, start).unwrap().name(), "alice");
         let swapped = session.replace(&alice.id.to_string(), &bob.id.to_string());
         assert!(!holds(&swapped, start), "the session of somebody else");
-        named.revoke("alice").await.unwrap();
+        named.revoke(boot_server_core::access::Scope::Site, "alice").await.unwrap();
         assert!(!holds(&session, start), "revoked");
         fs::remove_dir_all(dir).unwrap();
     }

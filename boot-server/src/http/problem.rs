@@ -49,7 +49,17 @@ impl IntoResponse for ProblemResponse {
     }
 }
 
+/// What is said of paths that are nothing.
+pub(super) fn not_found_problem() -> Problem {
+    Problem {
+        status: 404,
+        code: "not-found".to_owned(),
+        message: "nothing is served at this path".to_owned(),
+        hint: String::new(),
+    }
+}
+
 /// For paths that are nothing.
 pub(super) async fn not_found() -> ProblemResponse {
-    ProblemResponse::new(StatusCode::NOT_FOUND, "not-found", "nothing is served at this path", "")
+    ProblemResponse(not_found_problem())
 }

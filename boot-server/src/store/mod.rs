@@ -18,6 +18,7 @@ pub mod leases6;
 mod migrate;
 pub mod queries;
 pub mod sensors;
+pub mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;

@@ -237,7 +237,7 @@ pub(super) async fn recording(State(api): State<Api>, Named(recording): Named) -
     let id: Uuid = recording.parse().map_err(|_| missing())?;
     let found = api.consoles.recordings().read(id).await.map_err(ConsoleError::Unreadable)?;
     let (view, text) = found.ok_or_else(missing)?;
-    let text = if who.role.may_change() { text } else { cast::without_input(&text) };
+    let text = if who.may_change() { text } else { cast::without_input(&text) };
     let name = format!("attachment; filename=\"{}-{id}.cast\"", view.about.node_name);
     let headers = [
         (header::CONTENT_TYPE, "application/x-asciicast".to_owned()),

@@ -2,7 +2,7 @@
 //! with a sentence, never a bare status.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use protocol::limits::JSON_BODY_MAX;
@@ -89,6 +89,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         path.map(|Path(name)| Self(name)).map_err(|rejection: PathRejection| {
             ProblemResponse::new(StatusCode::BAD_REQUEST, "path", rejection.body_text(), "")
         })
+    }
+}
+
+/// The last name in a path that has several.
+#[derive(Debug)]
+pub(super) struct LastNamed(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for LastNamed {
+    type Rejection = ProblemResponse;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ProblemResponse> {
+        let bad = |text: String| ProblemResponse::new(StatusCode::BAD_REQUEST, "path", text, "");
+        let names = RawPathParams::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
+        let last = names.iter().last().map(|(_, name)| name.to_owned());
+        last.map(Self).ok_or_else(|| bad("the path has no name".to_owned()))
     }
 }
 

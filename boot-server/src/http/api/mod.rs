@@ -14,6 +14,7 @@ mod network;
 mod networks;
 mod nodes;
 mod power;
+pub(in crate::http) mod projects;
 pub mod requests;
 mod status;
 mod stream;
@@ -197,6 +198,13 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(console::recording))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::show, projects::change, projects::close))
+        .routes(routes!(projects::members))
+        .routes(routes!(projects::set_member, projects::remove_member))
+        .routes(routes!(tokens::list_of_project, tokens::create_in_project))
+        .routes(routes!(tokens::revoke_in_project))
+        .routes(routes!(projects::me))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();

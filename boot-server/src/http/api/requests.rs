@@ -110,11 +110,30 @@ pub struct RecordingQuery {
 pub struct TokenRequest {
     /// Whose it is: 1 to 32 of `a-z`, `0-9`, `.`, `_`, `-`, `@`.
     pub name: String,
-    /// `operator` or `reader`.
+    /// At the site `operator`, `auditor` or `reader`; in a project any that the own covers.
     pub role: Role,
     /// It ends by itself after so long; never if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
+}
+
+/// A project to make, or what it is to be called from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectRequest {
+    /// `[a-z0-9][a-z0-9._-]{0,62}`, and no UUID.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// What somebody is to be in a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberRequest {
+    /// `admin`, `operator`, `member`, `auditor` or `reader`; no more than the own.
+    pub role: Role,
 }
 
 /// What a node is to boot instead of the usual.

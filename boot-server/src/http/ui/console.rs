@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use boot_server_core::access::Role;
 
 use super::format as f;
 use super::recipe::Recipe;
@@ -75,5 +74,5 @@ pub(super) async fn play(State(ui): State<Ui>, Path(id): Path<String>) -> Result
 }
 
 fn may_write() -> bool {
-    auth::who().is_some_and(|who| who.role >= Role::Operator)
+    auth::who().is_some_and(|who| who.may_change())
 }

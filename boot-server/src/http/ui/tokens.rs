@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
-use boot_server_core::access::Role;
+use boot_server_core::access::{Role, Scope};
 use serde_json::json;
 
 use super::form::{self, Fields};
@@ -55,7 +55,7 @@ pub(super) async fn create(
     State(ui): State<Ui>,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
-    let by = need(Role::Admin).map_err(Refusal)?.actor();
+    let by = need(Role::Admin).map_err(Refusal)?;
     let fields = Fields(fields);
     let text = |name| fields.trimmed(name).unwrap_or_default();
     let typed = Typed { name: text("name"), role: text("role"), days: text("days") };
@@ -71,9 +71,9 @@ pub(super) async fn create(
         let problem = form::problem("token", "role or length is none", "correct it, and send the form again");
         return Ok(page(&ui, typed, Some(problem), None));
     };
-    match ui.known.named().create(&typed.name, role, lasts).await {
+    match ui.known.named().create_by(&by, Scope::Site, &typed.name, role, lasts).await {
         Ok((token, secret)) => {
-            note(&ui.engine, by, "token.created", &token).await?;
+            note(&ui.engine, by.actor(), "token.created", &token).await?;
             Ok(page(&ui, Typed::default(), None, Some((token.name, secret))))
         }
         Err(error) => Ok(page(&ui, typed, Some(error.problem()), None)),
@@ -82,7 +82,7 @@ pub(super) async fn create(
 
 pub(super) async fn revoke(State(ui): State<Ui>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let by = need(Role::Admin).map_err(Refusal)?.actor();
-    match ui.known.named().revoke(&id).await {
+    match ui.known.named().revoke(Scope::Site, &id).await {
         Ok(token) => {
             note(&ui.engine, by, "token.revoked", &token).await?;
             Ok(go("/tokens"))
@@ -97,7 +97,7 @@ fn page(ui: &Ui, form: Typed, problem: Option<Problem>, made: Option<(String, St
     let recipe = Recipe::default()
         .and("billet token create alice --role operator --days 90", "POST", "tokens", Some(&body))
         .and("billet token revoke alice", "DELETE", "tokens/alice", None);
-    let tokens = ui.known.named().list();
+    let tokens = ui.known.named().list(Scope::Site);
     render(status, &TokensPage { nav: "tokens", tokens, form, problem, made, recipe })
 }
 

@@ -7,6 +7,7 @@ mod console;
 mod images;
 mod lab;
 mod nodes;
+mod projects;
 mod ssh;
 mod tokens;
 
@@ -44,18 +45,22 @@ fn operations() -> Vec<(Method, String)> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();
-            let path = path.replace("{node}", "alpha").replace("{image}", "none");
-            all.push((
-                method,
-                path.replace("{ingest}", "none")
-                    .replace("{token}", "none")
-                    .replace("{session}", "none")
-                    .replace("{recording}", "none"),
-            ));
+            all.push((method, named(path, "none")));
         }
     }
     assert!(all.len() > 20, "{all:?}");
     all
+}
+
+/// The path of an operation with names in it: the node `alpha`, this project, and `none` for all else.
+fn named(path: &str, project: &str) -> String {
+    let part = |part| match part {
+        "{node}" => "alpha",
+        "{project}" => project,
+        other if other.starts_with('{') => "none",
+        other => other,
+    };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 #[tokio::test(flavor = "multi_thread")]
