@@ -13,6 +13,7 @@ pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;
 pub mod db;
+pub mod instances;
 pub mod journal;
 pub mod leases6;
 mod migrate;
