@@ -1,6 +1,6 @@
 //! What the API shows: one JSON form per noun, used by the REST API, the web UI, the command line and the tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bmc::{DriverKind, ErrorKind, PowerState};
@@ -8,7 +8,7 @@ use boot_server_core::access::Role;
 use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
-use boot_server_core::metadata::hostkey::HostKey;
+use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::{
     Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, StaticNetwork, required_boot,
     state::RunStage,
@@ -25,6 +25,7 @@ use crate::engine::now;
 use crate::power::Options;
 
 mod console;
+pub mod place;
 mod sensors;
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
@@ -81,6 +82,12 @@ pub struct NodeView {
     /// Rack and unit, where somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The pool that it is in.
+    #[serde(default = "PoolName::default_pool")]
+    pub pool: PoolName,
+    /// What people say of it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<Tag>,
     /// Its network settings, where it gets none by DHCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<StaticNetwork>,
@@ -399,9 +406,6 @@ pub struct InstalledView {
     pub disk: DiskId,
     /// Since when.
     pub since: Timestamp,
-    /// Its SSH host keys, as it told them when it came up: compare them at the first login.
-    #[serde(default)]
-    pub host_keys: Vec<HostKey>,
 }
 
 /// The hardware in one line's worth of facts.
@@ -722,12 +726,13 @@ impl NodeView {
                 hostname: i.hostname.clone(),
                 disk: i.disk.clone(),
                 since: i.since,
-                host_keys: i.host_keys.clone(),
             }),
             uuid: node.identity.uuid,
             serial: node.identity.serial.clone(),
             macs,
             place: node.place.clone(),
+            pool: node.pool(),
+            tags: node.tags.clone(),
             network: node.network.clone(),
             created: node.created,
             hardware: inventory.map(Hardware::of),

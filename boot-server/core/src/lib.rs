@@ -19,7 +19,6 @@ pub mod flavor;
 pub mod grub;
 pub mod hardware;
 pub mod ipxe;
-pub mod metadata;
 pub mod names;
 pub mod node;
 pub mod ordered;

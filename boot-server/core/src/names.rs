@@ -85,6 +85,10 @@ plain_name!(
     FlavorName, b"._-", "a name of a flavor: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit"
 );
 plain_name!(
+    /// Name of a server group, such as `db`.
+    GroupName, b"._-", "a name of a group: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit"
+);
+plain_name!(
     /// What somebody says of a machine that its inventory does not: `ssd-new`, `owner=payments`, `rack:hot`.
     Tag, b"._-=:/", "a tag: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, `=`, `:`, `/`, beginning with a letter or digit"
 );

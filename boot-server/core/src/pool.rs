@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use protocol::{ProjectId, Timestamp};
+use protocol::ProjectId;
 use serde::{Deserialize, Serialize};
 
 use crate::names::PoolName;
@@ -41,9 +41,6 @@ pub struct Pool {
     /// What makes a machine too good for a request.
     #[serde(default)]
     pub weights: Weights,
-    /// When it was last changed; the server's own word.
-    #[serde(default)]
-    pub changed: Timestamp,
 }
 
 /// To whom machines are offered.
@@ -133,7 +130,6 @@ impl Pool {
             four_eyes: false,
             idle: Idle::Keep,
             weights: Weights::default(),
-            changed: Timestamp::default(),
         }
     }
 

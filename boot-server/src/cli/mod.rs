@@ -9,11 +9,14 @@ mod client;
 mod console;
 mod deploy;
 mod event;
+mod flavor;
 mod image;
 mod login;
 mod network;
 mod node;
 mod output;
+mod placement;
+mod pool;
 mod power;
 mod service;
 mod status;
@@ -68,6 +71,18 @@ pub enum Command {
     /// How machines of a kind are to be set: BIOS attributes, Secure Boot, firmware
     #[command(subcommand, visible_alias = "baselines")]
     Baseline(baseline::BaselineCommand),
+    /// Sets of machines, and to whom they are offered
+    #[command(subcommand, visible_alias = "pools")]
+    Pool(pool::PoolCommand),
+    /// Kinds of machines, by rules over what machines are
+    #[command(subcommand, visible_alias = "flavors")]
+    Flavor(flavor::FlavorCommand),
+    /// What a request for machines would get, and why not
+    #[command(subcommand)]
+    Placement(placement::PlacementCommand),
+    /// Racks as they stand
+    #[command(subcommand, visible_alias = "racks")]
+    Rack(placement::RackCommand),
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
@@ -197,6 +212,10 @@ pub fn main() -> ExitCode {
 fn run(connection: &Connection, format: Format, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(_) => Ok(()), // handled by the caller
+        Command::Pool(command) => pool::run(&connection.client()?, format, command),
+        Command::Flavor(command) => flavor::run(&connection.client()?, format, command),
+        Command::Placement(command) => placement::run(&connection.client()?, format, command),
+        Command::Rack(command) => placement::racks(&connection.client()?, format, command),
         Command::Node(command) => node::run(&connection.client()?, format, command),
         Command::Image(command) => image::run(&connection.client()?, format, command),
         Command::Event(command) => event::run(&connection.client()?, format, &command),

@@ -37,6 +37,8 @@ fn node(name: &str, state: StateName) -> NodeView {
         serial: Some("S\u{1b}[31mN-1".to_owned()),
         macs: vec![MacAddr([0x52, 0x54, 0, 0, 0, 1])],
         place: None,
+        pool: boot_server_core::names::PoolName::default_pool(),
+        tags: Default::default(),
         network: None,
         created: START,
         hardware: None,
@@ -91,7 +93,6 @@ fn nodes() -> Page<NodeView> {
         hostname: "alpha".to_owned(),
         disk: "serial:S1".parse().unwrap(),
         since: START,
-        host_keys: Vec::new(),
     };
     let alpha = NodeView {
         hardware: Some(hardware),

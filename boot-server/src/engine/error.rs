@@ -5,6 +5,7 @@ use boot_server_core::node::place::BadPlace;
 use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
+use super::pools::PlacingError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
@@ -86,6 +87,9 @@ pub enum EngineError {
     /// Nothing stands there.
     #[error(transparent)]
     BadPlace(#[from] BadPlace),
+    /// Pools, flavors and groups.
+    #[error(transparent)]
+    Placing(#[from] PlacingError),
     /// Secrets at rest.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -136,6 +140,7 @@ impl EngineError {
     pub fn problem(&self) -> Problem {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
+            Self::Placing(error) => return error.problem(),
             Self::Unhealthy { .. } => {
                 (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
             }

@@ -24,19 +24,23 @@ mod dhcp_servers;
 mod discoveries;
 mod effects;
 mod error;
+mod groups;
 mod health;
+mod idle;
 mod images;
 mod imports;
 mod index;
-mod instances;
 mod media;
 #[cfg(test)]
 mod media_tests;
 mod networks;
 mod orders;
 mod pci;
+mod placements;
+mod pools;
 #[cfg(test)]
 mod power_tests;
+mod racks;
 mod registry;
 mod restarts;
 mod retention;
@@ -69,8 +73,8 @@ pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
 pub use error::EngineError;
-pub use instances::Asker;
 pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
+pub use pools::PlacingError;
 pub use registry::lock;
 pub use sensors::HistoryQuery;
 pub(crate) use servicing::view as service_view;
@@ -79,7 +83,6 @@ use crate::asking::carried;
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
-use crate::store::instances::{self as stored_instances, InstanceRow};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::sensors::SensorRow;
 use crate::store::{Store, StoreError, leases6};
@@ -136,6 +139,10 @@ struct Inner {
     bmc_turn: tokio::sync::Mutex<()>,
     /// Held while network settings are checked and set.
     network_turn: tokio::sync::Mutex<()>,
+    /// Pools, flavors, and what machines are in facts.
+    shelf: pools::Shelf,
+    /// Held while pools and flavors are checked and changed.
+    shelf_turn: tokio::sync::Mutex<()>,
 }
 
 /// Who did it.
@@ -182,7 +189,6 @@ pub enum Change {
 struct Along {
     inventory: Option<Arc<Inventory>>,
     remember: Option<Remembered>,
-    instance: Option<InstanceRow>,
 }
 
 impl Engine {
@@ -215,6 +221,7 @@ impl Engine {
         let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
         let health = health::seed(&store).await?;
+        let shelf = pools::Shelf::read(&store).await?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
@@ -247,6 +254,8 @@ impl Engine {
             sensors: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
             network_turn: tokio::sync::Mutex::default(),
+            shelf,
+            shelf_turn: tokio::sync::Mutex::default(),
         }));
         engine.reconcile_images().await?;
         Ok(engine)
@@ -458,8 +467,6 @@ impl Engine {
         let has_effects = !effects.is_empty();
         let (stored, inventory) = (node.clone(), along.inventory.clone());
         let (remember, rows) = (along.remember.clone(), events.clone());
-        let instance = along.instance.clone();
-        let living = Some(node.living()).filter(|living| *living != before.node.living());
         let ids = self
             .0
             .store
@@ -471,12 +478,6 @@ impl Engine {
                 if let Some(it) = &remember {
                     queries::remember(db, it, context.now, deploys::forgotten(context.now))?;
                 }
-                if let Some(living) = &living {
-                    stored_instances::keep(db, stored.id, living)?;
-                }
-                if let Some(instance) = &instance {
-                    stored_instances::insert(db, instance)?;
-                }
                 for effect in effects {
                     queries::insert_effect(db, stored.id, effect, context.now)?;
                 }
@@ -485,6 +486,7 @@ impl Engine {
             .await?;
         if let Some(inventory) = &along.inventory {
             lock(&self.0.inventories).insert(node.id, Some(inventory.clone()));
+            self.0.shelf.inspected(node.id, inventory);
         }
         self.0.nodes.put(slot, queries::NodeRow { node: node.clone(), version: before.version + 1 });
         if before.node.state.deadline() != node.state.deadline() {

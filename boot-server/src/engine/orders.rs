@@ -137,6 +137,7 @@ impl Engine {
             })
             .await?;
         self.0.nodes.remove(&slot);
+        self.0.shelf.forget(id);
         self.bmc_gone(id);
         lock(&self.0.inventories).remove(&id);
         lock(&self.0.sightings).forget(&node.identity.macs);

@@ -16,7 +16,6 @@ use crate::store::tests::Scratch;
 
 mod files;
 mod loaders;
-mod metadata;
 mod slow;
 
 /// A server on a free port of loopback.

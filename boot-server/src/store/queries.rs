@@ -2,6 +2,7 @@
 //! [`Store::write`](super::Store::write), the others for [`Store::read`](super::Store::read).
 
 use boot_server_core::dhcp::Lease;
+use boot_server_core::hardware::Hardware;
 use boot_server_core::node::{Effect, Node, Severity};
 use protocol::inventory::Inventory;
 use protocol::{ImageId, NodeId, ProjectId, Timestamp};
@@ -272,7 +273,7 @@ pub fn put_inventory(
         params![node.to_string(), ms(at), json("inventories", inventory)?],
     )
     .map_err(StoreError::sql("store an inventory"))?;
-    Ok(())
+    super::pools::put_hardware(db, node, &Hardware::of(inventory))
 }
 
 /// A node's inventory.

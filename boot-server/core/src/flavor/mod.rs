@@ -3,7 +3,6 @@
 mod bounds;
 mod rules;
 
-use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{BadBounds, Bounds};
@@ -39,9 +38,6 @@ pub struct Flavor {
     /// It cannot be asked for any more; servers that have it keep it.
     #[serde(default)]
     pub withdrawn: bool,
-    /// When it was last changed; the server's own word.
-    #[serde(default)]
-    pub changed: Timestamp,
 }
 
 /// What counts against a quota.
@@ -102,7 +98,6 @@ impl Flavor {
             pools: Vec::new(),
             billed: None,
             withdrawn: false,
-            changed: Timestamp::default(),
         }
     }
 

@@ -195,6 +195,38 @@ impl Rules {
         found
     }
 
+    /// True where a machine matches.
+    pub fn takes(&self, hardware: &Hardware) -> bool {
+        self.matches(hardware).is_empty()
+    }
+
+    /// The rules in words, one for each.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut amount = |what: &str, bounds: Bounds| {
+            if !bounds.is_any() {
+                words.push(format!("{} {what}", bounds.words()));
+            }
+        };
+        amount("socket(s)", self.sockets);
+        amount("cores", self.cores);
+        amount("GiB of memory", self.memory_gib);
+        self.disks.iter().for_each(|rule| amount(&rule.what(), rule.count));
+        self.nics.iter().for_each(|rule| amount(&rule.what(), rule.count));
+        self.gpus.iter().for_each(|rule| amount(&rule.what(), rule.count));
+        amount("DPU(s)", self.dpus);
+        words.extend(self.architecture.clone());
+        words.extend(self.firmware.map(|mode| firmware_word(mode).to_owned()));
+        let maker: Vec<&str> =
+            [&self.vendor, &self.model].into_iter().flatten().map(String::as_str).collect();
+        if !maker.is_empty() {
+            words.push(maker.join(" "));
+        }
+        words.extend(self.required_tags.iter().map(|tag| format!("tag {tag}")));
+        words.extend(self.forbidden_tags.iter().map(|tag| format!("not tag {tag}")));
+        words
+    }
+
     /// What a machine has at least that matches.
     pub(crate) fn at_least(&self) -> Billed {
         let disks = |of: fn(&DiskRule) -> u64| self.disks.iter().fold(0_u64, |n, r| n.saturating_add(of(r)));

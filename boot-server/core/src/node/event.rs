@@ -1,5 +1,7 @@
 //! What can happen to a node, and what follows from it.
 
+use std::collections::BTreeSet;
+
 use protocol::agent::Hello;
 use protocol::job::{DeploySpec, DiskTarget};
 use protocol::report::ReportBatch;
@@ -10,7 +12,7 @@ use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
 use super::{Netboot, Node, Place, StaticNetwork};
-use crate::metadata::hostkey::HostKey;
+use crate::names::{PoolName, Tag};
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +75,6 @@ pub enum Event {
     PhoneHome {
         /// SHA-256 of the token.
         token: Sha256,
-        /// Its SSH host keys, as far as it told of them.
-        host_keys: Vec<HostKey>,
     },
     /// A restart that its management controller was asked for went on.
     Power {
@@ -184,6 +184,16 @@ pub enum Verb {
         /// Where.
         place: Option<Place>,
     },
+    /// Put it into a pool (that there is such a pool is the shell's business).
+    Pool {
+        /// Which.
+        pool: PoolName,
+    },
+    /// Say something of it that its inventory does not; in place of what was said before.
+    Tags {
+        /// At most [`TAGS_MAX`](crate::names::TAGS_MAX) of them.
+        tags: BTreeSet<Tag>,
+    },
     /// Give it network settings, or leave them to DHCP again (checked; unique).
     Network {
         /// The settings.
@@ -216,6 +226,8 @@ impl Verb {
             Self::Maintenance { .. } => "maintenance",
             Self::Rename { .. } => "rename",
             Self::Place { .. } => "place",
+            Self::Pool { .. } => "pool",
+            Self::Tags { .. } => "tags",
             Self::Network { .. } => "network",
             Self::Boot { .. } => "boot",
             Self::ClearBoot => "clear boot",
@@ -230,9 +242,8 @@ pub struct DeployOrder {
     pub spec: DeploySpec,
     /// Host name given to the OS.
     pub hostname: String,
-    /// SHA-256 of the token with which the OS phones home; `None` for one that does not, which is taken to run once the
-    /// machine leaves the agent.
-    pub phone_home: Option<Sha256>,
+    /// SHA-256 of the token with which the OS phones home.
+    pub phone_home: Sha256,
 }
 
 /// What a step may not find out by itself.

@@ -36,9 +36,13 @@ mod power;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use protocol::job::Task;
 use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::names::{PoolName, Tag};
 
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
@@ -51,8 +55,6 @@ pub use service::{ItemStatus, Service, ServiceNews, ServiceOrder, ServiceStage};
 pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
-
-use crate::metadata::hostkey::HostKey;
 
 /// A physical machine as the server remembers it. The inventory is kept beside it, not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,12 @@ pub struct Node {
     /// Rack and unit, where somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The pool that somebody put it into; `None`: the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// What people say of it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<Tag>,
     /// Where it stands in its life.
     pub state: State,
     /// Set while somebody works on it: it is not offered for deployment.
@@ -176,9 +184,6 @@ pub struct Installed {
     /// SHA-256 of the token it phoned home with, so that a second call is known as such.
     #[serde(default)]
     pub phone_home: Option<Sha256>,
-    /// Its SSH host keys, as it told them when it phoned home.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_keys: Vec<HostKey>,
 }
 
 impl Node {
@@ -190,6 +195,8 @@ impl Node {
             identity,
             created: now,
             place: None,
+            pool: None,
+            tags: BTreeSet::new(),
             state: State::Enroll,
             maintenance: None,
             link: AgentLink::default(),
@@ -203,21 +210,9 @@ impl Node {
         }
     }
 
-    /// Hashes of the phone-home tokens of the OSes that may run on it: they name whose metadata is still good.
-    pub fn living(&self) -> Vec<Sha256> {
-        let run = match &self.state {
-            State::Deploying(run) => Some(run),
-            State::Failed(failure) => failure.run.as_deref(),
-            State::Active | State::Servicing(_) => None,
-            State::Enroll
-            | State::Inspecting(_)
-            | State::Manageable
-            | State::Cleaning(_)
-            | State::Available
-            | State::Deleting(_) => return Vec::new(),
-        };
-        let installed = self.installed.as_ref().and_then(|os| os.phone_home);
-        run.and_then(|run| run.phone_home).into_iter().chain(installed).collect()
+    /// The pool that it is in.
+    pub fn pool(&self) -> PoolName {
+        self.pool.clone().unwrap_or_else(PoolName::default_pool)
     }
 
     /// The disks with the OS that Billet put there, or was putting there: a rebuild may have gone to another disk than

@@ -1,5 +1,7 @@
 //! What people ask for.
 
+use std::collections::BTreeSet;
+
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DiskTarget, Job, Task};
 
@@ -10,6 +12,7 @@ use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
 use super::{Maintenance, Node, StaticNetwork, orders, service};
+use crate::names::{PoolName, Tag};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -17,6 +20,8 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Maintenance { .. }
             | Verb::Rename { .. }
             | Verb::Place { .. }
+            | Verb::Pool { .. }
+            | Verb::Tags { .. }
             | Verb::Network { .. }
             | Verb::Abort
             | Verb::Boot { .. }
@@ -53,6 +58,14 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
                 s.info("node.placed", words);
                 s.node.place = place;
             }
+            Ok(())
+        }
+        Verb::Pool { pool } => {
+            set_pool(s, pool);
+            Ok(())
+        }
+        Verb::Tags { tags } => {
+            set_tags(s, tags);
             Ok(())
         }
         Verb::Network { network } => {
@@ -184,7 +197,7 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     );
     let job = Job { id: s.context.fresh_job, task: Task::Deploy(Box::new(order.spec)) };
     let mut run = s.new_run(job, fallback);
-    run.phone_home = order.phone_home;
+    run.phone_home = Some(order.phone_home);
     run.hostname = Some(order.hostname);
     s.node.state = State::Deploying(run);
 }
@@ -270,6 +283,25 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
         _ => State::Deploying(run),
     };
     Ok(())
+}
+
+fn set_pool(s: &mut Step<'_>, pool: PoolName) {
+    let before = s.node.pool();
+    if before != pool {
+        s.info("node.pool", format!("moved from pool {before} to pool {pool}"));
+        s.node.pool = Some(pool).filter(|pool| *pool != PoolName::default_pool());
+    }
+}
+
+fn set_tags(s: &mut Step<'_>, tags: BTreeSet<Tag>) {
+    let words =
+        |sign: char, tags: Vec<&Tag>| tags.iter().map(|tag| format!("{sign}{tag}")).collect::<Vec<_>>();
+    let mut changes = words('+', tags.difference(&s.node.tags).collect());
+    changes.extend(words('-', s.node.tags.difference(&tags).collect()));
+    if !changes.is_empty() {
+        s.info("node.tags", format!("tags: {}", changes.join(" ")));
+        s.node.tags = tags;
+    }
 }
 
 fn set_network(s: &mut Step<'_>, network: Option<StaticNetwork>) {

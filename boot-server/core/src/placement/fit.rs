@@ -42,7 +42,7 @@ pub(super) fn fits<'a>(request: &Request, candidates: &'a [Candidate]) -> Vec<Fi
 }
 
 /// The same as that there are no [`reasons`], without writing them.
-fn is_fit(request: &Request, candidate: &Candidate) -> bool {
+pub(super) fn is_fit(request: &Request, candidate: &Candidate) -> bool {
     // The cheap questions first: most machines of a site have somebody's server.
     !candidate.claimed
         && candidate.state == StateName::Available

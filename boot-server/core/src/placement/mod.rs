@@ -310,6 +310,11 @@ pub fn reasons(request: &Request, candidate: &Candidate) -> Vec<Reason> {
     fit::reasons(request, candidate)
 }
 
+/// Whether a candidate fits, looked at alone: the same as that it has no [`reasons`].
+pub fn fits(request: &Request, candidate: &Candidate) -> bool {
+    fit::is_fit(request, candidate)
+}
+
 /// Every candidate that is not among `chosen`, with its reasons; for those who want to know also where a request is placed.
 /// One that would have done as well has none.
 pub fn others(request: &Request, candidates: &[Candidate], chosen: &[NodeId]) -> Vec<Rejected> {

@@ -8,11 +8,15 @@ mod boots;
 mod console;
 mod events;
 mod extract;
+mod groups;
 mod images;
 mod ingests;
 mod network;
 mod networks;
 mod nodes;
+pub mod place_requests;
+mod placements;
+mod pools;
 mod power;
 pub(in crate::http) mod projects;
 pub mod requests;
@@ -125,6 +129,7 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "power", description = "Switching machines, and what their firmware boots"),
         (name = "baselines", description = "How machines of a kind are to be set"),
         (name = "bmcs", description = "Management controllers of machines"),
+        (name = "pools", description = "Sets and kinds of machines, and who would get which"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
         (name = "consoles", description = "Serial consoles, who looks at them, and recordings"),
@@ -205,6 +210,18 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::list_of_project, tokens::create_in_project))
         .routes(routes!(tokens::revoke_in_project))
         .routes(routes!(projects::me))
+        .routes(routes!(pools::list, pools::create))
+        .routes(routes!(pools::show, pools::change, pools::remove))
+        .routes(routes!(pools::list_flavors, pools::create_flavor))
+        .routes(routes!(pools::show_flavor, pools::change_flavor, pools::remove_flavor))
+        .routes(routes!(pools::set_node_pool))
+        .routes(routes!(pools::set_node_tags))
+        .routes(routes!(placements::attempt))
+        .routes(routes!(placements::rooms))
+        .routes(routes!(placements::racks))
+        .routes(routes!(groups::list, groups::create))
+        .routes(routes!(groups::show, groups::remove))
+        .routes(routes!(groups::catalogue))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();
