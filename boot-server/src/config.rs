@@ -15,6 +15,7 @@ mod console;
 mod dhcp;
 mod interface;
 mod ipv6;
+mod metadata;
 pub mod tls;
 mod webhooks;
 
@@ -23,6 +24,7 @@ pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
+pub use metadata::Metadata;
 pub use webhooks::{Hook, Webhook};
 
 /// The file as it is written. Unknown keys are refused.
@@ -47,6 +49,8 @@ pub struct Config {
     pub operators: Operators,
     /// Serial consoles.
     pub console: Console,
+    /// What installed OSes may ask for.
+    pub metadata: Metadata,
     /// What happens to machines that nobody announced.
     pub discovery: Discovery,
     /// How long the event list goes back.
@@ -219,6 +223,7 @@ impl Default for Config {
             boot: Boot::default(),
             operators: Operators::default(),
             console: Console::default(),
+            metadata: Metadata::default(),
             discovery: Discovery::default(),
             events: Events::default(),
             bmc: Bmc::default(),
@@ -426,6 +431,8 @@ pub struct Settings {
     pub operators: SocketAddr,
     /// Serial consoles.
     pub console: ConsoleSettings,
+    /// What installed OSes may ask for.
+    pub metadata: Metadata,
     /// What the site wants.
     pub policy: Policy,
     /// How many unknown machines may become nodes.
@@ -493,6 +500,7 @@ impl Settings {
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
             console: ConsoleSettings::new(&config.console)?,
+            metadata: config.metadata.clone(),
             policy: Policy { provide_blank: config.discovery.provide_blank },
             new_machines: NewMachines {
                 burst: config.discovery.burst,

@@ -43,6 +43,11 @@ pub fn hash(text: &str) -> Sha256 {
     Sha256(sha2::Sha256::digest(text.as_bytes()).into())
 }
 
+/// SHA-256 of octets.
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    sha2::Sha256::digest(bytes).into()
+}
+
 /// Compares two hashes in constant time.
 pub fn same(a: &Sha256, b: &Sha256) -> bool {
     a.0.ct_eq(&b.0).into()

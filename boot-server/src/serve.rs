@@ -179,6 +179,10 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         machines.push(bind((address, settings.port).into(), "provisioning.listen_port").await?);
     }
     let secure = bind_tls(&settings).await?;
+    let metadata = match settings.metadata.listen.filter(|_| settings.metadata.enabled) {
+        Some(address) => Some(bind(address, "metadata.listen").await?),
+        None => None,
+    };
     let consoles = Consoles::open(engine.clone(), Some(bmc_consoles(&engine)), stop.clone()).await?;
     let gateway = bind_ssh(&settings, &engine, &consoles, &known).await?;
     let operators = bind(settings.operators, "operators.listen").await?;
@@ -203,6 +207,10 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     }
     tasks.spawn(consoles.clone().run());
     let people = http::operators(engine.clone(), files.clone(), ingests, consoles, known, stop.clone());
+    if let Some(metadata) = metadata {
+        let listener = http::Listener::from(metadata).per_peer(settings.per_address);
+        tasks.spawn(http::run(listener, http::metadata(engine.clone()), stop.clone()));
+    }
     let routes = http::provisioning(engine.clone(), files);
     if let Some(secure) = secure {
         tasks.spawn(http::run(secure, routes.clone(), stop.clone()));

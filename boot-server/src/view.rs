@@ -8,6 +8,7 @@ use boot_server_core::access::Role;
 use boot_server_core::bmc::health::{Part, Verdict};
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
+use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::{
     Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, StaticNetwork, required_boot,
@@ -406,6 +407,9 @@ pub struct InstalledView {
     pub disk: DiskId,
     /// Since when.
     pub since: Timestamp,
+    /// Its SSH host keys, as it told them when it came up: compare them at the first login.
+    #[serde(default)]
+    pub host_keys: Vec<HostKey>,
 }
 
 /// The hardware in one line's worth of facts.
@@ -726,6 +730,7 @@ impl NodeView {
                 hostname: i.hostname.clone(),
                 disk: i.disk.clone(),
                 since: i.since,
+                host_keys: i.host_keys.clone(),
             }),
             uuid: node.identity.uuid,
             serial: node.identity.serial.clone(),

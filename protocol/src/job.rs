@@ -77,4 +77,16 @@ pub struct CloudConfig {
     pub vendor_data: String,
     /// `network-config` (version 2), where the network is not plain DHCP.
     pub network_config: Option<String>,
+    /// Files of an OpenStack config drive (volume label `config-2`). Where there are any, they take the place of all above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config_drive: Vec<SeedFile>,
+}
+
+/// One file of a config drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedFile {
+    /// Path from the root of the volume, such as `openstack/latest/meta_data.json`.
+    pub path: String,
+    /// Its text.
+    pub text: String,
 }

@@ -116,8 +116,27 @@ pub fn meta_data(instance: JobId, hostname: &str) -> String {
     pretty(&json!({ "instance-id": instance.to_string(), "local-hostname": hostname }))
 }
 
+/// `meta-data` that leads to this server for everything else (seedfrom).
+pub fn meta_data_elsewhere(instance: JobId, hostname: &str, url: &str) -> String {
+    let id = instance.to_string();
+    pretty(&json!({ "instance-id": id, "local-hostname": hostname, "seedfrom": url }))
+}
+
+/// Where an OS asks and reports; both with a token of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Urls<'a> {
+    /// To say that it is up.
+    pub phone_home: &'a str,
+    /// Its metadata; ends with a slash.
+    pub metadata: &'a str,
+}
+
+/// What cloud-init tells when it phones home (`cc_phone_home`).
+const POSTED: [&str; 6] =
+    ["pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn"];
+
 /// `vendor-data`: the user, the keys, growth of the root file system, and the call that says the OS is up.
-pub fn vendor_data(login: &Login<'_>, phone_home_url: &str) -> String {
+pub fn vendor_data(login: &Login<'_>, urls: &Urls<'_>) -> String {
     let mut user = json!({
         "name": login.user,
         "ssh_authorized_keys": login.ssh_keys,
@@ -135,7 +154,13 @@ pub fn vendor_data(login: &Login<'_>, phone_home_url: &str) -> String {
         "disable_root": login.user != "root",
         "ssh_pwauth": false,
         "growpart": { "mode": "auto", "devices": ["/"] },
-        "phone_home": { "url": phone_home_url, "post": ["instance_id", "hostname"], "tries": 60 },
+        "phone_home": { "url": urls.phone_home, "post": POSTED, "tries": 60 },
+        // For programs on the machine that ask for its metadata later; it names a secret.
+        "write_files": [{
+            "path": "/etc/billet/metadata-url",
+            "permissions": "0600",
+            "content": format!("{}\n", urls.metadata),
+        }],
     });
     format!("#cloud-config\n{}", pretty(&config))
 }

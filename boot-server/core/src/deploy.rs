@@ -3,12 +3,13 @@
 
 use images::manifest::{Firmware, Manifest, PartitionTable};
 use protocol::inventory::{Disk, DiskContent, FirmwareMode, Inventory, Nic, Transport};
-use protocol::job::{CloudConfig, DeploySpec, DiskTarget};
+use protocol::job::{CloudConfig, DeploySpec, DiskTarget, SeedFile};
 use protocol::limits::USER_DATA_MAX;
-use protocol::{DiskId, JobId};
+use protocol::{DiskId, JobId, MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::cloud_config;
+use crate::cloud_config::{self, Login, Urls};
+use crate::metadata::{Datasource, Instance, ignition, openstack};
 use crate::node::StaticNetwork;
 
 /// What somebody asks for.
@@ -39,6 +40,9 @@ pub struct DeployRequest {
     /// cloud-init network config, version 2; if not given the node's own network settings, else plain DHCP.
     #[serde(default)]
     pub network_config: Option<String>,
+    /// How the OS is told who it is; `nocloud` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datasource: Option<Datasource>,
     /// The node's name, typed by whoever asks: this erases a disk.
     #[serde(default)]
     pub confirm: Option<String>,
@@ -86,8 +90,10 @@ pub struct Given<'a> {
     pub node_name: &'a str,
     /// Becomes the instance id of the OS.
     pub instance: JobId,
-    /// URL that the OS phones home to, with its token.
-    pub phone_home_url: &'a str,
+    /// Where the OS asks and reports, with its tokens.
+    pub urls: Urls<'a>,
+    /// The moment.
+    pub now: Timestamp,
     /// The node's network settings, where it gets none by DHCP.
     pub network: Option<&'a StaticNetwork>,
 }
@@ -115,7 +121,18 @@ fn refuse<T>(
 /// Label of the EFI boot entry: one for all images, so that each deploy replaces the entry of the one before.
 const BOOT_ENTRY: &str = "Billet OS";
 
-/// Checks a request and says what the agent will do, and under which host name the OS will run.
+/// What a request becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What the agent will do.
+    pub spec: DeploySpec,
+    /// What the OS may know of itself.
+    pub instance: Instance,
+    /// The OS will say that it is up; else the deploy ends with the restart.
+    pub phones_home: bool,
+}
+
+/// Checks a request and says what the agent will do, and what the OS will be told.
 ///
 /// # Errors
 /// Where the request, the machine and the image do not fit together; the message says what to change.
@@ -124,7 +141,7 @@ pub fn plan(
     inventory: &Inventory,
     manifest: &Manifest,
     given: &Given<'_>,
-) -> Result<(DeploySpec, String), DeployRefused> {
+) -> Result<Plan, DeployRefused> {
     if request.confirm.as_deref() != Some(given.node_name) {
         return refuse(
             "confirm-missing",
@@ -136,17 +153,17 @@ pub fn plan(
     let disk = choose_disk(&request.disk, inventory, manifest)?;
     let hostname =
         request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| given.node_name.to_owned());
-    let network_config = network_config(request, inventory, given)?;
-    let config = config(request, manifest, &hostname, given, network_config)?;
+    let datasource = request.datasource.unwrap_or_default();
+    let instance = instance(request, inventory, manifest, hostname, given)?;
     let spec = DeploySpec {
         image: manifest.id(),
-        image_name: format!("{} {}", manifest.name, manifest.version),
+        image_name: instance.image.clone(),
         target: disk,
-        config,
+        config: seed(datasource, manifest, &instance, given)?,
         grow_root: manifest.partition_table == PartitionTable::Gpt,
         boot_entry: (inventory.firmware.mode == FirmwareMode::Uefi).then(|| BOOT_ENTRY.to_owned()),
     };
-    Ok((spec, hostname))
+    Ok(Plan { spec, instance, phones_home: datasource != Datasource::None })
 }
 
 fn check_firmware(inventory: &Inventory, manifest: &Manifest) -> Result<(), DeployRefused> {
@@ -283,20 +300,14 @@ fn list<'a>(disks: impl Iterator<Item = &'a Disk>) -> String {
     if text.is_empty() { "none".to_owned() } else { text }
 }
 
-fn config(
+/// What the OS may know of itself, checked.
+fn instance(
     request: &DeployRequest,
+    inventory: &Inventory,
     manifest: &Manifest,
-    hostname: &str,
+    hostname: String,
     given: &Given<'_>,
-    network_config: Option<String>,
-) -> Result<Option<CloudConfig>, DeployRefused> {
-    if manifest.partition_table != PartitionTable::Gpt {
-        return refuse(
-            "image-without-gpt",
-            format!("image {} has no GPT, so no config partition can be added to it", manifest.name),
-            "use an image with a GUID partition table",
-        );
-    }
+) -> Result<Instance, DeployRefused> {
     for (what, text) in [("user data", &request.user_data), ("network config", &request.network_config)] {
         if text.as_ref().is_some_and(|t| t.len() > USER_DATA_MAX) {
             return refuse(
@@ -306,24 +317,113 @@ fn config(
             );
         }
     }
+    let user_data = request.user_data.clone().filter(|text| !text.trim().is_empty());
     let user = request.user.as_deref().filter(|u| !u.is_empty()).or(manifest.default_user.as_deref());
-    let login = cloud_config::Login {
-        hostname,
+    let login = Login {
+        hostname: &hostname,
         user: user.unwrap_or("root"),
         ssh_keys: &request.ssh_keys,
         password_hash: request.password_hash.as_deref().filter(|p| !p.is_empty()),
     };
     login.check()?;
-    Ok(Some(CloudConfig {
-        meta_data: cloud_config::meta_data(given.instance, hostname),
-        user_data: request
-            .user_data
-            .clone()
-            .filter(|u| !u.trim().is_empty())
-            .unwrap_or_else(|| "#cloud-config\n{}\n".to_owned()),
-        vendor_data: cloud_config::vendor_data(&login, given.phone_home_url),
+    let datasource = request.datasource.unwrap_or_default();
+    let (user_data, vendor_data) = if datasource == Datasource::Ignition {
+        user_data.as_deref().map_or(Ok(()), ignition::check)?;
+        (Some(ignition::config(&login, given.urls.phone_home, user_data.as_deref())), String::new())
+    } else {
+        (user_data, cloud_config::vendor_data(&login, &given.urls))
+    };
+    let network_config = network_config(request, inventory, given)?;
+    let asked = request.network_config.as_ref().is_some_and(|text| !text.trim().is_empty());
+    if asked && !matches!(datasource, Datasource::Nocloud) {
+        return refuse(
+            "network-config",
+            format!("a network config of one's own cannot be given by {}", datasource.as_str()),
+            "use the datasource nocloud, or the node's network settings",
+        );
+    }
+    let network = given.network.filter(|_| !asked).cloned();
+    let addressed = |nic: &&Nic| match &network {
+        Some(own) => nic.address == Some(own.address.address),
+        None => nic.address.is_some(),
+    };
+    let own = network.as_ref().and_then(|own| own.mac);
+    let port =
+        own.or_else(|| inventory.nics.iter().find(addressed).map(|nic| nic.mac)).or_else(|| match inventory
+            .nics
+            .as_slice()
+        {
+            [only] => Some(only.mac),
+            _ => None,
+        });
+    Ok(Instance {
+        id: given.instance,
+        hostname,
+        image: format!("{} {}", manifest.name, manifest.version),
+        architecture: inventory.cpus.first().map(|cpu| cpu.architecture.clone()).unwrap_or_default(),
+        created: given.now,
+        ssh_keys: request.ssh_keys.clone(),
+        macs: inventory.nics.iter().map(|nic| nic.mac).collect::<Vec<MacAddr>>(),
+        port,
+        network,
         network_config,
+        user_data,
+        vendor_data,
+    })
+}
+
+/// The partition that tells the OS.
+fn seed(
+    datasource: Datasource,
+    manifest: &Manifest,
+    instance: &Instance,
+    given: &Given<'_>,
+) -> Result<Option<CloudConfig>, DeployRefused> {
+    if datasource == Datasource::None {
+        return Ok(None);
+    }
+    if manifest.partition_table != PartitionTable::Gpt {
+        return refuse(
+            "image-without-gpt",
+            format!("image {} has no GPT, so no config partition can be added to it", manifest.name),
+            "use an image with a GUID partition table, or the datasource none",
+        );
+    }
+    let empty = || "#cloud-config\n{}\n".to_owned();
+    Ok(Some(match datasource {
+        Datasource::Nocloud => CloudConfig {
+            meta_data: cloud_config::meta_data(instance.id, &instance.hostname),
+            user_data: instance.user_data.clone().unwrap_or_else(empty),
+            vendor_data: instance.vendor_data.clone(),
+            network_config: instance.network_config.clone(),
+            config_drive: Vec::new(),
+        },
+        // The network must be up before the rest can be fetched, so that much is on the disk.
+        Datasource::NocloudNet => CloudConfig {
+            meta_data: cloud_config::meta_data_elsewhere(
+                instance.id,
+                &instance.hostname,
+                given.urls.metadata,
+            ),
+            user_data: empty(),
+            vendor_data: String::new(),
+            network_config: instance.network_config.clone(),
+            config_drive: Vec::new(),
+        },
+        Datasource::ConfigDrive | Datasource::Ignition => {
+            CloudConfig { config_drive: drive(instance), ..CloudConfig::default() }
+        }
+        Datasource::None => return Ok(None),
     }))
+}
+
+/// The files of a config drive: the newest version, and the one that Ignition and Cloudbase-Init ask for.
+fn drive(instance: &Instance) -> Vec<SeedFile> {
+    let files = openstack::files(instance, "latest");
+    let placed = files
+        .into_iter()
+        .map(|file| SeedFile { path: format!("openstack/latest/{}", file.path), text: file.text });
+    placed.collect()
 }
 
 /// What the request says, else the node's own settings for the port that they name, or that the agent has their address on.

@@ -19,6 +19,7 @@ pub mod flavor;
 pub mod grub;
 pub mod hardware;
 pub mod ipxe;
+pub mod metadata;
 pub mod names;
 pub mod node;
 pub mod ordered;

@@ -338,6 +338,12 @@ fn now(node: &NodeView) -> String {
     }
 }
 
+fn host_keys(node: &NodeView) -> Option<String> {
+    let keys = node.installed.iter().flat_map(|os| &os.host_keys);
+    let keys: Vec<String> = keys.map(|key| format!("{} {}", key.kind, key.fingerprint)).collect();
+    Some(keys.join(", ")).filter(|text| !text.is_empty())
+}
+
 impl Show for NodeView {
     fn table(&self) -> String {
         let join = |items: &[protocol::MacAddr]| {
@@ -360,6 +366,7 @@ impl Show for NodeView {
                 "os",
                 self.installed.as_ref().map(|i| format!("{} as {} on {}", i.image_name, i.hostname, i.disk)),
             ),
+            ("host keys", host_keys(self)),
             ("boots", boots(self)),
             ("agent", Some(if self.agent { "connected" } else { "not connected" }.to_owned())),
             ("uuid", self.uuid.map(|u| u.to_string())),

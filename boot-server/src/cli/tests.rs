@@ -93,6 +93,7 @@ fn nodes() -> Page<NodeView> {
         hostname: "alpha".to_owned(),
         disk: "serial:S1".parse().unwrap(),
         since: START,
+        host_keys: Vec::new(),
     };
     let alpha = NodeView {
         hardware: Some(hardware),

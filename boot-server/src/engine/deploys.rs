@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use boot_server_core::cloud_config::Urls;
 use boot_server_core::deploy::{self, DeployRequest, Given};
+use boot_server_core::metadata::Instance;
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Context, Event, Node, StateName, step};
 use protocol::inventory::Inventory;
-use protocol::{JobId, NodeId, Timestamp};
+use protocol::{JobId, NodeId, Sha256, Timestamp};
 use uuid::Uuid;
 
 use super::{Actor, Along, Engine, EngineError, now};
@@ -20,6 +22,12 @@ const REMEMBERED: Duration = Duration::from_hours(24);
 /// A request that fits machine and image.
 #[derive(Debug, Clone)]
 pub struct PlannedDeploy {
+    /// What the OS may ask for.
+    pub instance: Instance,
+    /// SHA-256 of the token with which it asks.
+    pub metadata: Sha256,
+    /// SHA-256 of the token with which it phones home, whether it will or not.
+    pub phone_home: Sha256,
     /// What the core takes. It holds the phone-home token as a hash only; its text is in the OS's vendor data.
     pub order: DeployOrder,
 }
@@ -38,16 +46,24 @@ impl Engine {
         let inventory = self.inventory(node.id).await?;
         let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
         let (_, manifest) = self.resolve_image(&request.image).await?;
-        let token = secret::token()?;
-        let url = format!("{}/phone-home/{token}", self.base_for(&inventory));
+        let (phone_home, metadata) = (secret::token()?, secret::token()?);
+        let base = self.base_for(&inventory);
+        let urls = [format!("{base}/phone-home/{phone_home}"), format!("{base}/metadata/{metadata}/")];
         let given = Given {
             node_name: &node.name,
             instance: JobId(Uuid::now_v7()),
-            phone_home_url: &url,
+            urls: Urls { phone_home: &urls[0], metadata: &urls[1] },
+            now: now(),
             network: node.network.as_ref(),
         };
-        let (spec, hostname) = deploy::plan(request, &inventory, &manifest, &given)?;
-        Ok(PlannedDeploy { order: DeployOrder { spec, hostname, phone_home: secret::hash(&token) } })
+        let plan = deploy::plan(request, &inventory, &manifest, &given)?;
+        let phone_home = secret::hash(&phone_home);
+        let order = DeployOrder {
+            spec: plan.spec,
+            hostname: plan.instance.hostname.clone(),
+            phone_home: plan.phones_home.then_some(phone_home),
+        };
+        Ok(PlannedDeploy { order, instance: plan.instance, metadata: secret::hash(&metadata), phone_home })
     }
 
     /// The base URL that a machine reaches us by: IPv6 for one whose ports have no IPv4 address.
@@ -110,7 +126,9 @@ impl Engine {
         }
         self.check_health(node, request.allow_critical)?;
         let planned = self.plan(node, &request).await?;
-        let along = Along { remember: remember.clone(), ..Along::default() };
+        let sealed = self.seal_instance(node.id, &planned.instance, planned.metadata, planned.phone_home)?;
+        let instance = planned.order.phone_home.map(|_| sealed);
+        let along = Along { remember: remember.clone(), instance, ..Along::default() };
         let done = self.apply_along(node.id, actor, event(planned, rebuild), along).await;
         match (done, remember) {
             // The same request came twice at once and the other one was first.

@@ -30,6 +30,7 @@ mod idle;
 mod images;
 mod imports;
 mod index;
+mod instances;
 mod media;
 #[cfg(test)]
 mod media_tests;
@@ -73,6 +74,7 @@ pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
 pub use error::EngineError;
+pub use instances::Asker;
 pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
 pub use pools::PlacingError;
 pub use registry::lock;
@@ -83,6 +85,7 @@ use crate::asking::carried;
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
+use crate::store::instances::{self as stored_instances, InstanceRow};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::sensors::SensorRow;
 use crate::store::{Store, StoreError, leases6};
@@ -189,6 +192,7 @@ pub enum Change {
 struct Along {
     inventory: Option<Arc<Inventory>>,
     remember: Option<Remembered>,
+    instance: Option<InstanceRow>,
 }
 
 impl Engine {
@@ -467,6 +471,8 @@ impl Engine {
         let has_effects = !effects.is_empty();
         let (stored, inventory) = (node.clone(), along.inventory.clone());
         let (remember, rows) = (along.remember.clone(), events.clone());
+        let instance = along.instance.clone();
+        let living = Some(node.living()).filter(|living| *living != before.node.living());
         let ids = self
             .0
             .store
@@ -477,6 +483,12 @@ impl Engine {
                 }
                 if let Some(it) = &remember {
                     queries::remember(db, it, context.now, deploys::forgotten(context.now))?;
+                }
+                if let Some(living) = &living {
+                    stored_instances::keep(db, stored.id, living)?;
+                }
+                if let Some(instance) = &instance {
+                    stored_instances::insert(db, instance)?;
                 }
                 for effect in effects {
                     queries::insert_effect(db, stored.id, effect, context.now)?;

@@ -175,7 +175,7 @@ async fn a_machine_is_discovered_deployed_and_stays_active() {
     assert!(matches!(engine.session(&session), Err(EngineError::NoSession)), "the agent is gone");
     let token = crate::secret::hash(&token);
     let id = engine.node_of_phone_home(token).unwrap();
-    engine.apply(id, Actor::Machine, Event::PhoneHome { token }).await.unwrap();
+    engine.apply(id, Actor::Machine, Event::PhoneHome { token, host_keys: Vec::new() }).await.unwrap();
     assert_eq!(only_node(&engine).await.state.name(), StateName::Active);
     assert!(engine.is_home(id, token), "a second call is known as such");
     assert!(matches!(engine.boot(claim(1), address(1)).await.unwrap(), BootAnswer::LocalDisk { .. }));

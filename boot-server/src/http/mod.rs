@@ -15,6 +15,7 @@ mod handoff;
 mod image;
 mod limits;
 mod listen;
+mod metadata;
 mod metrics;
 mod orders;
 mod phone_home;
@@ -55,7 +56,10 @@ pub struct Base(pub String);
 
 /// Everything that machines can reach.
 pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
+    let enabled = engine.settings().metadata.enabled;
+    let metadata = if enabled { metadata::router(engine.clone()) } else { Router::new() };
     Router::new()
+        .merge(metadata)
         .merge(boot::router(engine.clone(), files.clone()))
         .merge(boot_image::router(engine.clone(), files))
         .merge(agent::router(engine.clone()))
@@ -65,6 +69,11 @@ pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
         .merge(phone_home::router(engine))
         .fallback(problem::not_found)
         .layer(middleware::from_fn(common_headers))
+}
+
+/// What installed OSes ask for, alone: for the well-known address of clouds.
+pub fn metadata(engine: Engine) -> Router {
+    metadata::router(engine).fallback(problem::not_found).layer(middleware::from_fn(common_headers))
 }
 
 /// Everything that people and programs can reach.

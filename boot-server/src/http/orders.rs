@@ -161,7 +161,7 @@ mod tests {
 
         let id = engine.node_of_phone_home(crate::secret::hash(&ticket)).unwrap();
         let token = crate::secret::hash(&ticket);
-        let event = boot_server_core::node::Event::PhoneHome { token };
+        let event = boot_server_core::node::Event::PhoneHome { token, host_keys: Vec::new() };
         engine.apply(id, Actor::Machine, event).await.unwrap();
         assert!(matches!(boots(&engine).await, BootAnswer::LocalDisk { .. }));
         assert_eq!(text(profile_of(&ticket).await).await.0, 404, "the job is over");

@@ -16,6 +16,7 @@ use crate::store::tests::Scratch;
 
 mod files;
 mod loaders;
+mod metadata;
 mod slow;
 
 /// A server on a free port of loopback.

@@ -14,6 +14,7 @@ pub mod bmcs;
 pub mod consoles;
 pub mod db;
 pub mod groups;
+pub mod instances;
 pub mod journal;
 pub mod leases6;
 mod migrate;

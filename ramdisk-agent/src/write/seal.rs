@@ -57,7 +57,8 @@ pub fn seal(
         if let (Some(range), Some(volume)) = (&new.config, &volume) {
             put(target, range.start, volume)?;
             sealed.bytes += volume.len() as u64;
-            feed.note("config partition written (cidata)");
+            let name = spec.config.as_ref().map_or("cidata", cidata::name);
+            feed.note(format!("config partition written ({name})"));
         }
         sealed.esp = new.esp;
     }

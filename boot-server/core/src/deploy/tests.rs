@@ -64,14 +64,18 @@ fn request(disk: DiskChoice) -> DeployRequest {
     }
 }
 
+const URLS: Urls<'_> =
+    Urls { phone_home: "http://10.77.0.1:8080/phone-home/T", metadata: "http://10.77.0.1:8080/metadata/T/" };
+
 fn try_plan(request: &DeployRequest, disks: Vec<Disk>) -> Result<(DeploySpec, String), DeployRefused> {
     let given = Given {
         node_name: "n1",
         instance: JobId(Uuid::from_u128(1)),
-        phone_home_url: "http://10.77.0.1:8080/phone-home/T",
+        urls: URLS,
+        now: Timestamp(1),
         network: None,
     };
-    plan(request, &machine(disks), &manifest(), &given)
+    plan(request, &machine(disks), &manifest(), &given).map(|plan| (plan.spec, plan.instance.hostname))
 }
 
 fn code(request: &DeployRequest, disks: Vec<Disk>) -> &'static str {

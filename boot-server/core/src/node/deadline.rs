@@ -3,7 +3,7 @@
 use protocol::fault::{Fault, FaultCode};
 
 use super::event::Effect;
-use super::machine::RESTARTS_MAX;
+use super::machine::{self, RESTARTS_MAX};
 use super::service;
 use super::state::{PowerStage, RunStage, State};
 use super::step::Step;
@@ -15,6 +15,12 @@ pub(super) fn tick(s: &mut Step<'_>) {
     if now < run.deadline {
         return;
     }
+    // It may have gone to its disk without asking us, and then nothing more is heard of it.
+    let silent = run.phone_home.is_none() && matches!(run.stage, RunStage::Restart | RunStage::FirstBoot);
+    if silent && machine::runs(s, Vec::new(), "was written and verified; it does not phone home") {
+        return;
+    }
+    let Some(run) = s.node.state.run_mut() else { return };
     match run.stage {
         RunStage::Boot => {
             let told = run.power.as_ref().filter(|power| power.stage == PowerStage::On);

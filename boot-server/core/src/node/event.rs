@@ -12,6 +12,7 @@ use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
 use super::{Netboot, Node, Place, StaticNetwork};
+use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
@@ -75,6 +76,8 @@ pub enum Event {
     PhoneHome {
         /// SHA-256 of the token.
         token: Sha256,
+        /// Its SSH host keys, as far as it told of them.
+        host_keys: Vec<HostKey>,
     },
     /// A restart that its management controller was asked for went on.
     Power {
@@ -242,8 +245,9 @@ pub struct DeployOrder {
     pub spec: DeploySpec,
     /// Host name given to the OS.
     pub hostname: String,
-    /// SHA-256 of the token with which the OS phones home.
-    pub phone_home: Sha256,
+    /// SHA-256 of the token with which the OS phones home; `None` for one that does not, which is taken to run once the
+    /// machine leaves the agent.
+    pub phone_home: Option<Sha256>,
 }
 
 /// What a step may not find out by itself.

@@ -9,6 +9,7 @@ use super::state::{Fallback, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
 use super::{Installed, Netboot, Nonce, orders};
+use crate::metadata::hostkey::{HostKey, KEYS_MAX};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::Job;
 
@@ -110,42 +111,61 @@ fn boot_local(s: &mut Step<'_>) {
         && run.stage == RunStage::Restart
     {
         run.enter(RunStage::FirstBoot, now);
+        let silent = run.phone_home.is_none();
         s.mark(Phase::Restart);
         s.mark(Phase::LocalBoot);
+        if silent {
+            runs(s, Vec::new(), "was started; it does not phone home");
+        }
     }
 }
 
 /// The new OS runs and has its network.
-pub(super) fn phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
+pub(super) fn phone_home(
+    s: &mut Step<'_>,
+    token: Sha256,
+    mut host_keys: Vec<HostKey>,
+) -> Result<(), Refused> {
+    host_keys.truncate(KEYS_MAX);
     if orders::is_installer(s, token) {
         orders::installed(s);
         return Ok(());
     }
     let State::Deploying(run) = &s.node.state else {
-        return late_phone_home(s, token);
+        return late_phone_home(s, token, host_keys);
     };
     if run.phone_home != Some(token) || !matches!(run.stage, RunStage::Restart | RunStage::FirstBoot) {
         return Err(Refused::StalePhoneHome);
     }
-    let Task::Deploy(spec) = &run.job.task else { return Err(Refused::StalePhoneHome) };
+    if !runs(s, host_keys, "runs and phoned home") {
+        return Err(Refused::StalePhoneHome);
+    }
+    Ok(())
+}
+
+/// The deploy is done: its OS runs. False where there is none.
+pub(super) fn runs(s: &mut Step<'_>, host_keys: Vec<HostKey>, how: &str) -> bool {
+    let State::Deploying(run) = &s.node.state else { return false };
+    let Task::Deploy(spec) = &run.job.task else { return false };
     let installed = Installed {
         image: spec.image,
         image_name: spec.image_name.clone(),
         hostname: run.hostname.clone().unwrap_or_default(),
         disk: spec.target.id.clone(),
         since: s.now(),
-        phone_home: Some(token),
+        phone_home: run.phone_home,
+        host_keys,
     };
-    s.info("deploy.finished", format!("{} runs and phoned home", installed.image_name));
+    s.info("deploy.finished", format!("{} {how}", installed.image_name));
     s.node.installed = Some(installed);
     s.drop_agent();
     s.mark(Phase::Done);
     s.node.state = State::Active;
-    Ok(())
+    true
 }
 
 /// A deploy that was given up only because the OS was slow is not lost: it becomes active when it does come up.
-fn late_phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
+fn late_phone_home(s: &mut Step<'_>, token: Sha256, host_keys: Vec<HostKey>) -> Result<(), Refused> {
     let State::Failed(failure) = &s.node.state else { return Err(Refused::StalePhoneHome) };
     let Some(run) =
         failure.run.as_deref().filter(|r| failure.boot == Usual::LocalDisk && r.phone_home == Some(token))
@@ -153,5 +173,5 @@ fn late_phone_home(s: &mut Step<'_>, token: Sha256) -> Result<(), Refused> {
         return Err(Refused::StalePhoneHome);
     };
     s.node.state = State::Deploying(run.clone());
-    phone_home(s, token)
+    phone_home(s, token, host_keys)
 }

@@ -56,6 +56,8 @@ pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName
 pub use step::step;
 pub use timeline::{Phase, Timeline};
 
+use crate::metadata::hostkey::HostKey;
+
 /// A physical machine as the server remembers it. The inventory is kept beside it, not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -184,6 +186,9 @@ pub struct Installed {
     /// SHA-256 of the token it phoned home with, so that a second call is known as such.
     #[serde(default)]
     pub phone_home: Option<Sha256>,
+    /// Its SSH host keys, as it told them when it phoned home.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<HostKey>,
 }
 
 impl Node {
@@ -213,6 +218,23 @@ impl Node {
     /// The pool that it is in.
     pub fn pool(&self) -> PoolName {
         self.pool.clone().unwrap_or_else(PoolName::default_pool)
+    }
+
+    /// Hashes of the phone-home tokens of the OSes that may run on it: they name whose metadata is still good.
+    pub fn living(&self) -> Vec<Sha256> {
+        let run = match &self.state {
+            State::Deploying(run) => Some(run),
+            State::Failed(failure) => failure.run.as_deref(),
+            State::Active | State::Servicing(_) => None,
+            State::Enroll
+            | State::Inspecting(_)
+            | State::Manageable
+            | State::Cleaning(_)
+            | State::Available
+            | State::Deleting(_) => return Vec::new(),
+        };
+        let installed = self.installed.as_ref().and_then(|os| os.phone_home);
+        run.and_then(|run| run.phone_home).into_iter().chain(installed).collect()
     }
 
     /// The disks with the OS that Billet put there, or was putting there: a rebuild may have gone to another disk than

@@ -197,7 +197,7 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     );
     let job = Job { id: s.context.fresh_job, task: Task::Deploy(Box::new(order.spec)) };
     let mut run = s.new_run(job, fallback);
-    run.phone_home = Some(order.phone_home);
+    run.phone_home = order.phone_home;
     run.hostname = Some(order.hostname);
     s.node.state = State::Deploying(run);
 }

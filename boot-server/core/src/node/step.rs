@@ -24,7 +24,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
         Event::BootBegun { ticket } => orders::begun(&mut s, ticket)?,
         Event::MediumMade { job, nonce } => medium::made(&mut s, job, nonce)?,
-        Event::PhoneHome { token } => machine::phone_home(&mut s, token)?,
+        Event::PhoneHome { token, host_keys } => machine::phone_home(&mut s, token, host_keys)?,
         Event::Hello { hello, nonce, session } => agent::hello(&mut s, &hello, nonce, session)?,
         Event::Inventory { disks_blank, macs } => agent::inventory(&mut s, disks_blank, macs)?,
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,

@@ -44,7 +44,7 @@ fn spec() -> DeploySpec {
 }
 
 fn order() -> Box<DeployOrder> {
-    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: TOKEN })
+    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: Some(TOKEN) })
 }
 
 fn network() -> Box<StaticNetwork> {
@@ -313,8 +313,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("report failed", batch(1, 1, fault())),
         ("report of another job", batch(99, 1, finished())),
         ("boot image made", Event::MediumMade { job, nonce: NONCE }),
-        ("phone-home", Event::PhoneHome { token: TOKEN }),
-        ("phone-home, wrong", Event::PhoneHome { token: WRONG }),
+        ("phone-home", Event::PhoneHome { token: TOKEN, host_keys: Vec::new() }),
+        ("phone-home, wrong", Event::PhoneHome { token: WRONG, host_keys: Vec::new() }),
         ("power on", power_news(PowerNews::On)),
         ("image inserted", power_news(PowerNews::Inserted)),
         ("no way", power_news(PowerNews::NoWay { what: "no drive".into(), hint: "get one".into() })),
@@ -543,7 +543,7 @@ fn a_blank_machine_becomes_a_server_and_is_given_back() {
     assert_eq!(story.node.work(), Work::Reboot);
     story.boots();
     assert_eq!(story.place(), "deploying/first_boot");
-    story.is(Event::PhoneHome { token: TOKEN });
+    story.is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.place(), "active");
     assert_eq!(story.node.installed.as_ref().unwrap().hostname, "web-1");
     let at = |phase| story.node.timeline.at(phase).unwrap();
@@ -554,7 +554,12 @@ fn a_blank_machine_becomes_a_server_and_is_given_back() {
     assert_eq!(story.place(), "active", "switched off and on it boots its disk");
     story.is(Event::Verb(Verb::Rebuild(order())));
     assert_eq!((story.place().as_str(), story.effects.last()), ("deploying/boot", Some(&Effect::PowerCycle)));
-    story.boots_agent().takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story
+        .boots_agent()
+        .takes_work()
+        .reports(1, done())
+        .boots()
+        .is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.place(), "active");
     story.is(Event::Verb(Verb::Delete { wipe: vec![disk()] }));
     assert_eq!(story.place(), "deleting/boot");
@@ -629,7 +634,11 @@ fn a_failed_deploy_is_retried_as_a_new_job() {
     let job = first;
     let late = ReportBatch { job, reports: vec![Report { seq: 3, at: story.now, body: done() }] };
     assert_eq!(story.try_event(Event::Report(late)), Err(Refused::StaleJob { job }));
-    story.takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story
+        .takes_work()
+        .reports(1, done())
+        .boots()
+        .is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.place(), "active");
 }
 
@@ -653,14 +662,14 @@ fn an_os_that_is_slow_still_counts() {
     story.is(Event::Tick);
     assert_eq!(story.place(), "failed during deploying");
     assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk);
-    story.is(Event::PhoneHome { token: TOKEN });
+    story.is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.place(), "active");
 }
 
 #[test]
 fn a_rebuild_that_never_began_leaves_the_os_bootable() {
     let mut story = Story::writing();
-    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     story.is(Event::Verb(Verb::Rebuild(order())));
     story.now = story.now.after(std::time::Duration::from_hours(1));
     story.is(Event::Tick);
@@ -682,7 +691,7 @@ fn a_rebuild_that_never_began_leaves_the_os_bootable() {
 #[test]
 fn a_rebuild_that_fails_while_it_is_planned_leaves_the_os_bootable() {
     let mut story = Story::writing();
-    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     story.is(Event::Verb(Verb::Rebuild(order()))).boots_agent().takes_work().reports(1, fault());
     assert_eq!(story.place(), "failed during deploying");
     assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk, "no write had begun");
@@ -693,7 +702,7 @@ fn a_rebuild_that_fails_while_it_is_planned_leaves_the_os_bootable() {
 #[test]
 fn a_rebuild_to_another_disk_leaves_two_to_wipe() {
     let mut story = Story::writing();
-    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.node.os_disks(), [disk().id]);
     let mut order = order();
     order.spec.target.id = protocol::DiskId::of(None, Some("B"), None).unwrap();
@@ -807,7 +816,11 @@ fn work_ends_an_order() {
     story.is(order_boot(kernel(), Repeat::Always)).is(Event::Verb(Verb::Deploy(order())));
     assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
     assert!(story.try_event(order_boot(kernel(), Repeat::Once)).is_err(), "a job has the machine");
-    story.takes_work().reports(1, done()).boots().is(Event::PhoneHome { token: TOKEN });
+    story
+        .takes_work()
+        .reports(1, done())
+        .boots()
+        .is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(required_boot(&story.node, story.now), Boot::LocalDisk, "it does not come back");
 }
 
@@ -816,10 +829,13 @@ fn an_installer_that_phones_home_makes_a_server() {
     let mut story = Story::available();
     assert!(matches!(story.try_event(order_boot(installer(), Repeat::Always)), Err(Refused::Order { .. })));
     story.is(order_boot(installer(), Repeat::Once)).boots();
-    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "nothing was started yet");
-    story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE });
+    assert!(
+        story.try_event(Event::PhoneHome { token: NONCE, host_keys: Vec::new() }).is_err(),
+        "nothing was started yet"
+    );
+    story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE, host_keys: Vec::new() });
     assert_eq!((story.place().as_str(), required_boot(&story.node, story.now)), ("active", Boot::LocalDisk));
-    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "once");
+    assert!(story.try_event(Event::PhoneHome { token: NONCE, host_keys: Vec::new() }).is_err(), "once");
 }
 
 #[test]
@@ -859,7 +875,10 @@ fn what_runs_or_works_is_not_forgotten() {
     assert!(why.contains("has not phoned home") && hint.contains("clear the order"), "{why}; {hint}");
     story.is(Event::Verb(Verb::ClearBoot));
     assert_eq!(check_forget(&story.node), Ok(()));
-    assert!(story.try_event(Event::PhoneHome { token: NONCE }).is_err(), "nobody waits for it");
+    assert!(
+        story.try_event(Event::PhoneHome { token: NONCE, host_keys: Vec::new() }).is_err(),
+        "nobody waits for it"
+    );
 }
 
 /// GRUB asks by HEAD and GET, firmware at each of its network entries.
@@ -870,7 +889,9 @@ fn an_order_for_disk_or_agent_answers_the_same_for_one_boot() {
         let mut story = Story::available();
         if active {
             story.is(order_boot(installer(), Repeat::Once)).boots();
-            story.is(Event::BootBegun { ticket: NONCE }).is(Event::PhoneHome { token: NONCE });
+            story
+                .is(Event::BootBegun { ticket: NONCE })
+                .is(Event::PhoneHome { token: NONCE, host_keys: Vec::new() });
         }
         let usual = required_boot(&story.node, story.now);
         assert_ne!(usual, boot);
@@ -904,7 +925,7 @@ fn chance_event(story: &Story, n: u8) -> Event {
         10 => report(ReportBody::Stage { stage: Stage::Write }),
         11..=12 => report(done()),
         13 => report(fault()),
-        14..=15 => Event::PhoneHome { token: TOKEN },
+        14..=15 => Event::PhoneHome { token: TOKEN, host_keys: Vec::new() },
         16 => Event::Inventory { disks_blank: true, macs: vec![] },
         17 => Event::Inventory { disks_blank: false, macs: vec![] },
         18 => Event::Tick,

@@ -35,6 +35,7 @@ struct Typed {
     password_hash: String,
     user_data: String,
     network_config: String,
+    datasource: String,
     confirm: String,
     allow_critical: bool,
 }
@@ -298,6 +299,7 @@ impl Typed {
             password_hash: plain("password_hash"),
             user_data: fields.text("user_data"),
             network_config: fields.text("network_config"),
+            datasource: plain("datasource"),
             confirm: plain("confirm"),
             allow_critical: fields.get("allow_critical") == "yes",
         }
@@ -306,6 +308,7 @@ impl Typed {
     /// Something in the fold was filled in.
     fn advanced(&self) -> bool {
         [&self.password_hash, &self.user_data, &self.network_config].iter().any(|t| !t.is_empty())
+            || !["", "nocloud"].contains(&self.datasource.as_str())
     }
 
     /// What the form itself can tell.
@@ -346,6 +349,7 @@ impl Typed {
             password_hash: given(&self.password_hash),
             user_data: given(&self.user_data),
             network_config: given(&self.network_config),
+            datasource: serde_json::from_value(self.datasource.as_str().into()).ok(),
             confirm: given(&self.confirm),
             allow_critical: self.allow_critical,
         }
@@ -375,6 +379,10 @@ impl Typed {
         }
         cli.push_str(" --ssh-key ~/.ssh/id_ed25519.pub");
         body["ssh_keys"] = json!(["ssh-ed25519 AAAA…"]);
+        if !self.datasource.is_empty() {
+            cli.push_str(&format!(" --datasource {}", shell(&self.datasource)));
+            body["datasource"] = self.datasource.as_str().into();
+        }
         if self.allow_critical {
             cli.push_str(" --allow-critical");
             body["allow_critical"] = true.into();

