@@ -11,9 +11,10 @@ use boot_server_core::deploy::DiskFate;
 use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::{
-    Boot, BootKind, BootOrder, Node, Place, Repeat, Severity, StateName, StaticNetwork, required_boot,
-    state::RunStage,
+    Boot, BootKind, BootOrder, Node, Place, Quarantine, Repeat, Retired, Severity, StateName, StaticNetwork,
+    required_boot, state::RunStage,
 };
+use boot_server_core::refresh::Papers;
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
@@ -27,7 +28,10 @@ use crate::power::Options;
 
 mod console;
 pub mod place;
+mod expected;
 mod sensors;
+
+pub use expected::ExpectedView;
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 mod service;
@@ -57,6 +61,24 @@ pub struct NodeView {
     pub fault: Option<Fault>,
     /// Why it is under maintenance.
     pub maintenance: Option<String>,
+    /// Maintenance ends by itself then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<Timestamp>,
+    /// Who set maintenance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_by: Option<String>,
+    /// The model that it was assigned, where maker and product do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// It is not as its model says, and is kept out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+    /// It is on its way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
+    /// Day of purchase and end of warranty.
+    #[serde(default)]
+    pub papers: Papers,
     /// An agent of the current boot is known.
     pub agent: bool,
     /// What a network boot would get now.
@@ -718,6 +740,12 @@ impl NodeView {
             deadline: node.state.deadline(),
             fault,
             maintenance: node.maintenance.as_ref().map(|m| m.reason.clone()),
+            maintenance_until: node.maintenance.as_ref().and_then(|m| m.until),
+            maintenance_by: node.maintenance.as_ref().and_then(|m| m.by.clone()),
+            model: node.model.clone(),
+            quarantine: node.quarantine.clone(),
+            retired: node.retired.clone(),
+            papers: node.papers.clone(),
             agent: node.link.session.is_some(),
             boots: required_boot(node, now()).kind(),
             boot: node.boot.as_ref().map(BootOrderView::of),

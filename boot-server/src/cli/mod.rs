@@ -4,6 +4,7 @@
 mod baseline;
 mod bmc;
 mod boot;
+mod care;
 mod check;
 mod client;
 mod console;
@@ -12,6 +13,7 @@ mod event;
 mod flavor;
 mod image;
 mod login;
+mod model;
 mod network;
 mod node;
 mod output;
@@ -31,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use client::{Client, Connection, DEFAULT_SERVER};
+pub use model::parse as parse_model;
 pub use output::{Format, Show};
 
 use crate::view::Problem;
@@ -68,6 +71,9 @@ pub enum Command {
     /// Management controllers: list, set, import, scan, look
     #[command(subcommand, visible_alias = "bmcs")]
     Bmc(bmc::BmcCommand),
+    /// What machines of a model are made of and how they are cabled
+    #[command(subcommand, visible_alias = "models")]
+    Model(model::ModelCommand),
     /// How machines of a kind are to be set: BIOS attributes, Secure Boot, firmware
     #[command(subcommand, visible_alias = "baselines")]
     Baseline(baseline::BaselineCommand),
@@ -221,6 +227,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Bmc(command) => bmc::run(&connection.client()?, format, command),
+        Command::Model(command) => model::run(&connection.client()?, format, command),
         Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Token(command) => token::run(&connection.client()?, format, command),

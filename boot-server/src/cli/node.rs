@@ -9,6 +9,7 @@ use protocol::inventory::{Disk, Inventory, Nic};
 
 use super::Failure;
 use super::boot::{BootArgs, boot};
+use super::care::{MaintenanceArgs, PapersArgs, RetireArgs, maintenance, papers, refresh_plan, retire};
 use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
@@ -20,7 +21,7 @@ use super::service::{
 };
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
-use crate::http::api::requests::{MaintenanceRequest, PlaceRequest, RenameRequest, WipeRequest};
+use crate::http::api::requests::{PlaceRequest, RenameRequest, WipeRequest};
 use crate::view::{FaultReport, NodeDetail, NodeView, Page};
 
 /// What can be done with nodes.
@@ -64,15 +65,34 @@ pub enum NodeCommand {
     /// Do the failed job of a node again
     Retry(JobArgs),
     /// Put a node under maintenance, or end that
-    Maintenance {
+    Maintenance(MaintenanceArgs),
+    /// How a machine stands against the model that is for it: part by part
+    Expected {
+        /// Name or id
+        node: String,
+    },
+    /// Take a machine as it is, although it is not as its model says
+    Accept {
         /// Name or id
         node: String,
         /// Why
-        #[arg(long, required_unless_present = "off")]
-        reason: Option<String>,
-        /// End the maintenance
-        #[arg(long, conflicts_with = "reason")]
-        off: bool,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take over a machine that runs an OS already, without touching it
+    Adopt {
+        /// Name or id
+        node: String,
+    },
+    /// Take a machine out of use for good, or back
+    Retire(RetireArgs),
+    /// Day of purchase and end of warranty
+    Papers(PapersArgs),
+    /// Which machines reach 3, 4 or 5 years or leave warranty, by quarter
+    RefreshPlan {
+        /// How many quarters, this one included
+        #[arg(long, default_value_t = 8)]
+        quarters: u32,
     },
     /// Give a node another name
     Rename {
@@ -211,10 +231,15 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Abort { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/abort"), &empty)?)
         }
-        NodeCommand::Maintenance { node, reason, off: _ } => {
-            let request = MaintenanceRequest { reason };
-            format.print(&client.post::<_, NodeView>(&path(&node, "/maintenance"), &request)?)
+        NodeCommand::Maintenance(args) => maintenance(client, format, &args),
+        NodeCommand::Expected { node } => super::model::expected(client, format, &node),
+        NodeCommand::Accept { node, reason } => super::model::accept(client, format, &node, reason),
+        NodeCommand::Adopt { node } => {
+            format.print(&client.post::<_, NodeView>(&path(&node, "/adopt"), &empty)?)
         }
+        NodeCommand::Retire(args) => retire(client, format, &args),
+        NodeCommand::Papers(args) => papers(client, format, &args),
+        NodeCommand::RefreshPlan { quarters } => refresh_plan(client, format, quarters),
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)
         }
@@ -308,8 +333,13 @@ impl Show for Page<NodeView> {
 }
 
 fn state(node: &NodeView) -> String {
-    let mark = if node.maintenance.is_some() { " (maintenance)" } else { "" };
-    format!("{}{mark}", node.state)
+    let marks = [
+        (node.maintenance.is_some(), " (maintenance)"),
+        (node.quarantine.is_some(), " (quarantine)"),
+        (node.retired.is_some(), " (retired)"),
+    ];
+    let marks: String = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();
+    format!("{}{marks}", node.state)
 }
 
 fn os(node: &NodeView) -> String {
@@ -357,6 +387,12 @@ impl Show for NodeView {
             ("power", self.power.map(|power| word(power).to_owned())),
             ("health", self.health.as_ref().map(|health| health.level.as_str().to_owned())),
             ("maintenance", self.maintenance.clone()),
+            ("ends", self.maintenance_until.map(moment)),
+            ("model", self.model.clone()),
+            ("quarantine", self.quarantine.as_ref().map(|q| q.words())),
+            ("retired", self.retired.as_ref().map(|r| r.reason.clone())),
+            ("bought", self.papers.purchased.map(|day| day.to_string())),
+            ("warranty", self.papers.warranty_end.map(|day| format!("until {day}"))),
             ("waits for", self.waits_for.clone()),
             ("until", self.deadline.map(moment)),
             ("fault", self.fault.as_ref().map(|f| f.message.clone())),

@@ -10,6 +10,7 @@ use protocol::inventory::Inventory;
 use protocol::report::ReportBatch;
 use protocol::{NodeId, Sha256};
 
+use super::models::compared;
 use super::{Actor, Along, Engine, EngineError, now};
 use crate::secret;
 
@@ -66,8 +67,15 @@ impl Engine {
         let macs = inventory.nics.iter().flat_map(|n| [Some(n.mac), n.permanent_mac]).flatten().collect();
         let macs = self.own_addresses(node.id, macs).await?;
         let disks_blank = all_blank(&inventory);
-        let along = Along { inventory: Some(inventory), ..Along::default() };
-        self.apply_along(node.id, Actor::Agent, Event::Inventory { disks_blank, macs }, along).await?;
+        let models = self.models().await?;
+        let along = Along { inventory: Some(inventory.clone()), ..Along::default() };
+        // Compared when the node's turn has come: its place may change meanwhile.
+        let event = move |node: &Node| Event::Inventory {
+            disks_blank,
+            macs: macs.clone(),
+            compared: compared(&models, node, &inventory),
+        };
+        self.apply_with(node.id, Actor::Agent, event, along).await?;
         Ok(())
     }
 

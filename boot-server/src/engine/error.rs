@@ -112,6 +112,17 @@ pub enum EngineError {
     /// No baseline has this name.
     #[error("no baseline `{0}`")]
     BaselineNotFound(String),
+    /// No model has this name.
+    #[error("no model `{0}`")]
+    ModelNotFound(String),
+    /// Something said of expected hardware makes no sense.
+    #[error("{what}")]
+    BadModel {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// Network settings that cannot be.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -154,6 +165,8 @@ impl EngineError {
             ),
             Self::BadService { hint, .. } => (422, "bad-service", hint.as_str()),
             Self::BaselineNotFound(_) => (404, "baseline-not-found", "list them with `billet baseline list`"),
+            Self::ModelNotFound(_) => (404, "model-not-found", "list them with `billet model list`"),
+            Self::BadModel { hint, .. } => (422, "bad-model", *hint),
             Self::Network(error) => (422, "bad-network", error.hint()),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
@@ -195,6 +208,14 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
     match refused {
         Refused::WrongState { hint, .. } => (409, "wrong-state", hint),
         Refused::Maintenance { .. } => (409, "maintenance", "end the maintenance first"),
+        Refused::Quarantined { .. } => (
+            409,
+            "quarantine",
+            "mend it and inspect it again, or accept the difference with a reason (`billet node accept`)",
+        ),
+        Refused::Retired { .. } => {
+            (409, "retired", "choose another machine, or take this one back (`billet node retire --off`)")
+        }
         Refused::Nonce { .. } => (401, "nonce", "restart the machine, so that it gets a new boot script"),
         Refused::NoSession => (401, "session", "restart the machine"),
         Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),

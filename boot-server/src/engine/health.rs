@@ -2,13 +2,14 @@
 //! replaced.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bmc::{Component, ComponentKind, Health, LogEntry, Reading};
 use boot_server_core::bmc::health::{self, Change as Changes, Level, Part, Sensor, Verdict};
-use boot_server_core::node::{Node, Severity};
+use boot_server_core::expected::Difference;
+use boot_server_core::node::{Node, Quarantine, Severity};
 use protocol::NodeId;
 
 use super::{Actor, Engine, EngineError, lock, now};
@@ -76,6 +77,23 @@ fn of_component(component: &Component) -> Part {
     }
 }
 
+/// What is not as the machine's model says. Neighbours that are only waited for are no fault.
+fn of_quarantine(quarantine: &Quarantine) -> Vec<Part> {
+    let part = |difference: &Difference| Part {
+        level: Level::Warning,
+        what: difference.what.clone(),
+        replaceable: difference.part.is_replaceable(),
+        place: difference.slot.clone(),
+        model: None,
+        serial: difference.serial.clone(),
+        part_number: difference.part_number.clone(),
+    };
+    match quarantine.wait_until {
+        Some(_) => Vec::new(),
+        None => quarantine.differences.iter().map(part).collect(),
+    }
+}
+
 /// A part by kind and name, the kind not twice: `power supply PSU 2`, `Drive 1`.
 fn in_words(kind: ComponentKind, name: &str) -> String {
     let kind = match kind {
@@ -116,17 +134,22 @@ impl Engine {
             place: node.place.clone(),
             switch_ports: plugged.iter().filter(|a| a.switch.is_some()).map(|a| a.plugged()).collect(),
             health: known.as_ref().map(|known| known.verdict.clone()),
-            faults: known.map(|known| known.faults.to_vec()).unwrap_or_default(),
+            faults: {
+                let mut faults = known.map(|known| known.faults.to_vec()).unwrap_or_default();
+                faults.extend(node.quarantine.iter().flat_map(of_quarantine));
+                health::sorted(faults)
+            },
         }
     }
 
     /// The machines in which something is not as it should be, the worst first, then by name.
     pub async fn all_faults(&self) -> Vec<FaultReport> {
-        let sick: Vec<NodeId> = lock(&self.0.health)
+        let mut sick: BTreeSet<NodeId> = lock(&self.0.health)
             .iter()
             .filter(|(_, known)| known.verdict.level != Level::Ok)
             .map(|(node, _)| *node)
             .collect();
+        sick.extend(self.0.nodes.all().iter().filter(|node| node.quarantine.is_some()).map(|node| node.id));
         let mut reports = Vec::with_capacity(sick.len());
         for node in sick.into_iter().filter_map(|id| self.0.nodes.get(id)) {
             reports.push(self.faults(&node).await);

@@ -27,7 +27,7 @@ impl Index {
             || old.identity != new.identity
             || old.link != new.link
             || ticket(old) != ticket(new)
-            || old.state.deadline() != new.state.deadline()
+            || old.deadline() != new.deadline()
     }
 
     pub fn add(&mut self, node: &Node) {
@@ -36,7 +36,7 @@ impl Index {
         self.macs.extend(node.identity.macs.iter().map(|mac| (*mac, id)));
         self.uuids.extend(node.identity.uuid.map(|uuid| (uuid, id)));
         self.secrets.extend(secrets(node).map(|hash| (hash, id)));
-        self.deadlines.extend(node.state.deadline().map(|at| (at, id)));
+        self.deadlines.extend(node.deadline().map(|at| (at, id)));
     }
 
     /// Takes out what [`add`](Self::add) put in for the node as it was then.
@@ -54,7 +54,7 @@ impl Index {
         for hash in secrets(node) {
             self.secrets.remove(&hash);
         }
-        if let Some(at) = node.state.deadline() {
+        if let Some(at) = node.deadline() {
             self.deadlines.remove(&(at, id));
         }
     }

@@ -34,6 +34,7 @@ mod instances;
 mod media;
 #[cfg(test)]
 mod media_tests;
+mod models;
 mod networks;
 mod orders;
 mod pci;
@@ -42,6 +43,7 @@ mod pools;
 #[cfg(test)]
 mod power_tests;
 mod racks;
+mod refresh;
 mod registry;
 mod restarts;
 mod retention;
@@ -501,7 +503,7 @@ impl Engine {
             self.0.shelf.inspected(node.id, inventory);
         }
         self.0.nodes.put(slot, queries::NodeRow { node: node.clone(), version: before.version + 1 });
-        if before.node.state.deadline() != node.state.deadline() {
+        if before.node.deadline() != node.deadline() {
             self.0.deadlines.notify_one();
         }
         if has_effects {

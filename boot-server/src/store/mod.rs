@@ -19,6 +19,7 @@ pub mod journal;
 pub mod leases6;
 mod migrate;
 pub mod pools;
+pub mod models;
 pub mod queries;
 pub mod sensors;
 pub mod tenancy;

@@ -208,7 +208,7 @@ pub fn insert_node(db: &Connection, node: &Node) -> Result<(), StoreError> {
             node.id.to_string(),
             node.name,
             node.state.name().as_str(),
-            node.state.deadline().map(ms),
+            node.deadline().map(ms),
             json("nodes", node)?
         ],
     )
@@ -228,7 +228,7 @@ pub fn update_node(db: &Connection, node: &Node, version: i64) -> Result<(), Sto
             params![
                 node.name,
                 node.state.name().as_str(),
-                node.state.deadline().map(ms),
+                node.deadline().map(ms),
                 json("nodes", node)?,
                 node.id.to_string(),
                 version

@@ -1,7 +1,7 @@
 //! What an agent sends: a hello, an inventory or reports, and what they do to a node.
 
-use boot_server_core::agent_body;
 use boot_server_core::node::{Boot, Context, Event, Node, Outcome, Policy, StateName, required_boot, step};
+use boot_server_core::{agent_body, expected};
 use protocol::limits::{DISKS_MAX, NICS_MAX, PCI_MAX, REPORTED_STRING_MAX, REPORTS_MAX};
 use protocol::{JobId, NodeId, Sha256, Timestamp};
 use uuid::Uuid;
@@ -28,7 +28,9 @@ pub fn run(data: &[u8]) {
                 let (again, lost) = agent_body::inventory(&serde_json::to_vec(&inventory).expect("a value"))
                     .expect("what was taken is taken again");
                 assert!(again == inventory && lost.is_none(), "what was cut needs no cut");
+                let model = expected::learn("m", &inventory, None);
                 Event::Inventory {
+                    compared: expected::judge(&[model], Some("m"), &inventory, None),
                     disks_blank: body.len() % 2 == 0,
                     macs: inventory.nics.iter().map(|n| n.mac).collect(),
                 }

@@ -250,7 +250,7 @@ impl Machine {
     }
 
     /// At most 15 characters, and unique within the namespace.
-    fn tap(&self, nic: usize) -> String {
+    pub(super) fn tap(&self, nic: usize) -> String {
         format!("tap{}n{nic}", self.number)
     }
 

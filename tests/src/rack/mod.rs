@@ -23,6 +23,7 @@ mod boot;
 mod capture;
 mod forward;
 mod interrupt;
+mod lldp;
 mod machine;
 mod namespace;
 pub mod ovmf;
@@ -36,6 +37,7 @@ pub use api::{Api, ApiError};
 pub use capture::{DhcpReply, dhcp_replies};
 pub use forward::Forward;
 pub use interrupt::Interrupt;
+pub use lldp::SwitchPort;
 pub use machine::Machine;
 pub use namespace::{Handle, Namespace, within};
 pub use process::Process;
@@ -142,6 +144,14 @@ impl Rack {
     pub fn machine(&mut self, spec: MachineSpec) -> Result<Machine> {
         self.machines += 1;
         Machine::new(spec, self.machines, &self.namespace, &self.dir)
+    }
+
+    /// A switch that introduces itself on a machine's port, until it is dropped.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered.
+    pub fn switch_port(&self, machine: &Machine, nic: usize, switch: &str, port: &str) -> Result<SwitchPort> {
+        Ok(SwitchPort::start(self.namespace.clone_handle()?, machine.tap(nic), switch, port))
     }
 
     /// Makes `port` of the rack's `address` reachable at an address of the host's loopback.

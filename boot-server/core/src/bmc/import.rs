@@ -8,7 +8,8 @@
 //! Columns can come in any order; those that are not needed can be left out. A column that is not known is refused: a
 //! misspelt heading must not lose the passwords below it.
 
-use std::collections::BTreeSet;
+use crate::csv;
+pub use crate::csv::ListError;
 
 /// Most lines of one list.
 pub const LINES_MAX: usize = 5000;
@@ -55,112 +56,20 @@ impl Line {
     }
 }
 
-/// A list that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {what}")]
-pub struct ListError {
-    /// From 1.
-    pub line: usize,
-    /// What is wrong.
-    pub what: String,
-}
-
 /// Reads a list. Lines that are empty or begin with `#` are left out.
 ///
 /// # Errors
 /// A heading that is unknown, a line with another number of fields, quotes that do not close, too many lines.
 pub fn read(text: &str) -> Result<Vec<Line>, ListError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows = rows(text)?.into_iter();
-    let Some((line, headings)) = rows.next() else {
-        return Err(ListError { line: 1, what: "the list is empty: it needs a line of headings".to_owned() });
+    let rows = csv::read(text, &COLUMNS, LINES_MAX)?.into_iter();
+    let line = |(number, row): (usize, Vec<String>)| {
+        let mut line = Line::new(number);
+        for (at, field) in row.into_iter().enumerate() {
+            line.fields[at] = Some(field).filter(|f| !f.is_empty());
+        }
+        line
     };
-    let columns = columns(line, &headings)?;
-    let mut lines = Vec::new();
-    for (number, row) in rows {
-        if row.len() != columns.len() {
-            let what = format!("{} fields under {} headings", row.len(), columns.len());
-            return Err(ListError { line: number, what });
-        }
-        let mut parsed = Line { number, ..Line::default() };
-        for (at, field) in columns.iter().zip(row) {
-            parsed.fields[*at] = Some(field).filter(|f| !f.is_empty());
-        }
-        lines.push(parsed);
-        if lines.len() > LINES_MAX {
-            let what = format!("a list has at most {LINES_MAX} lines: split it");
-            return Err(ListError { line: number, what });
-        }
-    }
-    Ok(lines)
-}
-
-fn columns(line: usize, headings: &[String]) -> Result<Vec<usize>, ListError> {
-    let mut seen = BTreeSet::new();
-    let place = |heading: &String| {
-        let name = heading.trim().to_lowercase();
-        let at = COLUMNS.iter().position(|c| *c == name).ok_or_else(|| ListError {
-            line,
-            what: format!(
-                "the heading `{}` is unknown; there are {}",
-                name.chars().take(40).collect::<String>(),
-                COLUMNS.join(", ")
-            ),
-        })?;
-        if seen.insert(at) {
-            return Ok(at);
-        }
-        Err(ListError { line, what: format!("the heading `{name}` is there twice") })
-    };
-    headings.iter().map(place).collect()
-}
-
-/// Rows with the number of the line in which each begins.
-fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, ListError> {
-    let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut begun, mut quoted, mut was_quoted) = (1, 1, false, false);
-    let mut end_row = |row: &mut Vec<String>, begun: usize| {
-        let row = std::mem::take(row);
-        let empty = row.iter().all(|f: &String| f.is_empty());
-        if !empty && !row.first().is_some_and(|f| f.starts_with('#')) {
-            rows.push((begun, row));
-        }
-    };
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\n' {
-            line += 1;
-        }
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() && !was_quoted => (quoted, was_quoted) = (true, true),
-            _ if quoted => field.push(c),
-            ',' | '\n' => {
-                let done = std::mem::take(&mut field);
-                row.push(if was_quoted { done } else { done.trim().to_owned() });
-                was_quoted = false;
-                if c == '\n' {
-                    end_row(&mut row, begun);
-                    begun = line;
-                }
-            }
-            // Between a closing quote and the comma.
-            _ if was_quoted && c.is_whitespace() => {}
-            _ => field.push(c),
-        }
-    }
-    if quoted {
-        return Err(ListError { line: begun, what: "a quote is opened and not closed".to_owned() });
-    }
-    if !field.is_empty() || !row.is_empty() || was_quoted {
-        row.push(if was_quoted { field } else { field.trim().to_owned() });
-        end_row(&mut row, begun);
-    }
-    Ok(rows)
+    Ok(rows.map(line).collect())
 }
 
 #[cfg(test)]

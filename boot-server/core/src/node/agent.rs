@@ -14,7 +14,8 @@ use super::identity::Claim;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Node, Session};
+use super::{Node, Session, care};
+use crate::expected::Compared;
 
 /// How long a nonce is good for (DESIGN section 6).
 pub const NONCE_LIFETIME: Duration = Duration::from_mins(10);
@@ -133,9 +134,15 @@ fn session(s: &mut Step<'_>) -> Result<(), Refused> {
 }
 
 /// A new inventory ends an inspection; whether the node is then offered by itself depends on what its disks hold.
-pub(super) fn inventory(s: &mut Step<'_>, disks_blank: bool, macs: Vec<MacAddr>) -> Result<(), Refused> {
+pub(super) fn inventory(
+    s: &mut Step<'_>,
+    disks_blank: bool,
+    macs: Vec<MacAddr>,
+    compared: Option<Compared>,
+) -> Result<(), Refused> {
     session(s)?;
     s.node.identity.learn(&Claim { uuid: None, serial: None, macs });
+    care::compared(s, compared);
     inspected(s, disks_blank);
     Ok(())
 }
@@ -145,10 +152,21 @@ fn inspected(s: &mut Step<'_>, disks_blank: bool) {
     let fallback = run.fallback;
     s.mark(Phase::Done);
     s.info("inspect.finished", "inspected");
-    if fallback == Fallback::Available {
+    let blank = disks_blank && s.context.policy.provide_blank;
+    if s.node.retired.is_some() {
+        s.info("node.manageable", "it is retired, and is not offered");
+        s.node.state = State::Manageable;
+    } else if fallback == Fallback::Available {
         // It was offered as it is before; looking at it does not change that.
         s.node.state = State::Available;
-    } else if disks_blank && s.context.policy.provide_blank && s.node.maintenance.is_none() {
+    } else if let Some(quarantine) = s.node.quarantine.as_mut().filter(|_| blank) {
+        quarantine.offer = true;
+        s.info(
+            "node.manageable",
+            "all disks are blank, but it is not offered before it is as its model says",
+        );
+        s.node.state = State::Manageable;
+    } else if blank && s.node.maintenance.is_none() {
         s.info("node.available", "available: all disks are blank, nothing had to be cleaned");
         s.node.state = State::Available;
     } else {
@@ -261,10 +279,15 @@ fn finished(s: &mut Step<'_>, done: Summary) {
         }
         State::Cleaning(_) | State::Deleting(_) => {
             s.info("clean.finished", "wiped and read back");
-            s.info("node.available", "available");
             s.node.installed = None;
             s.mark(Phase::Done);
-            s.node.state = State::Available;
+            if s.node.retired.is_some() {
+                s.info("node.manageable", "it is retired, and stays out of the offer");
+                s.node.state = State::Manageable;
+            } else {
+                s.info("node.available", "available");
+                s.node.state = State::Available;
+            }
         }
         State::Inspecting(_) => inspected(s, false),
         // No run, no report: `current` refused it before.

@@ -4,11 +4,12 @@ use protocol::fault::{Fault, FaultCode};
 
 use super::event::Effect;
 use super::machine::{self, RESTARTS_MAX};
-use super::service;
 use super::state::{PowerStage, RunStage, State};
 use super::step::Step;
+use super::{care, service};
 
 pub(super) fn tick(s: &mut Step<'_>) {
+    care::tick(s);
     service::tick(s);
     let now = s.now();
     let Some(run) = s.node.state.run_mut() else { return };
@@ -74,6 +75,7 @@ fn timeout(message: &str, hint: &str) -> Fault {
 
 /// Nobody could be heard while the server was down, so every clock starts anew.
 pub(super) fn server_started(s: &mut Step<'_>) {
+    care::server_started(s);
     let now = s.now();
     if let Some(run) = s.node.state.run_mut() {
         run.deadline = now.after(run.stage.patience());

@@ -12,8 +12,10 @@ use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
 use super::{Netboot, Node, Place, StaticNetwork};
+use crate::expected::Compared;
 use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
+use crate::refresh::Papers;
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +66,11 @@ pub enum Event {
         disks_blank: bool,
         /// Every address of its network ports.
         macs: Vec<MacAddr>,
+        /// How it stands against its model; `None` where none is for it.
+        compared: Option<Compared>,
     },
+    /// Its model or its place changed: how it stands against it now.
+    Compared(Option<Compared>),
     /// The agent was handed the job.
     WorkTaken {
         /// The job.
@@ -176,6 +182,36 @@ pub enum Verb {
     Maintenance {
         /// Why; `None` clears it.
         reason: Option<String>,
+        /// It ends by itself then.
+        until: Option<Timestamp>,
+        /// Who says so.
+        by: Option<String>,
+    },
+    /// Take the machine as it is, although it is not as its model says.
+    Accept {
+        /// Why.
+        reason: String,
+        /// Who says so.
+        by: String,
+    },
+    /// Say of which model it is; `None`: maker and product tell.
+    Model {
+        /// Name of the model.
+        model: Option<String>,
+    },
+    /// Take it out of use for good; `None` takes it back.
+    Retire {
+        /// Why.
+        reason: Option<String>,
+        /// Who says so.
+        by: String,
+    },
+    /// Take over a machine that runs an OS already, without touching it.
+    Adopt,
+    /// Keep what its papers say.
+    Papers {
+        /// Day of purchase, end of warranty.
+        papers: Papers,
     },
     /// Give it another name (checked and unique; the store refuses a second one).
     Rename {
@@ -227,6 +263,11 @@ impl Verb {
             Self::Abort => "abort",
             Self::Retry => "retry",
             Self::Maintenance { .. } => "maintenance",
+            Self::Accept { .. } => "accept",
+            Self::Model { .. } => "model",
+            Self::Retire { .. } => "retire",
+            Self::Adopt => "adopt",
+            Self::Papers { .. } => "papers",
             Self::Rename { .. } => "rename",
             Self::Place { .. } => "place",
             Self::Pool { .. } => "pool",
@@ -339,6 +380,18 @@ pub enum Refused {
     /// The node is under maintenance.
     #[error("the node is under maintenance: {reason}")]
     Maintenance {
+        /// Why.
+        reason: String,
+    },
+    /// The node is not as its model says.
+    #[error("the node is in quarantine: {what}")]
+    Quarantined {
+        /// What is not as it should be.
+        what: String,
+    },
+    /// The node is on its way out.
+    #[error("the node is retired: {reason}")]
+    Retired {
         /// Why.
         reason: String,
     },

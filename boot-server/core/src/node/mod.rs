@@ -17,6 +17,7 @@
 //! the shell's business.
 
 pub mod boot;
+pub mod care;
 pub mod event;
 pub mod identity;
 pub mod medium;
@@ -43,8 +44,10 @@ use protocol::{ImageId, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{PoolName, Tag};
+use crate::refresh::{Milestone, Papers};
 
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
+pub use care::{Accepted, Quarantine, Retired};
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
 pub use medium::Medium;
@@ -83,6 +86,24 @@ pub struct Node {
     /// Set while somebody works on it: it is not offered for deployment.
     #[serde(default)]
     pub maintenance: Option<Maintenance>,
+    /// The model of which somebody said that it is; else maker and product tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Set while it is not as its model says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+    /// Differences that somebody accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
+    /// Set once it is on its way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
+    /// Day of purchase, end of warranty.
+    #[serde(default)]
+    pub papers: Papers,
+    /// Milestones of its age of which somebody was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Milestone>,
     /// The agent's credentials of this boot.
     #[serde(default)]
     pub link: AgentLink,
@@ -129,6 +150,12 @@ pub struct Maintenance {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
+    /// It ends by itself then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Who set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// What proves that a request comes from the agent that this server booted on this node. Only hashes are kept.
@@ -204,6 +231,12 @@ impl Node {
             tags: BTreeSet::new(),
             state: State::Enroll,
             maintenance: None,
+            model: None,
+            quarantine: None,
+            accepted: Vec::new(),
+            retired: None,
+            papers: Papers::default(),
+            told: Vec::new(),
             link: AgentLink::default(),
             epoch: 0,
             boot: None,

@@ -11,8 +11,8 @@ use super::service::Service;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Maintenance, Node, StaticNetwork, orders, service};
 use crate::names::{PoolName, Tag};
+use super::{Node, StaticNetwork, care, orders, service};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -27,6 +27,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
             | Verb::Boot { .. }
             | Verb::ClearBoot
             | Verb::Service(_)
+            | Verb::Accept { .. }
+            | Verb::Model { .. }
+            | Verb::Retire { .. }
+            | Verb::Papers { .. }
     );
     // Firmware and settings are what maintenance is for.
     let busy = busy && !(matches!(verb, Verb::Retry) && failed_service(&s.node).is_some());
@@ -45,8 +49,19 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Retry => retry(s),
         Verb::Boot { boot, repeat } => orders::order(s, *boot, repeat),
         Verb::ClearBoot => orders::clear(s),
-        Verb::Maintenance { reason } => {
-            maintenance(s, reason);
+        Verb::Maintenance { reason, until, by } => {
+            care::maintenance(s, reason, until, by);
+            Ok(())
+        }
+        Verb::Accept { reason, by } => care::accept(s, reason, by),
+        Verb::Model { model } => {
+            care::assign(s, model);
+            Ok(())
+        }
+        Verb::Retire { reason, by } => care::retire(s, reason, by),
+        Verb::Adopt => care::adopt(s),
+        Verb::Papers { papers } => {
+            care::papers(s, papers);
             Ok(())
         }
         Verb::Place { place } => {
@@ -145,6 +160,10 @@ fn provide(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     if !s.is(&[StateName::Manageable, StateName::Failed]) {
         return Err(s.wrong_state("provide", "only a manageable or failed node can be made available"));
     }
+    // A machine on its way out may be wiped; it is not offered after that.
+    if wipe.is_empty() || s.node.quarantine.is_some() {
+        care::check(s)?;
+    }
     clean(s, wipe, Fallback::Manageable);
     Ok(())
 }
@@ -177,6 +196,7 @@ fn deploy(s: &mut Step<'_>, order: DeployOrder) -> Result<(), Refused> {
         }
         _ => return Err(s.wrong_state("deploy", "make it available first (provide)")),
     };
+    care::check(s)?;
     put_os(s, order, fallback, "deploy");
     Ok(())
 }
@@ -310,13 +330,4 @@ fn set_network(s: &mut Step<'_>, network: Option<StaticNetwork>) {
         None => s.info("network.cleared", "gets its address by DHCP"),
     }
     s.node.network = network;
-}
-
-fn maintenance(s: &mut Step<'_>, reason: Option<String>) {
-    match &reason {
-        Some(reason) => s.warn("maintenance.set", format!("under maintenance: {reason}")),
-        None => s.info("maintenance.cleared", "maintenance ended"),
-    }
-    let since = s.now();
-    s.node.maintenance = reason.map(|reason| Maintenance { reason, since });
 }

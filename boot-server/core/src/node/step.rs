@@ -9,7 +9,7 @@ use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, deadline, machine, medium, orders, people, power, service};
+use super::{Node, agent, care, deadline, machine, medium, orders, people, power, service};
 
 /// Takes `event` in.
 ///
@@ -26,7 +26,10 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::MediumMade { job, nonce } => medium::made(&mut s, job, nonce)?,
         Event::PhoneHome { token, host_keys } => machine::phone_home(&mut s, token, host_keys)?,
         Event::Hello { hello, nonce, session } => agent::hello(&mut s, &hello, nonce, session)?,
-        Event::Inventory { disks_blank, macs } => agent::inventory(&mut s, disks_blank, macs)?,
+        Event::Inventory { disks_blank, macs, compared } => {
+            agent::inventory(&mut s, disks_blank, macs, compared)?;
+        }
+        Event::Compared(compared) => care::compared(&mut s, compared),
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
         Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),

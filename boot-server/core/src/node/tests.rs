@@ -16,6 +16,7 @@ use super::event::{DeployOrder, Verb};
 use super::service::Item;
 use super::state::Fallback;
 use super::*;
+use crate::expected::{Compared, Difference, PartKind};
 use crate::servicing::{BiosStep, Facts, FirmwareFact, RestartPolicy, SecureBootStep, ServiceStep};
 
 const NONCE: Sha256 = Sha256([1; 32]);
@@ -304,8 +305,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("begun, wrong ticket", Event::BootBegun { ticket: WRONG }),
         ("hello", Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }),
         ("hello, wrong nonce", Event::Hello { hello: hello(), nonce: WRONG, session: SESSION }),
-        ("inventory, blank", Event::Inventory { disks_blank: true, macs: vec![] }),
-        ("inventory, data", Event::Inventory { disks_blank: false, macs: vec![] }),
+        ("inventory, blank", Event::Inventory { disks_blank: true, macs: vec![], compared: None }),
+        ("inventory, data", Event::Inventory { disks_blank: false, macs: vec![], compared: None }),
         ("work taken", Event::WorkTaken { job }),
         ("report stage", batch(1, 1, ReportBody::Stage { stage: Stage::Verify })),
         ("report progress", batch(1, 1, ReportBody::Progress(Progress::default()))),
@@ -363,12 +364,40 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("service, firmware", verb(service(firmware_step(), RestartPolicy::Never))),
         ("abort", verb(Verb::Abort)),
         ("retry", verb(Verb::Retry)),
-        ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()) })),
+        ("maintenance", verb(Verb::Maintenance { reason: Some("fan".into()), until: None, by: None })),
+        ("retire", verb(Verb::Retire { reason: Some("old".into()), by: "ann".into() })),
+        ("take back", verb(Verb::Retire { reason: None, by: "ann".into() })),
+        ("adopt", verb(Verb::Adopt)),
+        ("accept", verb(Verb::Accept { reason: "known".into(), by: "ann".into() })),
+        ("model", verb(Verb::Model { model: Some("r640".into()) })),
+        ("differs", Event::Compared(Some(lacks_memory()))),
+        ("inventory, blank, differs", inventory_with(Some(lacks_memory()))),
         ("order a boot", verb(Verb::Boot { boot: Box::new(kernel()), repeat: Repeat::Once })),
         ("clear boot", verb(Verb::ClearBoot)),
         ("network", verb(Verb::Network { network: Some(network()) })),
         ("no network", verb(Verb::Network { network: None })),
     ]
+}
+
+fn inventory_with(compared: Option<Compared>) -> Event {
+    Event::Inventory { disks_blank: true, macs: vec![], compared }
+}
+
+fn difference(part: PartKind, unheard: bool) -> Difference {
+    Difference {
+        part,
+        slot: Some("A1".into()),
+        expected: Some("16 GiB".into()),
+        found: None,
+        what: format!("{} in slot A1 is missing; expected 16 GiB", part.as_str()),
+        serial: None,
+        part_number: None,
+        unheard,
+    }
+}
+
+fn lacks_memory() -> Compared {
+    Compared { model: "r640".into(), differences: vec![difference(PartKind::Dimm, false)] }
 }
 
 fn place(node: &Node) -> String {
@@ -515,7 +544,7 @@ impl Story {
     /// Discovered, inspected and available.
     fn available() -> Self {
         let mut story = Self::new();
-        story.boots_agent().is(Event::Inventory { disks_blank: true, macs: vec![] });
+        story.boots_agent().is(Event::Inventory { disks_blank: true, macs: vec![], compared: None });
         assert_eq!(story.place(), "available");
         story
     }
@@ -731,14 +760,18 @@ fn an_inspection_that_was_given_up_goes_on_with_the_agent() {
     assert_eq!(story.place(), "failed during inspecting");
     story.boots_agent();
     assert_eq!(story.place(), "inspecting/assign");
-    story.is(Event::Inventory { disks_blank: true, macs: vec![] });
+    story.is(Event::Inventory { disks_blank: true, macs: vec![], compared: None });
     assert_eq!(story.place(), "available");
 }
 
 #[test]
 fn looking_at_an_offered_machine_keeps_the_offer() {
     let mut story = Story::available();
-    story.is(Event::Verb(Verb::Inspect)).is(Event::Inventory { disks_blank: false, macs: vec![] });
+    story.is(Event::Verb(Verb::Inspect)).is(Event::Inventory {
+        disks_blank: false,
+        macs: vec![],
+        compared: None,
+    });
     assert_eq!(story.place(), "available");
 }
 
@@ -749,7 +782,7 @@ fn a_hello_whose_answer_was_lost_may_be_said_again() {
     let again = || Event::Hello { hello: hello(), nonce: NONCE, session: Sha256([4; 32]) };
     story.is(again());
     assert!(story.node.has_session(Sha256([4; 32])) && !story.node.has_session(SESSION));
-    story.is(Event::Inventory { disks_blank: true, macs: vec![] });
+    story.is(Event::Inventory { disks_blank: true, macs: vec![], compared: None });
     assert!(matches!(story.try_event(again()), Err(Refused::Nonce { .. })), "the session is in use");
 
     let mut story = Story::new();
@@ -910,7 +943,7 @@ fn an_order_for_disk_or_agent_answers_the_same_for_one_boot() {
 
 /// An event as chance gives it: most of them make sense, so that stories go far.
 fn any_event() -> impl Strategy<Value = u8> {
-    0_u8..44
+    0_u8..52
 }
 
 fn chance_event(story: &Story, n: u8) -> Event {
@@ -926,8 +959,8 @@ fn chance_event(story: &Story, n: u8) -> Event {
         11..=12 => report(done()),
         13 => report(fault()),
         14..=15 => Event::PhoneHome { token: TOKEN, host_keys: Vec::new() },
-        16 => Event::Inventory { disks_blank: true, macs: vec![] },
-        17 => Event::Inventory { disks_blank: false, macs: vec![] },
+        16 => Event::Inventory { disks_blank: true, macs: vec![], compared: None },
+        17 => Event::Inventory { disks_blank: false, macs: vec![], compared: None },
         18 => Event::Tick,
         19 => Event::ServerStarted,
         20 => Event::DhcpSeen { first_seen: story.now },
@@ -941,7 +974,7 @@ fn chance_event(story: &Story, n: u8) -> Event {
         29 => Event::Verb(Verb::Abort),
         30 => Event::Verb(Verb::Retry),
         31 => Event::KernelServed,
-        32 => Event::Verb(Verb::Maintenance { reason: None }),
+        32 => Event::Verb(Verb::Maintenance { reason: None, until: None, by: None }),
         34 => order_boot(kernel(), Repeat::Once),
         35 => order_boot(installer(), Repeat::Once),
         36 => order_boot(kernel(), Repeat::Always),
@@ -951,6 +984,21 @@ fn chance_event(story: &Story, n: u8) -> Event {
         40 => power_news(PowerNews::On),
         41 => power_news(PowerNews::NoEffect { wanted: "off" }),
         42 => power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() }),
+        43 => Event::Compared(Some(lacks_memory())),
+        44 => Event::Compared(None),
+        45 => inventory_with(Some(Compared {
+            model: "r640".into(),
+            differences: vec![difference(PartKind::Cable, true)],
+        })),
+        46 => Event::Verb(Verb::Accept { reason: "known".into(), by: "ann".into() }),
+        47 => Event::Verb(Verb::Retire { reason: Some("old".into()), by: "ann".into() }),
+        48 => Event::Verb(Verb::Retire { reason: None, by: "ann".into() }),
+        49 => Event::Verb(Verb::Adopt),
+        50 => Event::Verb(Verb::Maintenance {
+            reason: Some("fan".into()),
+            until: Some(story.now.after(std::time::Duration::from_mins(10))),
+            by: None,
+        }),
         _ => Event::LoaderServed { by: Netboot::Http },
     }
 }
@@ -982,6 +1030,11 @@ proptest! {
                 let has_job = matches!(after.work(), Work::Job { .. });
                 prop_assert!(!has_job);
             }
+            let kept = before.quarantine.is_some() || before.retired.is_some();
+            let begins = |node: &Node| matches!(node.state, State::Deploying(_) | State::Available);
+            let fresh = !begins(&before) && begins(after) && before.state.run().is_none();
+            let again = matches!(before.state, State::Active | State::Failed(_));
+            prop_assert!(!(kept && fresh && !again && after.kept_out().is_some()), "offered although it is kept out");
             let writes = |node: &Node| matches!(
                 node.state.run().map(|r| (r.stage, &r.job.task)),
                 Some((RunStage::Agent(_), Task::Deploy(_) | Task::Clean { .. }))

@@ -5,12 +5,14 @@ mod baselines;
 pub mod bmc_requests;
 mod bmcs;
 mod boots;
+mod care;
 mod console;
 mod events;
 mod extract;
 mod groups;
 mod images;
 mod ingests;
+mod models;
 mod network;
 mod networks;
 mod nodes;
@@ -127,6 +129,7 @@ type Answer<T> = Result<T, ProblemResponse>;
     tags(
         (name = "nodes", description = "Machines and what can be done with them"),
         (name = "power", description = "Switching machines, and what their firmware boots"),
+        (name = "models", description = "What machines of a model are made of and how they are cabled"),
         (name = "baselines", description = "How machines of a kind are to be set"),
         (name = "bmcs", description = "Management controllers of machines"),
         (name = "pools", description = "Sets and kinds of machines, and who would get which"),
@@ -181,6 +184,16 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(baselines::show, baselines::put, baselines::remove))
         .routes(routes!(baselines::compare))
         .routes(routes!(baselines::apply))
+        .routes(routes!(models::list, models::create))
+        .routes(routes!(models::show, models::put, models::remove))
+        .routes(routes!(models::learn))
+        .routes(routes!(models::assign))
+        .routes(routes!(models::expected))
+        .routes(routes!(models::accept))
+        .routes(routes!(care::adopt))
+        .routes(routes!(care::retire))
+        .routes(routes!(care::papers))
+        .routes(routes!(care::refresh_plan))
         .routes(routes!(bmcs::list))
         .routes(routes!(bmcs::import))
         .routes(routes!(bmcs::look))

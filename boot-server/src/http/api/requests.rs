@@ -33,6 +33,53 @@ pub struct WipeRequest {
 pub struct MaintenanceRequest {
     /// Why; `null` ends it.
     pub reason: Option<String>,
+    /// It ends by itself then; milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<protocol::Timestamp>,
+}
+
+/// Out of use for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetireRequest {
+    /// Why; `null` takes the machine back.
+    pub reason: Option<String>,
+}
+
+/// A model from a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LearnRequest {
+    /// Name of the model.
+    pub name: String,
+    /// In place of the one of this name.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Of which model a node is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRequest {
+    /// Name of the model; `null`: its maker and product tell.
+    pub model: Option<String>,
+}
+
+/// A machine that may be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// Why.
+    pub reason: String,
+}
+
+/// How far ahead.
+#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RefreshQuery {
+    /// Quarters, this one included: 1 to 20; 8 if not given.
+    pub quarters: Option<u32>,
 }
 
 /// A new name.

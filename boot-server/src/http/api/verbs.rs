@@ -251,7 +251,15 @@ pub(super) async fn maintenance(
         let message = format!("the reason must have 1 to {REASON_MAX} bytes");
         return Err(refuse("reason", message, "say why, or send null to end the maintenance").into());
     }
-    apply(&api, &api.engine.node(&node).await?, Verb::Maintenance { reason }).await
+    if let Some(until) = request.until
+        && (reason.is_none() || until <= crate::engine::now())
+    {
+        let message = "the end of a maintenance lies ahead, and belongs to one that is set".to_owned();
+        return Err(refuse("until", message, "give milliseconds since 1970, or leave it out").into());
+    }
+    let by = Some(operator().name().to_owned());
+    let verb = Verb::Maintenance { reason, until: request.until, by };
+    apply(&api, &api.engine.node(&node).await?, verb).await
 }
 
 /// Says in which rack a node stands.
@@ -270,7 +278,11 @@ pub(super) async fn place(
         None => return Err(EngineError::BadPlace(BadPlace::NoRack).into()),
         Some(rack) => Some(Place { rack, unit, height, room, power_feed }),
     };
-    apply(&api, &api.engine.node(&node).await?, Verb::Place { place }).await
+    let node = api.engine.node(&node).await?;
+    api.engine.apply(node.id, operator(), Event::Verb(Verb::Place { place })).await?;
+    // The cabling plan of its model may go by its place.
+    let node = api.engine.compare_again(node.id).await?;
+    Ok(Json(api.engine.view(&node).await))
 }
 
 /// Gives a node another name.

@@ -1,5 +1,7 @@
 //! Buttons: which fit a node as it stands, and what they do.
 
+use std::time::Duration;
+
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::node::event::Verb;
@@ -11,7 +13,7 @@ use super::form::Fields;
 use super::format::shell;
 use super::recipe::Recipe;
 use super::{Refusal, Ui, go, node, operator};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, now};
 
 /// How a button works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +154,13 @@ pub(super) async fn place(
     let [rack, unit, height, room, power_feed] =
         ["rack", "unit", "height", "room", "power_feed"].map(|name| fields.get(name));
     match Place::typed(Typed { rack, unit, height, room, power_feed }) {
-        Ok(place) => act(State(ui), Path(reference), Verb::Place { place }).await,
+        Ok(place) => {
+            let node = ui.engine.node(&reference).await?;
+            ui.engine.apply(node.id, operator(), Event::Verb(Verb::Place { place })).await?;
+            // The cabling plan of its model may go by its place.
+            let node = ui.engine.compare_again(node.id).await?;
+            Ok(go(&node::address(&node)))
+        }
         Err(error) => {
             let node = ui.engine.node(&reference).await?;
             node::page(&ui, &node, Some(Refusal::from(EngineError::from(error)).0)).await
@@ -182,7 +190,11 @@ pub(super) async fn maintenance(
     id: Path<String>,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
-    act(ui, id, Verb::Maintenance { reason: Fields(fields).trimmed("reason") }).await
+    let fields = Fields(fields);
+    let hours = fields.get("hours").parse::<u64>().ok().filter(|hours| (1..=8760).contains(hours));
+    let until = hours.map(|hours| now().after(Duration::from_hours(hours)));
+    let (reason, by) = (fields.trimmed("reason"), Some(operator().name().to_owned()));
+    act(ui, id, Verb::Maintenance { until: reason.as_ref().and(until), reason, by }).await
 }
 
 /// Does it and shows the node; where it is refused, the node with the reason.

@@ -13,9 +13,11 @@ pub mod format;
 mod graph;
 mod images;
 mod login;
+mod models;
 mod node;
 mod power;
 mod recipe;
+mod refresh;
 mod servers;
 mod service;
 mod status;
@@ -49,7 +51,9 @@ use crate::view::Problem;
 pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/", "server"),
     ("images", "Images", "/images", "image"),
+    ("models", "Models", "/models", "check"),
     ("faults", "Faults", "/faults", "warning"),
+    ("refresh", "Refresh plan", "/refresh", "wait"),
     ("events", "Events", "/events", "events"),
     ("status", "Status", "/status", "status"),
     ("tokens", "Tokens", "/tokens", "key"),
@@ -101,6 +105,16 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/place", post(actions::place))
         .route("/nodes/{node}/network", post(actions::network))
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
+        .route("/nodes/{node}/accept", post(models::accept))
+        .route("/nodes/{node}/model", post(models::assign))
+        .route("/nodes/{node}/learn", post(models::learn))
+        .route("/nodes/{node}/adopt", post(refresh::adopt))
+        .route("/nodes/{node}/retire", post(refresh::retire))
+        .route("/nodes/{node}/papers", post(refresh::papers))
+        .route("/models", get(models::list).post(models::create))
+        .route("/models/{name}", get(models::show).post(models::change))
+        .route("/models/{name}/remove", post(models::remove))
+        .route("/refresh", get(refresh::show))
         .route("/nodes/{node}/deploy", get(deploy::deploy_form).post(deploy::deploy))
         .route("/nodes/{node}/rebuild", get(deploy::rebuild_form).post(deploy::rebuild))
         .route("/nodes/{node}/console", get(console::show))

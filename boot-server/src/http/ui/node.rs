@@ -6,7 +6,7 @@ use axum::response::Response;
 use boot_server_core::bmc::health::Level;
 use boot_server_core::check::Finding;
 use boot_server_core::node::{
-    Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
+    Accepted, Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
 };
 use protocol::Timestamp;
 use protocol::inventory::{Inventory, PciDevice};
@@ -55,6 +55,9 @@ struct NodePage<'a> {
     service_steps: Vec<(String, &'static str)>,
     history: History,
     faults: FaultReport,
+    accepted: Vec<Accepted>,
+    models: Vec<String>,
+    can_adopt: bool,
     recipe: Recipe,
 }
 
@@ -165,6 +168,9 @@ async fn page_with(
         power: Card::of(ui.engine.bmc(node.id), inventory.and_then(BmcFound::of)),
         history: History::of(ui, node, picked).await,
         faults: ui.engine.faults(node).await,
+        accepted: node.accepted.clone(),
+        models: ui.engine.models().await?.into_iter().map(|model| model.name).collect(),
+        can_adopt: view.state == StateName::Manageable,
         service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
         service,
         recipe: actions::recipe(node, &actions),

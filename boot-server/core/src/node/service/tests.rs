@@ -272,7 +272,9 @@ fn deadlines_name_the_difference() {
 #[test]
 fn one_job_at_a_time_also_in_maintenance() {
     let mut story = Story { node: at(State::Available), now: START, notes: Vec::new() };
-    story.event(Event::Verb(Verb::Maintenance { reason: Some("new BIOS".into()) })).unwrap();
+    story
+        .event(Event::Verb(Verb::Maintenance { reason: Some("new BIOS".into()), until: None, by: None }))
+        .unwrap();
     story.event(order(json!([bios()]), RestartPolicy::Never)).unwrap();
     let second = story.event(order(json!([bios()]), RestartPolicy::Never)).unwrap_err();
     assert!(matches!(second, Refused::WrongState { verb: "service", .. }), "{second}");
