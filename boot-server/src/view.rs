@@ -29,9 +29,11 @@ use crate::power::Options;
 mod console;
 pub mod place;
 mod expected;
+mod replace;
 mod sensors;
 
 pub use expected::ExpectedView;
+pub use replace::{ExpectedImport, ReplaceView};
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 mod service;

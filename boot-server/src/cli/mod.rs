@@ -13,6 +13,7 @@ mod event;
 mod flavor;
 mod image;
 mod login;
+mod machine;
 mod model;
 mod network;
 mod node;
@@ -71,6 +72,9 @@ pub enum Command {
     /// Management controllers: list, set, import, scan, look
     #[command(subcommand, visible_alias = "bmcs")]
     Bmc(bmc::BmcCommand),
+    /// Machines that are expected: import, list, remove
+    #[command(subcommand, visible_alias = "machines")]
+    Machine(machine::MachineCommand),
     /// What machines of a model are made of and how they are cabled
     #[command(subcommand, visible_alias = "models")]
     Model(model::ModelCommand),
@@ -227,6 +231,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Bmc(command) => bmc::run(&connection.client()?, format, command),
+        Command::Machine(command) => machine::run(&connection.client()?, format, command),
         Command::Model(command) => model::run(&connection.client()?, format, command),
         Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),

@@ -13,6 +13,7 @@ use super::care::{MaintenanceArgs, PapersArgs, RetireArgs, maintenance, papers, 
 use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
+use super::machine::{ReplaceArgs, replace};
 use super::network::{MediaArgs, NetworkArgs, media, network};
 use super::output::{Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
@@ -88,6 +89,8 @@ pub enum NodeCommand {
     Retire(RetireArgs),
     /// Day of purchase and end of warranty
     Papers(PapersArgs),
+    /// Let another machine take the part of a node: name, network settings and OS
+    Replace(ReplaceArgs),
     /// Which machines reach 3, 4 or 5 years or leave warranty, by quarter
     RefreshPlan {
         /// How many quarters, this one included
@@ -239,6 +242,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         }
         NodeCommand::Retire(args) => retire(client, format, &args),
         NodeCommand::Papers(args) => papers(client, format, &args),
+        NodeCommand::Replace(args) => replace(client, format, &args),
         NodeCommand::RefreshPlan { quarters } => refresh_plan(client, format, quarters),
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)

@@ -76,7 +76,8 @@ impl Engine {
             compared: compared(&models, node, &inventory),
         };
         self.apply_with(node.id, Actor::Agent, event, along).await?;
-        Ok(())
+        // Its serial number may be known only now.
+        self.welcome(node.id).await
     }
 
     /// What the agent is to do, held open until there is something or `wait` has passed.

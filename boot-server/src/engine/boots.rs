@@ -385,6 +385,10 @@ impl Engine {
         let stored = node.clone();
         self.0.store.write(move |db| queries::insert_node(db, &stored)).await?;
         self.0.nodes.add(NodeRow { node, version: 1 });
+        // It may be one that is expected. Where that cannot be looked up, it is once it was inspected.
+        if let Err(error) = self.welcome(id).await {
+            tracing::error!(node = %id, %error, "whether a new machine is expected cannot be told");
+        }
         Ok(id)
     }
 

@@ -11,7 +11,7 @@ use protocol::inventory::Inventory;
 use protocol::{JobId, NodeId, Sha256, Timestamp};
 use uuid::Uuid;
 
-use super::{Actor, Along, Engine, EngineError, now};
+use super::{Actor, Along, Engine, EngineError, now, replace};
 use crate::secret;
 use crate::store::queries::{self, Remembered};
 use crate::view::DeployPreview;
@@ -128,7 +128,8 @@ impl Engine {
         let planned = self.plan(node, &request).await?;
         let sealed = self.seal_instance(node.id, &planned.instance, planned.metadata, planned.phone_home)?;
         let instance = planned.order.phone_home.map(|_| sealed);
-        let along = Along { remember: remember.clone(), instance, ..Along::default() };
+        let deploy = Some(replace::seal(&self.0.vault, node.id, &request)?);
+        let along = Along { remember: remember.clone(), instance, deploy, ..Along::default() };
         let done = self.apply_along(node.id, actor, event(planned, rebuild), along).await;
         match (done, remember) {
             // The same request came twice at once and the other one was first.

@@ -1,5 +1,6 @@
 //! Why the engine did not do what it was asked, and how the client gets to know.
 
+use boot_server_core::csv::ListError;
 use boot_server_core::deploy::DeployRefused;
 use boot_server_core::node::place::BadPlace;
 use boot_server_core::node::{NetworkError, Refused};
@@ -112,6 +113,15 @@ pub enum EngineError {
     /// No baseline has this name.
     #[error("no baseline `{0}`")]
     BaselineNotFound(String),
+    /// No expected machine has this name.
+    #[error("no machine `{0}` is expected")]
+    MachineNotFound(String),
+    /// A list of which nothing was taken in.
+    #[error("nothing was taken in: {}", lines(.0))]
+    BadList(Vec<ListError>),
+    /// A machine that cannot take the part of another one.
+    #[error("{}", .0.join("; "))]
+    Misfit(Vec<String>),
     /// No model has this name.
     #[error("no model `{0}`")]
     ModelNotFound(String),
@@ -165,6 +175,9 @@ impl EngineError {
             ),
             Self::BadService { hint, .. } => (422, "bad-service", hint.as_str()),
             Self::BaselineNotFound(_) => (404, "baseline-not-found", "list them with `billet baseline list`"),
+            Self::MachineNotFound(_) => (404, "machine-not-found", "list them with `billet machine list`"),
+            Self::BadList(_) => (422, "bad-list", "correct the lines, and send the whole list again"),
+            Self::Misfit(_) => (409, "misfit", "choose another machine, or mend what is said"),
             Self::ModelNotFound(_) => (404, "model-not-found", "list them with `billet model list`"),
             Self::BadModel { hint, .. } => (422, "bad-model", *hint),
             Self::Network(error) => (422, "bad-network", error.hint()),
@@ -202,6 +215,14 @@ impl EngineError {
         };
         Problem { status, code: code.to_owned(), message: self.to_string(), hint: hint.to_owned() }
     }
+}
+
+/// The first mistakes of a list, each with its line.
+fn lines(errors: &[ListError]) -> String {
+    let shown: Vec<String> = errors.iter().take(10).map(ToString::to_string).collect();
+    let more = errors.len().saturating_sub(shown.len());
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join("; "))
 }
 
 fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {

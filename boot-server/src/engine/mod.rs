@@ -12,6 +12,7 @@ mod accounts;
 mod accounts_tests;
 mod addresses;
 mod agents;
+mod arrivals;
 mod baselines;
 mod bmc_events;
 mod bmcs;
@@ -45,6 +46,7 @@ mod power_tests;
 mod racks;
 mod refresh;
 mod registry;
+mod replace;
 mod restarts;
 mod retention;
 mod sensors;
@@ -56,6 +58,7 @@ mod switches;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -80,6 +83,7 @@ pub use instances::Asker;
 pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
 pub use pools::PlacingError;
 pub use registry::lock;
+pub use replace::Replacing;
 pub use sensors::HistoryQuery;
 pub(crate) use servicing::view as service_view;
 
@@ -90,7 +94,7 @@ use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
 use crate::store::instances::{self as stored_instances, InstanceRow};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::sensors::SensorRow;
-use crate::store::{Store, StoreError, leases6};
+use crate::store::{Store, StoreError, last_deploys, leases6};
 use crate::vault::Vault;
 use crate::view::{AddressView, BmcFound, EventView, NodeDetail, NodeView};
 use boots::Sightings;
@@ -195,6 +199,8 @@ struct Along {
     inventory: Option<Arc<Inventory>>,
     remember: Option<Remembered>,
     instance: Option<InstanceRow>,
+    /// The deploy as it was asked for, sealed.
+    deploy: Option<String>,
 }
 
 impl Engine {
@@ -475,6 +481,7 @@ impl Engine {
         let (remember, rows) = (along.remember.clone(), events.clone());
         let instance = along.instance.clone();
         let living = Some(node.living()).filter(|living| *living != before.node.living());
+        let deploy = along.deploy.clone();
         let ids = self
             .0
             .store
@@ -491,6 +498,9 @@ impl Engine {
                 }
                 if let Some(instance) = &instance {
                     stored_instances::insert(db, instance)?;
+                }
+                if let Some(sealed) = &deploy {
+                    last_deploys::put(db, stored.id, context.now, sealed)?;
                 }
                 for effect in effects {
                     queries::insert_effect(db, stored.id, effect, context.now)?;

@@ -8,6 +8,7 @@
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
 //! statements are in `queries`, in the subset that PostgreSQL shares.
 
+pub mod arrivals;
 pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
@@ -16,6 +17,7 @@ pub mod db;
 pub mod groups;
 pub mod instances;
 pub mod journal;
+pub mod last_deploys;
 pub mod leases6;
 mod migrate;
 pub mod pools;

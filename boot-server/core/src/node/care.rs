@@ -416,7 +416,7 @@ mod tests {
             grow_root: true,
             boot_entry: None,
         };
-        let phone_home = protocol::Sha256([3; 32]);
+        let phone_home = Some(protocol::Sha256([3; 32]));
         Box::new(super::super::event::DeployOrder { spec, hostname: "web-1".into(), phone_home })
     }
 

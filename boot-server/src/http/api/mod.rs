@@ -12,6 +12,7 @@ mod extract;
 mod groups;
 mod images;
 mod ingests;
+mod machines;
 mod models;
 mod network;
 mod networks;
@@ -129,6 +130,7 @@ type Answer<T> = Result<T, ProblemResponse>;
     tags(
         (name = "nodes", description = "Machines and what can be done with them"),
         (name = "power", description = "Switching machines, and what their firmware boots"),
+        (name = "machines", description = "Machines that are expected, and those that take the part of others"),
         (name = "models", description = "What machines of a model are made of and how they are cabled"),
         (name = "baselines", description = "How machines of a kind are to be set"),
         (name = "bmcs", description = "Management controllers of machines"),
@@ -190,6 +192,9 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(models::assign))
         .routes(routes!(models::expected))
         .routes(routes!(models::accept))
+        .routes(routes!(machines::list, machines::import))
+        .routes(routes!(machines::remove))
+        .routes(routes!(machines::replace))
         .routes(routes!(care::adopt))
         .routes(routes!(care::retire))
         .routes(routes!(care::papers))

@@ -46,6 +46,41 @@ pub struct RetireRequest {
     pub reason: Option<String>,
 }
 
+/// Machines that are expected: `csv` or `machines`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedMachinesRequest {
+    /// Comma-separated values with a line of headings: name, mac, uuid, serial, model, pool, rack, unit, height, room, power_feed,
+    /// bmc_address, tags, purchased, warranty_end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csv: Option<String>,
+    /// The same as a list of objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machines: Option<Vec<boot_server_core::arrivals::Arrival>>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// A machine that takes the part of another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// Name or id of the new machine.
+    pub with: String,
+    /// The new one stands where the old one stood.
+    #[serde(default)]
+    pub take_place: bool,
+    /// Also where the new one has fewer cores, less memory, smaller disks or fewer ports.
+    #[serde(default)]
+    pub allow_smaller: bool,
+    /// The old machine's name, typed by whoever asks: this wipes disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// A model from a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

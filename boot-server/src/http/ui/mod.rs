@@ -13,6 +13,7 @@ pub mod format;
 mod graph;
 mod images;
 mod login;
+mod machines;
 mod models;
 mod node;
 mod power;
@@ -51,6 +52,7 @@ use crate::view::Problem;
 pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/", "server"),
     ("images", "Images", "/images", "image"),
+    ("machines", "Expected", "/machines", "wait"),
     ("models", "Models", "/models", "check"),
     ("faults", "Faults", "/faults", "warning"),
     ("refresh", "Refresh plan", "/refresh", "wait"),
@@ -108,6 +110,9 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/accept", post(models::accept))
         .route("/nodes/{node}/model", post(models::assign))
         .route("/nodes/{node}/learn", post(models::learn))
+        .route("/nodes/{node}/replace", get(machines::replace_form).post(machines::replace))
+        .route("/machines", get(machines::list).post(machines::import))
+        .route("/machines/{name}/remove", post(machines::remove))
         .route("/nodes/{node}/adopt", post(refresh::adopt))
         .route("/nodes/{node}/retire", post(refresh::retire))
         .route("/nodes/{node}/papers", post(refresh::papers))
