@@ -27,8 +27,8 @@ use crate::engine::now;
 use crate::power::Options;
 
 mod console;
-pub mod place;
 mod expected;
+pub mod place;
 mod replace;
 mod sensors;
 

@@ -198,7 +198,7 @@ mod tests {
         engine.look_for_idle(&mut since, at(29)).await.unwrap();
         assert_eq!(engine.power_of(node), Some(PowerState::On));
         let reason = Some("mine".to_owned());
-        let maintenance = |reason| Event::Verb(Verb::Maintenance { reason });
+        let maintenance = |reason| Event::Verb(Verb::Maintenance { reason, until: None, by: None });
         engine.apply(node, operator(), maintenance(reason)).await.unwrap();
         engine.look_for_idle(&mut since, at(31)).await.unwrap();
         assert_eq!(kinds_of(&site.kinds().await, "power.idle"), 0, "somebody works on it");

@@ -32,7 +32,8 @@ impl Engine {
                 words.cloned().collect::<Vec<_>>().join(" ")
             });
             let model = model.or(product).filter(|m| !m.is_empty()).unwrap_or_else(|| "unknown".to_owned());
-            machines.push(Aged { name: node.name, model, pool: None, papers: node.papers });
+            let pool = Some(node.pool().to_string());
+            machines.push(Aged { name: node.name, model, pool, papers: node.papers });
         }
         Ok(plan(&machines, Date::of(now()), quarters))
     }

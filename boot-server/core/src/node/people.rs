@@ -11,8 +11,8 @@ use super::service::Service;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use crate::names::{PoolName, Tag};
 use super::{Node, StaticNetwork, care, orders, service};
+use crate::names::{PoolName, Tag};
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(

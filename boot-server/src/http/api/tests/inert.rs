@@ -180,7 +180,7 @@ async fn machine(lab: &Lab, text: &str) -> String {
     lab.engine.put_inventory(&session, inventory(text)).await.unwrap();
     let node = lab.engine.node(&name).await.unwrap();
     let who = Actor::Operator(text.to_owned());
-    let reason = Verb::Maintenance { reason: Some(text.to_owned()) };
+    let reason = Verb::Maintenance { reason: Some(text.to_owned()), until: None, by: None };
     lab.engine.apply(node.id, who, boot_server_core::node::Event::Verb(reason)).await.unwrap();
     name
 }
