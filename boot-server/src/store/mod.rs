@@ -14,6 +14,7 @@ pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;
 pub mod db;
+pub mod desk;
 pub mod groups;
 pub mod instances;
 pub mod journal;
@@ -24,10 +25,12 @@ pub mod models;
 pub mod pools;
 pub mod queries;
 pub mod sensors;
+pub mod servers;
 pub mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
+pub mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -87,6 +90,17 @@ pub enum StoreError {
     /// Another node has the name.
     #[error("the name {0} is taken")]
     NameTaken(String),
+    /// Machines were not claimed for servers.
+    #[error(transparent)]
+    Claim(#[from] servers::NotClaimed),
+    /// A project has the machine.
+    #[error("the machine is lent to a project, as server {server}")]
+    Lent {
+        /// The server's name.
+        server: String,
+        /// Whose.
+        project: protocol::ProjectId,
+    },
     /// A row cannot be read back.
     #[error("row of {table} is damaged")]
     Row {
