@@ -10,12 +10,15 @@ use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::store::Location;
+
 mod bmc;
 mod console;
 mod dhcp;
 mod interface;
 mod ipv6;
 mod metadata;
+mod store;
 pub mod tls;
 mod webhooks;
 
@@ -25,6 +28,7 @@ pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
+pub use store::{Store, server as store_server};
 pub use webhooks::{Hook, Webhook};
 
 /// The file as it is written. Unknown keys are refused.
@@ -33,6 +37,8 @@ pub use webhooks::{Hook, Webhook};
 pub struct Config {
     /// Database, images, tokens.
     pub state_dir: PathBuf,
+    /// The database, where it is not in that directory.
+    pub store: Store,
     /// The network with the machines.
     pub provisioning: Provisioning,
     /// Addresses for them.
@@ -215,6 +221,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("/var/lib/billet"),
+            store: Store::default(),
             provisioning: Provisioning::default(),
             dhcp: Dhcp::default(),
             ipv6: Ipv6::default(),
@@ -350,6 +357,9 @@ pub enum ConfigError {
     /// Settings for management controllers that make no sense.
     #[error("bmc: {0}")]
     Bmc(String),
+    /// A database that cannot be used.
+    #[error("{0}")]
+    Store(String),
     /// An address range that does not fit the interface.
     #[error("dhcp: {0}")]
     Range(String),
@@ -401,6 +411,8 @@ fn explain(message: &str) -> String {
 pub struct Settings {
     /// Database, images, tokens.
     pub state_dir: PathBuf,
+    /// Where the database is.
+    pub store: Location,
     /// Interface with the machines.
     pub interface: String,
     /// Our IPv4 address there; `None` where it speaks IPv6 alone.
@@ -479,6 +491,7 @@ impl Settings {
         };
         Ok(Self {
             state_dir: config.state_dir.clone(),
+            store: store::location(&config.store, &config.state_dir)?,
             interface: name.clone(),
             ipv4: interface.ipv4,
             ipv6,

@@ -229,8 +229,6 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let (idle, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { idle.run_idle(token).await });
     tasks.spawn(webhooks::run(engine.clone(), settings.webhooks.clone(), stop.clone()));
-    let (servers, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { servers.run_servers(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(
@@ -238,6 +236,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         urls = settings.provisioning_urls().collect::<Vec<_>>().join(" "),
         operators = %settings.operators,
         state = %settings.state_dir.display(),
+        store = %settings.store,
         "billet serves"
     );
     stopped(tasks, &stop).await;
@@ -279,14 +278,13 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
     })?;
     // What an operator puts on the kernel's command line is checked here, not when the first machine boots.
     crate::scripts::check_kernel_arguments(&settings.kernel_arguments).context("boot.arguments")?;
-    let path = dir.join("billet.db");
-    let (database, images) = (path.clone(), settings.images_dir());
+    let (database, images) = (settings.store.clone(), settings.images_dir());
     let (store, images) = tokio::task::spawn_blocking(move || {
         let store = Store::open(&database)?;
         anyhow::Ok((store, images::Store::open(images)?))
     })
     .await?
-    .with_context(|| format!("cannot open {}", path.display()))?;
+    .with_context(|| format!("cannot open {}", settings.store))?;
     Ok(Engine::open(settings.clone(), store, images).await?)
 }
 

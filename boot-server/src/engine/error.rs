@@ -7,11 +7,9 @@ use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
 use super::pools::PlacingError;
-use super::servers::ServerError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
-use crate::store::servers::NotClaimed;
 use crate::vault::VaultError;
 use crate::view::Problem;
 
@@ -138,17 +136,6 @@ pub enum EngineError {
     /// Network settings that cannot be.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Servers of projects.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// A project has the machine.
-    #[error("the machine is lent to a project, as server {server} (project {project})")]
-    Lent {
-        /// The server's name.
-        server: String,
-        /// Whose.
-        project: protocol::ProjectId,
-    },
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -164,9 +151,6 @@ impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NameTaken(name) => Self::NameTaken(name),
-            StoreError::Lent { server, project } => Self::Lent { server, project },
-            StoreError::Claim(NotClaimed::Quota(exceeded)) => ServerError::Quota(exceeded).into(),
-            StoreError::Claim(NotClaimed::Closed) => ServerError::Closed.into(),
             other => Self::Store(other),
         }
     }
@@ -178,12 +162,6 @@ impl EngineError {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
             Self::Placing(error) => return error.problem(),
-            Self::Server(error) => error.parts(),
-            Self::Lent { .. } => (
-                409,
-                "node-lent",
-                "delete or reinstall the server instead (`billet server delete NAME --project PROJECT`)",
-            ),
             Self::Unhealthy { .. } => {
                 (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
             }
@@ -225,6 +203,17 @@ impl EngineError {
             Self::Identity(_) => (409, "identity-conflict", "look at the event list; correct UUID or serial"),
             Self::NoSession => (401, "session", "restart the machine"),
             Self::Store(StoreError::Conflict) => (409, "conflict", "look at the node again, then repeat"),
+            Self::Store(StoreError::Unreachable { .. }) => (
+                503,
+                "store-unreachable",
+                "nothing was stored: ask again once PostgreSQL is back; the server connects by itself",
+            ),
+            Self::Store(StoreError::Unknown(_)) => {
+                (503, "store-unknown", "look whether it was done before you ask for it again")
+            }
+            Self::Store(StoreError::Displaced) => {
+                (503, "store-displaced", "two servers were started on one database: stop one of them")
+            }
             Self::Store(_) => (503, "store", "look at the server's log and at its disk"),
             Self::Images(ImageStoreError::NoImage(_) | ImageStoreError::NoChunk(_)) => {
                 (404, "image-not-found", "it was removed")

@@ -54,8 +54,10 @@ pub fn account(db: &Connection, node: NodeId) -> Result<Option<AccountRow>, Stor
 /// What the database says, such as where the node is gone.
 pub fn put(db: &Connection, row: &AccountRow) -> Result<(), StoreError> {
     db.execute(
-        "INSERT OR REPLACE INTO bmc_accounts (node, account, password, address, ordered) \
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO bmc_accounts (node, account, password, address, ordered) \
+         VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (node) DO UPDATE SET account = excluded.account, password = excluded.password, \
+         address = excluded.address, ordered = excluded.ordered",
         params![row.node.to_string(), row.user, row.password, row.address, ms(row.ordered)],
     )
     .map_err(StoreError::sql("store an account of a BMC"))?;

@@ -1,51 +1,51 @@
-//! Where everything that must survive is kept: SQLite in WAL mode with `synchronous=FULL`.
+//! Where everything that must survive is kept: SQLite in WAL mode with `synchronous=FULL`, or a database of PostgreSQL's
+//! with `synchronous_commit=on`. What stands behind `db` is known there alone.
 //!
 //! ```text
-//! callers ──jobs──▶ writer thread: BEGIN, one savepoint per job, COMMIT (one fsync), then answers all
+//! callers ──jobs──▶ writer thread: BEGIN, one savepoint per job, COMMIT (one flush), then answers all
 //! callers ──▶ reader connections, each in a blocking task
 //! ```
 //!
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
-//! statements are in `queries`, in the subset that PostgreSQL shares.
+//! statements are in `queries` and beside it, one text for both databases.
 
 pub mod arrivals;
 pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;
+pub mod copy;
 pub mod db;
-pub mod desk;
 pub mod groups;
 pub mod instances;
 pub mod journal;
 pub mod last_deploys;
 pub mod leases6;
+mod location;
 mod migrate;
 pub mod models;
 pub mod pools;
+#[cfg(test)]
+mod postgres_tests;
 pub mod queries;
 pub mod sensors;
-pub mod servers;
 pub mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
-pub mod usage;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use self::db::{Connection, ServerError};
+pub use self::location::Location;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Reader connections; queries take well under a millisecond, so a few serve many clients.
 const READERS: usize = 4;
 /// Jobs that may wait for the writer; more callers wait for room.
 const QUEUE_MAX: usize = 1024;
-/// How long a statement waits for a lock that another process holds (a backup, a person with `sqlite3`).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// 3.51.3 mends a race between a checkpoint and a writer that could lose a commit ("WAL-reset bug").
 const SQLITE_MIN: i32 = 3_051_003;
 
@@ -90,17 +90,24 @@ pub enum StoreError {
     /// Another node has the name.
     #[error("the name {0} is taken")]
     NameTaken(String),
-    /// Machines were not claimed for servers.
-    #[error(transparent)]
-    Claim(#[from] servers::NotClaimed),
-    /// A project has the machine.
-    #[error("the machine is lent to a project, as server {server}")]
-    Lent {
-        /// The server's name.
-        server: String,
-        /// Whose.
-        project: protocol::ProjectId,
+    /// PostgreSQL is not there.
+    #[error("the database is not there: cannot {action}")]
+    Unreachable {
+        /// What was being done; nothing was stored.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        cause: db::Error,
     },
+    /// The connection broke at the commit.
+    #[error("the connection to the database broke, and whether the change was stored is not known")]
+    Unknown(#[source] db::Error),
+    /// Another server has taken the database.
+    #[error("another billet has taken the database; this one stores nothing any more")]
+    Displaced,
+    /// PostgreSQL is not used.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// A row cannot be read back.
     #[error("row of {table} is damaged")]
     Row {
@@ -117,7 +124,12 @@ pub enum StoreError {
 
 impl StoreError {
     pub(crate) fn sql(action: &'static str) -> impl FnOnce(db::Error) -> Self {
-        move |cause| Self::Database { action, cause }
+        move |cause| match cause {
+            db::Error::Unreachable(_) => Self::Unreachable { action, cause },
+            db::Error::Unknown(_) => Self::Unknown(cause),
+            db::Error::Displaced => Self::Displaced,
+            cause => Self::Database { action, cause },
+        }
     }
 }
 
@@ -146,33 +158,65 @@ impl Drop for Reader {
 }
 
 impl Store {
-    /// Opens `path`, which is made where it does not exist, brings its schema up to date and starts the writer.
+    /// Opens the store there, which is made where it does not exist, brings its schema up to date and starts the writer.
     ///
     /// # Errors
-    /// [`StoreError::TooOld`], [`StoreError::NewerSchema`], or what the database says.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if rusqlite::version_number() < SQLITE_MIN {
-            return Err(StoreError::TooOld { found: rusqlite::version() });
-        }
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)
-                .map_err(|cause| StoreError::Directory { path: dir.to_owned(), cause })?;
-        }
-        let mut connection = Connection::open(path).map_err(StoreError::sql("open"))?;
-        configure(&connection)?;
-        migrate::migrate(&mut connection)?;
-        let readers = (0..READERS).map(|_| open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+    /// [`StoreError::TooOld`], [`StoreError::NewerSchema`], [`StoreError::Server`], or what the database says.
+    pub fn open(location: impl Into<Location>) -> Result<Self, StoreError> {
+        let location = location.into();
+        let (opened, outcome) = std::sync::mpsc::channel();
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let there = location.clone();
+        // In its own thread from the beginning: PostgreSQL's driver must not wait in an asynchronous task.
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer::run(connection, receiver))
-            .map_err(|cause| StoreError::Directory { path: path.to_owned(), cause })?;
+            .spawn(move || {
+                let connected = Self::connect(&there).and_then(|connection| {
+                    migrate::migrate(&connection)?;
+                    let readers =
+                        (0..READERS).map(|_| Self::reader(&there)).collect::<Result<Vec<_>, _>>()?;
+                    Ok((connection, readers))
+                });
+                match connected {
+                    Ok((connection, readers)) => {
+                        drop(opened.send(Ok(readers)));
+                        writer::run(connection, receiver);
+                    }
+                    Err(error) => drop(opened.send(Err(error))),
+                }
+            })
+            .map_err(|cause| StoreError::Directory { path: location.to_string().into(), cause })?;
+        let readers = outcome.recv().map_err(|_| StoreError::Closed)??;
         Ok(Self(Arc::new(Inner {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(thread)),
             readers: Mutex::new(readers),
             permits: Arc::new(Semaphore::new(READERS)),
         })))
+    }
+
+    /// A connection that writes; its schema is what was found.
+    fn connect(location: &Location) -> Result<Connection, StoreError> {
+        match location {
+            Location::File(path) => {
+                if rusqlite::version_number() < SQLITE_MIN {
+                    return Err(StoreError::TooOld { found: rusqlite::version() });
+                }
+                if let Some(dir) = path.parent() {
+                    std::fs::create_dir_all(dir)
+                        .map_err(|cause| StoreError::Directory { path: dir.to_owned(), cause })?;
+                }
+                Connection::open(path).map_err(StoreError::sql("open"))
+            }
+            Location::Server(server) => Ok(Connection::hold(server)?),
+        }
+    }
+
+    fn reader(location: &Location) -> Result<Connection, StoreError> {
+        match location {
+            Location::File(path) => Connection::open_reader(path).map_err(StoreError::sql("open a reader")),
+            Location::Server(server) => Ok(Connection::reader(server)),
+        }
     }
 
     /// Runs `job` in the writer and answers once it is durable. A job that fails changes nothing; the others of its
@@ -237,18 +281,4 @@ impl Store {
 /// A poisoned lock is taken all the same: what it guards is replaced as a whole, never half.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn configure(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(StoreError::sql("set the busy timeout"))?;
-    connection
-        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-        .map_err(StoreError::sql("configure"))
-}
-
-fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(StoreError::sql("open a reader"))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(StoreError::sql("set the busy timeout"))?;
-    Ok(connection)
 }

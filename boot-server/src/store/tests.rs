@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use boot_server_core::node::{Effect, Identity, Node, Severity};
 use protocol::{NodeId, Timestamp};
@@ -34,6 +35,11 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
+}
+
+/// Whether the tests run on PostgreSQL now (see `postgres_tests`).
+pub(crate) fn on_postgres() -> bool {
+    postgres_tests::on_postgres()
 }
 
 fn node(n: u128, name: &str) -> Node {
@@ -163,28 +169,30 @@ async fn a_closed_store_says_so_and_keeps_everything() {
 #[test]
 fn a_newer_schema_is_refused() {
     let scratch = Scratch::new();
-    Store::open(&scratch.database()).unwrap().close();
-    let db = Connection::open(scratch.database()).unwrap();
-    db.execute_batch("PRAGMA user_version = 999").unwrap();
-    drop(db);
-    assert!(matches!(Store::open(&scratch.database()), Err(StoreError::NewerSchema { found: 999, .. })));
+    let location = Location::from(&scratch.database());
+    Store::open(&location).unwrap().close();
+    let db = Store::connect(&location).unwrap();
+    let newer =
+        if db.is_postgres() { "UPDATE billet_schema SET version = 999" } else { "PRAGMA user_version = 999" };
+    db.execute_batch(newer).unwrap();
+    db.close();
+    assert!(matches!(Store::open(&location), Err(StoreError::NewerSchema { found: 999, .. })));
 }
 
 #[test]
 fn the_database_is_durable_by_its_settings() {
     let scratch = Scratch::new();
-    Store::open(&scratch.database()).unwrap().close();
-    let db = Connection::open(scratch.database()).unwrap();
-    configure(&db).unwrap();
-    let pragma = |name: &str| -> String {
-        db.query_row(&format!("PRAGMA {name}"), [], |row| {
-            row.get::<_, rusqlite::types::Value>(0).map(|v| format!("{v:?}"))
-        })
-        .unwrap()
-    };
-    assert_eq!(pragma("journal_mode"), "Text(\"wal\")");
-    assert_eq!(pragma("synchronous"), "Integer(2)");
-    assert_eq!(pragma("foreign_keys"), "Integer(1)");
+    let db = Store::connect(&Location::from(&scratch.database())).unwrap();
+    let text = |sql: &str| db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    if db.is_postgres() {
+        assert_eq!(text("SELECT current_setting('synchronous_commit')"), "on");
+        assert_eq!(text("SELECT current_setting('fsync')"), "on");
+        return;
+    }
+    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(text("PRAGMA journal_mode"), "wal");
+    assert_eq!(number("PRAGMA synchronous"), 2);
+    assert_eq!(number("PRAGMA foreign_keys"), 1);
 }
 
 const CHILD: &str = "BILLET_STORE_CRASH_DATABASE";

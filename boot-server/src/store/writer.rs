@@ -1,18 +1,18 @@
 //! The one thread that writes. Jobs that arrive while a commit is on its way share the next one (group commit).
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::db::{Connection, Error};
 
 /// Jobs in one transaction: enough that fsync is shared, few enough that nobody waits long for it.
 const BATCH_MAX: usize = 256;
 
 /// What to say once the outcome of the commit is known: `Some` is why it failed.
-type Answer = Box<dyn FnOnce(Option<&rusqlite::Error>) + Send>;
+type Answer = Box<dyn FnOnce(Option<&Error>) + Send>;
 
 /// A job; it runs inside its own savepoint, or not at all where no transaction could be begun, and returns its answer.
-pub(super) type Job = Box<dyn FnOnce(Result<&Connection, &rusqlite::Error>) -> Answer + Send>;
+pub(super) type Job = Box<dyn FnOnce(Result<&Connection, &Error>) -> Answer + Send>;
 
 /// Packs `work` so that it can wait in the queue.
 pub(super) fn job<T, F>(work: F, to: oneshot::Sender<Result<T, StoreError>>) -> Job
@@ -23,11 +23,11 @@ where
     Box::new(move |connection| {
         let result = match connection {
             Ok(connection) => in_savepoint(connection, work),
-            Err(cause) => Err(failed("begin", cause)),
+            Err(cause) => Err(StoreError::sql("begin")(cause.clone())),
         };
         Box::new(move |uncommitted| {
             let result = match (result, uncommitted) {
-                (Ok(_), Some(cause)) => Err(failed("commit", cause)),
+                (Ok(_), Some(cause)) => Err(StoreError::sql("commit")(cause.clone())),
                 (result, _) => result,
             };
             // The caller may have gone away; its work is done all the same.
@@ -36,29 +36,24 @@ where
     })
 }
 
-fn failed(action: &'static str, cause: &rusqlite::Error) -> StoreError {
-    let copy = match cause {
-        rusqlite::Error::SqliteFailure(code, text) => rusqlite::Error::SqliteFailure(*code, text.clone()),
-        _ => rusqlite::Error::InvalidQuery,
-    };
-    StoreError::Database { action, cause: copy }
-}
-
 fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    connection.execute_batch("SAVEPOINT job").map_err(StoreError::sql("begin a job"))?;
     let result = work(connection);
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-    connection.execute_batch(end).map_err(StoreError::sql("end a job"))?;
-    result
+    let ended = connection.end_job(result.is_ok());
+    match (result, ended) {
+        // What the job says is why; that it could not be undone says the commit, which fails then too.
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(cause)) => Err(StoreError::sql("end a job")(cause)),
+        (Ok(value), Ok(())) => Ok(value),
+    }
 }
 
 /// Runs until every sender is gone and the queue is empty.
 pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = connection.begin();
         let within = || begun.as_ref().map(|()| &connection);
         let mut answers = vec![first(within())];
         while answers.len() < BATCH_MAX {
@@ -67,20 +62,13 @@ pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
                 Err(_) => break,
             }
         }
-        let outcome = begun.and_then(|()| connection.execute_batch("COMMIT"));
+        let outcome = begun.and_then(|()| connection.commit());
         if let Err(cause) = &outcome {
             tracing::error!(%cause, jobs = answers.len(), "commit failed");
-            if !connection.is_autocommit()
-                && let Err(cause) = connection.execute_batch("ROLLBACK")
-            {
-                tracing::error!(%cause, "rollback failed");
-            }
         }
         for answer in answers {
             answer(outcome.as_ref().err());
         }
     }
-    if let Err((_, cause)) = connection.close() {
-        tracing::error!(%cause, "closing the database failed");
-    }
+    connection.close();
 }

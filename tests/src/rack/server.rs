@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use tests_postgres::Postgres;
 
 use super::api::Api;
 use super::forward::Forward;
@@ -22,10 +23,15 @@ const START: Duration = Duration::from_secs(30);
 /// Time for a clean stop.
 const STOP: Duration = Duration::from_secs(20);
 
+/// Set to `postgres`, every server that a suite starts keeps its data in a PostgreSQL of its own.
+const STORE: &str = "BILLET_TEST_STORE";
+
 /// A server that belongs to a rack.
 #[derive(Debug)]
 pub struct Server {
     process: Option<Process>,
+    /// Ends with it, and not before.
+    database: Option<Postgres>,
     operators: Forward,
     namespace_name: String,
     dir: PathBuf,
@@ -47,11 +53,34 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_with(namespace: &Namespace, dir: &Path, config: &str) -> Result<Self> {
-        fs::write(dir.join("billet.toml"), config)?;
+        let database = match std::env::var(STORE).as_deref() {
+            Ok("postgres") => Some(Postgres::start(&[])?.context("PostgreSQL is not installed")?),
+            _ => None,
+        };
+        Self::start_on(namespace, dir, config, database)
+    }
+
+    /// As [`Server::start_with`], with its data in this PostgreSQL.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_on(
+        namespace: &Namespace,
+        dir: &Path,
+        config: &str,
+        database: Option<Postgres>,
+    ) -> Result<Self> {
+        let store = match &database {
+            // Its socket is a file, which is seen from every namespace.
+            Some(database) => format!("\n[store]\nurl = {:?}\n", database.make("billet")?),
+            None => String::new(),
+        };
+        fs::write(dir.join("billet.toml"), format!("{config}{store}"))?;
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, OPERATORS_PORT));
         let operators = Forward::start(namespace.clone_handle()?, target)?;
         let mut server = Self {
             process: None,
+            database,
             operators,
             namespace_name: namespace.name().to_owned(),
             dir: dir.to_owned(),
@@ -67,6 +96,11 @@ impl Server {
             "state_dir = {state:?}\n\n[provisioning]\ninterface = \"{BRIDGE}\"\n\n[boot]\ndirectory = {boot:?}\n\n\
              [operators]\nlisten = \"127.0.0.1:{OPERATORS_PORT}\"\n\n[log]\nlevel = \"info,boot_server=debug\"\n"
         )
+    }
+
+    /// Its PostgreSQL, where it has one.
+    pub fn database(&mut self) -> Option<&mut Postgres> {
+        self.database.as_mut()
     }
 
     /// Starts it after a stop or a kill, on the same state.

@@ -81,6 +81,8 @@ const PACKAGES: &[&str] = &[
     "isc-dhcp-client",
     "kea-admin",
     "ndisc6",
+    // the store that is not SQLite
+    "postgresql",
 ];
 
 /// What building needs beside Rust.

@@ -10,7 +10,6 @@ mod lab;
 mod nodes;
 mod pools;
 mod projects;
-mod servers;
 mod ssh;
 mod tokens;
 
