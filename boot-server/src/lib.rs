@@ -13,6 +13,7 @@ pub mod http;
 pub mod ingest;
 pub mod loaders;
 pub mod media;
+pub mod minisign;
 pub mod net;
 pub mod power;
 pub mod principal;

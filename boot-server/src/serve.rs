@@ -229,6 +229,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let (idle, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { idle.run_idle(token).await });
     tasks.spawn(webhooks::run(engine.clone(), settings.webhooks.clone(), stop.clone()));
+    let (servers, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { servers.run_servers(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     tracing::info!(

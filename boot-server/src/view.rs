@@ -36,6 +36,7 @@ pub use expected::ExpectedView;
 pub use replace::{ExpectedImport, ReplaceView};
 
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
+pub mod servers;
 mod service;
 mod tenancy;
 
@@ -857,7 +858,7 @@ impl Hardware {
 }
 
 impl TimelineView {
-    fn of(timeline: &boot_server_core::node::Timeline) -> Self {
+    pub(crate) fn of(timeline: &boot_server_core::node::Timeline) -> Self {
         let start = timeline.marks.first().map(|(_, at)| *at).unwrap_or_default();
         let phase = |(i, (phase, at)): (usize, &(boot_server_core::node::Phase, Timestamp))| PhaseView {
             phase: snake(phase),

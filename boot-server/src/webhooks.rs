@@ -104,7 +104,7 @@ impl Teller {
         };
         loop {
             self.last = Some(last);
-            let filter = EventFilter { node: None, after: Some(last), before: None, limit: BATCH };
+            let filter = EventFilter { after: Some(last), limit: BATCH, ..EventFilter::default() };
             let events = self.engine.events(filter).await?;
             let full = events.len() == BATCH;
             for event in events {
@@ -182,7 +182,7 @@ impl Teller {
         if let Some(last) = known.and_then(|text| text.parse().ok()) {
             return Ok(last);
         }
-        let newest = EventFilter { node: None, after: None, before: None, limit: 1 };
+        let newest = EventFilter { limit: 1, ..EventFilter::default() };
         let last = self.engine.events(newest).await?.first().map_or(0, |event| event.id);
         self.note_last(last).await?;
         Ok(last)
@@ -319,7 +319,7 @@ mod tests {
         stop.cancel();
         running.await.unwrap();
         let kinds: Vec<String> = engine
-            .events(EventFilter { node: None, after: Some(0), before: None, limit: 100 })
+            .events(EventFilter { after: Some(0), limit: 100, ..EventFilter::default() })
             .await
             .unwrap()
             .into_iter()

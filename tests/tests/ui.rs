@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::rack::{Api, Forward, Namespace, Server};
 use tests::simulated::{SimulatedMachine, inventory};
-use tests::site::{self, target};
+use tests::site::{self, disk_with_gpt, target};
 
 /// What a machine may report to break out of a page.
 const HOSTILE: &str =
@@ -86,43 +86,6 @@ impl Site {
         ensure!(bad.is_empty(), "the console says {bad:#?}");
         Ok(())
     }
-}
-
-/// 8 MiB with a GUID partition table of one partition (UEFI 2.10, 5.3).
-fn disk_with_gpt() -> Vec<u8> {
-    let mut disk = vec![0; 8 << 20];
-    disk[450] = 0xee;
-    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    let mut header = [0; 92];
-    header[..8].copy_from_slice(b"EFI PART");
-    header[8..12].copy_from_slice(&0x10000_u32.to_le_bytes());
-    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
-    header[72..80].copy_from_slice(&2_u64.to_le_bytes());
-    header[80..84].copy_from_slice(&128_u32.to_le_bytes());
-    header[84..88].copy_from_slice(&128_u32.to_le_bytes());
-    let crc = crc32(&header);
-    header[16..20].copy_from_slice(&crc.to_le_bytes());
-    disk[512..604].copy_from_slice(&header);
-    // EFI system partition.
-    disk[1024..1040].copy_from_slice(&[
-        0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
-    ]);
-    for (i, byte) in disk.iter_mut().enumerate().skip(1 << 20).take(1 << 20) {
-        *byte = (i / 7) as u8;
-    }
-    disk
-}
-
-/// CRC-32 (IEEE 802.3).
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = !0_u32;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-        }
-    }
-    !crc
 }
 
 fn progress(done: u64) -> Value {

@@ -91,7 +91,8 @@ fn is_user(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-fn is_ssh_key(text: &str) -> bool {
+/// True for one line of an OpenSSH public key file.
+pub fn is_ssh_key(text: &str) -> bool {
     let mut words = text.split(' ').filter(|w| !w.is_empty());
     let kinds = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
     let known = words.next().is_some_and(|w| kinds.iter().any(|k| w.starts_with(k)));

@@ -166,7 +166,11 @@ pub fn plan(
     Ok(Plan { spec, instance, phones_home: datasource != Datasource::None })
 }
 
-fn check_firmware(inventory: &Inventory, manifest: &Manifest) -> Result<(), DeployRefused> {
+/// Whether the machine boots what the image is made for.
+///
+/// # Errors
+/// Names both where they do not fit.
+pub fn check_firmware(inventory: &Inventory, manifest: &Manifest) -> Result<(), DeployRefused> {
     let (needed, name) = match inventory.firmware.mode {
         FirmwareMode::Bios => (Firmware::Bios, "BIOS"),
         FirmwareMode::Uefi => (Firmware::Uefi, "UEFI"),

@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(made.availability.service_seconds, 700);
         // A period that ends in the middle of a fault.
         let part = Period { from: Timestamp(150_000), to: Timestamp(205_000) };
-        let made = report(&[one.clone()], part, Timestamp(1_000_000));
+        let made = report(std::slice::from_ref(&one), part, Timestamp(1_000_000));
         assert_eq!((made.availability.service_seconds, made.availability.fault_seconds), (55, 5));
         assert_eq!(made.provisioning.count, 0, "it came before the period");
         let later = Period { from: Timestamp(950_000), to: Timestamp(960_000) };

@@ -195,6 +195,36 @@ impl Client {
         parse(self.reached(response)?)
     }
 
+    /// Changes a part of something.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        let request = self.agent.patch(self.url(path)).header("authorization", self.bearer());
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().send_json(body);
+        parse(self.reached(response)?)
+    }
+
+    /// Reads octets as they are, at most `max`, with one header of the answer.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn octets_with(
+        &self,
+        path: &str,
+        max: u64,
+        header: &str,
+    ) -> Result<(Vec<u8>, Option<String>), Failure> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().call();
+        let mut response = check(self.reached(response)?)?;
+        let value = response.headers().get(header).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let octets = response.body_mut().with_config().limit(max).read_to_vec();
+        octets
+            .map(|octets| (octets, value))
+            .map_err(|e| Failure::Other(format!("the server's answer broke off: {e}")))
+    }
+
     /// Reads octets as they are, at most `max`.
     ///
     /// # Errors

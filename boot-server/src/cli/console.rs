@@ -135,14 +135,19 @@ fn play(client: &Client, recording: Uuid, speed: f64, raw: bool) -> Result<(), F
 
 /// Looks at a console in this terminal, until `~.`, the end of the input, or the end of the session.
 pub(super) fn attach(client: &Client, node: &str, take: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::Other(format!("cannot start: {e}")))?;
-    runtime.block_on(look(client, node, take))
+    attach_at(client, node, &path(node, "/console/attach"), take)
 }
 
-async fn look(client: &Client, node: &str, take: bool) -> Result<(), Failure> {
+/// Attaches to the console at this path of the API.
+pub(super) fn attach_at(client: &Client, name: &str, path: &str, take: bool) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Other(format!("cannot start: {e}")))?;
+    runtime.block_on(look(client, name, path, take))
+}
+
+async fn look(client: &Client, name: &str, path: &str, take: bool) -> Result<(), Failure> {
     let server = client.server().replacen("http", "ws", 1);
-    let url = format!("{server}/api/v1/{}", path(node, "/console/attach"));
+    let url = format!("{server}/api/v1/{path}");
     let address = || Failure::Usage(format!("`{}` is not the address of a server", client.server()));
     let mut request = url.into_client_request().map_err(|_| address())?;
     let bearer = format!("Bearer {}", client.token()).parse();
@@ -155,7 +160,7 @@ async fn look(client: &Client, node: &str, take: bool) -> Result<(), Failure> {
         .max_frame_size(Some(MESSAGE_MAX));
     let connecting = tokio_tungstenite::connect_async_with_config(request, Some(limits), true);
     let (mut socket, _) = connecting.await.map_err(|error| refused(client, error))?;
-    eprintln!("Console of {}; the session is recorded. ~. leaves, ~? helps.", plain(node));
+    eprintln!("Console of {}; the session is recorded. ~. leaves, ~? helps.", plain(name));
     let raw = Raw::begin();
     if take {
         socket.send(asks(ConsoleAsks::Take)).await.map_err(lost)?;

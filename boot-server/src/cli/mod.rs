@@ -21,12 +21,14 @@ mod output;
 mod placement;
 mod pool;
 mod power;
+mod server;
 mod service;
 mod status;
 mod store;
 pub mod text;
 mod token;
 mod uki;
+mod usage;
 mod watch;
 
 use std::io::{self, Write};
@@ -100,6 +102,21 @@ pub enum Command {
     /// Serial consoles: where they are, who looks, recordings
     #[command(subcommand, visible_alias = "consoles")]
     Console(console::ConsoleCommand),
+    /// Servers of a project: make, look, switch, reinstall, give back
+    #[command(visible_alias = "servers")]
+    Server(server::ServerArgs),
+    /// What users report of their servers: list, close
+    #[command(subcommand, visible_alias = "faults")]
+    Fault(server::FaultCommand),
+    /// SSH keys that a project keeps
+    #[command(visible_alias = "keys")]
+    Key(usage::KeyArgs),
+    /// What a project may have, and what it has
+    Quota(usage::QuotaArgs),
+    /// What projects used: show, export, check an export
+    Usage(usage::UsageArgs),
+    /// How well servers were there, and how long they took to come
+    Sla(usage::SlaArgs),
     /// Who may come in beside the site's own token
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::TokenCommand),
@@ -239,6 +256,12 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Model(command) => model::run(&connection.client()?, format, command),
         Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
+        Command::Server(args) => server::run(&connection.client()?, format, args),
+        Command::Fault(command) => server::faults(&connection.client()?, format, command),
+        Command::Key(args) => usage::keys(&connection.client()?, format, args),
+        Command::Quota(args) => usage::quota(&connection.client()?, format, args),
+        Command::Usage(args) => usage::usage(|| connection.client(), format, args),
+        Command::Sla(args) => usage::sla(&connection.client()?, format, args),
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Store(command) => store::run(format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),

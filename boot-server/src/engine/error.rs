@@ -7,9 +7,11 @@ use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
 use super::pools::PlacingError;
+use super::servers::ServerError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
+use crate::store::servers::NotClaimed;
 use crate::vault::VaultError;
 use crate::view::Problem;
 
@@ -136,6 +138,17 @@ pub enum EngineError {
     /// Network settings that cannot be.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Servers of projects.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A project has the machine.
+    #[error("the machine is lent to a project, as server {server} (project {project})")]
+    Lent {
+        /// The server's name.
+        server: String,
+        /// Whose.
+        project: protocol::ProjectId,
+    },
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -151,6 +164,9 @@ impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NameTaken(name) => Self::NameTaken(name),
+            StoreError::Lent { server, project } => Self::Lent { server, project },
+            StoreError::Claim(NotClaimed::Quota(exceeded)) => ServerError::Quota(exceeded).into(),
+            StoreError::Claim(NotClaimed::Closed) => ServerError::Closed.into(),
             other => Self::Store(other),
         }
     }
@@ -162,6 +178,12 @@ impl EngineError {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
             Self::Placing(error) => return error.problem(),
+            Self::Server(error) => error.parts(),
+            Self::Lent { .. } => (
+                409,
+                "node-lent",
+                "delete or reinstall the server instead (`billet server delete NAME --project PROJECT`)",
+            ),
             Self::Unhealthy { .. } => {
                 (409, "node-critical", "repair it, or allow it by `allow_critical` (`--allow-critical`)")
             }

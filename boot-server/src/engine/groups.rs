@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::pools::PlacingError;
 use super::{Actor, Engine, EngineError, now};
-use crate::store::StoreError;
 use crate::store::groups::{self as rows, GroupRow};
 use crate::store::queries::{NewEvent, insert_event};
+use crate::store::{StoreError, servers, usage};
 
 /// Groups of one project.
 const GROUPS_MAX: usize = 200;
@@ -91,7 +91,9 @@ impl Engine {
             .0
             .store
             .write(move |db| {
-                let living = 0_u64;
+                // No server is made in it between the look and the end.
+                usage::take_turn(db, project)?;
+                let living = servers::group_nodes(db, project, id)?.len();
                 if living > 0 {
                     return Ok(Err(living));
                 }

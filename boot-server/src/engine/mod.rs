@@ -50,6 +50,7 @@ mod replace;
 mod restarts;
 mod retention;
 mod sensors;
+pub mod servers;
 mod servicing;
 #[cfg(test)]
 mod servicing_tests;
@@ -67,8 +68,9 @@ use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::dhcp::{ClientKey, LeaseState};
 use boot_server_core::dhcp6;
 use boot_server_core::node::{Context, Event, Node, Note, Outcome, Severity, StateName, event::Verb, step};
+use boot_server_core::server::Server;
 use protocol::inventory::Inventory;
-use protocol::{JobId, NodeId};
+use protocol::{JobId, NodeId, ProjectId, ServerId};
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
@@ -146,6 +148,8 @@ struct Inner {
     sensors: Mutex<BTreeMap<NodeId, Arc<Vec<SensorRow>>>>,
     /// Held while the row of a controller is changed.
     bmc_turn: tokio::sync::Mutex<()>,
+    /// Held while machines are placed and claimed.
+    claims: tokio::sync::Mutex<()>,
     /// Held while network settings are checked and set.
     network_turn: tokio::sync::Mutex<()>,
     /// Pools, flavors, and what machines are in facts.
@@ -187,6 +191,13 @@ pub enum Change {
     Node(NodeId),
     /// A new line in the event list.
     Event(EventView),
+    /// A server of a project.
+    Server {
+        /// Whose.
+        project: ProjectId,
+        /// Which.
+        server: ServerId,
+    },
     /// The list of images.
     Images,
     /// This ingest went on.
@@ -201,6 +212,10 @@ struct Along {
     instance: Option<InstanceRow>,
     /// The deploy as it was asked for, sealed.
     deploy: Option<String>,
+    /// The server on whose behalf it is done, as it is from then on.
+    server: Option<Server>,
+    /// Further lines.
+    lines: Vec<NewEvent>,
 }
 
 impl Engine {
@@ -265,6 +280,7 @@ impl Engine {
             health: Mutex::new(health),
             sensors: Mutex::default(),
             bmc_turn: tokio::sync::Mutex::default(),
+            claims: tokio::sync::Mutex::default(),
             network_turn: tokio::sync::Mutex::default(),
             shelf,
             shelf_turn: tokio::sync::Mutex::default(),
@@ -459,12 +475,14 @@ impl Engine {
         let before = slot.row();
         let context =
             Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy };
+        let takes_away = along.server.is_none() && servers::takes_away(&event);
         let outcome = step(&before.node, event, &context)?;
         let nothing = outcome.node == *before.node
             && outcome.notes.is_empty()
             && outcome.effects.is_empty()
             && along.inventory.is_none()
-            && along.remember.is_none();
+            && along.remember.is_none()
+            && along.server.is_none();
         if nothing {
             return Ok(outcome.node);
         }
@@ -475,18 +493,26 @@ impl Engine {
                 let Note { kind, severity, message } = note;
                 NewEvent::new(context.now, actor.name(), kind, severity, message).on(node.id)
             })
+            .chain(along.lines.iter().cloned())
             .collect();
         let has_effects = !effects.is_empty();
         let (stored, inventory) = (node.clone(), along.inventory.clone());
-        let (remember, rows) = (along.remember.clone(), events.clone());
         let instance = along.instance.clone();
         let living = Some(node.living()).filter(|living| *living != before.node.living());
         let deploy = along.deploy.clone();
+        let (remember, rows, server) = (along.remember.clone(), events.clone(), along.server.clone());
         let ids = self
             .0
             .store
             .write(move |db| {
                 queries::update_node(db, &stored, before.version)?;
+                // After the node's row is ours: a claim of it is seen, or waits for us and then sees this.
+                if takes_away {
+                    servers::check_not_lent(db, stored.id)?;
+                }
+                if let Some(server) = &server {
+                    crate::store::servers::update(db, server, context.now)?;
+                }
                 if let Some(inventory) = &inventory {
                     queries::put_inventory(db, stored.id, context.now, inventory)?;
                 }

@@ -133,6 +133,7 @@ impl Engine {
             .store
             .write(move |db| {
                 queries::delete_node(db, id)?;
+                super::servers::check_not_lent(db, id)?;
                 queries::insert_event(db, &stored)
             })
             .await?;

@@ -14,6 +14,7 @@ use super::pools::{PlacingError, check_count};
 use super::{Engine, EngineError, lock};
 use crate::http::api::place_requests::PlacementRequest;
 use crate::store::pools::Kept;
+use crate::store::servers;
 use crate::view::place::{
     Capacity, FlavorView, OfferView, PlacedView, PlacementView, PoolCapacity, PoolView,
 };
@@ -33,7 +34,7 @@ impl Engine {
 
     /// The machines that servers have.
     pub(super) async fn lent(&self) -> Result<BTreeSet<NodeId>, EngineError> {
-        Ok(BTreeSet::new())
+        Ok(self.0.store.read(servers::lent).await?)
     }
 
     fn candidates_beside(&self, lent: &BTreeSet<NodeId>) -> Vec<Candidate> {
@@ -68,8 +69,8 @@ impl Engine {
 
     /// How many living servers have a flavor.
     pub(super) async fn servers_of_flavor(&self, flavor: &FlavorName) -> Result<u64, EngineError> {
-        let _ = flavor;
-        Ok(0)
+        let name = flavor.to_string();
+        Ok(self.0.store.read(move |db| servers::count_of_flavor(db, &name)).await?)
     }
 
     /// All pools as the API shows them.

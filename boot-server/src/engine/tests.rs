@@ -34,15 +34,15 @@ pub(crate) async fn engine(scratch: &Scratch) -> Engine {
     Engine::open(settings, Store::open(&scratch.database()).unwrap(), images).await.unwrap()
 }
 
-fn mac(n: u8) -> MacAddr {
+pub(crate) fn mac(n: u8) -> MacAddr {
     MacAddr([0x52, 0x54, 0, 0, 0, n])
 }
 
-fn claim(n: u8) -> Claim {
+pub(crate) fn claim(n: u8) -> Claim {
     Claim { uuid: Some(Uuid::from_u128(0xabcd_0000 + u128::from(n))), serial: None, macs: vec![mac(n)] }
 }
 
-fn address(n: u8) -> IpAddr {
+pub(crate) fn address(n: u8) -> IpAddr {
     IpAddr::from([10, 77, 0, n])
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn inventory() -> Inventory {
 }
 
 /// Boots machine `n` until its agent has a session, which is returned.
-async fn agent(engine: &Engine, n: u8) -> String {
+pub(crate) async fn agent(engine: &Engine, n: u8) -> String {
     engine.dhcp_seen(mac(n)).await;
     let BootAnswer::Agent { nonce, .. } = engine.boot(claim(n), address(n)).await.unwrap() else {
         panic!("no agent")
@@ -89,7 +89,7 @@ async fn agent(engine: &Engine, n: u8) -> String {
     engine.hello(hello(nonce, vec![mac(n)])).await.unwrap().session
 }
 
-async fn discovered(engine: &Engine, n: u8) -> String {
+pub(crate) async fn discovered(engine: &Engine, n: u8) -> String {
     let session = agent(engine, n).await;
     engine.put_inventory(&session, inventory()).await.unwrap();
     session
@@ -126,12 +126,12 @@ async fn only_node(engine: &Engine) -> Node {
     nodes.remove(0)
 }
 
-async fn kinds(engine: &Engine) -> Vec<String> {
+pub(crate) async fn kinds(engine: &Engine) -> Vec<String> {
     let filter = EventFilter { after: Some(0), limit: 1000, ..EventFilter::default() };
     engine.events(filter).await.unwrap().into_iter().map(|e| e.kind).collect()
 }
 
-fn finished() -> ReportBody {
+pub(crate) fn finished() -> ReportBody {
     ReportBody::Finished { summary: Summary::default() }
 }
 

@@ -16,6 +16,7 @@ pub mod bmcs;
 pub mod consoles;
 pub mod copy;
 pub mod db;
+pub mod desk;
 pub mod groups;
 pub mod instances;
 pub mod journal;
@@ -29,10 +30,12 @@ pub mod pools;
 mod postgres_tests;
 pub mod queries;
 pub mod sensors;
+pub mod servers;
 pub mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
+pub mod usage;
 mod writer;
 
 use std::path::PathBuf;
@@ -108,6 +111,17 @@ pub enum StoreError {
     /// PostgreSQL is not used.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Machines were not claimed for servers.
+    #[error(transparent)]
+    Claim(#[from] servers::NotClaimed),
+    /// A project has the machine.
+    #[error("the machine is lent to a project, as server {server}")]
+    Lent {
+        /// The server's name.
+        server: String,
+        /// Whose.
+        project: protocol::ProjectId,
+    },
     /// A row cannot be read back.
     #[error("row of {table} is damaged")]
     Row {

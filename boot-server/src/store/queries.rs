@@ -107,6 +107,8 @@ pub struct ImageRow {
 pub struct EventFilter {
     /// Of this node only.
     pub node: Option<NodeId>,
+    /// Of this project only.
+    pub project: Option<ProjectId>,
     /// With higher numbers than this.
     pub after: Option<i64>,
     /// With lower numbers than this.
@@ -332,12 +334,14 @@ pub fn events(db: &Connection, filter: &EventFilter) -> Result<Vec<EventView>, S
     let sql = format!(
         "SELECT e.id, e.at, e.node, n.name, e.actor, e.kind, e.severity, e.message, e.source, e.project \
          FROM events e LEFT JOIN nodes n ON n.id = e.node \
-         WHERE e.id > ?1 AND e.id < ?2 AND (?3 IS NULL OR e.node = ?3) ORDER BY e.id {order} LIMIT ?4"
+         WHERE e.id > ?1 AND e.id < ?2 AND (?3 IS NULL OR e.node = ?3) \
+         AND (?4 IS NULL OR e.project = ?4) ORDER BY e.id {order} LIMIT ?5"
     );
     let values = params![
         filter.after.unwrap_or(0),
         filter.before.unwrap_or(i64::MAX),
         filter.node.map(|n| n.to_string()),
+        filter.project.map(|project| project.to_string()),
         i64::try_from(filter.limit).unwrap_or(i64::MAX)
     ];
     let rows = all(db, "list events", &sql, values, |row| {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::error::cut;
 use super::{PROJECTS_MAX, Tenancy, TenancyError};
 use crate::engine::{lock, now};
-use crate::store::tenancy as rows;
+use crate::store::{servers, tenancy as rows, usage};
 
 impl Tenancy {
     /// All projects that are not closed, by name.
@@ -72,7 +72,22 @@ impl Tenancy {
     pub async fn close_project(&self, id: ProjectId) -> Result<Project, TenancyError> {
         let _one = self.0.changes.lock().await;
         let before = self.open_project(id)?;
-        let closed = self.put(Project { closed: Some(now()), ..before }).await?;
+        let closed = Project { closed: Some(now()), ..before };
+        let row = closed.clone();
+        let close = move |db: &_| {
+            // No server is made between the look and the end.
+            usage::take_turn(db, id)?;
+            let living = servers::count(db, id)?;
+            if living == 0 {
+                rows::put_project(db, &row)?;
+            }
+            Ok(living)
+        };
+        match self.0.store.write(close).await? {
+            0 => {}
+            living => return Err(TenancyError::ProjectInUse(format!("{living} server(s)"))),
+        }
+        lock(&self.0.known).projects.insert(id, closed.clone());
         let mut known = lock(&self.0.known);
         let members: Vec<_> = known.members.keys().filter(|(p, _)| *p == id).map(|(_, user)| *user).collect();
         members.into_iter().for_each(|user| known.cut(user));

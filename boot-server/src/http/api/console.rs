@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use boot_server_core::access::Role;
 use boot_server_core::console::{ConsoleSource, cast};
+use boot_server_core::node::Node;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ use super::{Answer, Api, ProblemResponse};
 use crate::console::{ConsoleError, Said, Session, Via};
 use crate::http::Peer;
 use crate::http::auth::{may_open_socket, need, need_places};
+use crate::tokens::Principal;
 use crate::view::{ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleView, Page, Problem, RecordingView};
 
 /// Largest message of a client: a large paste.
@@ -100,17 +102,29 @@ pub(super) async fn attach(
 ) -> Answer<Response> {
     let who = need(Role::Reader)?;
     let node = api.engine.node(&node).await?;
+    look(&api, &node, who, peer, &headers, socket).await
+}
+
+/// Opens the WebSocket of a console for somebody who may look at it.
+pub(super) async fn look(
+    api: &Api,
+    node: &Node,
+    who: Principal,
+    peer: Option<Extension<Peer>>,
+    headers: &HeaderMap,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer<Response> {
     let socket = socket.map_err(|error| {
         let hint = "use the web UI, `billet node console`, or a WebSocket client";
         ProblemResponse::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", error.body_text(), hint)
     })?;
-    if !may_open_socket(&headers) {
+    if !may_open_socket(headers) {
         let (message, hint) = ("the request comes from another web site", "use this server's own pages");
         return Err(ProblemResponse::new(StatusCode::FORBIDDEN, "other-site", message, hint));
     }
     let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.0.ip());
     let via = if headers.contains_key(header::AUTHORIZATION) { Via::Api } else { Via::Web };
-    let session = api.consoles.attach(&node, who, from, via).await?;
+    let session = api.consoles.attach(node, who, from, via).await?;
     let socket = socket.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
     Ok(socket.on_upgrade(move |socket| speak(socket, session)))
 }

@@ -2,9 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
+use protocol::ProjectId;
 
 use super::extract::{Params, bad_query, limit};
+use super::projects::InProject;
 use super::requests::EventQuery;
+
 use super::{Answer, Api};
 use crate::engine::EventFilter;
 use crate::view::{EventView, Page, Problem};
@@ -16,6 +19,29 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(query): Params<EventQuery>,
 ) -> Answer<Json<Page<EventView>>> {
+    listed(&api, None, query).await
+}
+
+/// Events of a project, newest first; oldest first where `after` is given.
+#[utoipa::path(get, path = "/projects/{project}/events", tag = "servers", operation_id = "list_project_events",
+    params(("project" = String, Path, description = "Name or id"), EventQuery),
+    responses((status = 200, body = Page<EventView>), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn list_of_project(
+    State(api): State<Api>,
+    within: InProject,
+    Params(query): Params<EventQuery>,
+) -> Answer<Json<Page<EventView>>> {
+    // Which machines there are is nothing for a project: a name that is not there must not answer otherwise.
+    if query.node.is_some() {
+        return Err(bad_query("a project's events are not asked for by node".to_owned()).into());
+    }
+    let mut page = listed(&api, Some(within.project.id), query).await?;
+    // From where an operator works is nothing for a project.
+    page.items.iter_mut().for_each(|event| event.source = None);
+    Ok(page)
+}
+
+async fn listed(api: &Api, project: Option<ProjectId>, query: EventQuery) -> Answer<Json<Page<EventView>>> {
     let limit = limit(query.limit)?;
     let node = match &query.node {
         Some(reference) => Some(api.engine.node(reference).await?.id),
@@ -29,7 +55,7 @@ pub(super) async fn list(
         }
     }
     // One more than asked for tells whether there is a next page.
-    let mut items = api.engine.events(EventFilter { node, after, before, limit: limit + 1 }).await?;
+    let mut items = api.engine.events(EventFilter { node, after, before, limit: limit + 1, project }).await?;
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more).map(|last| match after {

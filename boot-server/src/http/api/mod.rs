@@ -7,6 +7,7 @@ mod bmcs;
 mod boots;
 mod care;
 mod console;
+mod desk;
 mod events;
 mod extract;
 mod groups;
@@ -23,9 +24,12 @@ mod pools;
 mod power;
 pub(in crate::http) mod projects;
 pub mod requests;
+pub mod server_requests;
+mod servers;
 mod status;
 mod stream;
 mod tokens;
+mod usage;
 mod verbs;
 
 use std::sync::Arc;
@@ -43,6 +47,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use images::image_view;
+pub use usage::SIGNATURE;
 
 use super::auth::Operators;
 use super::{BootFiles, ProblemResponse};
@@ -138,6 +143,8 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
         (name = "consoles", description = "Serial consoles, who looks at them, and recordings"),
+        (name = "servers", description = "What projects have: servers, keys, what they report"),
+        (name = "usage", description = "What projects may have, what they used, how well it was there"),
         (name = "tokens", description = "Who may come in beside the site's own token"),
         (name = "server", description = "The server itself")
     )
@@ -240,6 +247,28 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(groups::list, groups::create))
         .routes(routes!(groups::show, groups::remove))
         .routes(routes!(groups::catalogue))
+        .routes(routes!(servers::list, servers::create))
+        .routes(routes!(servers::actions))
+        .routes(routes!(servers::show, servers::change, servers::delete))
+        .routes(routes!(servers::start))
+        .routes(routes!(servers::stop))
+        .routes(routes!(servers::reboot))
+        .routes(routes!(servers::reinstall))
+        .routes(routes!(servers::attach))
+        .routes(routes!(events::list_of_project))
+        .routes(routes!(stream::stream_of_project))
+        .routes(routes!(desk::keys, desk::add_key))
+        .routes(routes!(desk::remove_key))
+        .routes(routes!(desk::faults, desk::report))
+        .routes(routes!(desk::all_faults))
+        .routes(routes!(desk::close_fault))
+        .routes(routes!(usage::quota, usage::set_quota))
+        .routes(routes!(usage::of_project))
+        .routes(routes!(usage::sla_of_project))
+        .routes(routes!(usage::of_all))
+        .routes(routes!(usage::export))
+        .routes(routes!(usage::key))
+        .routes(routes!(usage::sla_of_all))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();

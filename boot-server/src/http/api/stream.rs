@@ -9,13 +9,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
+use protocol::ProjectId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::extract::{Params, bad_query};
+use super::projects::InProject;
 use super::requests::StreamQuery;
 use super::{Answer, Api, ProblemResponse};
 use crate::engine::{Change, EVENTS_MAX, EngineError, EventFilter};
@@ -38,6 +41,34 @@ pub(super) async fn stream(
     Params(query): Params<StreamQuery>,
     headers: HeaderMap,
 ) -> Answer<Response> {
+    open(api, None, query, &headers).await
+}
+
+/// What happens in a project, as server-sent events.
+///
+/// `event: event` carries an EventView and its id, and is resumed by `Last-Event-ID`; `event: server` a ServerView whenever the server
+/// or its machine goes on; `event: reset` says that something was missed and lists should be read anew. A comment comes every
+/// 15 seconds. The stream ends when whoever opened it may not be there any more.
+#[utoipa::path(get, path = "/projects/{project}/events/stream", tag = "servers", operation_id = "stream_project_events",
+    params(("project" = String, Path, description = "Name or id"), StreamQuery,
+        ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")),
+    responses((status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)))]
+pub(super) async fn stream_of_project(
+    State(api): State<Api>,
+    within: InProject,
+    Params(query): Params<StreamQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    open(api, Some(within), query, &headers).await
+}
+
+async fn open(
+    api: Api,
+    within: Option<InProject>,
+    query: StreamQuery,
+    headers: &HeaderMap,
+) -> Answer<Response> {
     let permit = api.streams.clone().try_acquire_owned().map_err(|_| {
         let hint = "close some pages or programs that follow events";
         ProblemResponse::new(
@@ -57,8 +88,16 @@ pub(super) async fn stream(
         Some(id) => id,
         None => newest(&api).await?,
     };
+    let project = within.as_ref().map(|within| within.project.id);
+    let cut = within.map(|within| {
+        async move {
+            within.who.ended().await;
+        }
+        .boxed()
+    });
     let stop = api.stop.clone();
-    let mut reader = Reader { api, changes, last, ready: VecDeque::new(), stop, _permit: permit };
+    let mut reader =
+        Reader { api, changes, last, ready: VecDeque::new(), stop, project, cut, _permit: permit };
     if asked.is_some() {
         reader.catch_up().await?;
     }
@@ -76,7 +115,7 @@ fn last_id(value: &HeaderValue) -> Result<i64, Problem> {
 }
 
 async fn newest(api: &Api) -> Result<i64, EngineError> {
-    let filter = EventFilter { node: None, after: None, before: None, limit: 1 };
+    let filter = EventFilter { limit: 1, ..EventFilter::default() };
     Ok(api.engine.events(filter).await?.first().map_or(0, |e| e.id))
 }
 
@@ -87,6 +126,10 @@ struct Reader {
     last: i64,
     ready: VecDeque<Message>,
     stop: CancellationToken,
+    /// What happens in this project, and nothing else.
+    project: Option<ProjectId>,
+    /// Resolves when whoever reads may not do so any more.
+    cut: Option<BoxFuture<'static, ()>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -97,11 +140,22 @@ impl Reader {
                 if let Some(message) = reader.ready.pop_front() {
                     return Some((Ok(message), reader));
                 }
+                let cut = async {
+                    match &mut reader.cut {
+                        Some(cut) => cut.await,
+                        None => std::future::pending().await,
+                    }
+                };
                 let change = tokio::select! {
                     () = reader.stop.cancelled() => return None,
+                    () = cut => return None,
                     change = reader.changes.recv() => change,
                 };
-                if let Err(error) = reader.take(change).await {
+                let taken = match reader.project {
+                    Some(project) => reader.take_of(project, change).await,
+                    None => reader.take(change).await,
+                };
+                if let Err(error) = taken {
                     tracing::warn!(%error, "a stream of events ends, its reader comes again");
                     return None;
                 }
@@ -127,6 +181,8 @@ impl Reader {
                     self.push("ingest", &ingest);
                 }
             }
+            // Projects have streams of their own.
+            Ok(Change::Server { .. }) => {}
             Ok(Change::Images) => self.push("images", &serde_json::json!({})),
             Err(RecvError::Lagged(_)) => {
                 self.push("reset", &serde_json::json!({}));
@@ -137,11 +193,48 @@ impl Reader {
         Ok(())
     }
 
+    /// The same for a project: its events have holes between their numbers, and its servers go on as their machines do.
+    async fn take_of(
+        &mut self,
+        project: ProjectId,
+        change: Result<Change, RecvError>,
+    ) -> Result<(), EngineError> {
+        match change {
+            Ok(Change::Event(event)) if event.project == Some(project) && event.id > self.last => {
+                self.catch_up().await?;
+            }
+            Ok(Change::Server { project: whose, server }) if whose == project => {
+                if let Ok(server) = self.api.engine.server(project, &server.to_string()).await {
+                    let view = self.api.engine.server_view(server).await;
+                    self.push("server", &view);
+                }
+            }
+            Ok(Change::Node(node)) => {
+                if let Some(server) = self.api.engine.server_of(node).await?.filter(|s| s.project == project)
+                {
+                    let view = self.api.engine.server_view(server).await;
+                    self.push("server", &view);
+                }
+            }
+            Err(RecvError::Lagged(_)) => {
+                self.push("reset", &serde_json::json!({}));
+                self.catch_up().await?;
+            }
+            Err(RecvError::Closed) => self.stop.cancel(),
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
     /// Sends the events after the last one that was sent; the newest where they are too many.
     async fn catch_up(&mut self) -> Result<(), EngineError> {
-        let filter = EventFilter { node: None, after: Some(self.last), before: None, limit: EVENTS_MAX };
+        let project = self.project;
+        let filter =
+            EventFilter { project, after: Some(self.last), limit: EVENTS_MAX, ..EventFilter::default() };
         for event in self.api.engine.events(filter).await? {
-            self.push_event(&event);
+            // From where an operator works is nothing for a project.
+            let source = event.source.clone().filter(|_| self.project.is_none());
+            self.push_event(&EventView { source, ..event });
         }
         Ok(())
     }

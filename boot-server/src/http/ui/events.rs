@@ -65,7 +65,10 @@ pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> 
     let (mut events, mut older) = (Vec::new(), None);
     if problem.is_none() {
         let limit = if filter.severity.is_empty() { PAGE } else { LOOKED_AT };
-        let found = ui.engine.events(EventFilter { node, after: None, before: filter.before, limit }).await?;
+        let found = ui
+            .engine
+            .events(EventFilter { node, after: None, before: filter.before, limit, ..EventFilter::default() })
+            .await?;
         let full = found.len() == limit;
         let oldest = found.last().map(|e| e.id);
         events = found.into_iter().filter(|e| filter.wants(e.severity)).collect();

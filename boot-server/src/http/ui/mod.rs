@@ -145,6 +145,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/images/{image}/verify", post(images::verify))
         .route("/images/{image}/remove", post(images::remove))
         .route("/faults", get(faults::list))
+        .route("/faults/{report}/close", post(faults::close))
         .route("/events", get(events::list))
         .route("/status", get(status::show))
         .route("/tokens", get(tokens::list).post(tokens::create))

@@ -132,7 +132,13 @@ async fn page_with(
 ) -> Result<Response, Refusal> {
     let inventory = ui.engine.inventory(node.id).await?;
     let inventory = inventory.as_deref();
-    let filter = EventFilter { node: Some(node.id), after: None, before: None, limit: EVENTS };
+    let filter = EventFilter {
+        node: Some(node.id),
+        after: None,
+        before: None,
+        limit: EVENTS,
+        ..EventFilter::default()
+    };
     let events = ui.engine.events(filter).await?;
     let view = ui.engine.view(node).await;
     let running = view.job.is_some();

@@ -70,6 +70,9 @@ fn take(change: Result<Change, RecvError>, names: &mut BTreeSet<String>) -> Opti
             names.insert("events".to_owned());
             names.extend(event.node.map(|id| format!("node-{id}")));
         }
+        Ok(Change::Server { server, .. }) => {
+            names.extend(["servers".to_owned(), format!("server-{server}")]);
+        }
         Ok(Change::Images | Change::Ingest(_)) => {
             names.insert("images".to_owned());
         }

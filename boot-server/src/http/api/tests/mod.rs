@@ -10,6 +10,7 @@ mod lab;
 mod nodes;
 mod pools;
 mod projects;
+mod servers;
 mod ssh;
 mod tokens;
 
