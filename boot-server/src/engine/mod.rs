@@ -35,6 +35,7 @@ mod instances;
 mod media;
 #[cfg(test)]
 mod media_tests;
+mod members;
 mod models;
 mod networks;
 mod orders;

@@ -140,7 +140,8 @@
     const open = () => {
       over = false;
       again.hidden = true;
-      const url = new URL(`/api/v1/nodes/${encodeURIComponent(box.dataset.node)}/console/attach`, location.href);
+      const attach = box.dataset.attach || `/api/v1/nodes/${encodeURIComponent(box.dataset.node)}/console/attach`;
+      const url = new URL(attach, location.href);
       url.protocol = url.protocol.replace("http", "ws");
       socket = new WebSocket(url);
       socket.binaryType = "arraybuffer";

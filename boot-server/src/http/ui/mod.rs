@@ -15,6 +15,7 @@ mod images;
 mod login;
 mod machines;
 mod models;
+pub mod my;
 mod node;
 mod power;
 mod recipe;
@@ -151,6 +152,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/ui/stream", get(stream::serve))
+        .merge(my::routes())
         .layer(DefaultBodyLimit::max(JSON_BODY_MAX))
         .layer(map_response(secure))
         .with_state(ui)

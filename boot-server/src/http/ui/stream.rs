@@ -19,23 +19,16 @@ use crate::engine::Change;
 use crate::view::Problem;
 
 /// Changes within this time are told together.
-const TOGETHER: Duration = Duration::from_millis(300);
+pub(super) const TOGETHER: Duration = Duration::from_millis(300);
 /// A comment is sent when nothing else was, so that proxies keep the connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After this long a browser that lost the stream comes back.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// More names than this in one batch are told as one `resync`.
 const NAMES_MAX: usize = 64;
 
 pub(super) async fn serve(State(ui): State<Ui>) -> Result<impl IntoResponse, Refusal> {
-    let place = Arc::clone(&ui.streams).try_acquire_owned().map_err(|_| {
-        Refusal(Problem {
-            status: 503,
-            code: "streams-full".to_owned(),
-            message: "too many pages are open".to_owned(),
-            hint: "close some; this one still works when it is loaded again".to_owned(),
-        })
-    })?;
+    let place = Arc::clone(&ui.streams).try_acquire_owned().map_err(|_| full())?;
     let hello = stream::once(async { Ok(Event::default().event("hello").data("1").retry(RETRY)) });
     let changes = stream::unfold((ui.engine.changes(), place), |(mut changes, place)| async {
         let names = batch(&mut changes).await?;
@@ -45,6 +38,16 @@ pub(super) async fn serve(State(ui): State<Ui>) -> Result<impl IntoResponse, Ref
     });
     let until_stop = hello.chain(changes.flatten()).take_until(ui.stop.cancelled_owned());
     Ok(Sse::new(until_stop).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// There is no place for another stream.
+pub(super) fn full() -> Refusal {
+    Refusal(Problem {
+        status: 503,
+        code: "streams-full".to_owned(),
+        message: "too many pages are open".to_owned(),
+        hint: "close some; this one still works when it is loaded again".to_owned(),
+    })
 }
 
 /// Waits for a change and takes in what follows closely; `None` when the server stops.
