@@ -6,7 +6,8 @@
 //! web-1,52:54:00:12:34:56,5CG123,r760,general,R4,12,"gold ssd",2029-11-30
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use protocol::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::cloud_config::is_hostname;
 use crate::csv::{self, ListError};
 use crate::dates::Date;
 use crate::expected::is_name;
+use crate::names::{NameError, PoolName, TAGS_MAX, Tag};
 use crate::node::Place;
 use crate::node::place::Typed;
 
@@ -43,8 +45,6 @@ pub const COLUMNS: [&str; 15] = [
 const ERRORS_MAX: usize = 100;
 /// Longest text of a field that is not a name, in characters.
 const TEXT_MAX: usize = 128;
-/// Tags of one machine.
-const TAGS_MAX: usize = 32;
 
 /// A machine that is expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub struct Arrival {
     pub model: Option<String>,
     /// Pool that it comes into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// Rack, unit, room, power feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
@@ -75,8 +75,8 @@ pub struct Arrival {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc_address: Option<String>,
     /// Tags.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<Tag>,
     /// Day of purchase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purchased: Option<Date>,
@@ -107,13 +107,8 @@ impl Arrival {
                 "it says neither `mac` nor `uuid` nor `serial`, by which it would be known".to_owned()
             );
         }
-        for (what, name) in [("model", &self.model), ("pool", &self.pool)] {
-            if name.as_ref().is_some_and(|name| !is_name(name)) {
-                return Err(format!(
-                    "`{}` is no name of a {what}",
-                    short(name.as_deref().unwrap_or_default())
-                ));
-            }
+        if let Some(model) = self.model.as_ref().filter(|model| !is_name(model)) {
+            return Err(format!("`{}` is no name of a model", short(model)));
         }
         for (what, text) in [("serial", &self.serial), ("bmc_address", &self.bmc_address)] {
             let wrong = |t: &String| {
@@ -125,9 +120,6 @@ impl Arrival {
         }
         if self.tags.len() > TAGS_MAX {
             return Err(format!("it has more than {TAGS_MAX} tags"));
-        }
-        if let Some(tag) = self.tags.iter().find(|tag| !is_name(tag)) {
-            return Err(format!("`{}` is no tag: a-z, 0-9, `.`, `_` and `-`", short(tag)));
         }
         if let (Some(purchased), Some(end)) = (self.purchased, self.warranty_end)
             && end < purchased
@@ -233,7 +225,7 @@ fn arrival(fields: &[String]) -> Result<Arrival, String> {
             .transpose()?,
         serial: text("serial"),
         model: text("model"),
-        pool: text("pool"),
+        pool: named(text("pool"))?,
         place: Place::typed(Typed {
             rack: &column("rack"),
             unit: &column("unit"),
@@ -243,11 +235,20 @@ fn arrival(fields: &[String]) -> Result<Arrival, String> {
         })
         .map_err(|error| error.to_string())?,
         bmc_address: text("bmc_address"),
-        tags: words(&column("tags")),
+        tags: words(&column("tags"))
+            .into_iter()
+            .map(|tag| named(Some(tag)))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?,
         purchased: day("purchased")?,
         warranty_end: day("warranty_end")?,
         announced: Timestamp::default(),
     })
+}
+
+/// A name, where one is given.
+fn named<T: FromStr<Err = NameError>>(text: Option<String>) -> Result<Option<T>, String> {
+    text.map(|text| text.parse()).transpose().map_err(|error: NameError| error.to_string())
 }
 
 fn short(text: &str) -> String {
@@ -275,7 +276,7 @@ mod tests {
         let first = &list[0].1;
         assert_eq!(first.keys().len(), 3);
         assert_eq!(first.place.as_ref().unwrap().to_string(), "rack R4, unit 12");
-        assert_eq!(first.tags, ["gold", "ssd"]);
+        assert_eq!(first.tags.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gold", "ssd"]);
         assert_eq!(list[1].1.serial.as_deref(), Some("=1+1"), "a formula is a text like any other");
     }
 
@@ -297,13 +298,9 @@ mod tests {
             ["line 3: the name A is in line 2 too", "line 3: mac 52:54:00:00:00:01 is in line 2 too"]
         );
         assert_eq!(wrong("name,sreial\n").len(), 1);
-        assert_eq!(
-            wrong("name,serial,tags,pool\na,1,\"<script>\",general\nb,2,,=cmd|x\n"),
-            [
-                "line 2: `<script>` is no tag: a-z, 0-9, `.`, `_` and `-`",
-                "line 3: `=cmd|x` is no name of a pool"
-            ]
-        );
+        let names = wrong("name,serial,tags,pool\na,1,\"<script>\",general\nb,2,,=cmd|x\n");
+        assert!(names.len() == 2 && names[0].starts_with("line 2: `<script>` is not a tag"), "{names:?}");
+        assert!(names[1].starts_with("line 3: `=cmd|x` is not a name of a pool"), "{names:?}");
         assert_eq!(
             wrong("name,serial,purchased,warranty_end\na,1,2027-01-01,2026-01-01\n"),
             ["line 2: its warranty ended on 2026-01-01, before it was bought on 2027-01-01"]

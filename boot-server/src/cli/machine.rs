@@ -65,7 +65,7 @@ fn rows(machines: &[Arrival]) -> String {
             m.name.clone(),
             m.keys().join(", "),
             m.model.clone().unwrap_or_default(),
-            m.pool.clone().unwrap_or_default(),
+            m.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
             m.place.as_ref().map(ToString::to_string).unwrap_or_default(),
             m.warranty_end.map(|day| day.to_string()).unwrap_or_default(),
             moment(m.announced),

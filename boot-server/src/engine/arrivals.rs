@@ -57,6 +57,11 @@ impl Engine {
             {
                 wrong(format!("no model `{model}` is known"));
             }
+            if let Some(pool) = &arrival.pool
+                && !self.0.shelf.pools().contains_key(pool)
+            {
+                wrong(format!("no pool `{pool}` is known"));
+            }
             let here = self.machines_like(&keys);
             if here.len() > 1 {
                 let names: Vec<&str> = here.iter().map(|node| node.name.as_str()).collect();
@@ -147,6 +152,12 @@ impl Engine {
         }
         if arrival.model.is_some() {
             events.push(Event::Verb(Verb::Model { model: arrival.model.clone() }));
+        }
+        if let Some(pool) = arrival.pool.clone() {
+            events.push(Event::Verb(Verb::Pool { pool }));
+        }
+        if !arrival.tags.is_empty() {
+            events.push(Event::Verb(Verb::Tags { tags: arrival.tags.clone() }));
         }
         if arrival.purchased.is_some() || arrival.warranty_end.is_some() {
             let papers = Papers { purchased: arrival.purchased, warranty_end: arrival.warranty_end };

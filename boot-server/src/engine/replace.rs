@@ -106,6 +106,10 @@ impl Engine {
         }
         let old_events = leaving(old, &old_name, new, &actor, how.take_place, wipe);
         let mut new_events = vec![Event::Verb(Verb::Rename { name: old.name.clone() })];
+        // It is offered as the old one was.
+        let tags = new.tags.union(&old.tags).cloned().collect();
+        new_events.push(Event::Verb(Verb::Pool { pool: old.pool() }));
+        new_events.push(Event::Verb(Verb::Tags { tags }));
         if let Some(place) = &view.place {
             new_events.push(Event::Verb(Verb::Place { place: Some(place.clone()) }));
         }
