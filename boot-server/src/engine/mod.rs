@@ -19,6 +19,8 @@ mod bmcs;
 mod boots;
 #[cfg(test)]
 mod boots_tests;
+#[cfg(test)]
+mod care_tests;
 mod clock;
 mod deploys;
 mod dhcp_servers;

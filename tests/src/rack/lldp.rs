@@ -27,7 +27,7 @@ impl SwitchPort {
         let frame = frame(switch, port);
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            within(&namespace, || {
+            within(&namespace, move || {
                 let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)?;
                 let link = getifaddrs()?
                     .filter(|found| found.interface_name == tap)
