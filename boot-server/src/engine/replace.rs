@@ -12,7 +12,7 @@ use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
 
 use super::{Actor, Engine, EngineError, PlannedDeploy, now};
-use crate::store::{instances, last_deploys};
+use crate::store::{instances, last_deploys, servers};
 use crate::vault::{Place as Sealed, Vault, VaultError};
 use crate::view::ReplaceView;
 
@@ -70,6 +70,7 @@ impl Engine {
         if let Err(error) = self.check_health(new, false) {
             reasons.push(error.to_string());
         }
+        reasons.extend(self.unfit(old, new).await?);
         let (before, after) = (self.inventory(old.id).await?, self.inventory(new.id).await?);
         let part = match &after {
             None => {
@@ -131,12 +132,40 @@ impl Engine {
             if let Some(instance) = &instance {
                 instances::insert(db, instance)?;
             }
+            // Its project keeps it, on the other machine.
+            servers::move_to(db, old_id, new_id)?;
             last_deploys::forget(db, old_id)
         });
         // The old one first: it gives the name away.
         self.apply_together(actor, vec![(old_id, old_events), (new_id, new_events)], also).await?;
         self.compare_again(new_id).await?;
         Ok(view)
+    }
+
+    /// Why the server that a project has on the old machine cannot go on with the new one.
+    async fn unfit(&self, old: &Node, new: &Node) -> Result<Vec<String>, EngineError> {
+        let (old_id, new_id) = (old.id, new.id);
+        let both = move |db: &crate::store::db::Connection| {
+            Ok((servers::of_node(db, old_id)?, servers::of_node(db, new_id)?))
+        };
+        let (server, other) = self.0.store.read(both).await?;
+        let mut reasons = Vec::new();
+        if let Some(other) = other {
+            reasons.push(format!("{} is lent: it is server {} of a project", new.name, other.name));
+        }
+        let Some(name) = server.and_then(|server| server.flavor) else { return Ok(reasons) };
+        let facts = self.0.nodes.get(new_id).map(|node| self.0.shelf.hardware(&[node]));
+        let Some(facts) = facts.into_iter().flatten().flatten().next() else { return Ok(reasons) };
+        match self.flavor(&name).await {
+            Ok(flavor) => {
+                let why = flavor.matches(&facts);
+                reasons.extend(why.iter().map(|why| format!("{} is no {name}: {why}", new.name)));
+            }
+            // A flavor that was removed asks for nothing any more.
+            Err(error) if error.problem().status == 404 => {}
+            Err(error) => return Err(error),
+        }
+        Ok(reasons)
     }
 
     /// What the new machine gets; reasons why it cannot are added.

@@ -430,3 +430,19 @@ pub fn histories(
     }
     Ok(histories)
 }
+
+/// Gives the living server of a machine another machine, if it has one. What becomes of it is read from there on.
+///
+/// # Errors
+/// [`StoreError::Lent`] where a server has that machine already, or what the database says.
+pub fn move_to(db: &Connection, from: NodeId, to: NodeId) -> Result<(), StoreError> {
+    if let Some(other) = of_node(db, to)? {
+        return Err(StoreError::Lent { server: other.name, project: other.project });
+    }
+    db.execute(
+        "UPDATE servers SET node = ?1, version = version + 1 WHERE node = ?2 AND deleted IS NULL",
+        params![to.to_string(), from.to_string()],
+    )
+    .map_err(StoreError::sql("move a server"))?;
+    Ok(())
+}
