@@ -149,6 +149,8 @@ fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>
 #[expect(missing_docs, reason = "explained in config/billet.toml")]
 pub struct Operators {
     pub listen: SocketAddr,
+    pub requests_per_second: u32,
+    pub requests_at_once: u32,
 }
 
 /// `[discovery]`
@@ -168,6 +170,15 @@ pub struct Discovery {
 pub struct Events {
     pub keep_days: u32,
     pub keep_rows: u64,
+}
+
+/// What one client may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests per second in the long run; 0: any number.
+    pub per_second: u32,
+    /// Requests that are being answered; 0: any number.
+    pub at_once: u32,
 }
 
 /// How many unknown machines may become nodes.
@@ -278,7 +289,8 @@ impl Default for Boot {
 
 impl Default for Operators {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8090)) }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8090));
+        Self { listen, requests_per_second: 100, requests_at_once: 64 }
     }
 }
 
@@ -441,6 +453,8 @@ pub struct Settings {
     pub kernel_arguments: String,
     /// Where operators come in.
     pub operators: SocketAddr,
+    /// What one client may ask of the API.
+    pub rates: Rates,
     /// Serial consoles.
     pub console: ConsoleSettings,
     /// What installed OSes may ask for.
@@ -512,6 +526,10 @@ impl Settings {
             media: config.boot.media.clone().unwrap_or_else(|| config.state_dir.join("media")),
             kernel_arguments: config.boot.arguments.clone(),
             operators: config.operators.listen,
+            rates: Rates {
+                per_second: config.operators.requests_per_second,
+                at_once: config.operators.requests_at_once,
+            },
             console: ConsoleSettings::new(&config.console)?,
             metadata: config.metadata.clone(),
             policy: Policy { provide_blank: config.discovery.provide_blank },

@@ -46,6 +46,17 @@ impl Principal {
         }
     }
 
+    /// True for the site's own token.
+    pub fn is_site(&self) -> bool {
+        self.token.is_none() && self.user.is_none()
+    }
+
+    /// Tells them apart from all others, also from those who had the name before.
+    pub fn key(&self) -> String {
+        let token = self.token.map(|token| format!("token {token}"));
+        token.or(self.user.map(|user| format!("user {user}"))).unwrap_or_else(|| "site".to_owned())
+    }
+
     /// True where the role at the site covers this one.
     pub fn has(&self, role: Role) -> bool {
         self.site.is_some_and(|own| own.covers(role))

@@ -125,6 +125,30 @@ pub struct NodeView {
     pub timeline: TimelineView,
 }
 
+/// What became of one verb for many nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BulkView {
+    /// Nodes that did it.
+    pub done: u64,
+    /// Nodes that refused.
+    pub refused: u64,
+    /// Each node, in the order in which they were named, else by name.
+    pub results: Vec<BulkResult>,
+}
+
+/// What became of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BulkResult {
+    /// Its name; what was asked for, where there is no such node.
+    pub node: String,
+    /// Its id.
+    pub id: Option<NodeId>,
+    /// Its state after it; null where it refused.
+    pub state: Option<StateName>,
+    /// Why it refused.
+    pub refused: Option<Problem>,
+}
+
 /// The management controller of a node. Its password is never shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BmcView {
@@ -724,6 +748,40 @@ pub struct Page<T> {
 }
 
 impl NodeView {
+    /// Every field, for whoever wants some of them.
+    pub const FIELDS: [&'static str; 30] = [
+        "id",
+        "name",
+        "state",
+        "waits_for",
+        "deadline",
+        "fault",
+        "maintenance",
+        "maintenance_until",
+        "maintenance_by",
+        "model",
+        "quarantine",
+        "retired",
+        "papers",
+        "agent",
+        "boots",
+        "boot",
+        "job",
+        "power",
+        "health",
+        "installed",
+        "uuid",
+        "serial",
+        "macs",
+        "place",
+        "pool",
+        "tags",
+        "network",
+        "created",
+        "hardware",
+        "timeline",
+    ];
+
     /// The node as the API shows it.
     pub fn of(node: &Node, inventory: Option<&Inventory>) -> Self {
         let run = node.state.run();
@@ -836,7 +894,8 @@ impl JobView {
 }
 
 impl Hardware {
-    fn of(inventory: &Inventory) -> Self {
+    /// What an inventory says in a line.
+    pub fn of(inventory: &Inventory) -> Self {
         let system = &inventory.system;
         let product = [&system.manufacturer, &system.product]
             .into_iter()
@@ -879,5 +938,23 @@ fn snake<T: Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::PartialSchema as _;
+
+    use super::*;
+
+    #[test]
+    fn fields_of_a_node_are_all_named() {
+        let schema = serde_json::to_value(NodeView::schema()).unwrap();
+        let mut fields: Vec<_> =
+            schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut named = NodeView::FIELDS;
+        fields.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(fields, named);
     }
 }

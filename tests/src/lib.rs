@@ -8,6 +8,7 @@ pub mod dhcp_load;
 pub mod dhcp_wire;
 pub mod fleet;
 pub mod measured;
+pub mod python;
 pub mod rack;
 pub mod scenario;
 pub mod simulated;

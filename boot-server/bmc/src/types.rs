@@ -149,7 +149,7 @@ pub enum BootDevice {
 
 /// How often an override holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = BootDeviceRepeat))]
 #[serde(rename_all = "snake_case")]
 pub enum Repeat {
     /// For the next start only.
@@ -209,7 +209,7 @@ pub enum Health {
 
 /// What a reading counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SensorUnit))]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Degrees Celsius.
@@ -295,7 +295,7 @@ pub struct Component {
 
 /// How bad a line of the event log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LogSeverity))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// As expected.

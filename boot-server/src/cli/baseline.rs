@@ -93,7 +93,7 @@ fn address(name: &str) -> String {
 
 pub(super) fn run(client: &Client, format: Format, command: BaselineCommand) -> Result<(), Failure> {
     match command {
-        BaselineCommand::List => format.print(&client.get::<Page<Baseline>>("baselines")?),
+        BaselineCommand::List => format.print(&client.all::<Baseline>("baselines")?),
         BaselineCommand::Show { name } => format.print(&client.get::<Baseline>(&address(&name))?),
         BaselineCommand::Create(args) => {
             let baseline = baseline(client, &args)?;

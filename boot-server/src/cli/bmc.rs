@@ -151,7 +151,7 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
     let empty = serde_json::json!({});
     let post = |node: &str, verb: &str| client.post::<_, BmcView>(&path(node, verb), &empty);
     match command {
-        BmcCommand::List => format.print(&client.get::<Page<BmcView>>("bmcs")?),
+        BmcCommand::List => format.print(&client.all::<BmcView>("bmcs")?),
         BmcCommand::Show { node } => format.print(&client.get::<BmcView>(&path(&node, "/bmc"))?),
         BmcCommand::Set(args) => {
             let request = request(&args)?;
@@ -168,7 +168,7 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
             client.post::<_, ()>(&path(&node, "/bmc/reset"), &empty)?;
             print("The controller restarts; it is away for some minutes.\n")
         }
-        BmcCommand::Log { node } => format.print(&client.get::<Page<LogEntry>>(&path(&node, "/bmc/log"))?),
+        BmcCommand::Log { node } => format.print(&client.all::<LogEntry>(&path(&node, "/bmc/log"))?),
         BmcCommand::Sensors { node, history: Some(time), sensor } => {
             let from =
                 crate::engine::now().0.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -179,10 +179,10 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
             format.print(&client.get::<SensorHistory>(&path(&node, &query))?)
         }
         BmcCommand::Sensors { node, .. } => {
-            format.print(&client.get::<Page<Reading>>(&path(&node, "/bmc/sensors"))?)
+            format.print(&client.all::<Reading>(&path(&node, "/bmc/sensors"))?)
         }
         BmcCommand::Components { node } => {
-            format.print(&client.get::<Page<Component>>(&path(&node, "/bmc/components"))?)
+            format.print(&client.all::<Component>(&path(&node, "/bmc/components"))?)
         }
     }
 }

@@ -11,6 +11,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
 use super::Failure;
+use super::context::{Context, Contexts};
 pub(super) use crate::http::encode;
 use crate::view::{Page, Problem};
 
@@ -26,11 +27,14 @@ const ANSWER: Duration = Duration::from_secs(75);
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// Where the server is, and how to prove who we are.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connection {
     /// Address of the server
     #[arg(long, global = true, env = "BILLET_SERVER", value_name = "URL")]
     pub server: Option<String>,
+    /// One of the servers that `billet context` remembers
+    #[arg(long, global = true, env = "BILLET_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
     /// File with the operator's token
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -47,30 +51,51 @@ pub(super) struct Login {
 }
 
 impl Connection {
-    /// The server's address: as told, as logged in to, or the default.
+    /// The server's address: as told, as the context says, as logged in to, or the default.
     pub fn address(&self) -> String {
-        let address = self.server.clone().or_else(|| remembered().map(|l| l.server));
+        // A context that cannot be found is complained of where the server is asked.
+        let context = self.found().ok().flatten().map(|context| context.server);
+        let address = self.given().or(context).or_else(|| remembered().map(|l| l.server));
         address.unwrap_or_else(|| DEFAULT_SERVER.to_owned()).trim_end_matches('/').to_owned()
+    }
+
+    /// The server that was told.
+    pub(super) fn given(&self) -> Option<String> {
+        self.server.as_ref().map(|server| server.trim_end_matches('/').to_owned())
+    }
+
+    /// The token that was told, by a file or the environment.
+    pub(super) fn given_token(&self) -> Result<Option<String>, Failure> {
+        if let Some(file) = &self.token_file {
+            return read_token(file).map(Some);
+        }
+        Ok(self.token.as_ref().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+    }
+
+    fn found(&self) -> Result<Option<Context>, Failure> {
+        Ok(Contexts::read()?.find(self.context.as_deref())?.cloned())
     }
 
     /// A client.
     ///
     /// # Errors
-    /// Where no token can be found.
+    /// Where no token can be found, or no context of that name.
     pub fn client(&self) -> Result<Client, Failure> {
+        // One that was named must be there.
+        let context = if self.context.is_some() { self.found()? } else { self.found().unwrap_or_default() };
         let server = self.address();
-        let token = self.find_token(&server)?;
+        let token = self.find_token(&server, context)?;
         Ok(Client::new(server, token))
     }
 
-    fn find_token(&self, server: &str) -> Result<String, Failure> {
-        if let Some(file) = &self.token_file {
-            return read_token(file);
-        }
-        if let Some(token) = self.token.as_ref().filter(|t| !t.trim().is_empty()) {
-            return Ok(token.trim().to_owned());
+    fn find_token(&self, server: &str, context: Option<Context>) -> Result<String, Failure> {
+        if let Some(token) = self.given_token()? {
+            return Ok(token);
         }
         // A token is sent only to the server it was given for.
+        if let Some(context) = context.filter(|context| context.server == server) {
+            return Ok(context.token);
+        }
         if let Some(login) = remembered().filter(|l| l.server == server) {
             return Ok(login.token);
         }
@@ -91,10 +116,15 @@ fn read_token(file: &Path) -> Result<String, Failure> {
 
 /// File in which `billet login` remembers server and token.
 pub(super) fn login_file() -> Option<PathBuf> {
+    Some(directory()?.join("login.json"))
+}
+
+/// Where the command line keeps what it remembers of this user (XDG base directories).
+pub(super) fn directory() -> Option<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
-    config.is_absolute().then(|| config.join("billet").join("login.json"))
+    config.is_absolute().then(|| config.join("billet"))
 }
 
 fn remembered() -> Option<Login> {

@@ -94,9 +94,7 @@ pub(super) fn run(client: &Client, format: Format, command: ConsoleCommand) -> R
             format.print(&client.delete_with::<ConsoleView>(&path(&node, "/console"))?)
         }
         ConsoleCommand::Log { node } => out(&client.octets(&path(&node, "/console/log"), RECORDING_MAX)?),
-        ConsoleCommand::Sessions => {
-            format.print(&client.get::<Page<ConsoleSessionView>>("console/sessions")?)
-        }
+        ConsoleCommand::Sessions => format.print(&client.all::<ConsoleSessionView>("console/sessions")?),
         ConsoleCommand::End { session } => {
             format.print(&client.delete_with::<ConsoleSessionView>(&format!("console/sessions/{session}"))?)
         }

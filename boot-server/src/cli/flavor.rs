@@ -115,7 +115,7 @@ fn address(name: &str) -> String {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: FlavorCommand) -> Result<(), Failure> {
     match command {
-        FlavorCommand::List => format.print(&client.get::<Page<FlavorView>>("flavors")?),
+        FlavorCommand::List => format.print(&client.all::<FlavorView>("flavors")?),
         FlavorCommand::Show { flavor } => format.print(&client.get::<FlavorView>(&address(&flavor))?),
         FlavorCommand::Create { flavor, change } => {
             let flavor = change.apply(Flavor::new(flavor))?;

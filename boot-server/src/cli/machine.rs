@@ -42,7 +42,7 @@ pub enum MachineCommand {
 
 pub(super) fn run(client: &Client, format: Format, command: MachineCommand) -> Result<(), Failure> {
     match command {
-        MachineCommand::List => format.print(&client.get::<Page<Arrival>>("expected-machines")?),
+        MachineCommand::List => format.print(&client.all::<Arrival>("expected-machines")?),
         MachineCommand::Import { file, dry_run } => {
             let text = read(&file)?;
             let request = match text.trim_start().starts_with('[') {

@@ -8,16 +8,19 @@ mod care;
 mod check;
 mod client;
 mod console;
+mod context;
 mod deploy;
 mod event;
 mod flavor;
 mod image;
 mod login;
 mod machine;
+mod many;
 mod model;
 mod network;
 mod node;
 mod output;
+mod pages;
 mod placement;
 mod pool;
 mod power;
@@ -43,9 +46,14 @@ pub use output::{Format, Show};
 use crate::view::Problem;
 use text::{plain, plain_lines};
 
+/// How commands end, for scripts.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the server refused, or cannot be reached, or the work failed; 2 the command \
+                          line makes no sense; 3 it took longer than allowed. With `-o json` an answer is printed also where \
+                          some of many nodes refused (1).";
+
 /// Billet puts operating systems on bare machines.
 #[derive(Debug, Parser)]
-#[command(name = "billet", version, about, disable_help_subcommand = true)]
+#[command(name = "billet", version, about, disable_help_subcommand = true, after_long_help = EXIT_CODES)]
 pub struct Cli {
     /// Which server, and as whom.
     #[command(flatten)]
@@ -132,7 +140,16 @@ pub enum Command {
     CheckNetwork(check::CheckArgs),
     /// Remember a server and the operator's token for this user
     Login,
-    /// Print the completion script of a shell
+    /// Servers that this user works with, by name
+    #[command(subcommand, visible_alias = "contexts")]
+    Context(context::ContextCommand),
+    /// Write the manual pages
+    Man {
+        /// Where
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: std::path::PathBuf,
+    },
+    /// Print the completion script of a shell; `source <(COMPLETE=bash billet)` completes names of the server too
     Completion {
         /// The shell
         #[arg(value_enum)]
@@ -223,6 +240,8 @@ impl Failure {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    // A shell that completes asks by a variable, and nothing else happens then.
+    clap_complete::CompleteEnv::with_factory(pages::with_names).complete();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Serve(args) => return crate::serve::main(&args),
@@ -267,6 +286,8 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),
         Command::Login => login::run(connection),
+        Command::Context(command) => context::run(connection, format, command),
+        Command::Man { dir } => pages::manual(&dir),
         Command::Completion { shell } => output::print(&completion(shell)),
     }
 }

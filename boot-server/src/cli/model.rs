@@ -69,7 +69,7 @@ fn address(name: &str) -> String {
 
 pub(super) fn run(client: &Client, format: Format, command: ModelCommand) -> Result<(), Failure> {
     match command {
-        ModelCommand::List => format.print(&client.get::<Page<Model>>("models")?),
+        ModelCommand::List => format.print(&client.all::<Model>("models")?),
         ModelCommand::Show { name, toml: false } => format.print(&client.get::<Model>(&address(&name))?),
         ModelCommand::Show { name, toml: true } => {
             let model: Model = client.get(&address(&name))?;

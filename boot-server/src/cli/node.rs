@@ -14,8 +14,9 @@ use super::client::{Client, encode};
 use super::deploy::{DeployArgs, deploy};
 use super::event::{FollowFilter, follow, list};
 use super::machine::{ReplaceArgs, replace};
+use super::many::{ActArgs, EnrollArgs, act, enroll};
 use super::network::{MediaArgs, NetworkArgs, media, network};
-use super::output::{Format, Show, facts, table};
+use super::output::{AgainArgs, Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
 use super::service::{
     BiosArgs, SecureBootArgs, ServiceArgs, bios, firmware, secure_boot, service, steps_table,
@@ -37,7 +38,16 @@ pub enum NodeCommand {
         /// Only nodes whose name, serial number, address or product contains this
         #[arg(long, short)]
         query: Option<String>,
+        /// Only nodes in this rack
+        #[arg(long)]
+        rack: Option<String>,
+        #[command(flatten)]
+        again: AgainArgs,
     },
+    /// Announce a machine before it boots
+    Enroll(EnrollArgs),
+    /// Do one thing to many nodes: manage, inspect, abort, retry, provide, maintenance, power
+    Act(ActArgs),
     /// One node with its hardware and what it waits for
     Show {
         /// Name or id
@@ -212,15 +222,17 @@ pub struct WipeArgs {
 pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Result<(), Failure> {
     let empty = serde_json::json!({});
     match command {
-        NodeCommand::List { state, query } => {
-            let mut path = "nodes?limit=200".to_owned();
-            for (key, value) in [("state", state), ("q", query)] {
+        NodeCommand::List { state, query, rack, again } => {
+            let mut path = "nodes?limit=1000".to_owned();
+            for (key, value) in [("state", state), ("q", query), ("rack", rack)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{key}={}", encode(&value)));
                 }
             }
-            format.print(&client.all::<NodeView>(&path)?)
+            again.list(format, || client.all::<NodeView>(&path))
         }
+        NodeCommand::Enroll(args) => enroll(client, format, args),
+        NodeCommand::Act(args) => act(client, format, args),
         NodeCommand::Show { node } => format.print(&client.get::<NodeDetail>(&path(&node, ""))?),
         NodeCommand::Deploy(args) => deploy(client, format, &args, false),
         NodeCommand::Rebuild(args) => deploy(client, format, &args, true),
@@ -258,7 +270,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Faults { node: Some(node) } => {
             format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?)
         }
-        NodeCommand::Faults { node: None } => format.print(&client.get::<Page<FaultReport>>("faults")?),
+        NodeCommand::Faults { node: None } => format.print(&client.all::<FaultReport>("faults")?),
         NodeCommand::Firmware { node } => firmware(client, format, &node),
         NodeCommand::Bios(args) => bios(client, format, &args),
         NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),

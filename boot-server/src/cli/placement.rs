@@ -80,10 +80,10 @@ pub(super) fn run(client: &Client, format: Format, command: PlacementCommand) ->
 /// Runs `billet rack …`.
 pub(super) fn racks(client: &Client, format: Format, command: RackCommand) -> Result<(), Failure> {
     match command {
-        RackCommand::Rooms => format.print(&client.get::<Page<RoomView>>("rooms")?),
+        RackCommand::Rooms => format.print(&client.all::<RoomView>("rooms")?),
         RackCommand::List { room } => {
             let room = room.map(|room| format!("?room={}", encode(&room))).unwrap_or_default();
-            format.print(&client.get::<Page<RackView>>(&format!("racks{room}"))?)
+            format.print(&client.all::<RackView>(&format!("racks{room}"))?)
         }
     }
 }

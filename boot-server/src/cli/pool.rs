@@ -130,7 +130,7 @@ fn address(name: &str) -> String {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: PoolCommand) -> Result<(), Failure> {
     match command {
-        PoolCommand::List => format.print(&client.get::<Page<PoolView>>("pools")?),
+        PoolCommand::List => format.print(&client.all::<PoolView>("pools")?),
         PoolCommand::Show { pool } => format.print(&client.get::<PoolView>(&address(&pool))?),
         PoolCommand::Create { pool, change } => {
             let mut pool = Pool::new(pool);

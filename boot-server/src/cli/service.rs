@@ -210,7 +210,7 @@ fn reset(keys: Keys) -> KeyReset {
 }
 
 pub(super) fn firmware(client: &Client, format: Format, node: &str) -> Result<(), Failure> {
-    format.print(&client.get::<Page<FirmwareItem>>(&path(node, "/bmc/firmware"))?)
+    format.print(&client.all::<FirmwareItem>(&path(node, "/bmc/firmware"))?)
 }
 
 pub(super) fn bios(client: &Client, format: Format, args: &BiosArgs) -> Result<(), Failure> {

@@ -49,7 +49,7 @@ pub enum Given {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::List => format.print(&client.get::<Page<TokenView>>("tokens")?),
+        TokenCommand::List => format.print(&client.all::<TokenView>("tokens")?),
         TokenCommand::Create { name, role, days } => {
             let role = match role {
                 Given::Operator => Role::Operator,

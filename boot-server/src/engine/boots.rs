@@ -20,7 +20,7 @@ const SIGHTINGS_MAX: usize = 2 * NODES_MAX;
 /// Addresses that are remembered with the node they belong to.
 const ADDRESSES_MAX: usize = 2 * NODES_MAX;
 /// Nodes in all: a stranger that invents addresses must not fill the disk.
-const NODES_MAX: usize = 20_000;
+pub(super) const NODES_MAX: usize = 20_000;
 /// Relays that are remembered.
 const RELAYS_MAX: usize = 256;
 /// Machines that went no further and are no nodes, as many as are shown.
@@ -415,7 +415,7 @@ impl Engine {
 }
 
 /// `node-` and the last three octets of the first address (or of the UUID), with a number where that is taken.
-fn fresh_name(claim: &Claim, taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn fresh_name(claim: &Claim, taken: impl Fn(&str) -> bool) -> String {
     let tail = match (claim.macs.first(), claim.uuid) {
         (Some(MacAddr([.., a, b, c])), _) => format!("{a:02x}{b:02x}{c:02x}"),
         (None, Some(uuid)) => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bmc::Secret;
 use boot_server_core::cloud_config::Urls;
 use boot_server_core::deploy::{self, DeployRequest, Given};
 use boot_server_core::metadata::Instance;
@@ -14,10 +15,14 @@ use uuid::Uuid;
 use super::{Actor, Along, Engine, EngineError, now, replace};
 use crate::secret;
 use crate::store::queries::{self, Remembered};
+use crate::vault::Place;
 use crate::view::DeployPreview;
 
 /// How long an answer is remembered under its idempotency key.
 const REMEMBERED: Duration = Duration::from_hours(24);
+
+/// Where answers are kept, which are of no node.
+const ANSWERS: Place = Place { node: NodeId(Uuid::nil()), column: "idempotency.answer" };
 
 /// A request that fits machine and image.
 #[derive(Debug, Clone)]
@@ -170,6 +175,33 @@ impl Engine {
     pub async fn remember(&self, it: Remembered) -> Result<(), EngineError> {
         let at = now();
         Ok(self.0.store.write(move |db| queries::remember(db, &it, at, forgotten(at))).await?)
+    }
+
+    /// Keeps the answer to a request whose key was remembered, sealed.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn keep_answer(&self, it: Remembered, answer: String) -> Result<(), EngineError> {
+        let sealed = self.0.vault.seal(ANSWERS, &Secret(answer))?;
+        let it = Remembered { answer: sealed, ..it };
+        Ok(self.0.store.write(move |db| queries::keep_answer(db, &it)).await?)
+    }
+
+    /// What [`keep_answer`](Self::keep_answer) kept.
+    ///
+    /// # Errors
+    /// Where the key of the vault is another one.
+    pub fn open_answer(&self, sealed: &str) -> Result<String, EngineError> {
+        Ok(self.0.vault.unseal(ANSWERS, sealed)?.0)
+    }
+
+    /// Forgets a key: its request was refused, and may be made again.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn forget_answer(&self, it: &Remembered) -> Result<(), EngineError> {
+        let it = it.clone();
+        Ok(self.0.store.write(move |db| queries::forget_answer(db, &it)).await?)
     }
 
     /// True where the OS on this node phoned home with a token of this hash before.

@@ -39,6 +39,15 @@ pub enum EngineError {
     /// Another node has the name.
     #[error("the name {0} is taken")]
     NameTaken(String),
+    /// Another node answers to the same address or UUID.
+    #[error("this machine is known: it is node {0}")]
+    NodeKnown(String),
+    /// The change was meant for another version of the node.
+    #[error("the node was changed meanwhile")]
+    Precondition,
+    /// A machine that nobody could tell from others.
+    #[error("neither a station's MAC address nor a UUID of its own is given")]
+    NoIdentity,
     /// The image is needed by a job.
     #[error("image {image} is being written to {node}")]
     ImageInUse {
@@ -218,6 +227,11 @@ impl EngineError {
             }
             Self::BadName(_) => {
                 (422, "bad-name", "use a host name: letters, digits and -, at most 63 characters")
+            }
+            Self::NodeKnown(_) => (409, "node-known", "change that node, or forget it first"),
+            Self::Precondition => (412, "precondition-failed", "read it again, and decide anew"),
+            Self::NoIdentity => {
+                (422, "no-identity", "give the address of the port that it boots from, or its SMBIOS UUID")
             }
             Self::NameTaken(_) => (409, "name-taken", "choose another name"),
             Self::ImageInUse { .. } => (409, "image-in-use", "wait for the job, or abort it"),

@@ -4,14 +4,13 @@ use std::str::FromStr;
 
 use bmc::{DriverKind, Secret};
 use boot_server_core::bmc::import::Line;
-use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::place::Typed;
 use boot_server_core::node::{Claim, Event, Node, Place, StaticNetwork};
 use protocol::{MacAddr, NodeId};
 use uuid::Uuid;
 
-use super::{Actor, BmcChange, Engine, EngineError, lock};
+use super::{Actor, BmcChange, Engine, EngineError, Enrolment, lock};
 use crate::view::{ImportView, ImportedLine, ScanFound};
 
 /// What a line says.
@@ -127,7 +126,9 @@ impl Engine {
                 // What the controller is must be right before a node is made for it.
                 let nobody = NodeId(Uuid::nil());
                 self.changed_row(nobody, None, wanted.change.clone())?;
-                self.enroll(wanted.node.clone(), wanted.claim.clone(), actor).await?
+                let (name, claim) = (wanted.node.clone(), wanted.claim.clone());
+                let announced = Enrolment { name, claim, ..Enrolment::default() };
+                self.enroll(actor.clone(), announced).await?.id
             }
         };
         shown.node = self.0.nodes.get(node).map(|node| node.name.clone());
@@ -172,20 +173,6 @@ impl Engine {
             [] => Ok(None),
             _ => Err(bad("several nodes answer to this", "name one of them")),
         }
-    }
-
-    /// A machine that nobody has seen yet: it is known by its address when it boots.
-    async fn enroll(&self, name: Option<String>, claim: Claim, actor: &Actor) -> Result<NodeId, EngineError> {
-        if let Some(name) = &name
-            && (!is_hostname(name) || name.contains('.'))
-        {
-            return Err(EngineError::BadName(name.chars().take(80).collect()));
-        }
-        let id = self.discover(claim.cleaned(), None).await?;
-        if let Some(name) = name {
-            self.apply(id, actor.clone(), Event::Verb(Verb::Rename { name })).await?;
-        }
-        Ok(id)
     }
 
     /// Says whose controllers those are that a scan found.

@@ -2,6 +2,7 @@
 //! looks at the node itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use boot_server_core::node::{Claim, Node};
 use protocol::{MacAddr, NodeId, Sha256, Timestamp};
@@ -61,6 +62,12 @@ impl Index {
 
     pub fn named(&self, name: &str) -> Option<NodeId> {
         self.names.get(name).copied()
+    }
+
+    /// All nodes by name, from the one after `after` on.
+    pub fn by_name(&self, after: Option<&str>) -> impl Iterator<Item = NodeId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.names.range::<str, _>((from, Bound::Unbounded)).map(|(_, id)| *id)
     }
 
     pub fn with_mac(&self, mac: MacAddr) -> impl Iterator<Item = NodeId> {

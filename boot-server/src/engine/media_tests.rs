@@ -34,7 +34,7 @@ async fn site() -> Site {
     }
     let mut inventory = inventory();
     inventory.firmware.mode = FirmwareMode::Uefi;
-    lock(&site.engine.0.inventories).insert(site.node.id, Some(Arc::new(inventory)));
+    site.engine.keep_inventory(site.node.id, Some(Arc::new(inventory)));
     // The server of these tests is at 127.0.0.1.
     let network = StaticNetwork { gateway: "10.77.0.1".parse().ok(), ..network("10.77.0.50/24") };
     site.engine.set_network(&site.node, operator(), Some(network)).await.unwrap();

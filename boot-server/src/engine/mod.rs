@@ -26,7 +26,9 @@ mod deploys;
 mod dhcp_servers;
 mod discoveries;
 mod effects;
+mod enrolments;
 mod error;
+mod expected;
 mod groups;
 mod health;
 mod idle;
@@ -41,6 +43,7 @@ mod members;
 mod models;
 mod networks;
 mod orders;
+mod pages;
 mod pci;
 mod placements;
 mod pools;
@@ -65,6 +68,7 @@ mod timers;
 mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use boot_server_core::cloud_config::is_hostname;
@@ -83,9 +87,12 @@ pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
+pub use enrolments::Enrolment;
 pub use error::EngineError;
+pub use expected::expecting;
 pub use instances::Asker;
 pub use media::{IMAGE_NAME, IMAGE_PATH, without_ticket};
+pub use pages::NodePage;
 pub use pools::PlacingError;
 pub use registry::lock;
 pub use replace::Replacing;
@@ -101,7 +108,7 @@ use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembe
 use crate::store::sensors::SensorRow;
 use crate::store::{Store, StoreError, last_deploys, leases6};
 use crate::vault::Vault;
-use crate::view::{AddressView, BmcFound, EventView, NodeDetail, NodeView};
+use crate::view::{AddressView, BmcFound, EventView, Hardware, NodeDetail};
 use boots::Sightings;
 use discoveries::Discoveries;
 use registry::{Registry, Slot};
@@ -112,8 +119,8 @@ pub use crate::store::queries::{EventFilter, ImageRow};
 const CHANGES_MAX: usize = 1024;
 /// How often a step is done again because the row was changed by another server.
 const CONFLICTS_MAX: usize = 8;
-/// Inventories kept parsed in memory; others are read when they are asked for.
-const INVENTORIES_MAX: usize = 4096;
+/// Inventories kept parsed in memory, some ten kilobytes each; others are read when they are asked for.
+const INVENTORIES_MAX: usize = 256;
 /// Events given at once.
 pub const EVENTS_MAX: usize = 1000;
 
@@ -127,6 +134,8 @@ struct Inner {
     image_store: ::images::Store,
     nodes: Registry,
     inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
+    summaries: pages::Summaries,
+    nodes_generation: AtomicU64,
     manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
     sightings: Mutex<Sightings>,
     dhcp_servers: Mutex<dhcp_servers::DhcpServers>,
@@ -265,6 +274,8 @@ impl Engine {
             image_store,
             nodes: Registry::new(rows),
             inventories: Mutex::default(),
+            summaries: pages::Summaries::default(),
+            nodes_generation: AtomicU64::new(1),
             manifests: Mutex::default(),
             sightings: Mutex::default(),
             dhcp_servers: Mutex::default(),
@@ -315,6 +326,15 @@ impl Engine {
         found.map(|n| Node::clone(&n)).ok_or_else(|| EngineError::NodeNotFound(short()))
     }
 
+    /// Which node this is, and the version of its row.
+    pub fn node_version(&self, reference: &str) -> Option<(NodeId, i64)> {
+        let id = match reference.parse::<NodeId>() {
+            Ok(id) => id,
+            Err(_) => self.0.nodes.with_name(reference)?.id,
+        };
+        Some((id, self.0.nodes.slot(id)?.row().version))
+    }
+
     /// A node's inventory, if it was ever inspected.
     ///
     /// # Errors
@@ -324,28 +344,22 @@ impl Engine {
             return Ok(known.clone());
         }
         let found = self.0.store.read(move |db| queries::inventory(db, id)).await?.map(Arc::new);
+        // An inventory that arrived meanwhile is newer than what was read.
         let mut cache = lock(&self.0.inventories);
-        if cache.len() < INVENTORIES_MAX {
-            // An inventory that arrived meanwhile is newer than what was read.
-            return Ok(cache.entry(id).or_insert(found).clone());
-        }
-        Ok(found)
+        make_room(&mut cache, id);
+        Ok(cache.entry(id).or_insert(found).clone())
     }
 
-    /// The node as the API shows it. An inventory that cannot be read is logged and left out.
-    pub async fn view(&self, node: &Node) -> NodeView {
-        self.view_with(node, self.readable_inventory(node.id).await.as_deref())
-    }
-
-    fn view_with(&self, node: &Node, inventory: Option<&Inventory>) -> NodeView {
-        let (power, health) = (self.power_of(node.id), self.health(node.id));
-        NodeView { power, health, ..NodeView::of(node, inventory) }
+    fn keep_inventory(&self, id: NodeId, inventory: Option<Arc<Inventory>>) {
+        let mut cache = lock(&self.0.inventories);
+        make_room(&mut cache, id);
+        cache.insert(id, inventory);
     }
 
     /// The node with all that is known of it.
     pub async fn detail(&self, node: &Node) -> NodeDetail {
         let inventory = self.readable_inventory(node.id).await;
-        let view = self.view_with(node, inventory.as_deref());
+        let view = self.view_with(node, inventory.as_deref().map(Hardware::of));
         let addresses = self.addresses(node).await.unwrap_or_else(|error| {
             tracing::error!(node = %node.id, %error, "leases cannot be read");
             Vec::new()
@@ -437,8 +451,9 @@ impl Engine {
         event: impl Fn(&Node) -> Event + Send + 'static,
         along: Along,
     ) -> Result<Node, EngineError> {
-        let engine = self.clone();
-        tokio::spawn(carried(async move { engine.take_turn(id, actor, event, along).await })).await?
+        let (engine, expected) = (self.clone(), expected::take(id));
+        let turn = async move { engine.take_turn(id, actor, event, (along, expected)).await };
+        tokio::spawn(carried(turn)).await?
     }
 
     async fn take_turn(
@@ -446,12 +461,16 @@ impl Engine {
         id: NodeId,
         actor: Actor,
         event: impl Fn(&Node) -> Event + Send,
-        along: Along,
+        (along, expected): (Along, Option<i64>),
     ) -> Result<Node, EngineError> {
         let slot = self.0.nodes.slot(id).ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?;
         let _turn = slot.turn.lock().await;
         for _ in 0..CONFLICTS_MAX {
-            let event = event(&slot.row().node);
+            let before = slot.row();
+            if expected.is_some_and(|expected| expected != before.version) {
+                return Err(EngineError::Precondition);
+            }
+            let event = event(&before.node);
             match self.step(&slot, &actor, event, &along).await {
                 Err(EngineError::Store(StoreError::Conflict)) => self.reload(id, &slot).await?,
                 other => return other,
@@ -538,7 +557,8 @@ impl Engine {
             })
             .await?;
         if let Some(inventory) = &along.inventory {
-            lock(&self.0.inventories).insert(node.id, Some(inventory.clone()));
+            self.0.summaries.put(node.id, Some(Hardware::of(inventory)));
+            self.keep_inventory(node.id, Some(inventory.clone()));
             self.0.shelf.inspected(node.id, inventory);
         }
         self.0.nodes.put(slot, queries::NodeRow { node: node.clone(), version: before.version + 1 });
@@ -620,6 +640,9 @@ impl Engine {
 
     /// Tells everybody who listens.
     pub fn announce(&self, change: Change) {
+        if matches!(change, Change::Node(_)) {
+            self.0.nodes_generation.fetch_add(1, Ordering::AcqRel);
+        }
         // No receiver is no error.
         drop(self.0.changes.send(change));
     }
@@ -673,5 +696,13 @@ impl Engine {
     /// Resolves when the node changes after this call; for requests that are held open.
     pub(crate) fn watch(&self, id: NodeId) -> Option<tokio::sync::watch::Receiver<u64>> {
         self.0.nodes.slot(id).map(|slot| slot.watch())
+    }
+}
+
+/// Where too many inventories are kept, one of another node goes: the next one by id, so that every node's turn comes.
+fn make_room(cache: &mut BTreeMap<NodeId, Option<Arc<Inventory>>>, id: NodeId) {
+    if cache.len() >= INVENTORIES_MAX && !cache.contains_key(&id) {
+        let other = cache.range(id..).next().or_else(|| cache.first_key_value()).map(|(other, _)| *other);
+        other.map(|other| cache.remove(&other));
     }
 }

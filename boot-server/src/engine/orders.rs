@@ -141,6 +141,7 @@ impl Engine {
         self.0.shelf.forget(id);
         self.bmc_gone(id);
         lock(&self.0.inventories).remove(&id);
+        self.0.summaries.forget(id);
         lock(&self.0.sightings).forget(&node.identity.macs);
         self.announce(Change::Node(id));
         self.announce_event(number, event);

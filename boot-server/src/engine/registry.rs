@@ -122,6 +122,14 @@ impl Registry {
         self.read().slots.values().map(|slot| slot.row().node).collect()
     }
 
+    /// Nodes by name, after `after`, of which `wanted` is true.
+    pub fn page(&self, after: Option<&str>, limit: usize, wanted: impl Fn(&Node) -> bool) -> Vec<Arc<Node>> {
+        let nodes = self.read();
+        let ids = nodes.index.by_name(after);
+        let found = ids.filter_map(|id| Some(nodes.slots.get(&id)?.row().node));
+        found.filter(|node| wanted(node)).take(limit).collect()
+    }
+
     /// The node that `wanted` is true of: a look at every node, so not for what machines ask.
     pub fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<Arc<Node>> {
         self.all().into_iter().find(|node| wanted(node))

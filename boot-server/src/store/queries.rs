@@ -288,6 +288,21 @@ pub fn inventory(db: &Connection, node: NodeId) -> Result<Option<Inventory>, Sto
     body.map(|body| parsed("inventories", &body)).transpose()
 }
 
+/// What `summary` makes of each inventory; they are read one after the other, so that memory holds one of them at a time.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn each_inventory<T>(
+    db: &Connection,
+    summary: impl Fn(&Inventory) -> T,
+) -> Result<Vec<(NodeId, T)>, StoreError> {
+    let rows = all(db, "read inventories", "SELECT node, body FROM inventories", [], |row| {
+        let (node, body) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
+        Ok((node, parsed::<Inventory>("inventories", &body).map(|inventory| summary(&inventory))))
+    })?;
+    rows.into_iter().map(|(node, summary)| Ok((from_word("inventories", &node)?, summary?))).collect()
+}
+
 /// Adds an event and returns its number.
 ///
 /// # Errors
@@ -542,6 +557,29 @@ pub fn remember(
         )
         .map_err(StoreError::sql("remember an idempotency key"))?;
     if added == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+/// Keeps the answer to a request whose key was remembered.
+///
+/// # Errors
+/// What the database says.
+pub fn keep_answer(db: &Connection, it: &Remembered) -> Result<(), StoreError> {
+    db.execute(
+        "UPDATE idempotency SET answer = ?1 WHERE scope = ?2 AND key = ?3",
+        params![it.answer, it.scope, it.key],
+    )
+    .map_err(StoreError::sql("keep an answer"))?;
+    Ok(())
+}
+
+/// Forgets a key.
+///
+/// # Errors
+/// What the database says.
+pub fn forget_answer(db: &Connection, it: &Remembered) -> Result<(), StoreError> {
+    db.execute("DELETE FROM idempotency WHERE scope = ?1 AND key = ?2", params![it.scope, it.key])
+        .map_err(StoreError::sql("forget an idempotency key"))?;
+    Ok(())
 }
 
 /// A setting.

@@ -5,8 +5,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use boot_server_core::servicing::Baseline;
 
-use super::extract::{Input, Named};
-use super::requests::ApplyRequest;
+use super::extract::{Input, Named, Params, limit, page};
+use super::requests::{ApplyRequest, PageQuery};
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::EngineError;
@@ -14,9 +14,14 @@ use crate::view::{BaselineDiff, NodeView, Page, Problem};
 
 /// All baselines, by name.
 #[utoipa::path(get, path = "/baselines", tag = "baselines", operation_id = "list_baselines",
-    responses((status = 200, body = Page<Baseline>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<Baseline>>> {
-    Ok(Json(Page { items: api.engine.baselines().await?, next: None }))
+    params(PageQuery), responses((status = 200, body = Page<Baseline>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<Baseline>>> {
+    let limit = limit(query.limit)?;
+    let all = api.engine.baselines().await?.into_iter();
+    Ok(Json(page(all, |baseline| baseline.name.clone(), query.cursor.as_deref(), limit)))
 }
 
 /// Makes a baseline.

@@ -6,7 +6,8 @@ use boot_server_core::bmc::import::{self, Line};
 use serde_json::{Map, Value};
 
 use super::bmc_requests::{ImportRequest, ScanRequest};
-use super::extract::Input;
+use super::extract::{Input, Params, limit, page};
+use super::requests::PageQuery;
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::http::auth::need_places;
@@ -19,9 +20,14 @@ fn refuse(code: &str, message: String, hint: &str) -> Problem {
 
 /// All management controllers, by the name of their node.
 #[utoipa::path(get, path = "/bmcs", tag = "bmcs", operation_id = "list_bmcs",
-    responses((status = 200, body = Page<BmcView>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<BmcView>>> {
-    Ok(Json(Page { items: api.engine.bmcs(), next: None }))
+    params(PageQuery), responses((status = 200, body = Page<BmcView>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<BmcView>>> {
+    let limit = limit(query.limit)?;
+    let all = api.engine.bmcs().into_iter();
+    Ok(Json(page(all, |bmc| bmc.node_name.clone(), query.cursor.as_deref(), limit)))
 }
 
 /// Takes in a list of management controllers. A line that is refused says why; the others are done. A line with the MAC

@@ -15,8 +15,8 @@ use boot_server_core::node::Node;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::extract::{Input, Named, Params, bad_query, limit};
-use super::requests::RecordingQuery;
+use super::extract::{Input, Named, Params, bad_query, limit, page_by_place};
+use super::requests::{PageQuery, RecordingQuery};
 use super::{Answer, Api, ProblemResponse};
 use crate::console::{ConsoleError, Said, Session, Via};
 use crate::http::Peer;
@@ -201,9 +201,12 @@ fn message(you: Uuid, said: Said) -> Message {
 
 /// Who looks at which console now.
 #[utoipa::path(get, path = "/console/sessions", tag = "consoles", operation_id = "list_console_sessions",
-    responses((status = 200, body = Page<ConsoleSessionView>)))]
-pub(super) async fn sessions(State(api): State<Api>) -> Json<Page<ConsoleSessionView>> {
-    Json(Page { items: api.consoles.sessions(), next: None })
+    params(PageQuery), responses((status = 200, body = Page<ConsoleSessionView>)))]
+pub(super) async fn sessions(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<ConsoleSessionView>>> {
+    Ok(Json(page_by_place(&api.consoles.sessions(), &query)?))
 }
 
 /// Ends a session.

@@ -9,12 +9,13 @@ use protocol::limits::JSON_BODY_MAX;
 use serde::de::DeserializeOwned;
 
 use super::super::{ProblemResponse, body};
+use super::requests::PageQuery;
 use crate::view::{Page, Problem};
 
 /// Items on a page unless told otherwise.
 const PAGE: usize = 100;
 /// Most items on a page.
-const PAGE_MAX: usize = 500;
+const PAGE_MAX: usize = 1000;
 /// Longest idempotency key.
 const KEY_MAX: usize = 128;
 
@@ -115,14 +116,19 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = ProblemResponse;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ProblemResponse> {
-        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
-        let key = value.to_str().unwrap_or_default().trim();
-        if (1..=KEY_MAX).contains(&key.len()) {
-            return Ok(Self(Some(key.to_owned())));
-        }
-        let message = format!("the idempotency key must have 1 to {KEY_MAX} printable characters");
-        Err(ProblemResponse::new(StatusCode::BAD_REQUEST, "idempotency-key", message, "use a UUID"))
+        idempotency_key(&parts.headers).map(Self)
     }
+}
+
+/// The key of a request, if it has one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ProblemResponse> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    if (1..=KEY_MAX).contains(&key.len()) {
+        return Ok(Some(key.to_owned()));
+    }
+    let message = format!("the idempotency key must have 1 to {KEY_MAX} printable characters");
+    Err(ProblemResponse::new(StatusCode::BAD_REQUEST, "idempotency-key", message, "use a UUID"))
 }
 
 /// The number of items asked for.
@@ -152,6 +158,16 @@ pub(super) fn page<T>(
     Page { items, next }
 }
 
+/// The page of `items`, which have no key of their own, that begins at the place `cursor`.
+pub(super) fn page_by_place<T: Clone>(items: &[T], query: &PageQuery) -> Result<Page<T>, Problem> {
+    let limit = limit(query.limit)?;
+    let wrong = || bad_query("the cursor is not one that this server gave".to_owned());
+    let begin: usize = query.cursor.as_deref().map_or(Ok(0), |c| c.parse().map_err(|_| wrong()))?;
+    let items_here: Vec<T> = items.iter().skip(begin).take(limit).cloned().collect();
+    let end = begin.saturating_add(limit);
+    Ok(Page { items: items_here, next: (end < items.len()).then(|| end.to_string()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +186,6 @@ mod tests {
         }
         assert_eq!(seen, all);
         assert!(page(all.iter().cloned(), Clone::clone, Some("c"), 2).next.is_none());
-        assert!(limit(Some(0)).is_err() && limit(Some(501)).is_err() && limit(None).is_ok());
+        assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err() && limit(None).is_ok());
     }
 }

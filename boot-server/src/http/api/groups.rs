@@ -5,20 +5,26 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use boot_server_core::access::Role;
 
-use super::extract::{Input, LastNamed};
+use super::extract::{Input, LastNamed, Params, page_by_place};
 use super::place_requests::GroupRequest;
 use super::projects::InProject;
+use super::requests::PageQuery;
 use super::{Answer, Api};
 use crate::view::place::{CatalogueView, GroupView, OfferedImage};
 use crate::view::{Page, Problem};
 
 /// Server groups of a project, by name.
 #[utoipa::path(get, path = "/projects/{project}/server-groups", tag = "projects", operation_id = "list_server_groups",
-    params(("project" = String, Path, description = "Name or id")),
+    params(("project" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<GroupView>), (status = 404, body = Problem)))]
-pub(super) async fn list(State(api): State<Api>, within: InProject) -> Answer<Json<Page<GroupView>>> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    within: InProject,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<GroupView>>> {
     let groups = api.engine.server_groups(within.project.id).await?;
-    Ok(Json(Page { items: groups.into_iter().map(GroupView::from).collect(), next: None }))
+    let groups: Vec<_> = groups.into_iter().map(GroupView::from).collect();
+    Ok(Json(page_by_place(&groups, &query)?))
 }
 
 /// Makes a server group.

@@ -10,9 +10,9 @@ use images::{Architecture, IngestOptions};
 use protocol::ImageId;
 use uuid::Uuid;
 
-use super::extract::{IdempotencyKey, Input, Named, Params};
+use super::extract::{IdempotencyKey, Input, Named, Params, page_by_place};
 use super::images::view_of;
-use super::requests::{IngestRequest, UploadQuery};
+use super::requests::{IngestRequest, PageQuery, UploadQuery};
 use super::verbs::operator;
 use super::{Answer, Api, PREFIX, ProblemResponse};
 use crate::ingest::{Begun, From, Order};
@@ -162,9 +162,12 @@ async fn created(api: &Api, image: ImageId) -> Answer<Response> {
 
 /// Ingests that run and the newest that have ended, newest first. A restart of the server forgets them.
 #[utoipa::path(get, path = "/ingests", tag = "images", operation_id = "list_ingests",
-    responses((status = 200, body = Page<IngestView>)))]
-pub(super) async fn list(State(api): State<Api>) -> Json<Page<IngestView>> {
-    Json(Page { items: api.ingests.list(), next: None })
+    params(PageQuery), responses((status = 200, body = Page<IngestView>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<IngestView>>> {
+    Ok(Json(page_by_place(&api.ingests.list(), &query)?))
 }
 
 /// One ingest.

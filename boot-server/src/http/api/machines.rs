@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use boot_server_core::arrivals::{self, Arrival};
 
-use super::extract::{Input, Named};
-use super::requests::{ExpectedMachinesRequest, ReplaceRequest};
+use super::extract::{Input, Named, Params, page_by_place};
+use super::requests::{ExpectedMachinesRequest, PageQuery, ReplaceRequest};
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::{EngineError, Replacing};
@@ -14,9 +14,12 @@ use crate::view::{ExpectedImport, Page, Problem, ReplaceView};
 
 /// Machines that are expected and never came, by name.
 #[utoipa::path(get, path = "/expected-machines", tag = "machines", operation_id = "list_expected_machines",
-    responses((status = 200, body = Page<Arrival>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<Arrival>>> {
-    Ok(Json(Page { items: api.engine.expected_machines().await?, next: None }))
+    params(PageQuery), responses((status = 200, body = Page<Arrival>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<Arrival>>> {
+    Ok(Json(page_by_place(&api.engine.expected_machines().await?, &query)?))
 }
 
 /// Takes a list of expected machines in: all of it, or nothing with every mistake and its line. A machine that is here

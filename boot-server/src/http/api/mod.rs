@@ -5,9 +5,11 @@ mod baselines;
 pub mod bmc_requests;
 mod bmcs;
 mod boots;
+mod bulk;
 mod care;
 mod console;
 mod desk;
+mod document;
 mod events;
 mod extract;
 mod groups;
@@ -18,11 +20,13 @@ mod models;
 mod network;
 mod networks;
 mod nodes;
+mod once;
 pub mod place_requests;
 mod placements;
 mod pools;
 mod power;
 pub(in crate::http) mod projects;
+mod rates;
 pub mod requests;
 pub mod server_requests;
 mod servers;
@@ -31,12 +35,16 @@ mod stream;
 mod tokens;
 mod usage;
 mod verbs;
+mod versions;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::FromRef;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use protocol::Timestamp;
 use tokio::sync::Semaphore;
@@ -132,6 +140,7 @@ type Answer<T> = Result<T, ProblemResponse>;
     ),
     servers((url = "http://127.0.0.1:8090")),
     security(("token" = [])),
+    components(schemas(crate::view::Page<crate::view::NodeView>, nodes::NodeFields)),
     tags(
         (name = "nodes", description = "Machines and what can be done with them"),
         (name = "power", description = "Switching machines, and what their firmware boots"),
@@ -151,10 +160,12 @@ type Answer<T> = Result<T, ProblemResponse>;
 )]
 struct Document;
 
-fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
+/// Routes, their document, and the paths where an idempotency key is minded for the handler.
+fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
     let v1 = OpenApiRouter::new()
-        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::list, nodes::enroll))
         .routes(routes!(nodes::show))
+        .routes(routes!(bulk::act))
         .routes(routes!(verbs::manage))
         .routes(routes!(verbs::inspect))
         .routes(routes!(verbs::abort))
@@ -278,7 +289,9 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    (router, document)
+    document::complete(&mut document);
+    let makes = once::document(&mut document);
+    (router, document, makes)
 }
 
 /// The document of the API (OpenAPI 3.1).
@@ -288,10 +301,15 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// All routes of the API, and `/healthz`.
 pub fn router(api: Api) -> Router {
-    parts()
-        .0
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(api)
+    let (routes, document, makes) = parts();
+    let engine = api.engine.clone();
+    let rates = rates::Counter::new(engine.settings().rates);
+    let routes = routes.method_not_allowed_fallback(wrong_method).with_state(api);
+    let versions = versions::Versions::new(routes.clone(), engine.clone(), &document);
+    routes
+        .layer(from_fn_with_state(once::Once::new(engine, makes), once::check))
+        .layer(from_fn_with_state(versions, versions::check))
+        .layer(from_fn_with_state(rates, rates::check))
         .route("/healthz", get(|| async { "ok\n" }))
 }
 
@@ -307,8 +325,11 @@ async fn wrong_method() -> ProblemResponse {
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "server", operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
-async fn openapi() -> axum::Json<utoipa::openapi::OpenApi> {
-    axum::Json(document())
+async fn openapi() -> ([(HeaderName, &'static str); 1], Bytes) {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    // Plain data, which JSON can always hold.
+    let text = TEXT.get_or_init(|| document().to_json().unwrap_or_default().into());
+    ([(header::CONTENT_TYPE, "application/json")], text.clone())
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use boot_server_core::expected::Model;
 
-use super::extract::{Input, Named};
-use super::requests::{AcceptRequest, LearnRequest, ModelRequest};
+use super::extract::{Input, Named, Params, page_by_place};
+use super::requests::{AcceptRequest, LearnRequest, ModelRequest, PageQuery};
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::EngineError;
@@ -14,9 +14,12 @@ use crate::view::{ExpectedView, NodeView, Page, Problem};
 
 /// All models, by name.
 #[utoipa::path(get, path = "/models", tag = "models", operation_id = "list_models",
-    responses((status = 200, body = Page<Model>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<Model>>> {
-    Ok(Json(Page { items: api.engine.models().await?, next: None }))
+    params(PageQuery), responses((status = 200, body = Page<Model>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<Model>>> {
+    Ok(Json(page_by_place(&api.engine.models().await?, &query)?))
 }
 
 /// Makes a model. Every machine that it is for is compared with it.

@@ -77,4 +77,8 @@ pub struct GroupRequest {
 pub struct RackQuery {
     /// Of this room; those without a room if it is empty or not given.
     pub room: Option<String>,
+    /// How many, 1 to 1,000; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
 }

@@ -5,8 +5,9 @@ use axum::extract::State;
 use boot_server_core::placement::By;
 use protocol::ProjectId;
 
-use super::extract::{Input, Params};
+use super::extract::{Input, Params, page_by_place};
 use super::place_requests::{PlacementRequest, RackQuery};
+use super::requests::PageQuery;
 use super::{Answer, Api, ProblemResponse};
 use crate::tenancy::TenancyError;
 use crate::view::place::{PlacementView, RackView, RoomView};
@@ -35,9 +36,12 @@ fn project_id(api: &Api, reference: &str) -> Result<ProjectId, ProblemResponse> 
 
 /// Rooms with racks, in numbers.
 #[utoipa::path(get, path = "/rooms", tag = "nodes", operation_id = "list_rooms",
-    responses((status = 200, body = Page<RoomView>)))]
-pub(super) async fn rooms(State(api): State<Api>) -> Answer<Json<Page<RoomView>>> {
-    Ok(Json(Page { items: api.engine.rooms(), next: None }))
+    params(PageQuery), responses((status = 200, body = Page<RoomView>)))]
+pub(super) async fn rooms(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<RoomView>>> {
+    Ok(Json(page_by_place(&api.engine.rooms(), &query)?))
 }
 
 /// The racks of a room, each from above to below.
@@ -48,5 +52,6 @@ pub(super) async fn racks(
     Params(query): Params<RackQuery>,
 ) -> Answer<Json<Page<RackView>>> {
     let room = query.room.as_deref().filter(|room| !room.is_empty());
-    Ok(Json(Page { items: api.engine.racks(room).await?, next: None }))
+    let of_list = PageQuery { limit: query.limit, cursor: query.cursor.clone() };
+    Ok(Json(page_by_place(&api.engine.racks(room).await?, &of_list)?))
 }

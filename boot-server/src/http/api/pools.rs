@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use boot_server_core::flavor::Flavor;
 use boot_server_core::pool::Pool;
 
-use super::extract::{Input, Named};
+use super::extract::{Input, Named, Params, page_by_place};
 use super::place_requests::{NodePoolRequest, NodeTagsRequest};
+use super::requests::PageQuery;
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::view::place::{FlavorView, PoolView};
@@ -15,9 +16,12 @@ use crate::view::{NodeView, Page, Problem};
 
 /// All pools, by name.
 #[utoipa::path(get, path = "/pools", tag = "pools", operation_id = "list_pools",
-    responses((status = 200, body = Page<PoolView>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<PoolView>>> {
-    Ok(Json(Page { items: api.engine.pool_views(), next: None }))
+    params(PageQuery), responses((status = 200, body = Page<PoolView>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<PoolView>>> {
+    Ok(Json(page_by_place(&api.engine.pool_views(), &query)?))
 }
 
 /// Makes a pool.
@@ -65,9 +69,12 @@ pub(super) async fn remove(State(api): State<Api>, Named(name): Named) -> Answer
 
 /// All flavors, by name, with how many machines there are of each.
 #[utoipa::path(get, path = "/flavors", tag = "pools", operation_id = "list_flavors",
-    responses((status = 200, body = Page<FlavorView>)))]
-pub(super) async fn list_flavors(State(api): State<Api>) -> Answer<Json<Page<FlavorView>>> {
-    Ok(Json(Page { items: api.engine.flavor_views().await?, next: None }))
+    params(PageQuery), responses((status = 200, body = Page<FlavorView>)))]
+pub(super) async fn list_flavors(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<FlavorView>>> {
+    Ok(Json(page_by_place(&api.engine.flavor_views().await?, &query)?))
 }
 
 /// Makes a flavor.

@@ -1,7 +1,5 @@
 //! Power, boot device and all else that the management controller of one node can do.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,8 +11,8 @@ use boot_server_core::node::Node;
 use super::bmc_requests::{
     BmcRequest, BootDeviceRequest, MediaRequest, PowerRequest, SensorQuery, SwitchRequest,
 };
-use super::extract::{Input, Named, Params};
-use super::requests::EmptyRequest;
+use super::extract::{Input, Named, Params, page_by_place};
+use super::requests::{EmptyRequest, PageQuery};
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::{EngineError, without_ticket};
@@ -41,8 +39,8 @@ fn other<T>() -> Answer<T> {
     Err(EngineError::from(PowerError::Gone).into())
 }
 
-fn page<T: Clone>(items: &Arc<Vec<T>>) -> Json<Page<T>> {
-    Json(Page { items: items.to_vec(), next: None })
+fn page<T: Clone>(items: &[T], query: &PageQuery) -> Answer<Json<Page<T>>> {
+    Ok(Json(page_by_place(items, query)?))
 }
 
 /// Whether the machine runs, read now.
@@ -201,11 +199,15 @@ pub(super) async fn identity(State(api): State<Api>, Named(node): Named) -> Answ
 
 /// Temperatures, fans, voltages, power: read now.
 #[utoipa::path(get, path = "/nodes/{node}/bmc/sensors", tag = "bmcs", operation_id = "read_sensors",
-    params(("node" = String, Path, description = "Name or id")),
+    params(("node" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<Reading>), (status = 404, body = Problem)))]
-pub(super) async fn sensors(State(api): State<Api>, Named(node): Named) -> Answer<Json<Page<Reading>>> {
+pub(super) async fn sensors(
+    State(api): State<Api>,
+    Named(node): Named,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<Reading>>> {
     match read(&api, &node, Read::Readings).await? {
-        Reply::Readings(readings) => Ok(page(&readings)),
+        Reply::Readings(readings) => page(&readings, &query),
         _ => other(),
     }
 }
@@ -225,22 +227,30 @@ pub(super) async fn history(
 
 /// Parts with a health of their own: read now.
 #[utoipa::path(get, path = "/nodes/{node}/bmc/components", tag = "bmcs", operation_id = "read_components",
-    params(("node" = String, Path, description = "Name or id")),
+    params(("node" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<Component>), (status = 404, body = Problem)))]
-pub(super) async fn components(State(api): State<Api>, Named(node): Named) -> Answer<Json<Page<Component>>> {
+pub(super) async fn components(
+    State(api): State<Api>,
+    Named(node): Named,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<Component>>> {
     match read(&api, &node, Read::Components).await? {
-        Reply::Components(components) => Ok(page(&components)),
+        Reply::Components(components) => page(&components, &query),
         _ => other(),
     }
 }
 
 /// The controller's event log, oldest first.
 #[utoipa::path(get, path = "/nodes/{node}/bmc/log", tag = "bmcs", operation_id = "read_bmc_log",
-    params(("node" = String, Path, description = "Name or id")),
+    params(("node" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<LogEntry>), (status = 404, body = Problem)))]
-pub(super) async fn log(State(api): State<Api>, Named(node): Named) -> Answer<Json<Page<LogEntry>>> {
+pub(super) async fn log(
+    State(api): State<Api>,
+    Named(node): Named,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<LogEntry>>> {
     match read(&api, &node, Read::Log(None)).await? {
-        Reply::Log(lines) => Ok(page(&lines)),
+        Reply::Log(lines) => page(&lines, &query),
         _ => other(),
     }
 }
@@ -266,18 +276,25 @@ pub(super) async fn faults(State(api): State<Api>, Named(node): Named) -> Answer
 
 /// The machines in which something is not as it should be, the worst first: what to replace, and where it is.
 #[utoipa::path(get, path = "/faults", tag = "bmcs", operation_id = "faults",
-    responses((status = 200, body = Page<FaultReport>)))]
-pub(super) async fn all_faults(State(api): State<Api>) -> Json<Page<FaultReport>> {
-    Json(Page { items: api.engine.all_faults().await, next: None })
+    params(PageQuery), responses((status = 200, body = Page<FaultReport>)))]
+pub(super) async fn all_faults(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<FaultReport>>> {
+    page(&api.engine.all_faults().await, &query)
 }
 
 /// Firmware versions.
 #[utoipa::path(get, path = "/nodes/{node}/bmc/firmware", tag = "bmcs", operation_id = "read_firmware",
-    params(("node" = String, Path, description = "Name or id")),
+    params(("node" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<FirmwareItem>), (status = 404, body = Problem)))]
-pub(super) async fn firmware(State(api): State<Api>, Named(node): Named) -> Answer<Json<Page<FirmwareItem>>> {
+pub(super) async fn firmware(
+    State(api): State<Api>,
+    Named(node): Named,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<FirmwareItem>>> {
     match read(&api, &node, Read::Firmware).await? {
-        Reply::Firmware(items) => Ok(page(&items)),
+        Reply::Firmware(items) => page(&items, &query),
         _ => other(),
     }
 }

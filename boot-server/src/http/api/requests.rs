@@ -3,14 +3,18 @@
 
 use std::path::PathBuf;
 
+use bmc::PowerAction;
 use boot_server_core::access::Role;
 use boot_server_core::node::place::{Label, Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
 use boot_server_core::servicing::{RestartPolicy, ServiceStep};
 use images::Architecture;
-use protocol::{DiskId, Sha256};
+use protocol::{DiskId, MacAddr, Sha256};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::bmc_requests::BmcRequest;
 
 /// Nothing to say.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
@@ -180,7 +184,7 @@ impl Default for ApplyRequest {
 pub struct RecordingQuery {
     /// Of this node only: name or id.
     pub node: Option<String>,
-    /// How many: 1 to 500; 100 if not given.
+    /// How many, 1 to 1,000; 100 if not given.
     pub limit: Option<usize>,
     /// Go on after this one: `next` of the page before.
     pub cursor: Option<String>,
@@ -292,6 +296,106 @@ pub struct UploadQuery {
     pub minimum_disk: Option<u64>,
 }
 
+/// A machine to announce before it boots.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// A host name without dots; made of the first address if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Addresses of its ports, of which it boots from one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64)]
+    pub macs: Vec<MacAddr>,
+    /// SMBIOS UUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uuid>,
+    /// Serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceRequest>,
+    /// Its management controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcRequest>,
+}
+
+/// What is done to many nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BulkVerb {
+    /// Take it out of enroll, available or failed.
+    Manage,
+    /// Look at the hardware again.
+    Inspect,
+    /// Stop the job at the next safe point.
+    Abort,
+    /// Do the failed job again.
+    Retry,
+    /// Offer it; no disk is wiped.
+    Provide,
+    /// Put it under maintenance for `reason`, or end that.
+    Maintenance,
+    /// Switch it, as `power` says.
+    Power,
+}
+
+/// One thing to do to many nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    /// What.
+    pub verb: BulkVerb,
+    /// To these: names or ids.
+    #[schema(max_items = 1000)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<String>>,
+    /// To those that this finds, at most 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<BulkFilter>,
+    /// For `maintenance`: why; none ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For `power`: what to switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerAction>,
+    /// Only say which nodes these are.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Which nodes; those of which all of it is true.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BulkFilter {
+    /// In this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// In this rack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// In this pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// With this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Under maintenance, or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<bool>,
+    /// With this in name, serial number, UUID, address, product, host name or image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q: Option<String>,
+}
+
+impl From<BulkFilter> for NodeQuery {
+    fn from(filter: BulkFilter) -> Self {
+        let BulkFilter { state, rack, pool, tag, maintenance, q } = filter;
+        Self { state, rack, pool, tag, maintenance, q, ..Self::default() }
+    }
+}
+
 /// Which nodes.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
@@ -299,9 +403,19 @@ pub struct UploadQuery {
 pub struct NodeQuery {
     /// In this state only.
     pub state: Option<String>,
+    /// In this rack only.
+    pub rack: Option<String>,
+    /// In this pool only.
+    pub pool: Option<String>,
+    /// With this tag only.
+    pub tag: Option<String>,
+    /// Under maintenance, or not.
+    pub maintenance: Option<bool>,
     /// With this in name, serial number, UUID, address, product, host name or image.
     pub q: Option<String>,
-    /// How many, 1 to 500; 100 if not given.
+    /// Only these fields of each node, separated by commas.
+    pub fields: Option<String>,
+    /// How many, 1 to 1,000; 100 if not given.
     pub limit: Option<usize>,
     /// From `next` of the page before.
     pub cursor: Option<String>,
@@ -312,7 +426,7 @@ pub struct NodeQuery {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// How many, 1 to 500; 100 if not given.
+    /// How many, 1 to 1,000; 100 if not given.
     pub limit: Option<usize>,
     /// From `next` of the page before.
     pub cursor: Option<String>,
@@ -329,7 +443,7 @@ pub struct EventQuery {
     pub after: Option<i64>,
     /// Older than this one.
     pub before: Option<i64>,
-    /// How many, 1 to 500; 100 if not given.
+    /// How many, 1 to 1,000; 100 if not given.
     pub limit: Option<usize>,
     /// From `next` of the page before.
     pub cursor: Option<String>,

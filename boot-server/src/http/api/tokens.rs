@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use boot_server_core::access::{Role, Scope};
 
-use super::extract::{Input, LastNamed, Named};
+use super::extract::{Input, LastNamed, Named, Params, page_by_place};
 use super::projects::InProject;
-use super::requests::TokenRequest;
+use super::requests::{PageQuery, TokenRequest};
 use super::{Answer, Api, ProblemResponse};
 use crate::http::auth::need;
 use crate::tokens::{TokenError, note};
@@ -26,11 +26,14 @@ impl From<TokenError> for ProblemResponse {
 }
 
 /// All named tokens, newest first, with those that ended lately; never their text.
-#[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "list_tokens",
+#[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "list_tokens", params(PageQuery),
     responses((status = 200, body = Page<TokenView>), (status = 403, body = Problem)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<TokenView>>> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<TokenView>>> {
     need(Role::Admin)?;
-    Ok(Json(Page { items: api.operators.named().list(Scope::Site), next: None }))
+    Ok(Json(page_by_place(&api.operators.named().list(Scope::Site), &query)?))
 }
 
 /// Makes a token. Its text is in this answer and nowhere else.
@@ -62,15 +65,16 @@ pub(super) async fn revoke(State(api): State<Api>, Named(token): Named) -> Answe
 
 /// Tokens of a project, newest first: all of them for its administrators, the own for others.
 #[utoipa::path(get, path = "/projects/{project}/tokens", tag = "projects", operation_id = "list_project_tokens",
-    params(("project" = String, Path, description = "Name or id")),
+    params(("project" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<TokenView>), (status = 404, body = Problem)))]
 pub(super) async fn list_of_project(
     State(api): State<Api>,
     within: InProject,
+    Params(query): Params<PageQuery>,
 ) -> Answer<Json<Page<TokenView>>> {
     let mut items = api.operators.named().list(within.scope());
     items.retain(|token| is_own(&within, token));
-    Ok(Json(Page { items, next: None }))
+    Ok(Json(page_by_place(&items, &query)?))
 }
 
 /// Makes a token that is good in this project alone, with a role that the own one covers. Its text is in this answer and

@@ -246,11 +246,7 @@ pub(super) async fn maintenance(
     Named(node): Named,
     Input(request): Input<MaintenanceRequest>,
 ) -> Answer<Json<NodeView>> {
-    let reason = request.reason.map(|r| r.trim().to_owned());
-    if reason.as_ref().is_some_and(|r| r.is_empty() || r.len() > REASON_MAX) {
-        let message = format!("the reason must have 1 to {REASON_MAX} bytes");
-        return Err(refuse("reason", message, "say why, or send null to end the maintenance").into());
-    }
+    let reason = checked_reason(request.reason)?;
     if let Some(until) = request.until
         && (reason.is_none() || until <= crate::engine::now())
     {
@@ -270,19 +266,35 @@ pub(super) async fn maintenance(
 pub(super) async fn place(
     State(api): State<Api>,
     Named(node): Named,
-    Input(PlaceRequest { rack, unit, height, room, power_feed }): Input<PlaceRequest>,
+    Input(request): Input<PlaceRequest>,
 ) -> Answer<Json<NodeView>> {
-    let nothing = unit.is_none() && height.is_none() && room.is_none() && power_feed.is_none();
-    let place = match rack {
-        None if nothing => None,
-        None => return Err(EngineError::BadPlace(BadPlace::NoRack).into()),
-        Some(rack) => Some(Place { rack, unit, height, room, power_feed }),
-    };
+    let place = place_of(request)?;
     let node = api.engine.node(&node).await?;
     api.engine.apply(node.id, operator(), Event::Verb(Verb::Place { place })).await?;
     // The cabling plan of its model may go by its place.
     let node = api.engine.compare_again(node.id).await?;
     Ok(Json(api.engine.view(&node).await))
+}
+
+/// A reason for maintenance, as it is stored.
+pub(super) fn checked_reason(reason: Option<String>) -> Result<Option<String>, Problem> {
+    let reason = reason.map(|r| r.trim().to_owned());
+    if reason.as_ref().is_some_and(|r| r.is_empty() || r.len() > REASON_MAX) {
+        let message = format!("the reason must have 1 to {REASON_MAX} bytes");
+        return Err(refuse("reason", message, "say why, or send null to end the maintenance"));
+    }
+    Ok(reason)
+}
+
+/// The place that a request names, if any.
+pub(super) fn place_of(request: PlaceRequest) -> Result<Option<Place>, EngineError> {
+    let PlaceRequest { rack, unit, height, room, power_feed } = request;
+    let nothing = unit.is_none() && height.is_none() && room.is_none() && power_feed.is_none();
+    match rack {
+        None if nothing => Ok(None),
+        None => Err(EngineError::BadPlace(BadPlace::NoRack)),
+        Some(rack) => Ok(Some(Place { rack, unit, height, room, power_feed })),
+    }
 }
 
 /// Gives a node another name.

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
+mod api;
 mod bmc;
 mod dhcp;
 mod http;
@@ -19,6 +20,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// The control plane with 10,000 nodes, beside OpenStack Ironic.
+    Api(api::Args),
     /// Reading management controllers while many of them hang.
     Bmc(bmc::Args),
     /// Leasing addresses, from DISCOVER to ACK, beside dnsmasq and Kea.
@@ -34,6 +37,7 @@ enum What {
 /// Runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Api(args) => api::run(args),
         What::Bmc(args) => bmc::run(args),
         What::Dhcp(args) => dhcp::run(args),
         What::Http(args) => http::run(args),

@@ -6,6 +6,7 @@ mod client;
 mod console;
 mod images;
 mod inert;
+mod isolation;
 mod lab;
 mod nodes;
 mod pools;

@@ -26,7 +26,7 @@ async fn nodes_are_listed_searched_and_paged() {
     let first = lab.get("/api/v1/nodes?limit=2").await;
     assert_eq!((names(&first.body).len(), first.body["next"].as_str()), (2, Some("beta")));
     assert_eq!(names(&lab.get("/api/v1/nodes?limit=2&cursor=beta").await.body), ["gamma"]);
-    for bad in ["limit=0", "limit=501", "limit=x", "state=flying", "colour=blue"] {
+    for bad in ["limit=0", "limit=1001", "limit=x", "state=flying", "colour=blue"] {
         assert_eq!(lab.get(&format!("/api/v1/nodes?{bad}")).await.code(), (400, "query"), "{bad}");
     }
     let shown = lab.get("/api/v1/nodes/alpha").await;
@@ -196,4 +196,202 @@ async fn events_are_paged_and_streamed_without_gaps() {
         lab.post("/api/v1/nodes/alpha/maintenance", json!({"reason": format!("r{n}")})).await;
     }
     assert_eq!(reading.await.unwrap(), (first + 1..first + 7).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_announced_before_it_boots() {
+    let lab = Lab::new().await;
+    let body = json!({"name": "rack-7", "macs": ["52:54:00:77:00:01"], "uuid": "4c4c4544-0042-3510-8052-b4c04f477777",
+        "serial": "S-7", "place": {"rack": "R7", "unit": 3}});
+    let made = lab.post("/api/v1/nodes", body.clone()).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!((&made.body["state"], &made.body["place"]["rack"]), (&json!("enroll"), &json!("R7")));
+    let location = made.headers["location"].to_str().unwrap().to_owned();
+    assert_eq!(lab.get(&location).await.body["name"], "rack-7");
+    // The same machine again, by its address alone; the name again for another one.
+    assert_eq!(lab.post("/api/v1/nodes", body).await.code(), (409, "node-known"));
+    let other = json!({"name": "rack-7", "macs": ["52:54:00:77:00:02"]});
+    assert_eq!(lab.post("/api/v1/nodes", other).await.code(), (409, "name-taken"));
+    for (body, code) in [
+        (json!({"name": "x"}), (422, "no-identity")),
+        (json!({"name": "a.b", "macs": ["52:54:00:77:00:03"]}), (422, "bad-name")),
+        (json!({"macs": ["52:54:00:77:00:03"], "state": "active"}), (400, "body")),
+        (json!({"macs": ["52:54:00:77:00:03"], "place": {"unit": 4}}), (422, "bad-place")),
+        (json!({"macs": ["52:54:00:77:00:03"], "serial": "a\nb"}), (400, "query")),
+    ] {
+        assert_eq!(lab.post("/api/v1/nodes", body.clone()).await.code(), code, "{body}");
+    }
+    let events = lab.get("/api/v1/events?node=rack-7").await;
+    assert_eq!(events.body["items"][0]["kind"], "node.enrolled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_has_filters_fields_and_a_tag() {
+    let lab = Lab::new().await;
+    let whole = lab.get("/api/v1/nodes").await;
+    let tag = whole.headers["etag"].to_str().unwrap().to_owned();
+    let same = lab.send(Method::GET, "/api/v1/nodes", &[("if-none-match", &tag)], Vec::new()).await;
+    assert_eq!(same.status, 304);
+    let made = lab
+        .post(
+            "/api/v1/nodes",
+            json!({"name": "zulu", "macs": ["52:54:00:77:00:01"], "place": {"rack": "R7"}}),
+        )
+        .await;
+    assert_eq!(made.status, 201);
+    let other = lab.send(Method::GET, "/api/v1/nodes", &[("if-none-match", &tag)], Vec::new()).await;
+    assert_eq!(other.status, 200, "the list is another one");
+    let some = lab.get("/api/v1/nodes?rack=R7&fields=name,state").await;
+    assert_eq!(some.body["items"], json!([{"name": "zulu", "state": "enroll"}]));
+    assert_eq!(lab.get("/api/v1/nodes?fields=name,colour").await.code(), (400, "query"));
+    assert_eq!(lab.get("/api/v1/nodes?maintenance=true").await.body["items"], json!([]));
+    // Pages join, also through a filter.
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = lab.get(&format!("/api/v1/nodes?limit=1&fields=name{cursor}")).await;
+        names.extend(
+            page.body["items"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap().to_owned()),
+        );
+        match page.body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let all: Vec<_> =
+        other.body["items"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
+    assert_eq!(names, all);
+    assert!(names.is_sorted() && names.len() > 2, "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_meant_for_what_was_seen() {
+    let lab = Lab::new().await;
+    let seen = lab.get("/api/v1/nodes/alpha").await;
+    let tag = seen.headers["etag"].to_str().unwrap().to_owned();
+    let same = lab.send(Method::GET, "/api/v1/nodes/alpha", &[("if-none-match", &tag)], Vec::new()).await;
+    assert_eq!(same.status, 304);
+    let json = ("content-type", "application/json");
+    let put = |path: &'static str, tag: String, body: Value| {
+        let (lab, body) = (&lab, body.to_string().into_bytes());
+        async move {
+            let method = if path.ends_with("place") { Method::PUT } else { Method::POST };
+            lab.send(method, path, &[json, ("if-match", &tag)], body).await
+        }
+    };
+    let place = "/api/v1/nodes/alpha/place";
+    assert_eq!(put(place, tag.clone(), json!({"rack": "R1"})).await.status, 200);
+    let stale = put(place, tag.clone(), json!({"rack": "R2"})).await;
+    assert_eq!(stale.code(), (412, "precondition-failed"));
+    let newer = stale.headers["etag"].to_str().unwrap().to_owned();
+    assert_ne!(newer, tag);
+    let rename = "/api/v1/nodes/alpha/rename";
+    assert_eq!(put(rename, tag, json!({"name": "other"})).await.status, 412, "a verb is about its node");
+    assert_eq!(lab.get("/api/v1/nodes/alpha").await.body["place"]["rack"], "R1");
+    // Of many that saw the same, one changes it.
+    let all = (0..8).map(|n| put(place, newer.clone(), json!({"rack": format!("R1{n}")})));
+    let all = futures_util::future::join_all(all).await;
+    let done = all.iter().filter(|got| got.status == 200).count();
+    assert_eq!(done, 1, "{:?}", all.iter().map(|got| got.status).collect::<Vec<_>>());
+    assert!(all.iter().all(|got| [200, 412].contains(&got.status)));
+    assert_eq!(put(rename, "*".to_owned(), json!({"name": "other"})).await.status, 200);
+    assert_eq!(put("/api/v1/nodes/nobody/rename", "*".to_owned(), json!({"name": "x"})).await.status, 412);
+    // Objects without a row of their own have tags by what is shown.
+    let baseline = json!({"name": "b1", "bios": {"BootMode": "Uefi"}});
+    let made = lab.post("/api/v1/baselines", baseline).await;
+    if made.status == 201 {
+        let seen = lab.get("/api/v1/baselines/b1").await;
+        let tag = seen.headers["etag"].to_str().unwrap().to_owned();
+        let gone = |tag: String| {
+            let lab = &lab;
+            async move {
+                lab.send(Method::DELETE, "/api/v1/baselines/b1", &[("if-match", &tag)], Vec::new())
+                    .await
+                    .status
+            }
+        };
+        assert_eq!(gone("\"0\"".to_owned()).await, 412);
+        assert_eq!(gone(tag).await, 204);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_something_makes_it_once() {
+    let lab = Lab::new().await;
+    let json = ("content-type", "application/json");
+    let post = |path: &'static str, key: &'static str, body: Value| {
+        let (lab, body) = (&lab, body.to_string().into_bytes());
+        async move { lab.send(Method::POST, path, &[json, ("idempotency-key", key)], body).await }
+    };
+    let body = json!({"macs": ["52:54:00:77:00:01"]});
+    let first = post("/api/v1/nodes", "k1", body.clone()).await;
+    let again = post("/api/v1/nodes", "k1", body.clone()).await;
+    assert_eq!((first.status, again.status), (201, 201), "{again:?}");
+    assert_eq!((&first.body, &first.headers["location"]), (&again.body, &again.headers["location"]));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(post("/api/v1/nodes", "k2", body.clone()).await.code(), (409, "node-known"));
+    let other = json!({"macs": ["52:54:00:77:00:09"]});
+    assert_eq!(post("/api/v1/nodes", "k1", other.clone()).await.code(), (422, "idempotency-key-reused"));
+    // A refusal is not kept: the same key can be tried again.
+    assert_eq!(post("/api/v1/nodes", "k3", json!({"name": "x"})).await.status, 422);
+    assert_eq!(post("/api/v1/nodes", "k3", other).await.status, 201);
+    assert_eq!(post("/api/v1/nodes", "", body).await.code(), (400, "idempotency-key"));
+    // A token's text is shown again under its key, and is not in the database as it is.
+    let token = json!({"name": "robot", "role": "reader"});
+    let first = post("/api/v1/tokens", "k4", token.clone()).await;
+    let again = post("/api/v1/tokens", "k4", token).await;
+    assert_eq!((first.status, &first.body["secret"]), (201, &again.body["secret"]));
+    let secret = first.body["secret"].as_str().unwrap().to_owned();
+    for file in ["billet.db", "billet.db-wal"] {
+        let bytes = std::fs::read(lab.dir.join(file)).unwrap_or_default();
+        assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{file} holds a token");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_verb_for_many_nodes() {
+    let lab = Lab::new().await;
+    let names = json!(["alpha", "beta", "nobody"]);
+    let done = lab
+        .post("/api/v1/nodes/actions", json!({"verb": "maintenance", "reason": "disks", "nodes": names}))
+        .await;
+    assert_eq!(
+        (done.status, &done.body["done"], &done.body["refused"]),
+        (200, &json!(2), &json!(1)),
+        "{done:?}"
+    );
+    let results = done.body["results"].as_array().unwrap();
+    assert_eq!(
+        results.iter().map(|r| r["node"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["alpha", "beta", "nobody"]
+    );
+    assert_eq!(results[2]["refused"]["code"], "node-not-found");
+    assert_eq!(
+        lab.get("/api/v1/nodes?maintenance=true&fields=name").await.body["items"].as_array().unwrap().len(),
+        2
+    );
+    let found = lab
+        .post(
+            "/api/v1/nodes/actions",
+            json!({"verb": "maintenance", "filter": {"maintenance": true}, "dry_run": true}),
+        )
+        .await;
+    assert_eq!(found.body["done"], 2);
+    assert_eq!(
+        lab.get("/api/v1/nodes?maintenance=true").await.body["items"].as_array().unwrap().len(),
+        2,
+        "a dry run"
+    );
+    let ended = lab
+        .post("/api/v1/nodes/actions", json!({"verb": "maintenance", "filter": {"maintenance": true}}))
+        .await;
+    assert_eq!(ended.body["done"], 2);
+    for (body, code) in [
+        (json!({"verb": "maintenance"}), (422, "actions")),
+        (json!({"verb": "power", "nodes": ["alpha"]}), (422, "actions")),
+        (json!({"verb": "delete", "nodes": ["alpha"]}), (400, "body")),
+        (json!({"verb": "manage", "nodes": vec!["alpha"; 1001]}), (400, "query")),
+        (json!({"verb": "manage", "filter": {"state": "flying"}}), (400, "query")),
+    ] {
+        assert_eq!(lab.post("/api/v1/nodes/actions", body.clone()).await.code(), code, "{body}");
+    }
 }
