@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use boot_server_core::flavor::{Billed, Bounds, DiskRule, Flavor, GpuRule, NicRule};
-use boot_server_core::hardware::DiskKind;
 use boot_server_core::names::{FlavorName, PoolName, Tag};
 use clap::{Args, Subcommand};
 use protocol::inventory::FirmwareMode;
@@ -66,13 +65,13 @@ pub struct FlavorArgs {
     sockets: Option<Bounds>,
     /// Disks of a kind, size in GiB and count, such as nvme,800..,2..; parts may be left empty. Again for more
     #[arg(long, value_name = "KIND,GIB,COUNT")]
-    disk: Vec<String>,
+    disk: Vec<DiskRule>,
     /// Network ports of a speed in Mbit/s and count, such as 25000..,2..; again for more
     #[arg(long, value_name = "MBPS,COUNT")]
-    nic: Vec<String>,
+    nic: Vec<NicRule>,
     /// GPUs by PCI vendor:device and count, such as 10de:2330,4..; again for more
     #[arg(long, value_name = "DEVICE,COUNT")]
-    gpu: Vec<String>,
+    gpu: Vec<GpuRule>,
     /// DPUs
     #[arg(long, value_name = "AMOUNT")]
     dpus: Option<Bounds>,
@@ -99,7 +98,7 @@ pub struct FlavorArgs {
     pool: Vec<PoolName>,
     /// What counts against quotas: cores, memory in MiB, disks, GiB of disks. If not given: what the rules ask for at least
     #[arg(long, value_name = "CORES,MIB,DISKS,GIB")]
-    billed: Option<String>,
+    billed: Option<Billed>,
     /// It cannot be asked for any more; servers that have it keep it
     #[arg(long, value_name = "YES")]
     withdrawn: Option<bool>,
@@ -155,13 +154,13 @@ impl FlavorArgs {
             *rule = given.unwrap_or(*rule);
         }
         if !self.disk.is_empty() {
-            rules.disks = self.disk.iter().map(|text| disk(text)).collect::<Result<_, _>>()?;
+            rules.disks = self.disk;
         }
         if !self.nic.is_empty() {
-            rules.nics = self.nic.iter().map(|text| nic(text)).collect::<Result<_, _>>()?;
+            rules.nics = self.nic;
         }
         if !self.gpu.is_empty() {
-            rules.gpus = self.gpu.iter().map(|text| gpu(text)).collect::<Result<_, _>>()?;
+            rules.gpus = self.gpu;
         }
         rules.architecture = self.architecture.or(rules.architecture.take());
         rules.vendor = self.vendor.or(rules.vendor.take());
@@ -181,64 +180,10 @@ impl FlavorArgs {
         if !self.pool.is_empty() {
             flavor.pools = self.pool;
         }
-        if let Some(text) = &self.billed {
-            flavor.billed = Some(billed(text)?);
-        }
+        flavor.billed = self.billed.or(flavor.billed);
         flavor.withdrawn = self.withdrawn.unwrap_or(flavor.withdrawn);
         Ok(flavor)
     }
-}
-
-fn amount(text: &str) -> Result<Bounds, Failure> {
-    if text.is_empty() {
-        return Ok(Bounds::default());
-    }
-    text.parse().map_err(|e: boot_server_core::flavor::BadBounds| Failure::Usage(e.to_string()))
-}
-
-fn count(text: &str) -> Result<Bounds, Failure> {
-    if text.is_empty() { Ok(Bounds::at_least(1)) } else { amount(text) }
-}
-
-fn parts<const N: usize>(text: &str) -> Result<[&str; N], Failure> {
-    let mut parts = text.split(',').map(str::trim);
-    let found = std::array::from_fn(|_| parts.next().unwrap_or_default());
-    match parts.next() {
-        None => Ok(found),
-        Some(_) => Err(Failure::Usage(format!("`{text}` has more than {N} parts"))),
-    }
-}
-
-fn disk(text: &str) -> Result<DiskRule, Failure> {
-    let [kind, gib, number] = parts(text)?;
-    let kind = match kind {
-        "" | "any" => None,
-        "nvme" => Some(DiskKind::Nvme),
-        "ssd" => Some(DiskKind::Ssd),
-        "hdd" => Some(DiskKind::Hdd),
-        other => return Err(Failure::Usage(format!("`{other}` is none of nvme, ssd, hdd, any"))),
-    };
-    Ok(DiskRule { kind, gib: amount(gib)?, count: count(number)? })
-}
-
-fn nic(text: &str) -> Result<NicRule, Failure> {
-    let [speed, number] = parts(text)?;
-    Ok(NicRule { speed_mbps: amount(speed)?, driver: None, count: count(number)? })
-}
-
-fn gpu(text: &str) -> Result<GpuRule, Failure> {
-    let [device, number] = parts(text)?;
-    let device = Some(device.to_owned()).filter(|device| !device.is_empty() && device != "any");
-    Ok(GpuRule { device, count: count(number)? })
-}
-
-fn billed(text: &str) -> Result<Billed, Failure> {
-    let numbers = parts::<4>(text)?;
-    let number = |i: usize| match numbers[i] {
-        "" => Ok(0),
-        text => text.parse().map_err(|_| Failure::Usage(format!("`{text}` is no number"))),
-    };
-    Ok(Billed { cores: number(0)?, memory_mib: number(1)?, disks: number(2)?, disk_gib: number(3)? })
 }
 
 impl Show for Page<FlavorView> {
@@ -296,26 +241,5 @@ impl Show for FlavorView {
 
     fn names(&self) -> Vec<String> {
         vec![self.flavor.name.to_string()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rules_are_read_as_people_write_them() {
-        assert_eq!(disk("nvme,800..,2..").unwrap().gib, Bounds::at_least(800));
-        assert_eq!(
-            disk("").unwrap(),
-            DiskRule { kind: None, gib: Bounds::default(), count: Bounds::at_least(1) }
-        );
-        assert_eq!(disk("any,,3").unwrap().count, Bounds::exactly(3));
-        assert_eq!(nic("25000..,2").unwrap().count, Bounds::exactly(2));
-        assert_eq!(gpu("10de:2330,4..").unwrap().device.as_deref(), Some("10de:2330"));
-        assert_eq!(billed("16,65536").unwrap(), Billed { cores: 16, memory_mib: 65536, ..Billed::default() });
-        for wrong in ["floppy", "nvme,x", "nvme,1..,1..,1"] {
-            assert!(disk(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -12,6 +12,7 @@ mod context;
 mod deploy;
 mod event;
 mod flavor;
+mod group;
 mod image;
 mod login;
 mod machine;
@@ -98,6 +99,11 @@ pub enum Command {
     /// Kinds of machines, by rules over what machines are
     #[command(subcommand, visible_alias = "flavors")]
     Flavor(flavor::FlavorCommand),
+    /// Server groups of a project: kept together or apart
+    #[command(visible_alias = "groups")]
+    Group(group::GroupArgs),
+    /// What a project can ask for, and how much of it is free
+    Catalogue(group::CatalogueArgs),
     /// What a request for machines would get, and why not
     #[command(subcommand)]
     Placement(placement::PlacementCommand),
@@ -264,6 +270,8 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Serve(_) => Ok(()), // handled by the caller
         Command::Pool(command) => pool::run(&connection.client()?, format, command),
         Command::Flavor(command) => flavor::run(&connection.client()?, format, command),
+        Command::Group(args) => group::run(&connection.client()?, format, args),
+        Command::Catalogue(args) => group::catalogue(&connection.client()?, format, args),
         Command::Placement(command) => placement::run(&connection.client()?, format, command),
         Command::Rack(command) => placement::racks(&connection.client()?, format, command),
         Command::Node(command) => node::run(&connection.client()?, format, command),

@@ -3,10 +3,13 @@
 mod bounds;
 mod rules;
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{BadBounds, Bounds};
-pub use rules::{DiskRule, GpuRule, Mismatch, NicRule, RuleError, Rules};
+pub use rules::{BadRule, DiskRule, GpuRule, Mismatch, NicRule, RuleError, Rules};
 
 use crate::hardware::Hardware;
 use crate::names::{FlavorName, PoolName};
@@ -70,6 +73,31 @@ impl Billed {
         }
     }
 }
+
+impl FromStr for Billed {
+    type Err = BadBilled;
+
+    fn from_str(text: &str) -> Result<Self, BadBilled> {
+        let mut numbers = text.split(',').map(|part| match part.trim() {
+            "" => Ok(0),
+            digits => digits.parse::<u64>().map_err(|_| BadBilled),
+        });
+        let mut next = || numbers.next().unwrap_or(Ok(0));
+        let billed = Self { cores: next()?, memory_mib: next()?, disks: next()?, disk_gib: next()? };
+        if numbers.next().is_some() { Err(BadBilled) } else { Ok(billed) }
+    }
+}
+
+impl fmt::Display for Billed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{},{}", self.cores, self.memory_mib, self.disks, self.disk_gib)
+    }
+}
+
+/// A text that says nothing that counts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("what counts is CORES,MIB,DISKS,GIB such as 16,65536,2,1600")]
+pub struct BadBilled;
 
 /// A flavor that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

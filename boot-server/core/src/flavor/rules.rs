@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 use protocol::inventory::FirmwareMode;
 use serde::{Deserialize, Serialize};
@@ -340,6 +341,97 @@ impl GpuRule {
     }
 }
 
+/// A text that is no rule for disks, ports or GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct BadRule {
+    text: String,
+    expected: &'static str,
+}
+
+/// The parts of a rule as people write it; what is left out is empty.
+fn parts<const N: usize>(text: &str) -> Option<[&str; N]> {
+    let mut parts = text.split(',').map(str::trim);
+    let found = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    parts.next().is_none().then_some(found)
+}
+
+fn given(text: &str, otherwise: Bounds) -> Option<Bounds> {
+    if text.is_empty() { Some(otherwise) } else { text.parse().ok() }
+}
+
+fn shown(bounds: Bounds) -> String {
+    if bounds.is_any() { String::new() } else { bounds.to_string() }
+}
+
+impl FromStr for DiskRule {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, BadRule> {
+        let read = || {
+            let [kind, gib, count] = parts(text)?;
+            let kind = match kind {
+                "" | "any" => None,
+                "nvme" => Some(DiskKind::Nvme),
+                "ssd" => Some(DiskKind::Ssd),
+                "hdd" => Some(DiskKind::Hdd),
+                _ => return None,
+            };
+            Some(Self { kind, gib: given(gib, Bounds::default())?, count: given(count, one())? })
+        };
+        let expected = "KIND,GIB,COUNT such as nvme,800..,2.. (kinds: nvme, ssd, hdd, any)";
+        read().ok_or_else(|| BadRule { text: text.chars().take(80).collect(), expected })
+    }
+}
+
+impl fmt::Display for DiskRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.map_or("any", DiskKind::as_str);
+        write!(f, "{kind},{},{}", shown(self.gib), shown(self.count))
+    }
+}
+
+impl FromStr for NicRule {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, BadRule> {
+        let read = || {
+            let [speed, count, driver] = parts(text)?;
+            let driver = Some(driver.to_owned()).filter(|driver| !driver.is_empty());
+            Some(Self { speed_mbps: given(speed, Bounds::default())?, driver, count: given(count, one())? })
+        };
+        let expected = "MBPS,COUNT,DRIVER such as 25000..,2..";
+        read().ok_or_else(|| BadRule { text: text.chars().take(80).collect(), expected })
+    }
+}
+
+impl fmt::Display for NicRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", shown(self.speed_mbps), shown(self.count))?;
+        self.driver.as_ref().map_or(Ok(()), |driver| write!(f, ",{driver}"))
+    }
+}
+
+impl FromStr for GpuRule {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, BadRule> {
+        let read = || {
+            let [device, count] = parts(text)?;
+            let device = Some(device.to_owned()).filter(|device| !device.is_empty() && device != "any");
+            Some(Self { device, count: given(count, one())? })
+        };
+        let expected = "DEVICE,COUNT such as 10de:2330,4..";
+        read().ok_or_else(|| BadRule { text: text.chars().take(80).collect(), expected })
+    }
+}
+
+impl fmt::Display for GpuRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.device.as_deref().unwrap_or("any"), shown(self.count))
+    }
+}
+
 fn is_line(text: &str) -> bool {
     (1..=TEXT_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
@@ -456,6 +548,28 @@ mod tests {
         let both = wrong(r#"{"required_tags":["a"],"forbidden_tags":["a"]}"#);
         assert_eq!(both, RuleError::Both("a".parse().unwrap()));
         assert!(serde_json::from_str::<Rules>(r#"{"core":{"min":1}}"#).is_err(), "an unknown field");
+    }
+
+    #[test]
+    fn rules_are_read_as_people_write_them() {
+        for text in ["nvme,800..,2..", "any,,1..", "hdd,..9000,3", "ssd,,"] {
+            let rule: DiskRule = text.parse().unwrap();
+            assert_eq!(rule.to_string().parse(), Ok(rule), "{text}");
+        }
+        assert_eq!("".parse(), Ok(DiskRule { kind: None, gib: Bounds::default(), count: one() }));
+        for text in ["25000..,2..", ",2,mlx5_core", ""] {
+            let rule: NicRule = text.parse().unwrap();
+            assert_eq!(rule.to_string().parse(), Ok(rule), "{text}");
+        }
+        for text in ["10de:2330,4..", "any,1", "10de"] {
+            let rule: GpuRule = text.parse().unwrap();
+            assert_eq!(rule.to_string().parse(), Ok(rule), "{text}");
+        }
+        for wrong in ["floppy", "nvme,x", "nvme,1..,1..,1"] {
+            let told = wrong.parse::<DiskRule>().unwrap_err().to_string();
+            assert!(told.contains("KIND,GIB,COUNT"), "{told}");
+        }
+        assert!("1,2,3,4".parse::<NicRule>().is_err() && "a,b".parse::<GpuRule>().is_err());
     }
 
     #[test]

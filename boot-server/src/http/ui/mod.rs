@@ -17,7 +17,9 @@ mod machines;
 mod models;
 pub mod my;
 mod node;
+mod pools;
 mod power;
+mod racks;
 mod recipe;
 mod refresh;
 mod servers;
@@ -52,6 +54,10 @@ use crate::view::Problem;
 /// Entries of the navigation: key, label, address, icon.
 pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/", "server"),
+    ("racks", "Racks", "/racks", "rack"),
+    ("pools", "Pools", "/pools", "pool"),
+    ("flavors", "Flavors", "/flavors", "flavor"),
+    ("placement", "Placement", "/placement", "ask"),
     ("images", "Images", "/images", "image"),
     ("machines", "Expected", "/machines", "wait"),
     ("models", "Models", "/models", "check"),
@@ -145,6 +151,12 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/images/{image}", get(images::show))
         .route("/images/{image}/verify", post(images::verify))
         .route("/images/{image}/remove", post(images::remove))
+        .route("/racks", get(racks::show))
+        .route("/pools", get(pools::pools).post(pools::save_pool))
+        .route("/pools/{pool}/remove", post(pools::remove_pool))
+        .route("/flavors", get(pools::flavors).post(pools::save_flavor))
+        .route("/flavors/{flavor}/remove", post(pools::remove_flavor))
+        .route("/placement", get(pools::placement))
         .route("/faults", get(faults::list))
         .route("/faults/{report}/close", post(faults::close))
         .route("/events", get(events::list))

@@ -210,3 +210,52 @@ async fn racks_are_seen_by_room() {
     assert_eq!(get(&lab, "racks").await.body["items"], json!([]), "none without a room");
     assert_eq!(get(&lab, "racks?rooms=1").await.code(), (400, "query"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_pools_flavors_placement_and_racks() {
+    let lab = Lab::new().await;
+    let form = async |path: &str, body: &str| {
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        lab.send(Method::POST, path, &kind, body.as_bytes().to_vec()).await
+    };
+    let page = async |path: &str| lab.get(path).await.body.to_string();
+    assert_eq!(form("/pools", "name=gold&offered=some&projects=&idle=30&base=5").await.status, 303);
+    let pools = page("/pools?edit=gold").await;
+    assert!(pools.contains("off after 30 min") && pools.contains("nobody"), "{pools}");
+    assert_eq!(form("/pools", "edit=1&name=gold&offered=all&idle=").await.status, 303);
+    assert_eq!(get(&lab, "pools/gold").await.body["offered"], "all");
+    assert_eq!(form("/pools", "name=gold&idle=x").await.status, 422);
+    let made = form(
+        "/flavors",
+        "name=c4&cores=4..&disks=any%2C9..%2C1..%0D%0A&required_tags=&pools=&description=%3Cb%3Esmall",
+    )
+    .await;
+    assert_eq!(made.status, 303, "{made:?}");
+    let flavors = page("/flavors").await;
+    assert!(flavors.contains("&#60;b&#62;small") && !flavors.contains("<b>small"), "inert: {flavors}");
+    assert!(flavors.contains("at least 4 cores"), "{flavors}");
+    assert!(page("/flavors?edit=c4").await.contains("any,9..,1.."));
+    assert_eq!(form("/flavors", "edit=1&name=c4&cores=many").await.status, 422);
+    let tried = page("/placement?flavor=c4&count=2&policy=anti-affinity&domain=rack").await;
+    assert!(
+        tried.contains("Would not be placed") && tried.contains("it is not known in which rack it is"),
+        "{tried}"
+    );
+    assert!(page("/placement?flavor=c4&count=1").await.contains("Would be placed"));
+
+    let full = json!({ "rack": "R<1>", "unit": 3, "height": 2, "room": "hall 1" });
+    put(&lab, "nodes/alpha/place", full).await;
+    put(&lab, "nodes/beta/place", json!({ "rack": "R2", "room": "hall 1" })).await;
+    let racks = page("/racks").await;
+    assert!(racks.contains("R&#60;1&#62;") && !racks.contains("R<1>"), "inert: {racks}");
+    assert!(
+        racks.contains("alpha, available, power not known") && racks.contains("Unit not known"),
+        "{racks}"
+    );
+    let one = page("/racks?room=hall%201&q=beta").await;
+    assert!(one.contains("1 of 1 rack") && !one.contains("alpha, available"), "{one}");
+    assert!(page("/racks?room=hall%201&trouble=1").await.contains("No such rack"));
+    assert_eq!(form("/flavors/c4/remove", "").await.status, 303);
+    assert_eq!(form("/pools/gold/remove", "").await.status, 303);
+    assert_eq!(form("/pools/default/remove", "").await.status, 409);
+}
