@@ -1,5 +1,7 @@
 //! What would become of an order for servers, asked before it is given: for the form of a project's people.
 
+use std::collections::BTreeSet;
+
 use boot_server_core::placement::{self, By, Domain, Group, Policy, Request, Wanted};
 use protocol::{GroupId, ProjectId};
 
@@ -36,9 +38,23 @@ impl Engine {
             }
         };
         let request = Request { by: By::Project(project), wanted, count: wish.count, pool: None, group };
-        let candidates = self.candidates().await?;
+        let (_, manifest) = self.resolve_image(&wish.image).await?;
+        let mut candidates = self.candidates().await?;
+        // As when it is done: machines that were chosen and cannot take the image make room for others.
+        let placed = loop {
+            let Ok(nodes) = placement::place(&request, &candidates) else { break false };
+            let mut unfit = BTreeSet::new();
+            for node in nodes {
+                if self.takes_image(node, &manifest).await?.is_err() {
+                    unfit.insert(node);
+                }
+            }
+            if unfit.is_empty() {
+                break true;
+            }
+            candidates.retain(|candidate| !unfit.contains(&candidate.node));
+        };
         let fitting = candidates.iter().filter(|candidate| placement::fits(&request, candidate)).count();
-        let placed = placement::place(&request, &candidates).is_ok();
         let left = if placed { fitting.saturating_sub(wish.count) } else { fitting };
         Ok((placed, left as u64))
     }

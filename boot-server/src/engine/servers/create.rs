@@ -268,7 +268,7 @@ impl Engine {
     }
 
     /// Whether the image can be put on this machine; if not, why.
-    async fn takes_image(
+    pub(in crate::engine) async fn takes_image(
         &self,
         node: NodeId,
         manifest: &Manifest,

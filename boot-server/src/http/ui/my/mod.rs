@@ -10,6 +10,7 @@ mod servers;
 mod stream;
 mod usage;
 
+use askama::Template;
 use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -21,6 +22,7 @@ use super::{Refusal, Ui, go, render};
 use crate::http::ProblemResponse;
 use crate::http::api::projects::{InProject, entered};
 use crate::http::encode;
+use crate::view::Problem;
 use crate::view::place::OfferedImage;
 
 /// Entries of a project's navigation: key, label, rest of the address, icon.
@@ -86,12 +88,19 @@ fn address(project: &str) -> String {
 struct Within(InProject);
 
 impl FromRequestParts<Ui> for Within {
-    type Rejection = Refusal;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, ui: &Ui) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, ui: &Ui) -> Result<Self, Response> {
         let within = InProject::from_request_parts(parts, ui).await;
-        within.map(Self).map_err(|ProblemResponse(problem)| Refusal(problem))
+        within.map(Self).map_err(|ProblemResponse(problem)| render(problem.status, &RefusedPage { problem }))
     }
+}
+
+/// The frame of the site is not for everybody, and of a project there is none.
+#[derive(Template)]
+#[template(path = "my/refused.html")]
+struct RefusedPage {
+    problem: Problem,
 }
 
 async fn home(Within(within): Within) -> Response {
