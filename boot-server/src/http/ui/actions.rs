@@ -57,6 +57,9 @@ const DEPLOY: Action = page("deploy", "Deploy", "primary");
 pub fn fitting(node: &Node) -> Vec<Action> {
     match &node.state {
         NodeState::Enroll => vec![INSPECT, MANAGE],
+        // What would be refused is not offered.
+        NodeState::Manageable if node.quarantine.is_some() => vec![Action { class: "primary", ..INSPECT }],
+        NodeState::Available if node.quarantine.is_some() => vec![INSPECT, MANAGE],
         NodeState::Manageable => vec![Action { class: "primary", ..PROVIDE }, INSPECT],
         NodeState::Available => vec![DEPLOY, INSPECT, MANAGE],
         NodeState::Active => vec![Action { verb: "rebuild", label: "Reinstall", ..DEPLOY }, DELETE],

@@ -152,7 +152,10 @@ async fn page_with(
             NodeState::Failed(failure) => f::look(failure.during).label,
             _ => "",
         },
-        asks: view.state == StateName::Manageable && view.hardware.is_some(),
+        asks: view.state == StateName::Manageable
+            && view.hardware.is_some()
+            && node.quarantine.is_none()
+            && node.retired.is_none(),
         boots: required_boot(node, now()).words(),
         takes_orders: matches!(view.state, StateName::Manageable | StateName::Available | StateName::Active),
         can_forget: check_forget(node).is_ok(),
