@@ -362,6 +362,9 @@ pub struct NodeDetail {
     /// The servicing job on its way, or the one that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceView>,
+    /// The server that has it, where it is lent to a project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<servers::LentView>,
 }
 
 /// What would keep machines from booting.

@@ -448,7 +448,9 @@ impl Show for NodeDetail {
             }
             (None, None) => None,
         };
-        text.push_str(&facts(&[("bmc", bmc)]));
+        let lent =
+            self.server.as_ref().map(|s| format!("server {} ({}) of project {}", s.name, s.phase, s.project));
+        text.push_str(&facts(&[("bmc", bmc), ("lent to", lent)]));
         if let Some(service) = &self.service {
             text.push_str(&format!("\n{}\n", steps_table(service)));
         }

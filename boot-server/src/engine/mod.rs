@@ -364,7 +364,9 @@ impl Engine {
             tracing::error!(node = %node.id, %error, "leases cannot be read");
             Vec::new()
         });
+        let server = self.lent_to(node.id).await;
         NodeDetail {
+            server,
             node: view,
             inventory: inventory.as_deref().cloned(),
             addresses,

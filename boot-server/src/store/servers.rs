@@ -376,7 +376,7 @@ pub fn count_of_flavor(db: &Connection, flavor: &str) -> Result<u64, StoreError>
 pub fn list(db: &Connection, project: ProjectId, filter: &ServerFilter) -> Result<Vec<Server>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM servers WHERE project = ?1 AND id > ?2 AND (?3 = 1 OR deleted IS NULL) \
-         AND (?4 = '' OR phase = ?4) AND (?5 = '' OR name LIKE ?5 ESCAPE '!') \
+         AND (?4 = '' OR phase = ?4) AND (?5 = '' OR LOWER(name) LIKE ?5 ESCAPE '!') \
          AND (?6 = '' OR server_group = ?6) ORDER BY id LIMIT ?7"
     );
     let like = filter.name.as_ref().map(|name| format!("%{}%", escaped(&name.to_lowercase())));

@@ -98,6 +98,19 @@ pub struct ServerAddress {
     pub address: std::net::IpAddr,
 }
 
+/// The server that has a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LentView {
+    /// Names it for ever.
+    pub id: ServerId,
+    /// Its name.
+    pub name: String,
+    /// Whose.
+    pub project: ProjectId,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
 /// Servers that were made together.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ServersCreated {
@@ -199,6 +212,13 @@ impl ServerView {
             deleted: server.deleted,
             version: server.version,
         }
+    }
+}
+
+impl From<Server> for LentView {
+    fn from(server: Server) -> Self {
+        let Server { id, name, project, phase, .. } = server;
+        Self { id, name, project, phase }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::store::queries::NewEvent;
 use crate::store::servers::{self as rows, ServerFilter};
 use crate::store::{StoreError, usage};
 use crate::view::TimelineView;
-use crate::view::servers::{ServerAddress, ServerDetail, ServerView};
+use crate::view::servers::{LentView, ServerAddress, ServerDetail, ServerView};
 
 pub use create::NewServers;
 pub use report::FaultFilter;
@@ -166,6 +166,10 @@ impl ServerError {
 
 /// What is refused while a project has the machine: each would take it away, or put something else on it.
 pub(super) fn takes_away(event: &Event) -> bool {
+    // An installer that is told how erases a disk.
+    if let Event::Verb(Verb::Boot { boot, .. }) = event {
+        return boot.profile().is_some();
+    }
     matches!(
         event,
         Event::Verb(
@@ -225,6 +229,17 @@ impl Engine {
     /// Where the store fails.
     pub async fn server_of(&self, node: NodeId) -> Result<Option<Server>, EngineError> {
         Ok(self.store().read(move |db| rows::of_node(db, node)).await?)
+    }
+
+    /// The same as it is shown; where it cannot be read, that is logged.
+    pub(crate) async fn lent_to(&self, node: NodeId) -> Option<LentView> {
+        match self.server_of(node).await {
+            Ok(server) => server.map(LentView::from),
+            Err(error) => {
+                tracing::error!(%node, %error, "whose a machine is cannot be read");
+                None
+            }
+        }
     }
 
     /// What a project may have, and what it has.

@@ -20,6 +20,7 @@ use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, HistoryQuery, now};
+use crate::view::servers::LentView;
 use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem, ServiceView};
 
 /// Newest events on the page; all others are one click away.
@@ -30,6 +31,7 @@ const EVENTS: usize = 60;
 struct NodePage<'a> {
     nav: &'static str,
     node: NodeView,
+    lent: Option<LentView>,
     look: Look,
     problem: Option<Problem>,
     failed_during: &'static str,
@@ -183,6 +185,7 @@ async fn page_with(
         service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
         service,
         recipe: actions::recipe(node, &actions),
+        lent: ui.engine.lent_to(node.id).await,
         actions,
         node: view,
         problem,
