@@ -180,7 +180,7 @@ pub enum FaultCommand {
 pub(super) fn faults(client: &Client, format: Format, command: FaultCommand) -> Result<(), Failure> {
     match command {
         FaultCommand::List { closed } => {
-            format.print(&client.get::<Page<FaultReportView>>(&format!("fault-reports?closed={closed}"))?)
+            format.print(&client.all::<FaultReportView>(&format!("fault-reports?closed={closed}"))?)
         }
         FaultCommand::Close { report, answer } => {
             let path = format!("fault-reports/{report}/close");
@@ -282,7 +282,7 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
             format.print(&client.post::<_, FaultReportView>(&path("faults")?, &request)?)
         }
         ServerCommand::Faults { closed } => {
-            format.print(&client.get::<Page<FaultReportView>>(&path(&format!("faults?closed={closed}"))?)?)
+            format.print(&client.all::<FaultReportView>(&path(&format!("faults?closed={closed}"))?)?)
         }
     }
 }

@@ -197,7 +197,7 @@ impl PeriodArgs {
 pub(super) fn keys(client: &Client, format: Format, args: KeyArgs) -> Result<(), Failure> {
     let KeyArgs { project, command } = args;
     match command {
-        KeyCommand::List => format.print(&client.get::<Page<KeyView>>(&project.path("keys")?)?),
+        KeyCommand::List => format.print(&client.all::<KeyView>(&project.path("keys")?)?),
         KeyCommand::Add { name, file } => {
             let public_key = std::fs::read_to_string(&file)
                 .map_err(|error| Failure::Other(format!("cannot read {}: {error}", file.display())))?;

@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use boot_server_core::access::Role;
 use uuid::Uuid;
 
-use super::extract::{Input, LastNamed, Named, Params};
+use super::extract::{Input, LastNamed, Named, Params, page_by_place};
 use super::projects::InProject;
+use super::requests::PageQuery;
 use super::server_requests::{FaultAnswerRequest, FaultQuery, FaultRequest, KeyRequest};
 use super::{Answer, Api, ProblemResponse};
 use crate::engine::servers::FaultFilter;
@@ -18,11 +19,16 @@ use crate::view::{Page, Problem};
 
 /// SSH keys of a project, by name.
 #[utoipa::path(get, path = "/projects/{project}/keys", tag = "servers", operation_id = "list_keys",
-    params(("project" = String, Path, description = "Name or id")),
+    params(("project" = String, Path, description = "Name or id"), PageQuery),
     responses((status = 200, body = Page<KeyView>), (status = 404, body = Problem)))]
-pub(super) async fn keys(State(api): State<Api>, within: InProject) -> Answer<Json<Page<KeyView>>> {
+pub(super) async fn keys(
+    State(api): State<Api>,
+    within: InProject,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<KeyView>>> {
     let keys = api.engine.keys(within.project.id).await?;
-    Ok(Json(Page { items: keys.into_iter().map(KeyView::from).collect(), next: None }))
+    let keys: Vec<_> = keys.into_iter().map(KeyView::from).collect();
+    Ok(Json(page_by_place(&keys, &query)?))
 }
 
 /// Keeps an SSH public key under a name.
@@ -63,7 +69,8 @@ pub(super) async fn faults(
     within: InProject,
     Params(query): Params<FaultQuery>,
 ) -> Answer<Json<Page<FaultReportView>>> {
-    listed(&api, FaultFilter { project: Some(within.project.id), open: !query.closed.unwrap_or(false) }).await
+    let filter = FaultFilter { project: Some(within.project.id), open: !query.closed.unwrap_or(false) };
+    listed(&api, filter, query).await
 }
 
 /// Says that something is wrong with a server. Those who run the site see it among the faults.
@@ -89,7 +96,8 @@ pub(super) async fn all_faults(
     State(api): State<Api>,
     Params(query): Params<FaultQuery>,
 ) -> Answer<Json<Page<FaultReportView>>> {
-    listed(&api, FaultFilter { project: None, open: !query.closed.unwrap_or(false) }).await
+    let filter = FaultFilter { project: None, open: !query.closed.unwrap_or(false) };
+    listed(&api, filter, query).await
 }
 
 /// Closes a report, with what came of it; whoever reported it sees that.
@@ -109,12 +117,13 @@ pub(super) async fn close_fault(
     Ok(Json(named(&api, fault).await))
 }
 
-async fn listed(api: &Api, filter: FaultFilter) -> Answer<Json<Page<FaultReportView>>> {
+async fn listed(api: &Api, filter: FaultFilter, query: FaultQuery) -> Answer<Json<Page<FaultReportView>>> {
     let mut items = Vec::new();
     for fault in api.engine.fault_reports(filter).await? {
         items.push(named(api, fault).await);
     }
-    Ok(Json(Page { items, next: None }))
+    let FaultQuery { limit, cursor, .. } = query;
+    Ok(Json(page_by_place(&items, &PageQuery { limit, cursor })?))
 }
 
 async fn named(api: &Api, fault: FaultRow) -> FaultReportView {

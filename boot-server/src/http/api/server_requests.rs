@@ -156,12 +156,16 @@ pub struct FaultAnswerRequest {
 }
 
 /// Which fault reports.
-#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FaultQuery {
     /// Also those that were closed.
     pub closed: Option<bool>,
+    /// How many, 1 to 1,000; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
 }
 
 /// Form of a report.
