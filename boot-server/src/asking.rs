@@ -17,12 +17,14 @@ pub struct Asked {
     pub source: IpAddr,
     /// Its number, by which log, events and audit are put together.
     pub request: Uuid,
+    /// Two people wanted it.
+    pub approved: bool,
 }
 
 impl Asked {
     /// A request from this address, with a fresh number.
     pub fn from(source: IpAddr) -> Self {
-        Self { source: source.to_canonical(), request: Uuid::now_v7() }
+        Self { source: source.to_canonical(), request: Uuid::now_v7(), approved: false }
     }
 
     /// Answers it.

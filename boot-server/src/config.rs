@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Location;
 
+mod audit;
 mod bmc;
 mod console;
 mod dhcp;
@@ -22,6 +23,7 @@ mod store;
 pub mod tls;
 mod webhooks;
 
+pub use audit::{ApprovalSettings, Approvals, Audit, AuditSettings};
 pub use bmc::{Bmc, BmcSettings, OwnAccount};
 pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
@@ -61,6 +63,10 @@ pub struct Config {
     pub discovery: Discovery,
     /// How long the event list goes back.
     pub events: Events,
+    /// Who did what.
+    pub audit: Audit,
+    /// What two people must want.
+    pub approvals: Approvals,
     /// Management controllers of the machines.
     pub bmc: Bmc,
     /// Who is told of events.
@@ -244,6 +250,8 @@ impl Default for Config {
             metadata: Metadata::default(),
             discovery: Discovery::default(),
             events: Events::default(),
+            audit: Audit::default(),
+            approvals: Approvals::default(),
             bmc: Bmc::default(),
             webhooks: Vec::new(),
             images: Images::default(),
@@ -366,6 +374,9 @@ pub enum ConfigError {
     /// Somebody who cannot be told of events.
     #[error("webhooks: {0}")]
     Webhook(String),
+    /// Settings of approvals that make no sense.
+    #[error("approvals: {0}")]
+    Approvals(String),
     /// Settings for management controllers that make no sense.
     #[error("bmc: {0}")]
     Bmc(String),
@@ -467,6 +478,10 @@ pub struct Settings {
     pub match_leases: bool,
     /// Which events are kept.
     pub events: Kept,
+    /// Who did what: what is written down.
+    pub audit: AuditSettings,
+    /// What two people must want.
+    pub approvals: ApprovalSettings,
     /// What is done with management controllers.
     pub bmc: BmcSettings,
     /// Who is told of events.
@@ -539,6 +554,8 @@ impl Settings {
             },
             match_leases: config.provisioning.match_leases,
             webhooks: webhooks::hooks(&config.webhooks)?,
+            audit: AuditSettings::from(&config.audit),
+            approvals: ApprovalSettings::new(&config.approvals)?,
             bmc: BmcSettings::new(&config.bmc)?,
             events: Kept {
                 age: (config.events.keep_days > 0)
@@ -582,6 +599,11 @@ impl Settings {
     /// The file with the key of the secrets in the database.
     pub fn secrets_key(&self) -> PathBuf {
         self.state_dir.join("secrets.key")
+    }
+
+    /// The file with the site's signing key.
+    pub fn site_key(&self) -> PathBuf {
+        self.state_dir.join("site.key")
     }
 
     /// The file with the operators' token.

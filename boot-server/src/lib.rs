@@ -2,6 +2,7 @@
 //! clocks and the database around it.
 
 pub mod asking;
+pub mod audit;
 pub mod boot_image;
 pub mod check;
 pub mod cli;

@@ -233,6 +233,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { servers.run_servers(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
+    let (audit, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { audit.run_audit(token).await });
     tracing::info!(
         interface = settings.interface,
         urls = settings.provisioning_urls().collect::<Vec<_>>().join(" "),
@@ -242,6 +244,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         "billet serves"
     );
     stopped(tasks, &stop).await;
+    engine.audit().flush().await;
     engine.store().close();
     tracing::info!("stopped");
     Ok(())

@@ -124,6 +124,12 @@ impl Vault {
         Sha256(secret::hmac(&self.names, what.as_bytes()))
     }
 
+    /// A digest of octets that only who has the key can make: what is short or likely cannot be guessed from it.
+    pub fn digest(&self, octets: &[u8]) -> Sha256 {
+        let key = secret::hmac(&self.names, b"billet audit digest");
+        Sha256(secret::hmac(&key, octets))
+    }
+
     /// Seals a text for its place.
     ///
     /// # Errors

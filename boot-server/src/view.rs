@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::engine::now;
 use crate::power::Options;
 
+mod audit;
 mod console;
 mod expected;
 pub mod place;
@@ -35,6 +36,7 @@ mod sensors;
 pub use expected::ExpectedView;
 pub use replace::{ExpectedImport, ReplaceView};
 
+pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 pub mod servers;
 mod service;

@@ -28,7 +28,17 @@ impl Site {
     /// # Errors
     /// Where the namespace cannot be made, or the server does not come up.
     pub fn new(name: &str) -> Result<Self> {
-        Self::start(name, |namespace, dir, config| Server::start_with(namespace, dir, config))
+        Self::with_config(name, "")
+    }
+
+    /// As [`Site::new`], with these lines at the end of the configuration.
+    ///
+    /// # Errors
+    /// As [`Site::new`].
+    pub fn with_config(name: &str, more: &str) -> Result<Self> {
+        Self::start(name, |namespace, dir, config| {
+            Server::start_with(namespace, dir, &format!("{config}{more}"))
+        })
     }
 
     /// As [`Site::new`], with its data in this PostgreSQL.

@@ -4,7 +4,9 @@
 pub mod access;
 pub mod agent_body;
 pub mod amounts;
+pub mod approval;
 pub mod arrivals;
+pub mod audit;
 pub mod bmc;
 pub mod boot_files;
 pub mod boot_image;

@@ -13,7 +13,7 @@ use ureq::{Agent, Body, SendBody};
 use super::Failure;
 use super::context::{Context, Contexts};
 pub(super) use crate::http::encode;
-use crate::view::{Page, Problem};
+use crate::view::{ApprovalAsked, Page, Problem};
 
 /// Where the server listens unless told otherwise.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8090";
@@ -273,7 +273,7 @@ impl Client {
     /// As [`Client::get`].
     pub fn delete(&self, path: &str) -> Result<(), Failure> {
         let response = self.agent.delete(self.url(path)).header("authorization", self.bearer()).call();
-        check(self.reached(response)?).map(drop)
+        parse::<serde_json::Value>(self.reached(response)?).map(drop)
     }
 
     /// Removes, and says what was removed.
@@ -367,12 +367,19 @@ fn check(mut response: Response<Body>) -> Result<Response<Body>, Failure> {
 
 fn parse<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Failure> {
     let mut response = check(response)?;
+    let status = response.status();
     let text = response
         .body_mut()
         .with_config()
         .limit(ANSWER_MAX)
         .read_to_vec()
         .map_err(|e| Failure::Other(format!("the server's answer broke off: {e}")))?;
+    if status == StatusCode::ACCEPTED
+        && let Ok(ApprovalAsked { message, approval }) = serde_json::from_slice(&text)
+    {
+        let hint = format!("`billet approval approve {}`, by another person, does it", approval.id);
+        return Err(Failure::Hinted { message, hint });
+    }
     let body: &[u8] = if text.is_empty() { b"null" } else { &text };
     serde_json::from_slice(body).map_err(|e| Failure::Hinted {
         message: format!("the server's answer is not what was expected: {e}"),

@@ -1,6 +1,8 @@
 //! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
 //! ask for is done by the server.
 
+mod approval;
+mod audit;
 mod baseline;
 mod bmc;
 mod boot;
@@ -113,6 +115,12 @@ pub enum Command {
     /// What happened
     #[command(subcommand, visible_alias = "events")]
     Event(event::EventCommand),
+    /// What two people must want: list, approve, refuse
+    #[command(subcommand, visible_alias = "approvals")]
+    Approval(approval::ApprovalCommand),
+    /// Who did what, in a chain that shows what was done to it: list, verify, export
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Serial consoles: where they are, who looks, recordings
     #[command(subcommand, visible_alias = "consoles")]
     Console(console::ConsoleCommand),
@@ -282,6 +290,8 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Machine(command) => machine::run(&connection.client()?, format, command),
         Command::Model(command) => model::run(&connection.client()?, format, command),
         Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
+        Command::Approval(command) => approval::run(&connection.client()?, format, command),
+        Command::Audit(command) => audit::run(connection, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Server(args) => server::run(&connection.client()?, format, args),
         Command::Fault(command) => server::faults(&connection.client()?, format, command),

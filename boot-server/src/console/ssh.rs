@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boot_server_core::audit::{Fact, Kind};
 use boot_server_core::console::escape::HELP;
 use boot_server_core::console::{Escape, Typed};
 use boot_server_core::node::Node;
@@ -260,11 +261,22 @@ impl Client {
         let node = self.rules.parts.engine.node(user).await;
         match (who, node) {
             (Some(who), Ok(node)) => {
+                self.rules.parts.engine.audit().later(Fact {
+                    source: Some(self.peer.ip().to_canonical().to_string()),
+                    node: Some(node.id),
+                    ..Fact::new(now(), Kind::Login, who.name(), "ssh console")
+                });
                 self.who = Some((who, node));
                 self.known.cancel();
                 Auth::Accept
             }
             (who, node) => {
+                let name = who.as_ref().map_or_else(|| "nobody".to_owned(), Principal::name);
+                self.rules.parts.engine.audit().later(Fact {
+                    source: Some(self.peer.ip().to_canonical().to_string()),
+                    outcome: "refused".to_owned(),
+                    ..Fact::new(now(), Kind::Login, name, "ssh console")
+                });
                 let (known, node) = (who.is_some(), node.is_ok());
                 tracing::info!(peer = %self.peer, user, known, node, "SSH login refused");
                 Auth::reject()

@@ -494,7 +494,13 @@ impl Engine {
                 | power::Change::InsertMedia(_)
                 | power::Change::EjectMedia
         );
-        if harmless { Ok(()) } else { self.check_undisturbed(node) }
+        if harmless {
+            return Ok(());
+        }
+        if !matches!(change, power::Change::Power(bmc::PowerAction::On)) {
+            self.check_approved(node)?;
+        }
+        self.check_undisturbed(node)
     }
 
     /// While a servicing job goes on its worker stays as it is: it may hold an image that is being sent.

@@ -1,5 +1,6 @@
 //! Why the engine did not do what it was asked, and how the client gets to know.
 
+use boot_server_core::approval::NotDecided;
 use boot_server_core::csv::ListError;
 use boot_server_core::deploy::DeployRefused;
 use boot_server_core::node::place::BadPlace;
@@ -8,6 +9,7 @@ use images::StoreError as ImageStoreError;
 
 use super::pools::PlacingError;
 use super::servers::ServerError;
+use crate::audit::signing::SigningError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
@@ -102,6 +104,21 @@ pub enum EngineError {
     /// Pools, flavors and groups.
     #[error(transparent)]
     Placing(#[from] PlacingError),
+    /// Whatever may destroy something on this machine needs a second person, and nobody was asked.
+    #[error("this may destroy something on {0}, where it takes two people")]
+    NeedsTwo(String),
+    /// No such approval.
+    #[error("no approval `{0}`")]
+    ApprovalNotFound(String),
+    /// As many as there may be.
+    #[error("too many requests wait for a second person already")]
+    TooManyWait,
+    /// A decision that does not count.
+    #[error(transparent)]
+    NotDecided(#[from] NotDecided),
+    /// The site's signing key.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// Secrets at rest.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -214,6 +231,21 @@ impl EngineError {
             Self::Network(error) => (422, "bad-network", error.hint()),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
+            }
+            Self::NeedsTwo(_) => (
+                409,
+                "approval-needed",
+                "ask for it on this machine alone: then it waits until somebody approves it",
+            ),
+            Self::ApprovalNotFound(_) => (404, "approval-not-found", "list them with `billet approval list`"),
+            Self::TooManyWait => (503, "approvals-full", "decide on those that wait: `billet approval list`"),
+            Self::NotDecided(NotDecided::SamePerson) => {
+                (403, "same-person", "ask somebody else; `billet approval refuse` takes it back")
+            }
+            Self::NotDecided(NotDecided::Reason) => (422, "reason", "say it shorter"),
+            Self::NotDecided(_) => (409, "decided", "look at it with `billet approval show`"),
+            Self::Signing(_) => {
+                (503, "signing", "look at the server's log and at site.key in its state directory")
             }
             Self::Vault(_) => {
                 (503, "vault", "look at the server's log and at secrets.key in its state directory")

@@ -12,7 +12,9 @@ mod accounts;
 mod accounts_tests;
 mod addresses;
 mod agents;
+mod approvals;
 mod arrivals;
+mod audits;
 mod baselines;
 mod bmc_events;
 mod bmcs;
@@ -82,6 +84,7 @@ use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 pub use agents::Handed;
+pub use approvals::{Carried, Carry, Kept, Wanted};
 pub use bmc_events::PATH as BMC_EVENTS;
 pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
@@ -100,6 +103,8 @@ pub use sensors::HistoryQuery;
 pub(crate) use servicing::view as service_view;
 
 use crate::asking::carried;
+use crate::audit::Audit;
+use crate::audit::signing::SiteKey;
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
@@ -146,10 +151,14 @@ struct Inner {
     effects: Notify,
     /// Some deadline changed.
     deadlines: Notify,
+    /// Something was approved.
+    approved: Notify,
     pci: pci::Names,
     opened: protocol::Timestamp,
     power: Power,
     vault: Vault,
+    audit: Audit,
+    site_key: SiteKey,
     /// What workers find out, until somebody takes it in.
     news: Mutex<Option<tokio::sync::mpsc::Receiver<power::Told>>>,
     bmcs: Mutex<BTreeMap<NodeId, BmcRow>>,
@@ -258,6 +267,8 @@ impl Engine {
         let rows = store.read(queries::nodes).await?;
         let key = settings.secrets_key();
         let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
+        let key = settings.site_key();
+        let site_key = tokio::task::spawn_blocking(move || SiteKey::open(&key)).await??;
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
         let health = health::seed(&store).await?;
         let shelf = pools::Shelf::read(&store).await?;
@@ -268,6 +279,7 @@ impl Engine {
             health: settings.bmc.health,
             ..power::Timing::default()
         };
+        let audited = store.clone();
         let engine = Self(Arc::new(Inner {
             settings,
             store,
@@ -284,10 +296,13 @@ impl Engine {
             changes: broadcast::channel(CHANGES_MAX).0,
             effects: Notify::new(),
             deadlines: Notify::new(),
+            approved: Notify::new(),
             pci: pci::Names::default(),
             opened: now(),
             power: Power::new(drivers, timing, tell),
             vault,
+            audit: Audit::open(audited),
+            site_key,
             news: Mutex::new(Some(news)),
             bmcs: Mutex::new(bmcs),
             accounts: Mutex::default(),
@@ -333,6 +348,20 @@ impl Engine {
             Err(_) => self.0.nodes.with_name(reference)?.id,
         };
         Some((id, self.0.nodes.slot(id)?.row().version))
+    }
+
+    /// Id of the node with this id or name, if there is one.
+    pub(crate) fn node_id(&self, reference: &str) -> Option<NodeId> {
+        let found = match reference.parse::<NodeId>() {
+            Ok(id) => self.0.nodes.get(id),
+            Err(_) => self.0.nodes.with_name(reference),
+        };
+        found.map(|node| node.id)
+    }
+
+    /// A digest of a body, for the audit.
+    pub(crate) fn digest(&self, octets: &[u8]) -> protocol::Sha256 {
+        self.0.vault.digest(octets)
     }
 
     /// A node's inventory, if it was ever inspected.
@@ -473,6 +502,9 @@ impl Engine {
                 return Err(EngineError::Precondition);
             }
             let event = event(&before.node);
+            if let Event::Verb(verb) = &event {
+                self.check_eyes(id, verb)?;
+            }
             match self.step(&slot, &actor, event, &along).await {
                 Err(EngineError::Store(StoreError::Conflict)) => self.reload(id, &slot).await?,
                 other => return other,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use protocol::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, now};
@@ -42,9 +41,7 @@ impl Engine {
     /// One batch; returns how many went.
     pub(super) async fn forget_events(&self) -> Result<usize, EngineError> {
         let kept = self.settings().events;
-        let before = kept
-            .age
-            .map(|age| Timestamp(now().0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))));
+        let before = kept.before(now());
         let forget = move |db: &db::Connection| {
             queries::forget_events(db, before.unwrap_or_default(), kept.rows, BATCH)
         };

@@ -22,11 +22,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use boot_server_core::access::Role;
+use boot_server_core::approval::Person;
 use futures_util::StreamExt as _;
-use protocol::{Sha256, Timestamp};
+use protocol::{Sha256, Timestamp, UserId};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::audit::Entered;
 use super::{Peer, ProblemResponse, encode, problem};
 use crate::asking::Asked;
 use crate::engine::{Actor, now};
@@ -91,6 +93,17 @@ tokio::task_local! {
 /// Whoever asks what is being answered; `None` outside of a request.
 pub fn who() -> Option<Principal> {
     WHO.try_with(Clone::clone).ok()
+}
+
+/// Does work as somebody.
+pub async fn acting<F: Future>(who: Principal, work: F) -> F::Output {
+    WHO.scope(who, work).await
+}
+
+/// Who that is, to be remembered.
+pub fn person(who: &Principal) -> Person {
+    let role = who.site.map_or("member", Role::as_str).to_owned();
+    Person { name: who.name(), user: who.user.map(|user| user.0), token: who.token, role }
 }
 
 /// The same, for the event list.
@@ -179,6 +192,15 @@ impl Operators {
             return Some(Principal::site());
         }
         self.named.with_hash(&hash, now)
+    }
+
+    /// Whoever that was, if they may still come in.
+    pub fn again(&self, person: &Person) -> Option<Principal> {
+        match (person.token, person.user) {
+            (Some(token), _) => self.named.with_id(token, now()),
+            (None, Some(user)) => self.tenancy().principal(UserId(user)),
+            (None, None) => Some(Principal::site()),
+        }
     }
 
     /// As [`Operators::with_token`], counting wrong ones by address as the listener does; for ways in that are not HTTP.
@@ -392,7 +414,7 @@ impl Refusal {
 pub async fn require(State(operators): State<Arc<Operators>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if PUBLIC.contains(&path) || path.starts_with(PUBLIC_PREFIX) {
-        return next.run(request).await;
+        return Asked::from(address_of(&request)).scope(next.run(request)).await;
     }
     match operators.check(&request, now()) {
         Ok(who) => {
@@ -441,7 +463,8 @@ async fn login(
     let next = if is_local(&form.next) { form.next.as_str() } else { "/" };
     if let Some(who) = operators.with_token(form.token.trim(), now()) {
         let cookie = set_cookie(&operators.session(&who, now()), SESSION);
-        return (StatusCode::SEE_OTHER, [(LOCATION, next.to_owned()), (SET_COOKIE, cookie)]).into_response();
+        let headers = [(LOCATION, next.to_owned()), (SET_COOKIE, cookie)];
+        return (StatusCode::SEE_OTHER, Extension(Entered(who.name())), headers).into_response();
     }
     let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.0.ip());
     let refusal = if operators.failed(address, now()) { "wait" } else { "wrong" };

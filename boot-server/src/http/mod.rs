@@ -4,6 +4,8 @@
 
 mod agent;
 pub mod api;
+mod approvals;
+pub(crate) mod audit;
 pub mod auth;
 mod bmc_events;
 mod boot;
@@ -87,14 +89,19 @@ pub fn operators(
 ) -> Router {
     let parts = api::Parts { engine: engine.clone(), ingests, consoles };
     let api = api::Api::new(parts.clone(), files, known.clone(), stop.clone());
-    Router::new()
+    let routes = Router::new()
         .merge(api::router(api))
-        .merge(metrics::router(engine))
-        .merge(ui::router(parts, known.clone(), stop))
+        .merge(metrics::router(engine.clone()))
+        .merge(ui::router(parts, known.clone(), stop.clone()))
         .merge(auth::routes(known.clone()))
         .fallback(problem::not_found)
+        .layer(middleware::from_fn_with_state(engine.clone(), audit::record));
+    let (carrying, carry) = (engine.clone(), approvals::carry(routes.clone(), known.clone()));
+    tokio::spawn(async move { carrying.run_approvals(carry, stop).await });
+    routes
         // Over everything: a route that nobody thought of needs the token too.
         .layer(middleware::from_fn_with_state(known, auth::require))
+        .layer(middleware::from_fn_with_state(engine, audit::refusals))
         .layer(middleware::from_fn(common_headers))
 }
 

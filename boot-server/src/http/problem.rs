@@ -6,6 +6,10 @@ use axum::response::{IntoResponse, Response};
 use crate::engine::EngineError;
 use crate::view::Problem;
 
+/// The code of a problem, in the extensions of its answer: for the audit.
+#[derive(Debug, Clone)]
+pub(super) struct Code(pub String);
+
 /// A problem as an answer.
 #[derive(Debug)]
 pub struct ProblemResponse(pub Problem);
@@ -43,7 +47,9 @@ impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = HeaderValue::from_static("application/problem+json");
+        let code = Code(self.0.code.clone());
         let mut response = (status, axum::Json(self.0)).into_response();
+        response.extensions_mut().insert(code);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
     }

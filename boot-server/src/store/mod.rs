@@ -9,7 +9,9 @@
 //! A job is answered only after the commit that holds it, so what was acknowledged survives a power cut. The
 //! statements are in `queries` and beside it, one text for both databases.
 
+pub mod approvals;
 pub mod arrivals;
+pub mod audit;
 pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
@@ -151,6 +153,12 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
 struct Inner {
     jobs: Mutex<Option<mpsc::Sender<writer::Job>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -231,6 +239,19 @@ impl Store {
             Location::File(path) => Connection::open_reader(path).map_err(StoreError::sql("open a reader")),
             Location::Server(server) => Ok(Connection::reader(server)),
         }
+    }
+
+    /// Runs `query` on the database at `place`, which is only read and seen as it is at one moment, served or not.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or what the query says.
+    pub fn read_only<T>(
+        place: impl Into<Location>,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let connection = Self::reader(&place.into())?;
+        connection.execute_batch("BEGIN").map_err(StoreError::sql("begin to read"))?;
+        query(&connection)
     }
 
     /// Runs `job` in the writer and answers once it is durable. A job that fails changes nothing; the others of its

@@ -6,8 +6,10 @@ use boot_server_core::hardware::Hardware;
 use boot_server_core::node::{Effect, Node, Severity};
 use protocol::inventory::Inventory;
 use protocol::{ImageId, NodeId, ProjectId, Timestamp};
+use uuid::Uuid;
 
 use super::StoreError;
+use super::audit;
 use super::db::{self, Connection, OptionalExtension as _, Row, params};
 use crate::asking;
 use crate::view::EventView;
@@ -34,6 +36,8 @@ pub struct NewEvent {
     pub actor: String,
     /// The address that asked for it; none where the server or a machine did it by itself.
     pub source: Option<String>,
+    /// Number of the request that asked for it.
+    pub request: Option<Uuid>,
     /// Stable kind.
     pub kind: String,
     /// How bad.
@@ -57,6 +61,7 @@ impl NewEvent {
             project: None,
             actor: actor.into(),
             source: asking::source(),
+            request: asking::asking().map(|asked| asked.request),
             kind: kind.into(),
             severity,
             message: message.into(),
@@ -303,7 +308,7 @@ pub fn each_inventory<T>(
     rows.into_iter().map(|(node, summary)| Ok((from_word("inventories", &node)?, summary?))).collect()
 }
 
-/// Adds an event and returns its number.
+/// Adds an event, and the entry of the audit that tells of it; returns the event's number.
 ///
 /// # Errors
 /// What the database says.
@@ -329,6 +334,7 @@ pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError
         ])
     })
     .map_err(StoreError::sql("store an event"))?;
+    audit::append(db, &[audit::of_event(event)])?;
     Ok(id)
 }
 

@@ -81,6 +81,10 @@ impl Engine {
             let short: String = name.chars().take(80).collect();
             return Err(ServerError::BadName(format!("`{short}` is not a name for a server")).into());
         }
+        let lent = self.server(project, reference).await?;
+        if !matches!(lent.phase, Phase::Deleted | Phase::Deleting) {
+            self.check_approved(lent.node)?;
+        }
         self.change_server(project, reference, |server| {
             if matches!(server.phase, Phase::Deleted | Phase::Deleting) {
                 return Err(wrong("rename", server, "it is being given back"));
@@ -133,6 +137,7 @@ impl Engine {
         if !matches!(server.phase, Phase::Active | Phase::Error) {
             return Err(wrong("reinstall", &server, "wait until it is active or has stopped").into());
         }
+        self.check_approved(server.node)?;
         let spec = self.changed_spec(&server, change).await?;
         let node = self.node(&server.node.to_string()).await?;
         self.deploy_server(&server, &node, spec, actor).await

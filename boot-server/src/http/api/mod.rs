@@ -1,6 +1,8 @@
 //! The control API, `/api/v1`: what people's programs, the command line and the UI's scripts use. Handlers parse,
 //! ask the engine, and print; the document of the API is generated from them.
 
+mod approvals;
+pub(super) mod audit;
 mod baselines;
 pub mod bmc_requests;
 mod bmcs;
@@ -151,6 +153,8 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "pools", description = "Sets and kinds of machines, and who would get which"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
+        (name = "approvals", description = "What two people must want"),
+        (name = "audit", description = "Who did what, in a chain that shows what was done to it"),
         (name = "consoles", description = "Serial consoles, who looks at them, and recordings"),
         (name = "servers", description = "What projects have: servers, keys, what they report"),
         (name = "usage", description = "What projects may have, what they used, how well it was there"),
@@ -222,6 +226,15 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(bmcs::look))
         .routes(routes!(events::list))
         .routes(routes!(stream::stream))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::show))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::refuse))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::of_project))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export))
         .routes(routes!(images::list, ingests::add))
         .routes(routes!(images::show, images::remove))
         .routes(routes!(images::verify))

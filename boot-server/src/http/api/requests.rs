@@ -9,7 +9,7 @@ use boot_server_core::node::place::{Label, Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
 use boot_server_core::servicing::{RestartPolicy, ServiceStep};
 use images::Architecture;
-use protocol::{DiskId, MacAddr, Sha256};
+use protocol::{DiskId, MacAddr, ProjectId, Sha256};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -447,6 +447,67 @@ pub struct EventQuery {
     pub limit: Option<usize>,
     /// From `next` of the page before.
     pub cursor: Option<String>,
+}
+
+/// Which entries of the audit.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// By this actor (name of a user or token).
+    pub actor: Option<String>,
+    /// About this node only (name or id).
+    pub node: Option<String>,
+    /// About this project only (id).
+    pub project: Option<ProjectId>,
+    /// Of this kind: `asked`, `answered`, `read`, `login`, `console`, `bmc`, `access`, `approval`, `change`, `audit`.
+    pub kind: Option<String>,
+    /// What this request caused.
+    pub request: Option<Uuid>,
+    /// Not before this moment, in milliseconds since 1970.
+    pub since: Option<u64>,
+    /// Before this moment, in milliseconds since 1970.
+    pub until: Option<u64>,
+    /// Newer than this one, oldest first.
+    pub after: Option<u64>,
+    /// Older than this one.
+    pub before: Option<u64>,
+    /// How many, 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which approvals.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ApprovalQuery {
+    /// `waiting`, `approved`, `carrying`, `done`, `failed`, `refused`, `expired` or `stale`.
+    pub status: Option<String>,
+    /// On this node only (name or id).
+    pub node: Option<String>,
+    /// How many, 1 to 500; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionRequest {
+    /// Why, at most 1024 bytes.
+    pub reason: Option<String>,
+}
+
+/// Where an export begins.
+#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AuditExportQuery {
+    /// Behind this entry; all entries if not given.
+    pub after: Option<u64>,
 }
 
 /// Where a stream begins.

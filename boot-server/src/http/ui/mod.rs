@@ -2,7 +2,9 @@
 //! what the engine says, forms call the same functions as the API. Who may come in is `http::auth`'s business.
 
 mod actions;
+mod approvals;
 pub mod assets;
+mod audit;
 mod boot;
 mod console;
 mod deploy;
@@ -64,13 +66,19 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("faults", "Faults", "/faults", "warning"),
     ("refresh", "Refresh plan", "/refresh", "wait"),
     ("events", "Events", "/events", "events"),
+    ("approvals", "Approvals", "/approvals", "check"),
+    ("audit", "Audit", "/audit", "keep"),
     ("status", "Status", "/status", "status"),
     ("tokens", "Tokens", "/tokens", "key"),
 ];
 
-/// Whether an entry is for whoever asks: tokens are the business of the site's own token.
+/// Whether an entry is for whoever asks: tokens are the business of the site's own token, the audit that of auditors.
 pub fn shows(entry: &str) -> bool {
-    entry != "tokens" || super::auth::need(Role::Admin).is_ok()
+    match entry {
+        "tokens" => super::auth::need(Role::Admin).is_ok(),
+        "audit" => super::api::audit::need_auditor().is_ok(),
+        _ => true,
+    }
 }
 
 /// Scripts, styles and pictures come from this server only, nothing inline runs, nobody frames these pages.
@@ -160,6 +168,11 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/faults", get(faults::list))
         .route("/faults/{report}/close", post(faults::close))
         .route("/events", get(events::list))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{approval}", get(approvals::show))
+        .route("/approvals/{approval}/approve", post(approvals::approve))
+        .route("/approvals/{approval}/refuse", post(approvals::refuse))
+        .route("/audit", get(audit::list))
         .route("/status", get(status::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))

@@ -51,10 +51,16 @@ impl Got {
 
 impl Lab {
     pub async fn new() -> Self {
+        Self::with_config(|_| {}).await
+    }
+
+    /// With another configuration.
+    pub async fn with_config(change: impl FnOnce(&mut Config)) -> Self {
         let dir = std::env::temp_dir().join(format!("billet-api-{}", Uuid::new_v4()));
         fs::create_dir_all(dir.join("import")).unwrap();
         let mut config = Config { state_dir: dir.clone(), ..Config::default() };
         config.provisioning.interface = Some("lab0".to_owned());
+        change(&mut config);
         let ipv4 = Some(Network { address: [10, 77, 0, 1].into(), prefix: 24 });
         let interface = Interface { name: "lab0".to_owned(), ipv4, ipv6: Vec::new() };
         let settings = Settings::new(&config, &[interface]).unwrap();

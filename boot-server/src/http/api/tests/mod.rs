@@ -1,5 +1,7 @@
 //! The API over loopback, with the real router, engine and stores.
 
+mod approvals;
+mod audit;
 mod bmcs;
 mod boots;
 mod client;
