@@ -19,6 +19,7 @@ mod dhcp;
 mod interface;
 mod ipv6;
 mod metadata;
+mod oidc;
 mod store;
 pub mod tls;
 mod webhooks;
@@ -30,6 +31,8 @@ pub use dhcp::{Dhcp, Lending};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
+pub(crate) use oidc::may_be_asked;
+pub use oidc::{Grant, Oidc, OidcSettings};
 pub use store::{Store, server as store_server};
 pub use webhooks::{Hook, Webhook};
 
@@ -69,6 +72,8 @@ pub struct Config {
     pub approvals: Approvals,
     /// Management controllers of the machines.
     pub bmc: Bmc,
+    /// Where people sign in, beside here.
+    pub oidc: Option<Oidc>,
     /// Who is told of events.
     pub webhooks: Vec<Webhook>,
     /// Where images may come from.
@@ -253,6 +258,7 @@ impl Default for Config {
             audit: Audit::default(),
             approvals: Approvals::default(),
             bmc: Bmc::default(),
+            oidc: None,
             webhooks: Vec::new(),
             images: Images::default(),
             log: Log::default(),
@@ -372,6 +378,9 @@ pub enum ConfigError {
     #[error("ipv6: {0}")]
     Ipv6(String),
     /// Somebody who cannot be told of events.
+    #[error("oidc: {0}")]
+    Oidc(String),
+    /// Nobody can be told this way.
     #[error("webhooks: {0}")]
     Webhook(String),
     /// Settings of approvals that make no sense.
@@ -484,6 +493,8 @@ pub struct Settings {
     pub approvals: ApprovalSettings,
     /// What is done with management controllers.
     pub bmc: BmcSettings,
+    /// Where people sign in, beside here.
+    pub oidc: Option<OidcSettings>,
     /// Who is told of events.
     pub webhooks: Vec<Hook>,
     /// Directories from which images may be taken by path.
@@ -553,6 +564,7 @@ impl Settings {
                 per_second: config.discovery.new_per_second,
             },
             match_leases: config.provisioning.match_leases,
+            oidc: config.oidc.as_ref().map(oidc::settings).transpose()?,
             webhooks: webhooks::hooks(&config.webhooks)?,
             audit: AuditSettings::from(&config.audit),
             approvals: ApprovalSettings::new(&config.approvals)?,

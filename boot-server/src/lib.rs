@@ -1,6 +1,7 @@
 //! The Billet server and its command line. What it decides lies in `boot-server-core`; here are the sockets, files,
 //! clocks and the database around it.
 
+pub mod accounts;
 pub mod asking;
 pub mod audit;
 pub mod boot_image;
@@ -16,6 +17,7 @@ pub mod loaders;
 pub mod media;
 pub mod minisign;
 pub mod net;
+pub mod oidc;
 pub mod power;
 pub mod principal;
 mod scripts;

@@ -17,6 +17,7 @@ use protocol::{Sha256, Timestamp};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::accounts::Accounts;
 use crate::engine::{Actor, Engine, EngineError, lock, now};
 pub use crate::principal::Principal;
 use crate::secret;
@@ -89,6 +90,7 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     store: Store,
     tenancy: Tenancy,
+    accounts: Accounts,
     known: Mutex<BTreeMap<Uuid, Known>>,
 }
 
@@ -107,12 +109,18 @@ impl Tokens {
         store.write(move |db| rows::forget(db, before)).await?;
         let known = store.read(rows::tokens).await?.into_iter().map(|token| (token.id, Known::new(token)));
         let tenancy = Tenancy::open(store.clone()).await?;
-        Ok(Self(Arc::new(Inner { store, tenancy, known: Mutex::new(known.collect()) })))
+        let accounts = Accounts::open(store.clone(), tenancy.clone()).await?;
+        Ok(Self(Arc::new(Inner { store, tenancy, accounts, known: Mutex::new(known.collect()) })))
     }
 
     /// Projects, users and what they are there: a token is good for no more than its maker.
     pub fn tenancy(&self) -> &Tenancy {
         &self.0.tenancy
+    }
+
+    /// Passwords, second factors and sessions of users.
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
     }
 
     /// Makes a token of the site, as the site's own token does. The text is given once and never again.

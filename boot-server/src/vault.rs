@@ -1,4 +1,4 @@
-//! Secrets at rest: passwords of management controllers, sealed before they go into the database.
+//! Secrets at rest: passwords of management controllers and keys of second factors, sealed before they go into the database.
 //!
 //! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) under a key of 256 bits in its own file, with a random nonce of 192 bits
 //! for each. What is sealed is bound to its place (row and column) as associated data, so that a value that is copied to
@@ -15,7 +15,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bmc::Secret;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use protocol::{NodeId, Sha256};
+use protocol::Sha256;
+use uuid::Uuid;
 
 use crate::secret::{self, NoRandomness};
 
@@ -66,15 +67,15 @@ pub enum VaultError {
 /// Where a secret is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The node whose row it is in.
-    pub node: NodeId,
+    /// The row it is in: that of a node, or a user.
+    pub row: Uuid,
     /// Table and column.
     pub column: &'static str,
 }
 
 impl Place {
     fn associated(&self) -> String {
-        format!("{} {}", self.column, self.node)
+        format!("{} {}", self.column, self.row)
     }
 }
 
@@ -180,13 +181,11 @@ fn make(path: &Path, key: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::store::tests::Scratch;
 
     fn place(node: u128) -> Place {
-        Place { node: NodeId(Uuid::from_u128(node)), column: "bmcs.password" }
+        Place { row: Uuid::from_u128(node), column: "bmcs.password" }
     }
 
     #[test]

@@ -43,7 +43,10 @@ mod service;
 mod tenancy;
 
 pub use service::{BaselineDiff, ServiceStepView, ServiceView};
-pub use tenancy::{MeView, MemberView, ProjectRoleView, ProjectView, UserView};
+pub use tenancy::{
+    EnrolmentView, MeView, MemberView, ProjectRoleView, ProjectView, RecoveryView, SessionCreated,
+    SessionView, UserView,
+};
 
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,

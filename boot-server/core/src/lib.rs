@@ -25,6 +25,7 @@ pub mod flavor;
 pub mod grub;
 pub mod hardware;
 pub mod ipxe;
+pub mod lockout;
 pub mod metadata;
 pub mod names;
 pub mod node;

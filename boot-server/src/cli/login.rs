@@ -6,13 +6,28 @@ use super::client::{Login, login_file};
 use super::context::write_private;
 use super::text::plain;
 use super::{Client, Connection, Failure};
-use crate::view::StatusView;
+use crate::view::{MeView, SessionCreated};
 
-pub(super) fn run(connection: &Connection) -> Result<(), Failure> {
+/// As whom.
+#[derive(Debug, clap::Args)]
+pub struct LoginArgs {
+    /// Sign in by name; the password is asked for, or read from standard input
+    #[arg(long)]
+    pub user: Option<String>,
+    /// The code of the authenticator, or a recovery code
+    #[arg(long, requires = "user", default_value = "")]
+    pub code: String,
+}
+
+pub(super) fn run(connection: &Connection, args: &LoginArgs) -> Result<(), Failure> {
     let server = connection.address();
     let given = connection.token_file.is_some() || connection.token.is_some();
-    let client = if given { connection.client()? } else { Client::new(server.clone(), ask(&server)?) };
-    let status: StatusView = client.get("status")?;
+    let client = match &args.user {
+        Some(user) => Client::new(server.clone(), sign_in(&server, user, &args.code)?),
+        None if given => connection.client()?,
+        None => Client::new(server.clone(), ask(&server)?),
+    };
+    let me: MeView = client.get("me")?;
     let file = login_file().ok_or_else(|| {
         Failure::Other("neither HOME nor XDG_CONFIG_HOME says where to remember it".to_owned())
     })?;
@@ -20,7 +35,15 @@ pub(super) fn run(connection: &Connection) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&login).map_err(|e| Failure::Other(e.to_string()))?;
     write_private(&file, &text)
         .map_err(|e| Failure::Other(format!("cannot write {}: {e}", file.display())))?;
-    super::deploy::line(&format!("logged in to {} (Billet {})", plain(&login.server), plain(&status.version)))
+    super::deploy::line(&format!("logged in to {} as {}", plain(&login.server), plain(&me.name)))
+}
+
+/// Signs in by name and password: the secret of the session.
+fn sign_in(server: &str, user: &str, code: &str) -> Result<String, Failure> {
+    let password = super::user::secret(&format!("Password of {} at {}: ", plain(user), plain(server)))?;
+    let body = super::user::login_body(user, &password, code);
+    let session: SessionCreated = Client::new(server.to_owned(), String::new()).post("login", &body)?;
+    Ok(session.secret)
 }
 
 pub(super) fn ask(server: &str) -> Result<String, Failure> {

@@ -27,6 +27,7 @@ mod pages;
 mod placement;
 mod pool;
 mod power;
+mod project;
 mod server;
 mod service;
 mod status;
@@ -35,6 +36,7 @@ pub mod text;
 mod token;
 mod uki;
 mod usage;
+mod user;
 mod watch;
 
 use std::io::{self, Write};
@@ -145,6 +147,12 @@ pub enum Command {
     /// The database: move it to PostgreSQL, or back
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Those who own servers together: projects, their members and tokens
+    #[command(subcommand, visible_alias = "projects")]
+    Project(project::ProjectCommand),
+    /// People who may sign in
+    #[command(subcommand, visible_alias = "users")]
+    User(user::UserCommand),
     /// How the server is
     Status,
     /// Say what would keep machines from booting, before serving and while serving
@@ -152,8 +160,8 @@ pub enum Command {
     /// Asks the running server, or looks by itself where none answers: other DHCP servers, addresses in use, relays,
     /// link, ports, packet filter, boot files. Each finding says what to do. Exit code 1 where one keeps machines from booting.
     CheckNetwork(check::CheckArgs),
-    /// Remember a server and the operator's token for this user
-    Login,
+    /// Sign in to a server and remember it for this user: with a token, or with --user by name and password
+    Login(login::LoginArgs),
     /// Servers that this user works with, by name
     #[command(subcommand, visible_alias = "contexts")]
     Context(context::ContextCommand),
@@ -303,7 +311,9 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::Store(command) => store::run(format, command),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),
-        Command::Login => login::run(connection),
+        Command::Project(command) => project::run(&connection.client()?, format, command),
+        Command::User(command) => user::run(&connection.client()?, format, command),
+        Command::Login(args) => login::run(connection, &args),
         Command::Context(command) => context::run(connection, format, command),
         Command::Man { dir } => pages::manual(&dir),
         Command::Completion { shell } => output::print(&completion(shell)),

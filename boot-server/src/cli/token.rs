@@ -42,6 +42,8 @@ pub enum TokenCommand {
 pub enum Given {
     /// Change machines, type into consoles
     Operator,
+    /// Look at everything, the audit included; change nothing
+    Auditor,
     /// Look at everything, change nothing
     Reader,
 }
@@ -53,6 +55,7 @@ pub(super) fn run(client: &Client, format: Format, command: TokenCommand) -> Res
         TokenCommand::Create { name, role, days } => {
             let role = match role {
                 Given::Operator => Role::Operator,
+                Given::Auditor => Role::Auditor,
                 Given::Reader => Role::Reader,
             };
             let request = TokenRequest { name, role, expires_in_seconds: days.map(|d| d * DAY) };

@@ -27,7 +27,7 @@ const PROBE: Duration = Duration::from_secs(5);
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Duration::from_secs(15)];
 
 fn place(node: NodeId) -> Place {
-    Place { node, column: "bmc_accounts.password" }
+    Place { row: node.0, column: "bmc_accounts.password" }
 }
 
 impl Engine {

@@ -75,7 +75,7 @@ pub struct Wanted {
 }
 
 fn place(id: Uuid) -> Place {
-    Place { node: NodeId(id), column: "approvals.request" }
+    Place { row: id, column: "approvals.request" }
 }
 
 impl Engine {

@@ -43,15 +43,15 @@ pub struct BmcChange {
 }
 
 fn place(node: NodeId) -> Place {
-    Place { node, column: "bmcs.password" }
+    Place { row: node.0, column: "bmcs.password" }
 }
 
 fn next_place(node: NodeId) -> Place {
-    Place { node, column: "bmcs.next_password" }
+    Place { row: node.0, column: "bmcs.next_password" }
 }
 
 fn kg_place(node: NodeId) -> Place {
-    Place { node, column: "bmcs.kg" }
+    Place { row: node.0, column: "bmcs.kg" }
 }
 
 fn bad(what: impl Into<String>, hint: &'static str) -> EngineError {

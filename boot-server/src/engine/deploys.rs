@@ -22,7 +22,7 @@ use crate::view::DeployPreview;
 const REMEMBERED: Duration = Duration::from_hours(24);
 
 /// Where answers are kept, which are of no node.
-const ANSWERS: Place = Place { node: NodeId(Uuid::nil()), column: "idempotency.answer" };
+const ANSWERS: Place = Place { row: Uuid::nil(), column: "idempotency.answer" };
 
 /// A request that fits machine and image.
 #[derive(Debug, Clone)]

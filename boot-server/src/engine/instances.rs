@@ -29,7 +29,7 @@ pub struct Asker {
 }
 
 fn place(node: NodeId) -> Place {
-    Place { node, column: "instances.sealed" }
+    Place { row: node.0, column: "instances.sealed" }
 }
 
 impl Engine {

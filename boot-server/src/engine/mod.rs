@@ -656,6 +656,11 @@ impl Engine {
         self.record(NewEvent { node, ..NewEvent::new(now(), actor.name(), kind, severity, message) }).await
     }
 
+    /// What seals secrets for the database.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
     /// Adds a line to the event list.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::view::ReplaceView;
 
 /// Where the newest deploy of a node is sealed.
 fn sealed_for(node: NodeId) -> Sealed {
-    Sealed { node, column: "last_deploys.body" }
+    Sealed { row: node.0, column: "last_deploys.body" }
 }
 
 /// Seals a deploy, to be kept with its node.

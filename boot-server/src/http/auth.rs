@@ -15,7 +15,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Form, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, USER_AGENT,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -23,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use boot_server_core::access::Role;
 use boot_server_core::approval::Person;
+use boot_server_core::node::Severity;
 use futures_util::StreamExt as _;
 use protocol::{Sha256, Timestamp, UserId};
 use serde::Deserialize;
@@ -30,8 +32,9 @@ use uuid::Uuid;
 
 use super::audit::Entered;
 use super::{Peer, ProblemResponse, encode, problem};
+use crate::accounts::{AccountError, Accounts, At, Typed, shown};
 use crate::asking::Asked;
-use crate::engine::{Actor, now};
+use crate::engine::{Actor, Engine, now};
 use crate::secret;
 use crate::tenancy::Tenancy;
 use crate::tokens::{Principal, Tokens};
@@ -48,7 +51,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// Addresses that are counted at once; the one whose window is oldest makes room.
 const ADDRESSES_MAX: usize = 1024;
 /// Paths that need no token. Everything else does, whether it exists or not.
-const PUBLIC: [&str; 2] = ["/login", "/healthz"];
+const PUBLIC: [&str; 5] = ["/login", "/healthz", "/api/v1/login", "/oidc/login", "/oidc/callback"];
 /// The one change that everybody may make: ending the own session.
 const LOGOUT: &str = "/logout";
 /// What those may ask for who have no role at the site: each handler behind these lets in whom it may. For everything else they
@@ -191,7 +194,12 @@ impl Operators {
         if secret::same(&hash, &self.token) {
             return Some(Principal::site());
         }
-        self.named.with_hash(&hash, now)
+        self.named.with_hash(&hash, now).or_else(|| self.named.accounts().with_hash(&hash, now))
+    }
+
+    /// Passwords, second factors and sessions of users.
+    pub fn accounts(&self) -> &Accounts {
+        self.named.accounts()
     }
 
     /// Whoever that was, if they may still come in.
@@ -223,7 +231,10 @@ impl Operators {
 
     /// Whose session this is, if it is ours, has not ended, and neither has the token it began with.
     pub fn with_session(&self, text: &str, now: Timestamp) -> Option<Principal> {
-        let (end, rest) = text.split_once('.')?;
+        // Sessions of users are in the database; their secrets have no dot.
+        let Some((end, rest)) = text.split_once('.') else {
+            return self.named.accounts().with_hash(&secret::hash(text), now);
+        };
         let (id, mac) = match rest.split_once('.') {
             Some((id, mac)) => (Some(id.parse().ok()?), mac),
             None => (None, rest),
@@ -247,7 +258,7 @@ impl Operators {
     /// Counts a wrong token; true where the address has sent too many. A right one is taken even then: with 256 bits
     /// nobody guesses it, and nobody who shares an address with a misconfigured program is locked out. The limit
     /// keeps log and event loop from being flooded.
-    fn failed(&self, address: IpAddr, now: Timestamp) -> bool {
+    pub(super) fn failed(&self, address: IpAddr, now: Timestamp) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, f| now.since(f.since) < WINDOW);
         if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&address) {
@@ -439,19 +450,35 @@ fn cut_streams(response: Response, who: Principal) -> Response {
 }
 
 /// `POST /login` and `POST /logout`; the form itself is a page of the UI.
-pub fn routes(operators: Arc<Operators>) -> Router {
-    Router::new().route("/login", post(login)).route("/logout", post(logout)).with_state(operators)
+pub fn routes(operators: Arc<Operators>, engine: Engine) -> Router {
+    Router::new()
+        .route("/login", post(login))
+        .route("/logout", post(logout))
+        .with_state(Door { operators, engine })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone)]
+struct Door {
+    operators: Arc<Operators>,
+    engine: Engine,
+}
+
+#[derive(Deserialize)]
 struct LoginForm {
+    #[serde(default)]
     token: String,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    code: String,
     #[serde(default)]
     next: String,
 }
 
 async fn login(
-    State(operators): State<Arc<Operators>>,
+    State(Door { operators, engine }): State<Door>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
@@ -467,14 +494,80 @@ async fn login(
         return (StatusCode::SEE_OTHER, Extension(Entered(who.name())), headers).into_response();
     }
     let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.0.ip());
+    if form.token.is_empty() && !form.user.is_empty() {
+        let typed = Typed { name: form.user.trim(), password: &form.password, code: form.code.trim() };
+        return match sign_in(&engine, &operators, typed, At { source: address, agent: agent(&headers) }).await
+        {
+            Ok((who, text)) => {
+                let headers = [(LOCATION, next.to_owned()), (SET_COOKIE, set_cookie(&text, SESSION))];
+                (StatusCode::SEE_OTHER, Extension(Entered(who.name())), headers).into_response()
+            }
+            Err(error) => {
+                let refused = match error {
+                    AccountError::Wait(_) => "locked",
+                    AccountError::CodeMissing => "code",
+                    AccountError::Wrong => "password",
+                    _ => "busy",
+                };
+                let user = encode(&shown(form.user.trim()));
+                let again = format!("/login?refused={refused}&user={user}&next={}", encode(next));
+                (StatusCode::SEE_OTHER, [(LOCATION, again)]).into_response()
+            }
+        };
+    }
     let refusal = if operators.failed(address, now()) { "wait" } else { "wrong" };
     let again = format!("/login?refused={refusal}&next={}", encode(next));
     (StatusCode::SEE_OTHER, [(LOCATION, again)]).into_response()
 }
 
-async fn logout() -> Response {
+async fn logout(State(door): State<Door>) -> Response {
+    if let Some(Principal { user: Some(user), session: Some(session), .. }) = who() {
+        // Where the database fails, the cookie is taken away all the same; the session ends by itself.
+        if let Err(error) = door.operators.accounts().end_session(user, &session.to_string()).await {
+            tracing::warn!(%error, "a session was not ended");
+        }
+    }
     let cookie = set_cookie("", Duration::ZERO);
     (StatusCode::SEE_OTHER, [(LOCATION, "/login".to_owned()), (SET_COOKIE, cookie)]).into_response()
+}
+
+/// Signs a user in, and says so in the event list, whether it went well or not.
+///
+/// # Errors
+/// As [`Accounts::sign_in`].
+pub async fn sign_in(
+    engine: &Engine,
+    operators: &Operators,
+    typed: Typed<'_>,
+    at: At,
+) -> Result<(Principal, String), AccountError> {
+    let result = operators.accounts().sign_in(engine.vault(), typed, at.clone()).await;
+    let name = shown(typed.name);
+    let (actor, kind, severity, message) = match &result {
+        Ok((who, _)) => (who.actor(), "login.ok", Severity::Info, format!("{name} signed in")),
+        Err(AccountError::Wrong) if operators.accounts().is_locked(typed.name, at.source) => {
+            let message = format!("too many wrong passwords for `{name}`: locked out for a while");
+            (Actor::Server, "login.locked", Severity::Warning, message)
+        }
+        Err(AccountError::Wrong) => {
+            (Actor::Server, "login.failed", Severity::Warning, format!("wrong password or code for `{name}`"))
+        }
+        // Whoever is locked out, or has not typed the code yet, tried nothing.
+        Err(_) => return result,
+    };
+    let noted = engine.note(actor, None, kind, severity, message).await;
+    noted.map_err(AccountError::from).and(result)
+}
+
+/// What the browser or program calls itself.
+pub fn agent(headers: &HeaderMap) -> String {
+    let text = headers.get(USER_AGENT).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    crate::accounts::agent(text)
+}
+
+/// The cookie of a session that began now.
+pub(super) fn session_cookie(text: &str) -> String {
+    set_cookie(text, SESSION)
 }
 
 /// Not `Secure`: the listener speaks plain HTTP, on loopback by default; a proxy in front adds TLS.
@@ -483,7 +576,7 @@ fn set_cookie(value: &str, age: Duration) -> String {
 }
 
 /// True for a path on this server: no scheme, no other host (`//host`, `/\host`), nothing that splits a header.
-fn is_local(target: &str) -> bool {
+pub(super) fn is_local(target: &str) -> bool {
     let second = target.as_bytes().get(1);
     target.starts_with('/')
         && !matches!(second, Some(b'/' | b'\\'))
@@ -496,7 +589,7 @@ fn bearer(header: &str) -> Option<&str> {
 }
 
 /// Value of a cookie (RFC 6265 section 4.2.1).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(COOKIE)
         .iter()

@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod metadata;
 mod metrics;
+mod oidc;
 mod orders;
 mod phone_home;
 mod problem;
@@ -93,7 +94,8 @@ pub fn operators(
         .merge(api::router(api))
         .merge(metrics::router(engine.clone()))
         .merge(ui::router(parts, known.clone(), stop.clone()))
-        .merge(auth::routes(known.clone()))
+        .merge(auth::routes(known.clone(), engine.clone()))
+        .merge(oidc::routes(known.clone(), engine.clone()))
         .fallback(problem::not_found)
         .layer(middleware::from_fn_with_state(engine.clone(), audit::record));
     let (carrying, carry) = (engine.clone(), approvals::carry(routes.clone(), known.clone()));

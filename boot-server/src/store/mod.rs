@@ -17,6 +17,7 @@ pub mod bmc_accounts;
 pub mod bmcs;
 pub mod consoles;
 pub mod copy;
+pub mod credentials;
 pub mod db;
 pub mod desk;
 pub mod groups;

@@ -4,6 +4,7 @@ use boot_server_core::access::{Project, Role, User};
 use protocol::{ProjectId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -68,6 +69,10 @@ pub struct UserView {
     pub created: Timestamp,
     /// They may not sign in since then.
     pub disabled: Option<Timestamp>,
+    /// They have a password here.
+    pub password: bool,
+    /// Signing in by it needs a code too.
+    pub second_factor: bool,
     /// What they are in projects.
     pub projects: Vec<ProjectRoleView>,
 }
@@ -82,8 +87,16 @@ impl UserView {
             site_role: user.site,
             created: user.created,
             disabled: user.disabled,
+            password: false,
+            second_factor: false,
             projects,
         }
+    }
+
+    /// With what proves who they are.
+    #[must_use]
+    pub fn with(self, (password, second_factor): (bool, bool)) -> Self {
+        Self { password, second_factor, ..self }
     }
 }
 
@@ -109,4 +122,50 @@ pub struct MeView {
     pub site_role: Option<Role>,
     /// What they were made in projects.
     pub projects: Vec<ProjectRoleView>,
+}
+
+/// Where a user is signed in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Names it.
+    pub id: Uuid,
+    /// When it began.
+    pub created: Timestamp,
+    /// It ends by itself then.
+    pub expires: Timestamp,
+    /// The address it began at.
+    pub source: String,
+    /// What the browser or program calls itself.
+    pub agent: String,
+    /// It is the one that asks.
+    pub present: bool,
+}
+
+/// A session that was just begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionCreated {
+    /// Who it is.
+    pub user: UserId,
+    /// Their name.
+    pub name: String,
+    /// It ends by itself then.
+    pub expires: Timestamp,
+    /// To be sent as a bearer token; shown this once.
+    pub secret: String,
+}
+
+/// A second factor on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrolmentView {
+    /// The key in base32 (RFC 4648), for an authenticator that is typed into.
+    pub secret: String,
+    /// The same as a URI (`otpauth:`).
+    pub uri: String,
+}
+
+/// Recovery codes, shown this once. Each is good once, instead of a code of the authenticator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryView {
+    /// The codes.
+    pub codes: Vec<String>,
 }

@@ -18,6 +18,7 @@ mod groups;
 mod images;
 mod ingests;
 mod machines;
+pub(in crate::http) mod me;
 mod models;
 mod network;
 mod networks;
@@ -36,6 +37,7 @@ mod status;
 mod stream;
 mod tokens;
 mod usage;
+pub(in crate::http) mod users;
 mod verbs;
 mod versions;
 
@@ -258,6 +260,11 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(projects::set_member, projects::remove_member))
         .routes(routes!(tokens::list_of_project, tokens::create_in_project))
         .routes(routes!(tokens::revoke_in_project))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::change))
+        .routes(routes!(users::set_password))
+        .routes(routes!(users::remove_second))
+        .routes(routes!(users::end_sessions))
         .routes(routes!(projects::me))
         .routes(routes!(pools::list, pools::create))
         .routes(routes!(pools::show, pools::change, pools::remove))
@@ -293,6 +300,12 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(usage::export))
         .routes(routes!(usage::key))
         .routes(routes!(usage::sla_of_all))
+        .routes(routes!(me::login))
+        .routes(routes!(me::sessions))
+        .routes(routes!(me::end_session))
+        .routes(routes!(me::change_password))
+        .routes(routes!(me::begin_second, me::finish_second))
+        .routes(routes!(me::remove_second))
         .routes(routes!(openapi));
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, v1).split_for_parts();

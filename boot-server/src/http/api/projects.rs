@@ -16,7 +16,7 @@ use crate::http::auth::{need, who};
 use crate::principal::Principal;
 use crate::store::queries::NewEvent;
 use crate::tenancy::{Tenancy, TenancyError};
-use crate::view::{MeView, MemberView, Page, Problem, ProjectView};
+use crate::view::{MeView, MemberView, Page, Problem, ProjectView, TokenView};
 
 impl From<TenancyError> for ProblemResponse {
     fn from(error: TenancyError) -> Self {
@@ -53,6 +53,11 @@ impl InProject {
     /// Where tokens of this project are good.
     pub fn scope(&self) -> Scope {
         Scope::Project(self.project.id)
+    }
+
+    /// True for a token of theirs; all are, to whoever says who comes in.
+    pub fn owns(&self, token: &TokenView) -> bool {
+        self.role.may_admit() || (token.maker.is_some() && token.maker == self.who.user)
     }
 
     fn refusal(&self, role: Role) -> Problem {

@@ -203,6 +203,83 @@ pub struct TokenRequest {
     pub expires_in_seconds: Option<u64>,
 }
 
+/// A user to add.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserRequest {
+    /// 1 to 32 of `a-z`, `0-9`, `.`, `_`, `-`, `@`; for ever.
+    pub name: String,
+    /// The name that people call them by.
+    #[serde(default)]
+    pub full_name: String,
+    /// What they may do at the site: `admin`, `operator`, `auditor` or `reader`; nothing if not given.
+    #[serde(default)]
+    pub site_role: Option<Role>,
+    /// A password to begin with, of at least ten characters; without one they sign in at the site's OpenID provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// What a user is to be from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    /// The name that people call them by.
+    #[serde(default)]
+    pub full_name: String,
+    /// What they may do at the site; `null` for nothing.
+    pub site_role: Option<Role>,
+    /// They may not sign in.
+    pub disabled: bool,
+}
+
+/// A new password for a user.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordRequest {
+    /// At least ten characters.
+    pub password: String,
+}
+
+/// A new password for whoever asks.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnPasswordRequest {
+    /// The one of now.
+    pub current: String,
+    /// The new one: at least ten characters.
+    pub password: String,
+}
+
+/// The password, once more, before something that matters.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProofRequest {
+    /// The one of now.
+    pub current: String,
+}
+
+/// A code of an authenticator.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CodeRequest {
+    /// Six digits.
+    pub code: String,
+}
+
+/// Signing in.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+    /// Of the authenticator, or a recovery code, where there is a second factor.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
+}
+
 /// A project to make, or what it is to be called from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -73,7 +73,7 @@ pub(super) async fn list_of_project(
     Params(query): Params<PageQuery>,
 ) -> Answer<Json<Page<TokenView>>> {
     let mut items = api.operators.named().list(within.scope());
-    items.retain(|token| is_own(&within, token));
+    items.retain(|token| within.owns(token));
     Ok(Json(page_by_place(&items, &query)?))
 }
 
@@ -108,13 +108,9 @@ pub(super) async fn revoke_in_project(
     LastNamed(reference): LastNamed,
 ) -> Answer<Json<TokenView>> {
     let named = api.operators.named();
-    let own = named.find_in(within.scope(), &reference).filter(|token| is_own(&within, token));
+    let own = named.find_in(within.scope(), &reference).filter(|token| within.owns(token));
     let token = own.ok_or_else(|| TokenError::NotFound(reference.chars().take(80).collect()))?;
     let token = named.revoke(within.scope(), &token.id.to_string()).await?;
     note(&api.engine, within.who.actor(), "token.revoked", &token).await?;
     Ok(Json(token))
-}
-
-fn is_own(within: &InProject, token: &TokenView) -> bool {
-    within.role.may_admit() || (token.maker.is_some() && token.maker == within.who.user)
 }

@@ -16,11 +16,13 @@ mod graph;
 mod images;
 mod login;
 mod machines;
+mod me;
 mod models;
 pub mod my;
 mod node;
 mod pools;
 mod power;
+mod projects;
 mod racks;
 mod recipe;
 mod refresh;
@@ -30,6 +32,8 @@ mod status;
 mod stream;
 mod timeline;
 mod tokens;
+mod users;
+mod welcome;
 mod wipe;
 
 use std::sync::Arc;
@@ -69,16 +73,28 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("approvals", "Approvals", "/approvals", "check"),
     ("audit", "Audit", "/audit", "keep"),
     ("status", "Status", "/status", "status"),
+    ("projects", "Projects", "/projects", "keep"),
+    ("my", "Projects", "/my/", "keep"),
+    ("users", "Users", "/users", "key"),
     ("tokens", "Tokens", "/tokens", "key"),
+    ("me", "Me", "/me", "info"),
 ];
 
-/// Whether an entry is for whoever asks: tokens are the business of the site's own token, the audit that of auditors.
+/// Whether an entry is for whoever asks: machines are the business of those with a role at the site, users and tokens that of its
+/// administrators.
 pub fn shows(entry: &str) -> bool {
     match entry {
-        "tokens" => super::auth::need(Role::Admin).is_ok(),
-        "audit" => super::api::audit::need_auditor().is_ok(),
-        _ => true,
+        "me" => true,
+        "my" => !runs_the_site(),
+        "audit" => runs_the_site() && super::api::audit::need_auditor().is_ok(),
+        "users" | "tokens" => super::auth::need(Role::Admin).is_ok(),
+        _ => runs_the_site(),
     }
+}
+
+/// True for whoever has a role at the site.
+pub fn runs_the_site() -> bool {
+    super::auth::who().is_some_and(|who| who.site.is_some())
 }
 
 /// Scripts, styles and pictures come from this server only, nothing inline runs, nobody frames these pages.
@@ -176,6 +192,24 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/status", get(status::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
+        .route("/welcome/dismiss", post(welcome::dismiss))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{user}", get(users::show).post(users::change))
+        .route("/users/{user}/password", post(users::password))
+        .route("/users/{user}/totp/remove", post(users::remove_second))
+        .route("/projects", get(projects::list).post(projects::create))
+        .route("/my", get(|| async { go("/my/") }))
+        .route("/my/", get(projects::list))
+        .route("/my/{project}/members", get(projects::members).post(projects::set_member))
+        .route("/my/{project}/members/{user}/remove", post(projects::remove_member))
+        .route("/my/{project}/tokens", post(projects::create_token))
+        .route("/my/{project}/tokens/{token}/revoke", post(projects::revoke_token))
+        .route("/me", get(me::show))
+        .route("/me/password", post(me::password))
+        .route("/me/totp", post(me::begin_second))
+        .route("/me/totp/finish", post(me::finish_second))
+        .route("/me/totp/remove", post(me::remove_second))
+        .route("/me/sessions/{session}/end", post(me::end_session))
         .route("/ui/stream", get(stream::serve))
         .merge(my::routes())
         .layer(DefaultBodyLimit::max(JSON_BODY_MAX))

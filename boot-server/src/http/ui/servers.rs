@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::format::{self as f, Look};
 use super::recipe::Recipe;
-use super::{Refusal, Ui, render};
+use super::{Refusal, Ui, render, welcome};
 use crate::http::encode;
 use crate::view::NodeView;
 
@@ -32,6 +32,7 @@ struct ServersPage {
     chips: Vec<Chip>,
     rows: Vec<Row>,
     total: usize,
+    steps: Vec<welcome::Step>,
     next: Option<String>,
     page_size: usize,
     listen: Listen,
@@ -100,6 +101,7 @@ pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> 
         chips,
         rows,
         total,
+        steps: welcome::steps(&ui, total).await?,
         next,
         page_size: PAGE,
         listen: listen(&ui),

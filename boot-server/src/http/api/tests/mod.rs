@@ -16,6 +16,7 @@ mod projects;
 mod servers;
 mod ssh;
 mod tokens;
+mod users;
 
 use std::path::Path;
 
@@ -72,7 +73,8 @@ fn named(path: &str, project: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_needs_the_token() {
     let lab = Lab::new().await;
-    for (method, path) in operations() {
+    // Signing in is the one thing that is done without.
+    for (method, path) in operations().into_iter().filter(|(_, path)| path != "/api/v1/login") {
         let got = lab.send_as(method.clone(), &path, &[], Vec::new()).await;
         assert_eq!(got.code(), (401, "unauthenticated"), "{method} {path}");
         assert_eq!(got.kind, "application/problem+json");
