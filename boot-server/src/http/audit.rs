@@ -243,13 +243,13 @@ async fn with_body(request: Request) -> Result<(Request, Option<Bytes>), Problem
     Ok((Request::from_parts(parts, Body::from(octets.clone())), Some(octets)))
 }
 
+/// True for what is sent as a form or as JSON. An upload may come without a type: it is not waited for.
 fn is_small(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.is_empty()
-        || ["application/json", "application/x-www-form-urlencoded", "text/csv", "text/plain"]
-            .iter()
-            .any(|small| kind.eq_ignore_ascii_case(small))
+    ["application/json", "application/x-www-form-urlencoded", "text/csv", "text/plain"]
+        .iter()
+        .any(|small| kind.eq_ignore_ascii_case(small))
 }
 
 #[cfg(test)]
