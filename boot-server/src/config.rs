@@ -702,7 +702,7 @@ mod tests {
             .lines()
             .map(|l| {
                 l.strip_prefix('#')
-                    .filter(|l| l.starts_with("[[") || !l.starts_with(' ') && l.contains(" = "))
+                    .filter(|l| l.starts_with('[') || !l.starts_with(' ') && l.contains(" = "))
                     .unwrap_or(l)
             })
             .flat_map(|l| [l, "\n"])

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode};
 use boot_server_core::node::Severity;
 use protocol::UserId;
 
-use super::extract::{Input, Named};
-use super::requests::{CodeRequest, LoginRequest, OwnPasswordRequest, ProofRequest};
+use super::extract::{Input, Named, Params, page_by_place};
+use super::requests::{CodeRequest, LoginRequest, OwnPasswordRequest, PageQuery, ProofRequest};
 use super::{Answer, Api};
 use crate::accounts::{AccountError, At, Typed};
 use crate::engine::now;
@@ -35,11 +35,14 @@ pub(super) async fn login(
 }
 
 /// Where whoever asks is signed in, newest first.
-#[utoipa::path(get, path = "/me/sessions", tag = "users", operation_id = "list_own_sessions",
-    responses((status = 200, body = Page<SessionView>), (status = 409, body = Problem)))]
-pub(super) async fn sessions(State(api): State<Api>) -> Answer<Json<Page<SessionView>>> {
+#[utoipa::path(get, path = "/me/sessions", tag = "users", operation_id = "list_own_sessions", params(PageQuery),
+    responses((status = 200, body = Page<SessionView>), (status = 400, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn sessions(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<SessionView>>> {
     let (by, user) = user()?;
-    Ok(Json(Page { items: own_sessions(api.operators.accounts(), &by, user), next: None }))
+    Ok(Json(page_by_place(&own_sessions(api.operators.accounts(), &by, user), &query)?))
 }
 
 /// Sessions of whoever asks; the one that asks is marked.
