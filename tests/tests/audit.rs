@@ -88,7 +88,7 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     let go = |site: &Site, path: &str| browser.goto(&format!("{}{path}", site.server.url()));
     go(&site, "/approvals")?;
     browser.find("#token")?.type_text(&site.server.token()?)?;
-    browser.find("button")?.click()?;
+    browser.find("#token-form button")?.click()?;
     browser.wait_text(".empty", "Nothing waits")?;
 
     // It comes by itself to whoever has the page open.

@@ -54,7 +54,7 @@ impl Site {
         let browser = Browser::start(&dir, None)?;
         browser.goto(&self.server.url())?;
         browser.find("#token")?.type_text(token)?;
-        browser.find("button")?.click()?;
+        browser.find("#token-form button")?.click()?;
         browser.wait_text("h1", "Servers")?;
         browser.goto(&format!("{}/nodes/{}", self.server.url(), self.node))?;
         browser.find("a[href$='/console']")?.click()?;

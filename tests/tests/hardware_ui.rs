@@ -34,7 +34,7 @@ fn what_differs_is_shown_and_accepted() -> Result<()> {
     let browser = Browser::start(&dir, None)?;
     go(&browser, &server, "/")?;
     browser.find("#token")?.type_text(&server.token()?)?;
-    browser.find("button")?.click()?;
+    browser.find("#token-form button")?.click()?;
     browser.wait_text("h1", "Servers")?;
 
     // Two machines are announced on the page; one mistake refuses the list, with its line.

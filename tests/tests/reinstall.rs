@@ -45,7 +45,7 @@ fn the_form_reinstalls_a_machine() -> Result<()> {
     let ui = format!("http://127.0.0.1:{OPERATORS_PORT}");
     browser.goto(&ui)?;
     browser.find("#token")?.type_text(&rack.server()?.token()?)?;
-    browser.find("button")?.click()?;
+    browser.find("#token-form button")?.click()?;
     browser.wait_text("h1", "Servers")?;
     browser.find(".servers .row-link")?.click()?;
     browser.wait_text("h1", &node)?;

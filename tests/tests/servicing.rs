@@ -259,7 +259,7 @@ fn the_page_shows_firmware_settings_and_progress() -> Result<()> {
     let url = floor.site.server.url();
     browser.goto(&format!("{url}/"))?;
     browser.find("#token")?.type_text(&floor.site.server.token()?)?;
-    browser.find("button")?.click()?;
+    browser.find("#token-form button")?.click()?;
     browser.wait_text("h1", "Servers")?;
     browser.goto(&format!("{url}/nodes/{node}/firmware"))?;
     browser.wait_text("#firmware", "2.19.1")?;

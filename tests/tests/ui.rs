@@ -42,7 +42,7 @@ impl Site {
     fn sign_in(&self) -> Result<()> {
         self.go("/")?;
         self.browser.find("#token")?.type_text(&self.server.token()?)?;
-        self.browser.find("button")?.click()?;
+        self.browser.find("#token-form button")?.click()?;
         self.browser.wait_text("h1", "Servers")
     }
 
@@ -110,7 +110,7 @@ fn a_machine_from_first_boot_to_a_running_os() -> Result<()> {
     ensure!(browser.url()?.contains("/login"), "not sent to the login page");
     site.picture("login")?;
     browser.find("#token")?.type_text("wrong-token-wrong-token-wrong-token")?;
-    browser.find("button")?.click()?;
+    browser.find("#token-form button")?.click()?;
     browser.wait_text(".error", "not the token")?;
     site.sign_in()?;
     browser.wait_text(".empty", "No server yet")?;

@@ -1,5 +1,7 @@
 //! Approvals: what waits for a second person, and the two buttons for it.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::{Form, Path, Query, State};
 use axum::response::Response;
@@ -18,6 +20,9 @@ use crate::view::Problem;
 
 /// Those on one page that are over.
 const PAGE: usize = 50;
+/// Between two looks at what was approved, and how many; what takes longer is followed by the page itself.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS: usize = 30;
 
 /// What the address asks for.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -147,6 +152,16 @@ pub(super) async fn refuse(
     decide(ui, id, form, Answer::Refuse).await
 }
 
+/// Waits a little for what was approved to be done, so that the page which comes next says what came of it.
+async fn settled(ui: &Ui, id: &str) {
+    for _ in 0..LOOKS {
+        if ui.engine.approval(id).await.is_ok_and(|it| it.status.is_over()) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 async fn decide(
     State(ui): State<Ui>,
     Path(id): Path<String>,
@@ -155,7 +170,10 @@ async fn decide(
 ) -> Result<Response, Refusal> {
     let by = decider().map_err(Refusal)?;
     match ui.engine.decide(&id, answer, by, Fields(fields).trimmed("reason")).await {
-        Ok(it) => Ok(go(&format!("/approvals/{}", it.id))),
+        Ok(it) => {
+            settled(&ui, &id).await;
+            Ok(go(&format!("/approvals/{}", it.id)))
+        }
         Err(error) => {
             let problem = Refusal::from(error).0;
             page(&ui, &id, Some(problem)).await
