@@ -60,14 +60,11 @@ pub fn weight(method: &str, template: Option<&str>) -> Weight {
         return if UNWATCHED.contains(&template) { Weight::Nothing } else { Weight::Read };
     }
     let last = template.rsplit('/').next().unwrap_or_default();
-    if QUESTIONS.contains(&template) {
-        Weight::Read
-    } else if (method, template) == RENAME_SERVER {
-        Weight::Change
-    } else if method != "DELETE" && MILD.contains(&last) {
-        Weight::Change
-    } else {
-        Weight::Destructive
+    let mild = (method, template) == RENAME_SERVER || method != "DELETE" && MILD.contains(&last);
+    match () {
+        () if QUESTIONS.contains(&template) => Weight::Read,
+        () if mild => Weight::Change,
+        () => Weight::Destructive,
     }
 }
 
