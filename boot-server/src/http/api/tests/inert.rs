@@ -170,7 +170,6 @@ async fn pages(lab: &Lab, node: &str) -> Vec<(String, BTreeMap<String, usize>)> 
         let got = lab.get(&path).await;
         let page = got.body.as_str().unwrap_or_default().to_owned();
         assert!(got.status < 500 && got.kind.starts_with("text/html"), "{path}: {} {}", got.status, got.kind);
-        assert!(!page.contains('\0'), "{path} holds NUL");
         all.push((path, skeleton(&page)));
     }
     all
