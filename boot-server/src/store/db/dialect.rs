@@ -1,26 +1,8 @@
 //! The one place that knows how a statement or a migration written for both databases reads in PostgreSQL.
 
-/// `?1` becomes `$1`, outside of quotes.
+/// A statement: `?1` becomes `$1`; `LIKE` is `ILIKE`, as in SQLite it does not tell `a` from `A`.
 pub(super) fn statement(sql: &str) -> String {
-    let mut text = String::with_capacity(sql.len());
-    let mut quote = None;
-    for c in sql.chars() {
-        match (quote, c) {
-            (None, '?') => text.push('$'),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                text.push(c);
-            }
-            (Some(open), c) => {
-                if open == c {
-                    quote = None;
-                }
-                text.push(c);
-            }
-            (None, c) => text.push(c),
-        }
-    }
-    text
+    words(sql, |word| if word == "LIKE" { "ILIKE" } else { word }).0
 }
 
 /// A migration: types by their names in PostgreSQL. Text is compared octet by octet, as SQLite does, whatever language the
@@ -28,19 +10,11 @@ pub(super) fn statement(sql: &str) -> String {
 pub(in crate::store) fn schema(sql: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     for line in sql.lines() {
-        let code = line.split_once("--").map_or(line, |(code, _)| code);
-        let mut word = String::new();
-        let mut quoted = false;
-        for c in code.chars().chain(['\n']) {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                word.push(c);
-                continue;
-            }
-            text.push_str(if quoted { &word } else { type_name(&word) });
-            word.clear();
-            quoted ^= matches!(c, '\'' | '"');
-            text.push(c);
-        }
+        // A comment begins outside of quotes.
+        let comments = line.match_indices("--").map(|(at, _)| &line[..at]);
+        let translated = comments.map(|code| words(code, type_name)).find(|(_, quoted)| !quoted);
+        text.push_str(&translated.unwrap_or_else(|| words(line, type_name)).0);
+        text.push('\n');
     }
     text
 }
@@ -55,6 +29,29 @@ fn type_name(word: &str) -> &str {
     }
 }
 
+/// Puts other words in place of some, outside of quotes, and `$` in place of `?`. Also says whether it ends in quotes.
+fn words<'a>(sql: &'a str, other: impl Fn(&'a str) -> &'a str) -> (String, bool) {
+    let mut text = String::with_capacity(sql.len());
+    let (mut quote, mut begin) = (None, 0);
+    for (at, c) in sql.char_indices().chain([(sql.len(), ' ')]) {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            continue;
+        }
+        let word = &sql[begin..at];
+        text.push_str(if quote.is_some() { word } else { other(word) });
+        begin = at + c.len_utf8();
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        if at < sql.len() {
+            text.push(if quote.is_none() && c == '?' { '$' } else { c });
+        }
+    }
+    (text, quote.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,10 +63,17 @@ mod tests {
     }
 
     #[test]
+    fn upper_and_lower_case_are_alike() {
+        assert_eq!(statement("a LIKE ?1 ESCAPE '!' OR b = 'LIKE'"), "a ILIKE $1 ESCAPE '!' OR b = 'LIKE'");
+    }
+
+    #[test]
     fn types_have_other_names() {
         let of =
             "CREATE TABLE t (  -- TEXT\n  \"TEXT\" TEXT NOT NULL, b BLOB,\n  c BIGINT DEFAULT 'REAL TEXT')";
         let wanted = "CREATE TABLE t (  \n  \"TEXT\" TEXT COLLATE \"C\" NOT NULL, b BYTEA,\n  c BIGINT DEFAULT 'REAL TEXT')\n";
         assert_eq!(schema(of), wanted);
+        let json = "INSERT INTO t VALUES ('{\"TEXT\":\"it''s -- é TEXT\"}') -- TEXT";
+        assert_eq!(schema(json), "INSERT INTO t VALUES ('{\"TEXT\":\"it''s -- é TEXT\"}') \n");
     }
 }
