@@ -101,6 +101,8 @@ async fn what_was_made_before_a_crash_is_registered_after_it() {
     let mut row = engine.store().read(bmc_accounts::accounts).await.unwrap().remove(0);
     row.address = Some(ADDRESS.to_string());
     engine.store().write(move |db| bmc_accounts::put(db, &row)).await.unwrap();
+    // Nothing of the engine's runs on; the database has one server at a time.
+    engine.store().close();
     drop(engine);
     let again = open(&scratch, &fakes, wanted()).await;
     let stop = CancellationToken::new();

@@ -122,7 +122,7 @@ async fn a_machine_that_cannot_boot_so_is_refused_by_name() {
 
     site.engine.remove_bmc(site.node.id, operator()).await.unwrap();
     site.engine.apply(site.node.id, operator(), Event::Verb(Verb::Retry)).await.unwrap();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         if site.now().await.state.name() == StateName::Failed {
             break;
         }

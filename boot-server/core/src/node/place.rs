@@ -48,6 +48,7 @@ pub struct Unit(u8);
 /// Where a machine stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Place {
     /// The rack.
     pub rack: Rack,
