@@ -352,14 +352,11 @@ fn instance(
         None => nic.address.is_some(),
     };
     let own = network.as_ref().and_then(|own| own.mac);
-    let port =
-        own.or_else(|| inventory.nics.iter().find(addressed).map(|nic| nic.mac)).or_else(|| match inventory
-            .nics
-            .as_slice()
-        {
-            [only] => Some(only.mac),
-            _ => None,
-        });
+    let only = match inventory.nics.as_slice() {
+        [only] => Some(only.mac),
+        _ => None,
+    };
+    let port = own.or_else(|| inventory.nics.iter().find(addressed).map(|nic| nic.mac)).or(only);
     Ok(Instance {
         id: given.instance,
         hostname,

@@ -13,10 +13,13 @@ use crate::view::place::{RackView, RackedView, RoomView};
 /// Units of a rack of which no machine stands higher.
 const UNITS: u8 = 42;
 
+/// Racks of a room, how many machines stand there, and how many of them are in trouble.
+type Room = (BTreeSet<String>, u64, u64);
+
 impl Engine {
     /// Rooms with racks, by name; racks without a room last.
     pub fn rooms(&self) -> Vec<RoomView> {
-        let mut rooms: BTreeMap<(bool, Option<String>), (BTreeSet<String>, u64, u64)> = BTreeMap::new();
+        let mut rooms: BTreeMap<(bool, Option<String>), Room> = BTreeMap::new();
         let nodes = self.0.nodes.all();
         let health = lock(&self.0.health);
         for node in &nodes {

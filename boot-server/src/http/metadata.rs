@@ -62,7 +62,9 @@ impl Metadata {
     }
 
     async fn of_token(&self, token: &str, address: IpAddr) -> Result<Asker, Response> {
-        self.count(address)?;
+        if let Some(refused) = self.too_many(address) {
+            return Err(refused);
+        }
         match self.engine.instance_of(token).await {
             Ok(Some(asker)) => Ok(asker),
             Ok(None) => Err(problem::not_found().await.into_response()),
@@ -71,7 +73,9 @@ impl Metadata {
     }
 
     async fn of_network(&self, address: IpAddr) -> Result<Asker, Response> {
-        self.count(address)?;
+        if let Some(refused) = self.too_many(address) {
+            return Err(refused);
+        }
         match self.engine.instance_at(address).await {
             Ok(Ok(asker)) => Ok(asker),
             Ok(Err(why)) => {
@@ -82,14 +86,15 @@ impl Metadata {
         }
     }
 
-    fn count(&self, address: IpAddr) -> Result<(), Response> {
+    /// The answer to an address that asks too often.
+    fn too_many(&self, address: IpAddr) -> Option<Response> {
         if self.admits(address) {
-            return Ok(());
+            return None;
         }
         let many = StatusCode::TOO_MANY_REQUESTS;
         let problem =
             ProblemResponse::new(many, "too-many", "too many requests from this address", "wait a second");
-        Err(([(header::RETRY_AFTER, "1")], problem).into_response())
+        Some(([(header::RETRY_AFTER, "1")], problem).into_response())
     }
 }
 

@@ -143,10 +143,7 @@ fn fill(
             let cells = (0..).zip(&table.columns).map(|(n, (_, kind))| Ok(Cell(*kind, row.value(n)?)));
             let cells = cells.collect::<db::Result<Vec<_>>>()?;
             let values: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
-            target.execute(&insert, values.as_slice()).map_err(|cause| {
-                refused = Some(cause.clone());
-                cause
-            })?;
+            target.execute(&insert, values.as_slice()).inspect_err(|cause| refused = Some(cause.clone()))?;
             Ok(())
         });
         if let Some(cause) = refused {

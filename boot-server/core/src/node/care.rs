@@ -392,7 +392,7 @@ mod tests {
     fn a_missing_part_is_told_once_and_ends_with_the_part() {
         let mut story = Story::new(State::Available);
         let missing = difference(PartKind::Dimm, "A1", "memory module in slot A1 is missing");
-        story.compared(&[missing.clone()]).compared(&[missing]);
+        story.compared(std::slice::from_ref(&missing)).compared(&[missing]);
         assert_eq!(
             story.told(),
             [
@@ -425,13 +425,13 @@ mod tests {
         let mut story = Story::new(State::Manageable);
         let cable = difference(PartKind::Cable, "eth1", "port eth1 is on port 7; expected port 8");
         let silence = difference(PartKind::Cable, "eth1", "no neighbour on port eth1");
-        story.compared(&[cable.clone()]);
+        story.compared(std::slice::from_ref(&cable));
         story.verb(Verb::Accept { reason: "port 8 is broken".into(), by: "ann".into() }).unwrap();
         assert_eq!(story.node.accepted[0].by, "ann");
         assert_eq!(story.node.quarantine, None);
         story.told();
         // It was restarted: the switch speaks a little later.
-        story.compared(&[silence]).compared(&[cable.clone()]);
+        story.compared(&[silence]).compared(std::slice::from_ref(&cable));
         assert_eq!(story.node.quarantine, None);
         assert_eq!(
             story.told(),
@@ -453,7 +453,7 @@ mod tests {
     fn a_neighbour_has_time_to_introduce_itself() {
         let mut story = Story::new(State::Manageable);
         let silence = difference(PartKind::Cable, "eth1", "no neighbour on port eth1");
-        story.compared(&[silence.clone()]);
+        story.compared(std::slice::from_ref(&silence));
         let due = story.node.deadline().unwrap();
         assert_eq!(due, NOW.after(NEIGHBOUR_WAIT));
         assert!(story.node.kept_out().is_some(), "it is not offered before the switch has spoken");
@@ -482,13 +482,15 @@ mod tests {
     #[test]
     fn maintenance_ends_by_itself() {
         let mut story = Story::new(State::Available);
-        let until = Some(NOW.after(Duration::from_hours(2)));
-        story.verb(Verb::Maintenance { reason: Some("fan".into()), until, by: Some("ann".into()) }).unwrap();
-        assert_eq!(story.node.deadline(), until);
+        let until = NOW.after(Duration::from_hours(2));
+        let verb =
+            Verb::Maintenance { reason: Some("fan".into()), until: Some(until), by: Some("ann".into()) };
+        story.verb(verb).unwrap();
+        assert_eq!(story.node.deadline(), Some(until));
         story.now = NOW.after(Duration::from_hours(1));
         story.event(Event::Tick).unwrap();
         assert!(story.node.maintenance.is_some());
-        story.now = until.unwrap();
+        story.now = until;
         story.event(Event::Tick).unwrap();
         assert_eq!(story.node.maintenance, None);
         assert_eq!(

@@ -113,7 +113,7 @@ pub(super) async fn create(
         Err(why) => {
             let problem = form::problem(
                 "bad-model",
-                &format!("this is no model: {why}"),
+                format!("this is no model: {why}"),
                 "correct it, and send it again",
             );
             return page(&ui, text, Some(problem)).await;

@@ -74,7 +74,7 @@ pub(super) async fn papers(
         }
         (Err(error), _) | (_, Err(error)) => {
             let node = ui.engine.node(&reference).await?;
-            let problem = form::problem("date", &error.to_string(), "correct the day");
+            let problem = form::problem("date", error.to_string(), "correct the day");
             node::page(&ui, &node, Some(problem)).await
         }
     }

@@ -196,8 +196,8 @@ pub struct Connection {
 }
 
 enum Database {
-    Sqlite(rusqlite::Connection),
-    Reader(Reader),
+    Sqlite(Box<rusqlite::Connection>),
+    Reader(Box<Reader>),
     Holder(Box<Holder>),
 }
 
@@ -383,7 +383,7 @@ impl Connection {
     fn sqlite(connection: rusqlite::Connection) -> Result<Self> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
-        Ok(Self::of(Database::Sqlite(connection)))
+        Ok(Self::of(Database::Sqlite(Box::new(connection))))
     }
 
     /// A database of PostgreSQL, to write: no other server has it then.
@@ -393,7 +393,7 @@ impl Connection {
 
     /// A database of PostgreSQL, to read. It is connected to when it is first asked.
     pub(super) fn reader(server: &Server) -> Self {
-        Self::of(Database::Reader(Reader::new(server.clone())))
+        Self::of(Database::Reader(Box::new(Reader::new(server.clone()))))
     }
 
     /// Begins a transaction and its first job.

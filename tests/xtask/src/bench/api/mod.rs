@@ -206,7 +206,8 @@ fn events_per_s(at: SocketAddr, header: &str, nodes: usize) -> Result<f64> {
     std::thread::scope(|scope| {
         let told = scope.spawn(move || stream.count_events(b"event: event", begin + MEASURED));
         let change = |n: usize| {
-            let body = if n / nodes % 2 == 0 { r#"{"reason":"measured"}"# } else { r#"{"reason":null}"# };
+            let body =
+                if (n / nodes).is_multiple_of(2) { r#"{"reason":"measured"}"# } else { r#"{"reason":null}"# };
             Ask::post(&format!("/api/v1/nodes/n{:05}/maintenance", n % nodes), header, body)
         };
         for_a_while(at, change)?;
