@@ -4,7 +4,6 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;

@@ -57,7 +57,9 @@ fn answers_are_as_the_document_says() -> Result<()> {
     ]);
     program.args(["--request-timeout", "30", "--suppress-health-check", "all"]);
     program.arg("--report").arg("json").arg("--report-json-path").arg(&report);
-    LEFT_OUT.iter().for_each(|id| drop(program.args(["--exclude-operation-id", id])));
+    for id in LEFT_OUT {
+        program.args(["--exclude-operation-id", id]);
+    }
     let done = program.output().context("starting schemathesis")?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     fs::write(site.dir.join("schemathesis.log"), &said)?;

@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(list.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 4]);
         let first = &list[0].1;
         assert_eq!(first.keys().len(), 3);
-        assert_eq!(first.place.as_ref().unwrap().to_string(), "rack R4, unit 12");
+        assert_eq!(first.place.as_ref().unwrap().to_string(), "rack R4, unit 12, hall 2");
         assert_eq!(first.tags.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gold", "ssd"]);
         assert_eq!(list[1].1.serial.as_deref(), Some("=1+1"), "a formula is a text like any other");
     }
@@ -290,7 +290,7 @@ mod tests {
                 "line 2: `x` is no address of a port",
                 "line 3: it says neither `mac` nor `uuid` nor `serial`, by which it would be known",
                 "line 4: `31.12.2029`: a day is written as 2027-03-31",
-                "line 5: a unit needs a rack",
+                "line 5: a unit, a room or a power feed needs a rack",
             ]
         );
         assert_eq!(
