@@ -405,7 +405,7 @@ async fn keys_and_faults_are_a_projects_own() {
     );
     let fault = engine.report_fault(project, "web", someone(), "the fan\nis loud").await.unwrap();
     let open = |project| engine.fault_reports(FaultFilter { project, open: true });
-    assert_eq!(open(Some(project)).await.unwrap(), [fault.clone()]);
+    assert_eq!(open(Some(project)).await.unwrap(), std::slice::from_ref(&fault));
     assert_eq!((open(None).await.unwrap().len(), open(Some(other)).await.unwrap().len()), (1, 0));
     engine.close_fault(fault.id, someone(), "fan replaced").await.unwrap();
     assert!(engine.close_fault(fault.id, someone(), "again").await.is_err());

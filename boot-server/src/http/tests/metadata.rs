@@ -136,9 +136,8 @@ async fn nobody_gets_anothers_data_by_what_a_request_says() {
             assert_eq!(reply.status, 404, "{wrong}");
         }
     }
-    let host = server.raw(format!(
-        "GET /latest/meta-data/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n"
-    ));
+    let forged = "GET /latest/meta-data/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n";
+    let host = server.raw(forged.to_owned());
     assert_eq!(host.await.status, 404);
 }
 
