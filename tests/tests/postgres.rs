@@ -15,11 +15,13 @@ fn cli(server: &Server, words: &[&str]) -> Result<Output> {
     Ok(server.command_line()?.args(words).output()?)
 }
 
-/// The names of the tokens that there are.
+/// The names of the tokens that there are, sorted.
 fn tokens(server: &Server) -> Result<Vec<String>> {
     let output = cli(server, &["token", "list", "-o", "name"])?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    let mut names: Vec<_> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
+    names.sort();
+    Ok(names)
 }
 
 fn postgres() -> Result<Option<Postgres>> {
@@ -42,7 +44,7 @@ fn whoever_is_killed_nothing_acknowledged_is_lost() -> Result<()> {
     site.server.database().context("a database")?.kill()?;
     let refused = cli(&site.server, &["token", "create", "bob"])?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    ensure!(!refused.status.success() && said.contains("nothing was stored"), "{said}");
+    ensure!(!refused.status.success() && said.contains("nothing was done"), "{said}");
     site.server.database().context("a database")?.run()?;
     let begun = Instant::now();
     while !cli(&site.server, &["token", "create", "bob"])?.status.success() {

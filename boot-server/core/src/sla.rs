@@ -104,7 +104,7 @@ pub struct Percentiles {
 
 /// A report over a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SlaReport))]
 pub struct Report {
     /// The period, cut to what has passed.
     pub period: Period,

@@ -113,7 +113,7 @@ pub struct Total {
 
 /// A report over a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = UsageReport))]
 pub struct Report {
     /// The period, cut to what has passed.
     pub period: Period,

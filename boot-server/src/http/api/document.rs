@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::schema::{AdditionalProperties, ArrayItems};
 use utoipa::openapi::{
     Components, Content, HttpMethod, Object, OpenApi, PathItem, Ref, RefOr, Required, Response,
     ResponseBuilder, Schema, Type,
@@ -76,15 +76,7 @@ pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMetho
 fn close_variants(components: &mut Components) {
     let known = components.schemas.clone();
     for schema in components.schemas.values_mut() {
-        // What is shown of something that is also sent, and more: the part is closed, the whole is not.
-        if let RefOr::T(Schema::AllOf(parts)) = schema
-            && let Some(mut whole) = merged(&parts.items, &known)
-        {
-            whole.additional_properties = None;
-            whole.description = parts.description.clone();
-            *schema = whole.into();
-            continue;
-        }
+        open_views(schema, &known);
         let RefOr::T(Schema::OneOf(one_of)) = schema else { continue };
         for form in &mut one_of.items {
             match form {
@@ -97,6 +89,28 @@ fn close_variants(components: &mut Components) {
                 _ => {}
             }
         }
+    }
+}
+
+/// What is shown of something that is also sent, and more: the part is closed, the whole is not. It stands by itself, or
+/// among the items of a page.
+fn open_views(schema: &mut RefOr<Schema>, known: &BTreeMap<String, RefOr<Schema>>) {
+    match schema {
+        RefOr::T(Schema::AllOf(parts)) => {
+            let Some(mut whole) = merged(&parts.items, known) else { return };
+            whole.additional_properties = None;
+            whole.description = parts.description.clone();
+            *schema = whole.into();
+        }
+        RefOr::T(Schema::Object(object)) => {
+            object.properties.values_mut().for_each(|property| open_views(property, known));
+        }
+        RefOr::T(Schema::Array(array)) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                open_views(items, known);
+            }
+        }
+        _ => {}
     }
 }
 
