@@ -242,8 +242,10 @@ async fn looked(ui: &Ui, within: &InProject, typed: &Typed) -> Result<Check, Ref
     }
     match placed(ui, within, typed).await {
         Ok((true, spare)) => {
-            let s = if spare == 1 { "" } else { "s" };
-            check.lines.push(format!("Machines are free for it, and {spare} more{s} would do as well"));
+            check.lines.push(match spare {
+                0 => "Machines are free for it, and no others after them".to_owned(),
+                more => format!("Machines are free for it, and {more} more would do as well"),
+            });
         }
         Ok((false, free)) => {
             check.fits = false;
