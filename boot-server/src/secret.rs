@@ -1,4 +1,10 @@
-//! Tokens and nonces: made from the system's random source, kept only as SHA-256 hashes. And what is signed by a secret.
+//! Tokens and nonces: made from the system's random source, kept only as SHA-256 hashes. And what is signed by a secret,
+//! and files that hold one.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -58,6 +64,22 @@ pub fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message);
     mac.finalize().into_bytes().into()
+}
+
+/// Writes a file that its owner alone can read; a new one each time, because the mode of an old one could let others read.
+/// It has its name only once it is complete and durable. Its directory is made where there is none.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let temporary = path.with_added_extension("new");
+    let _ = fs::remove_file(&temporary); // left by a crash, or not there
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

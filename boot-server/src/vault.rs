@@ -5,9 +5,9 @@
 //! another row cannot be opened there.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -110,7 +110,8 @@ impl Vault {
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let key = secret::hex()?;
-                make(path, &key).map_err(file("make"))?;
+                secret::write_private(path, &format!("{key}\n")).map_err(file("make"))?;
+                tracing::info!(path = %path.display(), "made a new key for secrets: back it up beside the database");
                 key
             }
             Err(cause) => return Err(file("read")(cause)),
@@ -162,21 +163,6 @@ impl Vault {
 
 fn nonce(bytes: &[u8]) -> Option<XNonce> {
     <[u8; NONCE]>::try_from(bytes).ok().map(XNonce::from)
-}
-
-/// Makes the key file. It has its name only once it is complete and durable.
-fn make(path: &Path, key: &str) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let temporary = path.with_extension("key.new");
-    let _ = fs::remove_file(&temporary); // left by a crash, or not there
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    writeln!(file, "{key}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    tracing::info!(path = %path.display(), "made a new key for secrets: back it up beside the database");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The site's signing key: an Ed25519 key (RFC 8032) in a file of its own, by which others can tell that a head of the audit
 //! came from this site. The key proves nothing against whoever has the server itself: heads that left it do.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use boot_server_core::audit::Anchor;
@@ -56,10 +55,12 @@ impl SiteKey {
         let file = |action| move |cause| SigningError::File { action, path: path.to_owned(), cause };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => make(path).map_err(|e| match e {
-                Make::File(cause) => file("make")(cause),
-                Make::Random(cause) => cause.into(),
-            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let seed = secret::hex()?;
+                secret::write_private(path, &format!("{seed}\n")).map_err(file("make"))?;
+                tracing::info!(path = %path.display(), "made the site's signing key");
+                seed
+            }
             Err(cause) => return Err(file("read")(cause)),
         };
         let seed: Sha256 = text.trim().parse().map_err(|_| SigningError::NoKey { path: path.to_owned() })?;
@@ -108,30 +109,6 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *octet = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
     }
     Some(octets)
-}
-
-enum Make {
-    File(io::Error),
-    Random(NoRandomness),
-}
-
-/// Makes the key file. It has its name only once it is complete and durable.
-fn make(path: &Path) -> Result<String, Make> {
-    let seed = secret::hex().map_err(Make::Random)?;
-    let temporary = path.with_extension("key.new");
-    let write = || {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let _ = fs::remove_file(&temporary); // left by a crash, or not there
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        writeln!(file, "{seed}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(Make::File)?;
-    tracing::info!(path = %path.display(), "made the site's signing key");
-    Ok(seed)
 }
 
 #[cfg(test)]

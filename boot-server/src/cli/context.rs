@@ -2,10 +2,9 @@
 //! nobody else can read, because it holds tokens.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use super::client::{Connection, directory};
 use super::output::{Format, Show, table};
 use super::text::plain;
 use super::{Failure, login};
+use crate::secret::write_private;
 
 /// What can be done with contexts.
 #[derive(Debug, Subcommand)]
@@ -100,18 +100,6 @@ fn missing(name: &str) -> Failure {
 
 fn file() -> Option<PathBuf> {
     Some(directory()?.join("contexts.json"))
-}
-
-/// Writes a file that its owner alone can read; a new one each time, because the mode of an old one could let others read.
-pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let temporary = path.with_extension("new");
-    let _ = fs::remove_file(&temporary); // usually there is none
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    out.write_all(text.as_bytes()).and_then(|()| out.sync_all())?;
-    fs::rename(&temporary, path)
 }
 
 /// Runs a command.

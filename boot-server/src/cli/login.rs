@@ -3,9 +3,9 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use super::client::{Login, login_file};
-use super::context::write_private;
 use super::text::plain;
 use super::{Client, Connection, Failure};
+use crate::secret::write_private;
 use crate::view::{MeView, SessionCreated};
 
 /// As whom.

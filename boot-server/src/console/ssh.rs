@@ -6,9 +6,8 @@
 //! ```
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,16 +95,7 @@ pub fn host_key(path: &Path) -> Result<PrivateKey, HostKeyError> {
     }
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&secret::random()?));
     let text = key.to_openssh(LineEnding::LF).map_err(damaged)?;
-    // It has its name only once it is complete and durable.
-    let temporary = path.with_extension("new");
-    let write = || {
-        let _ = fs::remove_file(&temporary); // left by a crash, or not there
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        out.write_all(text.as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(file("make"))?;
+    secret::write_private(path, &text).map_err(file("make"))?;
     Ok(key)
 }
 

@@ -3,10 +3,9 @@
 //! exist is the business of `api` and `ui`, who is what in a project that of `tenancy`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -159,10 +158,12 @@ impl Operators {
         let file = |action| move |cause| AuthError::File { action, path: path.to_owned(), cause };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => make(path).map_err(|e| match e {
-                Make::File(cause) => file("make")(cause),
-                Make::Random(cause) => cause.into(),
-            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let token = secret::token()?;
+                secret::write_private(path, &format!("{token}\n")).map_err(file("make"))?;
+                tracing::info!(path = %path.display(), "made a new operators' token");
+                token
+            }
             Err(cause) => return Err(file("read")(cause)),
         };
         let token = text.trim();
@@ -314,30 +315,6 @@ fn is_for_members(path: &str) -> bool {
     let below =
         |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     FOR_MEMBERS.into_iter().any(below)
-}
-
-enum Make {
-    File(io::Error),
-    Random(secret::NoRandomness),
-}
-
-/// Makes the token file. It has its name only once it is complete and durable.
-fn make(path: &Path) -> Result<String, Make> {
-    let token = secret::token().map_err(Make::Random)?;
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(Make::File)?;
-    }
-    let temporary = path.with_extension("token.new");
-    let write = || {
-        let _ = fs::remove_file(&temporary); // left by a crash, or not there
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(Make::File)?;
-    tracing::info!(path = %path.display(), "made a new operators' token");
-    Ok(token)
 }
 
 /// Why a request may not pass.
