@@ -30,7 +30,7 @@ const DPUS: [(u16, u16); 7] = [
 
 /// A machine in facts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HardwareFacts))]
 #[serde(default)]
 pub struct Hardware {
     /// Who made it.

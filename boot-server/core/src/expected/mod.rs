@@ -153,7 +153,7 @@ pub struct ExpectedDisk {
 
 /// Kind of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExpectedDiskKind))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskKind {
     /// NVMe.
@@ -221,7 +221,7 @@ pub struct ExpectedGpu {
 
 /// Something that is not as the model says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExpectedDifference))]
 pub struct Difference {
     /// Of which kind of part.
     pub part: PartKind,

@@ -67,7 +67,7 @@ pub struct Rules {
 
 /// How many disks of a kind and size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = FlavorDiskRule))]
 #[serde(deny_unknown_fields)]
 pub struct DiskRule {
     /// Of this kind; of any if not given.

@@ -255,6 +255,50 @@ mod tests {
         }
     }
 
+    /// Names under which a source file puts types into the document.
+    fn schema_names(source: &str) -> Vec<String> {
+        let word =
+            |text: &str| text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
+        let (mut names, mut shown, mut other) = (Vec::new(), false, None);
+        for line in source.lines().map(str::trim) {
+            if line.starts_with("#[") {
+                shown |= line.contains("ToSchema");
+                other = line.split_once("schema(as = ").map(|(_, rest)| word(rest)).or(other);
+                continue;
+            }
+            let kinds = ["pub struct ", "pub enum ", "pub(super) struct ", "pub(super) enum "];
+            if let Some(name) = kinds.iter().find_map(|kind| line.strip_prefix(kind)).filter(|_| shown) {
+                names.push(other.take().unwrap_or_else(|| word(name)));
+            }
+            if !line.starts_with("///") {
+                (shown, other) = (false, None);
+            }
+        }
+        names
+    }
+
+    /// Of two types with one name the document would show one, for both.
+    #[test]
+    fn every_schema_has_a_name_of_its_own() {
+        let mut waiting: Vec<std::path::PathBuf> =
+            ["src", "core/src", "bmc/src", "../protocol/src", "../images/src"]
+                .map(|dir| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(dir))
+                .into();
+        let mut names = std::collections::BTreeSet::new();
+        while let Some(path) = waiting.pop() {
+            if path.is_dir() {
+                waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                for name in schema_names(&std::fs::read_to_string(&path).unwrap()) {
+                    assert!(names.insert(name.clone()), "{name} in {} stands elsewhere too", path.display());
+                }
+            }
+        }
+        assert!(names.len() > 150, "{}", names.len());
+        assert_eq!(schema_names("#[derive(ToSchema)]\n/// A.\npub struct A;\npub struct B;"), ["A"]);
+        assert_eq!(schema_names("#[derive(ToSchema)]\n#[x(schema(as = C))]\npub enum A {"), ["C"]);
+    }
+
     fn schema<'a>(document: &'a Value, mut schema: &'a Value) -> &'a Value {
         while let Some(place) = schema["$ref"].as_str() {
             schema = document.pointer(place.trim_start_matches('#')).unwrap();
