@@ -127,11 +127,12 @@
     }
   });
 
-  // A session that ended answers with the sign-in page: show that instead of swapping it into a fragment.
+  // A session that ended answers with the sign-in page: show that instead of swapping it into a fragment. A terminal stays:
+  // it says itself why it is over, and what was printed can still be read.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (new URL(event.detail.xhr.responseURL || location.href).pathname === "/login") {
       event.detail.shouldSwap = false;
-      location.reload();
+      if (!document.getElementById("terminal")) location.reload();
     }
   });
   document.addEventListener("htmx:afterSwap", tellTimes);
