@@ -81,6 +81,10 @@ const PACKAGES: &[&str] = &[
     "isc-dhcp-client",
     "kea-admin",
     "ndisc6",
+    // overlay networks: Open vSwitch and OVN, without their services
+    "openvswitch-switch",
+    "ovn-central",
+    "ovn-host",
     // the store that is not SQLite
     "postgresql",
 ];
