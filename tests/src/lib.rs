@@ -6,6 +6,7 @@ pub mod bmc;
 pub mod browser;
 pub mod dhcp_load;
 pub mod dhcp_wire;
+pub mod exporter;
 pub mod fleet;
 pub mod measured;
 pub mod python;

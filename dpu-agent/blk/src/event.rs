@@ -1,0 +1,97 @@
+//! What somebody should know of: one JSON object per line on standard output, `event` names the kind, `at` is
+//! milliseconds since 1970.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The socket can be connected to.
+    Serving {
+        /// The socket.
+        socket: String,
+        /// Bytes of the volume.
+        size: u64,
+    },
+    /// A frontend (QEMU) connected.
+    Connected,
+    /// A frontend went away. Its guest waits, if it lives, until it connects again.
+    Disconnected {
+        /// Why.
+        reason: String,
+    },
+    /// The last owner of the queues died with requests under way: they are carried out now.
+    Replayed {
+        /// Queue.
+        queue: u16,
+        /// Requests.
+        requests: usize,
+    },
+    /// The volume itself failed; the guest got an I/O error.
+    Failed {
+        /// What was done.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The image store does not answer. What the guest waits for waits, and is asked for again and again.
+    StoreAway {
+        /// Why.
+        reason: String,
+    },
+    /// The image store answers again.
+    StoreBack,
+    /// The bytes of a chunk are not those that the image names. The guest got an I/O error, never those bytes.
+    ChunkWrong {
+        /// Chunk.
+        chunk: u32,
+        /// Name of the chunk.
+        id: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A chunk did not come within the deadline. The guest got an I/O error.
+    ChunkLate {
+        /// Chunk.
+        chunk: u32,
+    },
+    /// Another percent of the image's chunks is here.
+    Progress {
+        /// Percent of the chunks that hold data.
+        percent: usize,
+        /// Bytes transferred since the start of this process.
+        transferred: u64,
+    },
+    /// All of the image is here: the image store is needed no more.
+    Hydrated {
+        /// Bytes transferred since the start of this process.
+        transferred: u64,
+    },
+    /// A queue is not what it should be: the guest's driver or the frontend is broken. Nothing more is taken from it.
+    QueueBroken {
+        /// Queue.
+        queue: u16,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Prints `event`. A reader that went away does not stop a disk.
+pub fn say(event: &Event) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        at: u128,
+        #[serde(flatten)]
+        event: &'a Event,
+    }
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    if let Ok(mut line) = serde_json::to_vec(&Line { at, event }) {
+        line.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}

@@ -1,0 +1,27 @@
+//! Crate `dpu-agent-blk`: a volume as a virtio-blk disk by vhost-user, for a host that is a virtual machine or sits behind
+//! a DPU. A volume is a file, a block device, or an image under a copy-on-write layer (instant volume).
+//!
+//! ```text
+//! guest ──virtqueue──▶ ring ─▶ device ─▶ volume::Volume ─▶ volume::FileVolume ─▶ file or block device
+//!           vhost-user ▲  │ inflight                    └▶ hydrate::InstantVolume ─▶ instant::Layer ─▶ layer, journal
+//!              session ┘  ▼                                      ▲ chunks
+//!                   survives us: shared with the frontend      source ─▶ image store
+//! ```
+//!
+//! What is decided (`request`, `config`, `layer`) is apart from what waits (`session`, `ring`, `hydrate`, `source`).
+
+pub mod chain;
+pub mod config;
+pub mod device;
+pub mod event;
+pub mod hydrate;
+pub mod inflight;
+pub mod instant;
+pub mod layer;
+pub mod open;
+pub mod request;
+pub mod ring;
+pub mod serve;
+pub mod session;
+pub mod source;
+pub mod volume;

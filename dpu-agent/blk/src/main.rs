@@ -1,0 +1,93 @@
+//! `billet-blk`: serves one volume as a virtio-blk disk on a vhost-user socket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser};
+use dpu_agent_blk::device::Device;
+use dpu_agent_blk::event::{Event, say};
+use dpu_agent_blk::layer::plan::Pace;
+use dpu_agent_blk::open::Instant;
+use dpu_agent_blk::serve;
+use dpu_agent_blk::source::Source;
+use dpu_agent_blk::volume::{FileVolume, Volume};
+use protocol::ImageId;
+
+/// Serves a volume as a virtio-blk disk by vhost-user, to QEMU or whoever speaks it. Says what happens as JSON lines on
+/// standard output. May be killed and started again at any moment, with the host running.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Socket to listen on.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// Serial number that the guest sees: up to 20 characters.
+    #[arg(long, default_value = "", value_parser = serial)]
+    serial: String,
+    #[command(flatten)]
+    what: What,
+    /// Refuse writes. Of files and block devices only.
+    #[arg(long, conflicts_with = "image")]
+    read_only: bool,
+    /// Image store of the image: base URL of Billet's provisioning listener (`http://10.77.0.1:8080`), or the directory of
+    /// a store. Needed until all of the image was fetched.
+    #[arg(long, value_name = "URL|DIR", requires = "image", default_value = "")]
+    store: String,
+    /// Directory for what is fetched and written.
+    #[arg(long, value_name = "DIR", requires = "image")]
+    layer: Option<PathBuf>,
+    /// Bytes of the volume, the same at each start; the image's smallest disk unless given.
+    #[arg(long, value_name = "BYTES", requires = "image")]
+    size: Option<u64>,
+    /// Bytes per second (of the raw disk) at which the rest of the image is fetched behind the running OS; 0 is without
+    /// limit. What the OS waits for is not limited.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, requires = "image")]
+    rate: u64,
+    /// Seconds that a read may wait for the image store before it becomes an I/O error.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "image",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    deadline: u64,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// File or block device to serve as it is.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Id of the image of an instant volume.
+    #[arg(long, value_name = "ID", requires = "layer")]
+    image: Option<ImageId>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // Locks last as long as their files.
+    let (volume, _lock) = volume(&arguments)?;
+    let size = volume.size();
+    let device = Device::new(volume, &arguments.serial);
+    let listener = serve::listen(&arguments.socket)?;
+    say(&Event::Serving { socket: arguments.socket.display().to_string(), size });
+    serve::serve(&listener, &device).context("waiting for a frontend")
+}
+
+fn volume(arguments: &Arguments) -> anyhow::Result<(Arc<dyn Volume>, Option<std::fs::File>)> {
+    if let Some(file) = &arguments.what.file {
+        return Ok((Arc::new(FileVolume::open(file, arguments.read_only)?), None));
+    }
+    let image = arguments.what.image.context("neither --file nor --image")?;
+    let dir = arguments.layer.as_deref().context("--image needs --layer")?;
+    let rate = (arguments.rate > 0).then_some(arguments.rate);
+    let pace = Pace { rate, deadline: Duration::from_secs(arguments.deadline) };
+    let source = Source::new(&arguments.store);
+    let (volume, lock) = Instant { dir, image, size: arguments.size, source, pace }.open()?;
+    Ok((Arc::new(volume), Some(lock)))
+}
+
+fn serial(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 20 && text.bytes().all(|b| b.is_ascii_graphic());
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "up to 20 printable ASCII characters without spaces".to_owned())
+}
