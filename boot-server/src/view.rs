@@ -15,6 +15,7 @@ use boot_server_core::node::{
     required_boot, state::RunStage,
 };
 use boot_server_core::refresh::Papers;
+use images::Datasource;
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
@@ -535,6 +536,8 @@ pub struct ImageView {
     pub sha256: Sha256,
     /// Default user.
     pub default_user: Option<String>,
+    /// How the OS in it is told who it is, where a deploy does not say.
+    pub datasource: Datasource,
     /// Chunks that hold data.
     pub chunks: u64,
     /// When it was added.

@@ -18,7 +18,7 @@ mod scratch;
 #[cfg(feature = "ingest")]
 pub mod store;
 
-pub use manifest::{Architecture, ChunkRef, Firmware, Manifest, ManifestError, PartitionTable};
+pub use manifest::{Architecture, ChunkRef, Datasource, Firmware, Manifest, ManifestError, PartitionTable};
 #[cfg(feature = "ingest")]
 pub use {
     ingest::{IngestError, IngestOptions, IngestProgress, Limits, ingest},

@@ -42,6 +42,9 @@ pub struct Manifest {
     pub minimum_disk: u64,
     /// User that cloud-init makes by default, if any.
     pub default_user: Option<String>,
+    /// How the OS in it is told who it is, where a deploy does not say; absent means [`Datasource::Nocloud`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datasource: Option<Datasource>,
     /// Raw bytes per chunk.
     pub chunk_size: u32,
     /// One entry per chunk in disk order; `null` is a hole (all zero).
@@ -83,6 +86,41 @@ pub enum Firmware {
     Bios,
     /// An EFI system partition.
     Uefi,
+}
+
+/// How an OS is told who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Datasource {
+    /// By a partition `cidata` on its disk (cloud-init's NoCloud).
+    #[default]
+    Nocloud,
+    /// By a partition `cidata` with nothing but the URL of this server's metadata: user data never lies on the disk.
+    NocloudNet,
+    /// By a partition `config-2` on its disk (OpenStack's config drive).
+    ConfigDrive,
+    /// By a config drive with an Ignition config as its user data (CoreOS, Flatcar; platform `openstack`).
+    Ignition,
+    /// Not at all: the image knows everything itself, and nothing phones home.
+    None,
+}
+
+impl Datasource {
+    /// All there are.
+    pub const ALL: [Self; 5] =
+        [Self::Nocloud, Self::NocloudNet, Self::ConfigDrive, Self::Ignition, Self::None];
+
+    /// As it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nocloud => "nocloud",
+            Self::NocloudNet => "nocloud-net",
+            Self::ConfigDrive => "config-drive",
+            Self::Ignition => "ignition",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Partition table of the raw image.
@@ -258,6 +296,7 @@ mod tests {
             sha256: Sha256([1; 32]),
             minimum_disk: 1 << 30,
             default_user: Some("debian".to_owned()),
+            datasource: None,
             chunk_size: 65536,
             chunks: vec![chunk(2, 15, u32::MAX), None, chunk(3, 0, 7)],
         }
@@ -272,6 +311,20 @@ mod tests {
         assert_eq!(Manifest::parse_as(GOLDEN.as_bytes(), id).unwrap(), golden());
         let other = ImageId(Sha256([9; 32]));
         assert!(matches!(Manifest::parse_as(GOLDEN.as_bytes(), other), Err(ManifestError::WrongId { .. })));
+    }
+
+    #[test]
+    fn a_datasource_is_written_only_where_there_is_one() {
+        let other = Manifest { datasource: Some(Datasource::ConfigDrive), ..golden() };
+        let text = String::from_utf8(other.canonical()).unwrap();
+        assert!(
+            text.contains(r#""default_user":"debian","datasource":"config-drive","chunk_size""#),
+            "{text}"
+        );
+        assert_eq!(Manifest::parse(text.as_bytes()).unwrap(), other);
+        for word in Datasource::ALL {
+            assert_eq!(serde_json::to_value(word).unwrap(), word.as_str());
+        }
     }
 
     #[test]

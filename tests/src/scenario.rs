@@ -23,16 +23,16 @@ pub const DEPLOY: Duration = Duration::from_secs(300);
 /// # Errors
 /// Where the server refuses it.
 pub fn add_image(api: &Api, file: &Path, name: &str, version: &str) -> Result<String> {
-    add_image_of_user(api, file, name, version, "root")
+    add_image_with(api, file, name, version, "default_user=root")
 }
 
-/// Adds an image file, raw or packed, whose default user is `user`; returns its id.
+/// Adds an image file, raw or packed, and says more of it, as in the query of an upload; returns its id.
 ///
 /// # Errors
 /// Where the server refuses it.
-pub fn add_image_of_user(api: &Api, file: &Path, name: &str, version: &str, user: &str) -> Result<String> {
+pub fn add_image_with(api: &Api, file: &Path, name: &str, version: &str, more: &str) -> Result<String> {
     let size = file.metadata().with_context(|| format!("looking at {}", file.display()))?.len();
-    let path = format!("/api/v1/images/upload?name={name}&version={version}&size={size}&default_user={user}");
+    let path = format!("/api/v1/images/upload?name={name}&version={version}&size={size}&{more}");
     let image = api.upload(&path, file)?;
     text(&image, "id")
 }

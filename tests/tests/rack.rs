@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::rack::{Api, Disk, Firmware, Machine, MachineSpec, Rack, artifact};
 use tests::scenario::{
-    DEPLOY, DISCOVERY, add_image, deploy, events, is_unbootable, number_before, padded_image, rebuild,
-    throttle, wait_discovered, wait_stage, wait_state,
+    DEPLOY, DISCOVERY, add_image, add_image_with, deploy, events, is_unbootable, number_before, padded_image,
+    rebuild, throttle, wait_discovered, wait_stage, wait_state,
 };
 
 const GIB: u64 = 1 << 30;
@@ -88,13 +88,15 @@ fn uefi_sata() -> Result<()> {
     whole_life("uefi-sata", Firmware::Uefi, Disk::sata("OSSATA1", GIB), Disk::nvme("DATA1", 64 * MIB))
 }
 
-/// A reinstall with another image, and then the machine is given back: its OS disk is wiped, the data disk stays.
+/// A reinstall with another image, which is told who it is by Ignition, and then the machine is given back: its OS disk is
+/// wiped, the data disk stays.
 #[test]
 fn rebuild_and_delete() -> Result<()> {
     let mut lab =
         Lab::new("rebuild", Firmware::Bios, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
     lab.add_tiny("a")?;
-    lab.add_tiny("b")?;
+    let told = "default_user=root&datasource=ignition";
+    add_image_with(&lab.api, &artifact("images/tiny-b.raw")?, "tiny-b", "1", told)?;
     lab.machine.write_disk(1, 32 * MIB, b"somebody's data in the middle of a disk")?;
     let before = lab.machine.disk_sha256(1)?;
     let node = lab.discover()?;
@@ -106,7 +108,8 @@ fn rebuild_and_delete() -> Result<()> {
     ensure!(waiting["waits_for"].as_str().is_some_and(|w| w.contains("network boot")), "{waiting:#}");
     lab.machine.serial().skip_to_end();
     lab.machine.reset()?;
-    lab.machine.serial().wait_for("image=tiny-b", DEPLOY)?;
+    let ready = lab.machine.serial().wait_for("image=tiny-b", DEPLOY)?.text;
+    ensure!(ready.contains(&format!("hostname={node}")) && ready.contains("told=config-2"), "{ready}");
     wait_state(&lab.api, &node, "active", DEPLOY)?;
 
     lab.api.post(

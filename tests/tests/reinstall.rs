@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tests::browser::Browser;
 use tests::rack::{Disk, Firmware, Machine, MachineSpec, OPERATORS_PORT, Rack, artifact, target};
-use tests::scenario::{DEPLOY, DISCOVERY, add_image, deploy, throttle, wait_discovered, wait_state};
+use tests::scenario::{DEPLOY, DISCOVERY, add_image_with, deploy, throttle, wait_discovered, wait_state};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -22,9 +22,10 @@ fn the_form_reinstalls_a_machine() -> Result<()> {
     let mut rack = Rack::new("reinstall")?;
     rack.start_server()?;
     let api = rack.api()?;
-    for variant in ["a", "b"] {
+    for (variant, datasource) in [("a", "nocloud"), ("b", "config-drive")] {
         let file = artifact(&format!("images/tiny-{variant}.raw"))?;
-        add_image(&api, &file, &format!("tiny-{variant}"), "1")?;
+        let more = format!("default_user=root&datasource={datasource}");
+        add_image_with(&api, &file, &format!("tiny-{variant}"), "1", &more)?;
     }
     let spec = MachineSpec::new("m1", Firmware::Bios)
         .disk(Disk::virtio("OS1", GIB))
@@ -65,7 +66,7 @@ fn the_form_reinstalls_a_machine() -> Result<()> {
     follow(&browser, &mut machine)?;
     let line = machine.serial().wait_for("TINY-OS READY", DEPLOY)?.text;
     ensure!(line.contains("image=tiny-b"), "{line}");
-    ensure!(line.contains("hostname=web-1"), "{line}");
+    ensure!(line.contains("hostname=web-1") && line.contains("told=config-2"), "{line}");
     ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
     picture(&browser, "reinstall-5-after")?;
 

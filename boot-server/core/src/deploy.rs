@@ -153,7 +153,7 @@ pub fn plan(
     let disk = choose_disk(&request.disk, inventory, manifest)?;
     let hostname =
         request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| given.node_name.to_owned());
-    let datasource = request.datasource.unwrap_or_default();
+    let datasource = datasource_of(request, manifest);
     let instance = instance(request, inventory, manifest, hostname, given)?;
     let spec = DeploySpec {
         image: manifest.id(),
@@ -164,6 +164,11 @@ pub fn plan(
         boot_entry: (inventory.firmware.mode == FirmwareMode::Uefi).then(|| BOOT_ENTRY.to_owned()),
     };
     Ok(Plan { spec, instance, phones_home: datasource != Datasource::None })
+}
+
+/// What the request says, else the image.
+fn datasource_of(request: &DeployRequest, manifest: &Manifest) -> Datasource {
+    request.datasource.or(manifest.datasource).unwrap_or_default()
 }
 
 /// Whether the machine boots what the image is made for.
@@ -330,7 +335,7 @@ fn instance(
         password_hash: request.password_hash.as_deref().filter(|p| !p.is_empty()),
     };
     login.check()?;
-    let datasource = request.datasource.unwrap_or_default();
+    let datasource = datasource_of(request, manifest);
     let (user_data, vendor_data) = if datasource == Datasource::Ignition {
         user_data.as_deref().map_or(Ok(()), ignition::check)?;
         (Some(ignition::config(&login, given.urls.phone_home, user_data.as_deref())), String::new())

@@ -49,9 +49,9 @@ pub struct DeployArgs {
     /// File with cloud-init network config, version 2
     #[arg(long, value_name = "FILE")]
     network_config: Option<PathBuf>,
-    /// How the OS is told who it is; nocloud if not given
-    #[arg(long, value_enum)]
-    datasource: Option<Seed>,
+    /// How the OS is told who it is; as the image says if not given
+    #[arg(long, value_parser = super::image::datasource())]
+    datasource: Option<Datasource>,
     /// The node's name: this erases a disk; asked for if not given
     #[arg(long, visible_alias = "yes", value_name = "NAME")]
     confirm: Option<String>,
@@ -63,21 +63,6 @@ pub struct DeployArgs {
     dry_run: bool,
     #[command(flatten)]
     watch: WatchArgs,
-}
-
-/// How an OS is told who it is.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Seed {
-    /// A partition `cidata` on its disk
-    Nocloud,
-    /// The same with nothing but the URL of its metadata
-    NocloudNet,
-    /// OpenStack's config drive on its disk
-    ConfigDrive,
-    /// A config drive with Ignition: the user data is an Ignition config
-    Ignition,
-    /// Not at all; nothing phones home then
-    None,
 }
 
 /// Rules for a disk.
@@ -155,13 +140,7 @@ impl DeployArgs {
             password_hash: read_option(&self.password_hash_file)?.map(|text| text.trim().to_owned()),
             user_data: read_option(&self.user_data)?,
             network_config: read_option(&self.network_config)?,
-            datasource: self.datasource.map(|word| match word {
-                Seed::Nocloud => Datasource::Nocloud,
-                Seed::NocloudNet => Datasource::NocloudNet,
-                Seed::ConfigDrive => Datasource::ConfigDrive,
-                Seed::Ignition => Datasource::Ignition,
-                Seed::None => Datasource::None,
-            }),
+            datasource: self.datasource,
             confirm: self.confirm.clone(),
             allow_critical: self.allow_critical,
         })

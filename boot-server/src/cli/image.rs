@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use boot_server_core::deploy::bytes;
 use clap::Subcommand;
-use images::Architecture;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use images::manifest::is_name;
+use images::{Architecture, Datasource};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::{ImageId, Sha256};
 
@@ -69,12 +70,21 @@ pub struct AddArgs {
     /// User that the image's cloud-init makes
     #[arg(long, value_name = "USER")]
     default_user: Option<String>,
+    /// How the OS in it is told who it is; nocloud if not given
+    #[arg(long, value_parser = datasource())]
+    datasource: Option<Datasource>,
     /// Smallest disk in bytes; the image's own size if not given
     #[arg(long, value_name = "BYTES")]
     minimum_disk: Option<u64>,
     /// SOURCE is a path on the server, below one of its import directories
     #[arg(long)]
     on_server: bool,
+}
+
+/// The words for how an OS is told who it is.
+pub(super) fn datasource() -> impl TypedValueParser<Value = Datasource> {
+    PossibleValuesParser::new(Datasource::ALL.map(Datasource::as_str))
+        .try_map(|word| serde_json::from_value(word.into()))
 }
 
 fn architecture(text: &str) -> Result<Architecture, String> {
@@ -154,6 +164,7 @@ fn add_on_server(
         sha256: args.sha256,
         architecture: Some(args.architecture),
         default_user: args.default_user,
+        datasource: args.datasource,
         minimum_disk: args.minimum_disk,
     };
     let key = uuid::Uuid::new_v4().to_string();
@@ -189,6 +200,7 @@ fn upload(client: &Client, format: Format, args: &AddArgs, name: &str, version: 
         ("sha256", args.sha256.map(|s| s.to_string())),
         ("architecture", arch),
         ("default_user", args.default_user.clone()),
+        ("datasource", args.datasource.map(|word| word.as_str().to_owned())),
         ("minimum_disk", args.minimum_disk.map(|m| m.to_string())),
     ];
     for (key, value) in more {
@@ -312,6 +324,7 @@ impl Show for ImageView {
             ("minimum disk", Some(bytes(self.minimum_disk))),
             ("sha256", Some(self.sha256.to_string())),
             ("default user", self.default_user.clone()),
+            ("datasource", Some(self.datasource.as_str().to_owned())),
             ("added", Some(moment(self.added))),
             ("origin", Some(self.origin.clone())),
             ("used by", Some(self.used_by.join(", ")).filter(|u| !u.is_empty())),

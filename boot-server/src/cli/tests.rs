@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::node::{BootKind, Severity, StateName};
 use clap::{CommandFactory, Parser};
+use images::Datasource;
 use protocol::fault::{Fault, FaultCode};
 use protocol::report::Progress;
 use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, Sha256, Timestamp};
@@ -173,6 +174,7 @@ fn images_events_and_status() {
         minimum_disk: 2_000_000_000,
         sha256: Sha256([0xcd; 32]),
         default_user: Some("debian".to_owned()),
+        datasource: Datasource::Nocloud,
         chunks: 240,
         added: START,
         origin: "upload".to_owned(),

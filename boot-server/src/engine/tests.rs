@@ -108,6 +108,7 @@ pub(crate) async fn image(engine: &Engine) -> protocol::ImageId {
         sha256: protocol::Sha256([1; 32]),
         minimum_disk: 4 << 20,
         default_user: Some("admin".into()),
+        datasource: None,
         chunk_size: 4 << 20,
         chunks: vec![None],
     };

@@ -10,6 +10,7 @@ use boot_server_core::names::{FlavorName, GroupName, PoolName};
 use boot_server_core::node::{Place, StateName};
 use boot_server_core::placement::{Domain, Policy, Rejected};
 use boot_server_core::pool::Pool;
+use images::Datasource;
 use protocol::{GroupId, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -151,6 +152,8 @@ pub struct OfferedImage {
     pub minimum_disk: u64,
     /// Default user.
     pub default_user: Option<String>,
+    /// How the OS in it is told who it is.
+    pub datasource: Datasource,
 }
 
 impl From<ImageView> for OfferedImage {
@@ -163,6 +166,7 @@ impl From<ImageView> for OfferedImage {
             firmware: image.firmware,
             minimum_disk: image.minimum_disk,
             default_user: image.default_user,
+            datasource: image.datasource,
         }
     }
 }

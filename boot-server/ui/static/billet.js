@@ -66,7 +66,7 @@
     tell("");
     if (!(file instanceof File) || file.size === 0) return tell("Choose a file that is not empty.");
     const query = new URLSearchParams({ size: String(file.size) });
-    for (const name of ["name", "version", "architecture", "sha256", "default_user"]) {
+    for (const name of ["name", "version", "architecture", "sha256", "default_user", "datasource"]) {
       const value = String(data.get(name) ?? "").trim();
       if (value) query.set(name, value);
     }

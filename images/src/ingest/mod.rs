@@ -14,7 +14,9 @@ use protocol::Sha256;
 pub use crate::reader::{Format, Metered, Source, Tally};
 
 use crate::disk;
-use crate::manifest::{Architecture, CHUNK_SIZE, FORMAT, Firmware, Manifest, RAW_SIZE_MAX, is_name};
+use crate::manifest::{
+    Architecture, CHUNK_SIZE, Datasource, FORMAT, Firmware, Manifest, RAW_SIZE_MAX, is_name,
+};
 use crate::reader::{ReadError, sniff};
 use crate::store::{Store, StoreError};
 use open::Opened;
@@ -43,6 +45,8 @@ pub struct IngestOptions {
     pub minimum_disk: Option<u64>,
     /// User that cloud-init makes by default, if any.
     pub default_user: Option<String>,
+    /// How the OS is told who it is, as [`Manifest::datasource`].
+    pub datasource: Option<Datasource>,
     /// Format of the file; told by its first bytes where `None`.
     pub format: Option<Format>,
     /// Size of the file as given, in bytes.
@@ -87,6 +91,7 @@ impl IngestOptions {
             firmware: None,
             minimum_disk: None,
             default_user: None,
+            datasource: None,
             format: None,
             expected_size: None,
             expected_sha256: None,
@@ -330,6 +335,7 @@ fn manifest(output: Output, options: IngestOptions) -> Result<Manifest, IngestEr
         sha256: output.sha256,
         minimum_disk: options.minimum_disk.unwrap_or(output.raw_size),
         default_user: options.default_user,
+        datasource: options.datasource,
         chunk_size: options.chunk_size,
         chunks: output.chunks,
     })

@@ -30,6 +30,7 @@ fn manifest_of(name: &str, seeds: &[u64]) -> (Manifest, Vec<(ChunkRef, Vec<u8>)>
         sha256: chunk::sha256(&disk),
         minimum_disk: disk.len() as u64,
         default_user: None,
+        datasource: None,
         chunk_size: CHUNK as u32,
         chunks: chunks.iter().map(|(c, _)| Some(*c)).chain([None]).collect(),
     };

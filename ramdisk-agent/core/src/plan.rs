@@ -226,6 +226,7 @@ pub(crate) mod tests {
             sha256: Sha256([0; 32]),
             minimum_disk: raw_size,
             default_user: None,
+            datasource: None,
             chunk_size: 4 << 20,
             chunks: pattern.iter().map(|data| data.then_some(chunk)).collect(),
         }

@@ -92,6 +92,7 @@ pub fn image(folder: &Folder, mib: u64) -> Image {
         sha256: chunk::sha256(&raw),
         minimum_disk: raw.len() as u64,
         default_user: None,
+        datasource: None,
         chunk_size: CHUNK_SIZE,
         chunks: chunks.collect(),
     };

@@ -21,6 +21,7 @@ fn manifest() -> Manifest {
         sha256: Sha256([0; 32]),
         minimum_disk: 2_000_000_000,
         default_user: Some("debian".to_owned()),
+        datasource: None,
         chunk_size: CHUNK_SIZE,
         chunks: vec![None; 256],
     }
@@ -111,6 +112,19 @@ fn the_disk_is_named_or_refused() {
         assert_eq!(code(&by_id("A"), vec![bad]), "disk-refused");
     }
     assert_eq!(code(&by_id("A"), vec![Disk { logical_sector: 4096, ..disk("A", 4) }]), "sector-size");
+}
+
+#[test]
+fn the_image_says_how_its_os_is_told_unless_the_request_does() {
+    let told = |request, image| {
+        datasource_of(
+            &DeployRequest { datasource: request, ..DeployRequest::default() },
+            &Manifest { datasource: image, ..manifest() },
+        )
+    };
+    assert_eq!(told(None, None), Datasource::Nocloud);
+    assert_eq!(told(None, Some(Datasource::Ignition)), Datasource::Ignition);
+    assert_eq!(told(Some(Datasource::None), Some(Datasource::Ignition)), Datasource::None);
 }
 
 #[test]

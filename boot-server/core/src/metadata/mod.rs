@@ -25,37 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::node::StaticNetwork;
 
 pub use ec2::VERSIONS as EC2_VERSIONS;
-
-/// How an OS is told who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Datasource {
-    /// By a partition `cidata` on its disk (cloud-init's NoCloud).
-    #[default]
-    Nocloud,
-    /// By a partition `cidata` with nothing but the URL of this server's metadata: user data never lies on the disk.
-    NocloudNet,
-    /// By a partition `config-2` on its disk (OpenStack's config drive).
-    ConfigDrive,
-    /// By a config drive with an Ignition config as its user data (CoreOS, Flatcar; platform `openstack`).
-    Ignition,
-    /// Not at all: the image knows everything itself, and nothing phones home.
-    None,
-}
-
-impl Datasource {
-    /// As it is written in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Nocloud => "nocloud",
-            Self::NocloudNet => "nocloud-net",
-            Self::ConfigDrive => "config-drive",
-            Self::Ignition => "ignition",
-            Self::None => "none",
-        }
-    }
-}
+pub use images::Datasource;
 
 /// Everything that one installed OS may know of itself. Kept sealed, from the deploy to the end of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -150,6 +150,7 @@ pub async fn image_view(engine: &Engine, row: &ImageRow) -> Result<ImageView, En
         minimum_disk: manifest.minimum_disk,
         sha256: manifest.sha256,
         default_user: manifest.default_user.clone(),
+        datasource: manifest.datasource.unwrap_or_default(),
         chunks: manifest.chunks.iter().flatten().count() as u64,
         added: row.added,
         origin: row.origin.clone(),

@@ -47,6 +47,7 @@ pub(super) async fn add(
     let options = IngestOptions {
         minimum_disk: request.minimum_disk,
         default_user: request.default_user,
+        datasource: request.datasource,
         expected_size: request.size,
         expected_sha256: request.sha256,
         ..IngestOptions::new(
@@ -146,6 +147,7 @@ async fn prepare(
     let options = IngestOptions {
         minimum_disk: query.minimum_disk,
         default_user: query.default_user,
+        datasource: query.datasource,
         expected_size: query.size.or(length),
         expected_sha256: query.sha256,
         ..IngestOptions::new(query.name, query.version, architecture)

@@ -8,7 +8,7 @@ use boot_server_core::access::Role;
 use boot_server_core::node::place::{Label, Rack, Unit};
 use boot_server_core::node::{Boot, Repeat};
 use boot_server_core::servicing::{RestartPolicy, ServiceStep};
-use images::Architecture;
+use images::{Architecture, Datasource};
 use protocol::{DiskId, MacAddr, ProjectId, Sha256};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -341,6 +341,9 @@ pub struct IngestRequest {
     /// User that the image's cloud-init makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_user: Option<String>,
+    /// How the OS in it is told who it is; `nocloud` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datasource: Option<Datasource>,
     /// Smallest disk in bytes; the raw size if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_disk: Option<u64>,
@@ -368,6 +371,10 @@ pub struct UploadQuery {
     /// User that the image's cloud-init makes.
     #[serde(default)]
     pub default_user: Option<String>,
+    /// How the OS in it is told who it is; `nocloud` if not given.
+    #[param(inline)]
+    #[serde(default)]
+    pub datasource: Option<Datasource>,
     /// Smallest disk in bytes; the raw size if not given.
     #[serde(default)]
     pub minimum_disk: Option<u64>,

@@ -308,7 +308,7 @@ impl Typed {
     /// Something in the fold was filled in.
     fn advanced(&self) -> bool {
         [&self.password_hash, &self.user_data, &self.network_config].iter().any(|t| !t.is_empty())
-            || !["", "nocloud"].contains(&self.datasource.as_str())
+            || !self.datasource.is_empty()
     }
 
     /// What the form itself can tell.

@@ -147,7 +147,8 @@ fn add_debian(rack: &mut Rack, raw: &Path) -> Result<String> {
     let fact = |name: &str| facts[name].as_str().with_context(|| format!("the image's facts lack {name}"));
     let start = Instant::now();
     let (name, version) = (fact("name")?, fact("version")?);
-    let id = scenario::add_image_of_user(&rack.api()?, &packed, name, version, fact("default_user")?)?;
+    let user = format!("default_user={}", fact("default_user")?);
+    let id = scenario::add_image_with(&rack.api()?, &packed, name, version, &user)?;
     println!("image       {name} {version} added in {:.1} s", start.elapsed().as_secs_f64());
     Ok(id)
 }
