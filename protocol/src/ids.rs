@@ -78,6 +78,21 @@ uuid_id!(ProjectId, "A project: people who share servers and a quota.", "project
 uuid_id!(JobId, "One piece of work on one node.", "job id (a UUID)");
 uuid_id!(UserId, "A person who may sign in.", "user id (a UUID)");
 uuid_id!(ServerId, "A machine lent to a project.", "server id (a UUID)");
+uuid_id!(NetworkId, "A network of a project, or of the site.", "network id (a UUID)");
+uuid_id!(SubnetId, "A range of addresses on a network.", "subnet id (a UUID)");
+uuid_id!(PortId, "A place on a network where one machine is plugged in.", "port id (a UUID)");
+uuid_id!(
+    SecurityGroupId,
+    "Rules of what may reach ports, and what they may reach.",
+    "security group id (a UUID)"
+);
+uuid_id!(RouterId, "What joins subnets of a project.", "router id (a UUID)");
+uuid_id!(
+    FloatingId,
+    "An address of a provider network that leads to a port.",
+    "floating address id (a UUID)"
+);
+uuid_id!(MirrorId, "A copy of a port's traffic.", "mirror id (a UUID)");
 uuid_id!(GroupId, "Servers that are to be spread, or kept together.", "server group id (a UUID)");
 
 /// A SHA-256 digest (FIPS 180-4), printed as 64 lower-case hexadecimal digits.

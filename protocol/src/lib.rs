@@ -12,7 +12,8 @@ pub mod limits;
 pub mod report;
 
 pub use ids::{
-    ChunkId, DiskId, GroupId, ImageId, JobId, MacAddr, NodeId, ProjectId, ServerId, Sha256, Timestamp, UserId,
+    ChunkId, DiskId, FloatingId, GroupId, ImageId, JobId, MacAddr, MirrorId, NetworkId, NodeId, PortId,
+    ProjectId, RouterId, SecurityGroupId, ServerId, Sha256, SubnetId, Timestamp, UserId,
 };
 
 /// Version of the agent protocol spoken by this build. The server refuses an agent whose major differs.

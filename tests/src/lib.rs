@@ -9,6 +9,7 @@ pub mod dhcp_wire;
 pub mod exporter;
 pub mod fleet;
 pub mod measured;
+pub mod overlay;
 pub mod python;
 pub mod rack;
 pub mod scenario;

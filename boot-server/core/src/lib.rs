@@ -28,6 +28,7 @@ pub mod ipxe;
 pub mod lockout;
 pub mod metadata;
 pub mod names;
+pub mod network;
 pub mod node;
 pub mod ordered;
 pub mod placement;

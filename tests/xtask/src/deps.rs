@@ -85,6 +85,7 @@ const PACKAGES: &[&str] = &[
     "openvswitch-switch",
     "ovn-central",
     "ovn-host",
+    "iputils-ping",
     // the store that is not SQLite
     "postgresql",
 ];

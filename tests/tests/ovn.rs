@@ -1,0 +1,378 @@
+//! Networks on a real OVN: what the driver writes into the northbound database is what packets meet. Chassis are network
+//! namespaces with Open vSwitch in user space.
+
+#![expect(clippy::unwrap_used, reason = "what goes wrong here fails a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use boot_server_core::network::{
+    Direction, Encap, External, Family, Floating, Mirror, Network, NetworkKind, Port, Remote, Router, Rule,
+    SecurityGroup, Sink, Site, Subnet, Traffic, ipam,
+};
+use network::{Applied, Ovn};
+use ovsdb::{Atom, Client, Condition, Datum, Mutation, Mutator, Operation, Row};
+use protocol::{
+    FloatingId, MacAddr, MirrorId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
+};
+use tests::overlay::{CENTRAL, Host, Overlay, WIRE, pings};
+use uuid::Uuid;
+
+/// Networks of the test of scale.
+const MANY: u32 = 10_000;
+/// For the driver to have read the database.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A project with one network 10.0.0.0/24 and one security group.
+struct Tenant {
+    project: ProjectId,
+    network: NetworkId,
+    group: SecurityGroupId,
+}
+
+fn uuid() -> Uuid {
+    Uuid::new_v4()
+}
+
+fn rule(direction: Direction, family: Family, traffic: Traffic) -> Rule {
+    Rule { direction, family, traffic, remote: Remote::Any }
+}
+
+fn subnet(network: NetworkId, cidr: &str, gateway: &str) -> Subnet {
+    Subnet {
+        network,
+        cidr: cidr.parse().unwrap(),
+        gateway: Some(gateway.parse().unwrap()),
+        pools: Vec::new(),
+        reserved: BTreeSet::new(),
+        dns: Vec::new(),
+        dhcp: true,
+    }
+}
+
+impl Tenant {
+    fn new(site: &mut Site) -> Self {
+        let tenant =
+            Self { project: ProjectId(uuid()), network: NetworkId(uuid()), group: SecurityGroupId(uuid()) };
+        tenant.put_network(site, tenant.network, "10.0.0.0/24", "10.0.0.1");
+        let rules = BTreeSet::from([
+            rule(Direction::Ingress, Family::V4, Traffic::Icmp),
+            rule(Direction::Egress, Family::V4, Traffic::Any),
+        ]);
+        let group = SecurityGroup { project: tenant.project, name: "default".to_owned(), rules };
+        site.groups.insert(tenant.group, group);
+        tenant
+    }
+
+    fn put_network(&self, site: &mut Site, network: NetworkId, cidr: &str, gateway: &str) -> SubnetId {
+        let project = self.project;
+        let of = Network { project, name: cidr.to_owned(), mtu: 1442, kind: NetworkKind::Overlay };
+        site.networks.insert(network, of);
+        let id = SubnetId(uuid());
+        site.subnets.insert(id, subnet(network, cidr, gateway));
+        id
+    }
+
+    /// A port with an address on a network of the tenant.
+    fn port(&self, site: &mut Site, network: NetworkId, address: [u8; 4]) -> (PortId, MacAddr) {
+        let id = PortId(uuid());
+        let mac = ipam::mac(id.0, &BTreeSet::new()).unwrap();
+        let port = Port {
+            project: self.project,
+            network,
+            mac,
+            addresses: BTreeSet::from([IpAddr::from(address)]),
+            groups: BTreeSet::from([self.group]),
+            guarded: true,
+        };
+        site.ports.insert(id, port);
+        (id, mac)
+    }
+}
+
+/// The machine at 10.0.0.12 answers.
+fn answers(host: &Host) -> anyhow::Result<()> {
+    anyhow::ensure!(host.reaches("10.0.0.12")?, "no answer");
+    Ok(())
+}
+
+async fn driver(overlay: &Overlay) -> Ovn {
+    let ovn = Ovn::start(overlay.northbound_address().parse().unwrap());
+    tokio::time::timeout(PATIENCE, ovn.ready()).await.unwrap();
+    ovn
+}
+
+async fn write(ovn: &Ovn, site: &Site, overlay: &Overlay) -> Applied {
+    let applied = ovn.apply(site).await.unwrap();
+    overlay.settle().unwrap();
+    applied
+}
+
+#[tokio::test]
+async fn projects_share_wires_and_nothing_else() {
+    let mut overlay = Overlay::new("projects", 2, "geneve").unwrap();
+    let mut site = Site::default();
+    let (a, b) = (Tenant::new(&mut site), Tenant::new(&mut site));
+    let ports = [(&a, 0, 11), (&a, 1, 12), (&b, 0, 11), (&b, 1, 12)];
+    let ports = ports
+        .map(|(tenant, chassis, last)| (chassis, tenant.port(&mut site, tenant.network, [10, 0, 0, last])));
+    let ovn = driver(&overlay).await;
+    write(&ovn, &site, &overlay).await;
+    assert_eq!(write(&ovn, &site, &overlay).await, Applied::default(), "once is enough");
+    let [a1, a2, b1, b2] = ports.map(|(chassis, (port, mac))| overlay.host(chassis, port, mac).unwrap());
+    overlay.settle().unwrap();
+
+    for (host, address) in [(&a1, "10.0.0.11"), (&a2, "10.0.0.12"), (&b1, "10.0.0.11"), (&b2, "10.0.0.12")] {
+        let learned = host.dhcp(overlay.as_ref()).unwrap();
+        for line in [format!("ip={address}"), "mask=24".into(), "router=10.0.0.1".into(), "mtu=1442".into()] {
+            assert!(learned.lines().any(|l| l == line), "{line} in {learned}");
+        }
+    }
+    let (key_a, key_b) =
+        (overlay.tunnel_key(&a.network.to_string()), overlay.tunnel_key(&b.network.to_string()));
+    let (vni_a, vni_b) = (format!("vni {:#x},", key_a.unwrap()), format!("vni {:#x},", key_b.unwrap()));
+    let seen = |host: &Host| overlay.on_underlay("udp port 6081", || answers(host)).unwrap();
+    let seen_of_a = seen(&a1);
+    assert!(seen_of_a.contains("Geneve"), "{seen_of_a}");
+    assert!(seen_of_a.contains(&vni_a) && !seen_of_a.contains(&vni_b), "{vni_a} in {seen_of_a}");
+    let seen_of_b = seen(&b1);
+    assert!(seen_of_b.contains(&vni_b) && !seen_of_b.contains(&vni_a), "{vni_b} in {seen_of_b}");
+    // One address, two machines.
+    let (of_a, of_b) = (a1.neighbour("10.0.0.12").unwrap(), b1.neighbour("10.0.0.12").unwrap());
+    assert_eq!((of_a, of_b), (ports[1].1.1, ports[3].1.1));
+    overlay.unplug(&b2).unwrap();
+    assert!(
+        !b1.reaches("10.0.0.12").unwrap() && a1.reaches("10.0.0.12").unwrap(),
+        "only the machine of the other project has it now"
+    );
+
+    // Another source than its own.
+    a1.add_address("10.0.0.99/24").unwrap();
+    assert!(!a1.reaches_from("10.0.0.99", "10.0.0.12").unwrap() && a1.reaches("10.0.0.12").unwrap());
+    overlay.passed();
+}
+
+#[tokio::test]
+async fn a_change_reaches_what_runs() {
+    let mut overlay = Overlay::new("changes", 2, "vxlan").unwrap();
+    let mut site = Site { encap: Encap::Vxlan, ..Site::default() };
+    let tenant = Tenant::new(&mut site);
+    let (first, first_mac) = tenant.port(&mut site, tenant.network, [10, 0, 0, 11]);
+    let (second, second_mac) = tenant.port(&mut site, tenant.network, [10, 0, 0, 12]);
+    let ovn = driver(&overlay).await;
+    write(&ovn, &site, &overlay).await;
+    let (one, two) =
+        (overlay.host(0, first, first_mac).unwrap(), overlay.host(1, second, second_mac).unwrap());
+    overlay.settle().unwrap();
+    one.add_address("10.0.0.11/24").unwrap();
+    two.add_address("10.0.0.12/24").unwrap();
+    assert!(one.reaches("10.0.0.12").unwrap());
+
+    // The rule goes, and comes back.
+    let icmp = rule(Direction::Ingress, Family::V4, Traffic::Icmp);
+    site.groups.values_mut().for_each(|group| group.rules.retain(|rule| *rule != icmp));
+    let applied = write(&ovn, &site, &overlay).await;
+    assert_eq!(applied, Applied { changed: 1, ..Applied::default() }, "one port group");
+    assert!(!one.reaches("10.0.0.12").unwrap(), "nothing allows it any more");
+    site.groups.values_mut().for_each(|group| group.rules.extend([icmp]));
+    write(&ovn, &site, &overlay).await;
+    assert!(one.reaches("10.0.0.12").unwrap());
+
+    // A second network of the project, on the other chassis, and a router between them.
+    let other = NetworkId(uuid());
+    let far = tenant.put_network(&mut site, other, "10.1.0.0/24", "10.1.0.1");
+    let (third, third_mac) = tenant.port(&mut site, other, [10, 1, 0, 11]);
+    let near = *site.subnets.iter().find(|(_, s)| s.network == tenant.network).unwrap().0;
+    let macs = [near, far].map(|id| (id, ipam::mac(id.0, &BTreeSet::new()).unwrap()));
+    let router =
+        Router { project: tenant.project, name: "r".into(), interfaces: macs.into(), external: None };
+    site.routers.insert(RouterId(uuid()), router);
+    write(&ovn, &site, &overlay).await;
+    let three = overlay.host(1, third, third_mac).unwrap();
+    overlay.settle().unwrap();
+    three.dhcp(overlay.as_ref()).unwrap();
+    one.namespace.ip(&["route", "add", "default", "via", "10.0.0.1"]).unwrap();
+    assert!(one.reaches("10.1.0.11").unwrap(), "by the router");
+
+    // What the second sends is copied to a machine beside the underlay.
+    let sink = Sink::Gre(CENTRAL.parse().unwrap(), 77);
+    let (project, direction) = (tenant.project, Direction::Egress);
+    let mirror = Mirror { project, direction, ports: BTreeSet::from([second]), sink };
+    site.mirrors.insert(MirrorId(uuid()), mirror);
+    write(&ovn, &site, &overlay).await;
+    let seen = overlay.on_underlay("ip proto gre", || answers(&one)).unwrap();
+    assert!(seen.contains("key=0x4d") && seen.contains("10.0.0.12 > 10.0.0.11: ICMP echo reply"), "{seen}");
+
+    // Nothing is left of it.
+    ovn.apply(&Site { encap: Encap::Vxlan, ..Site::default() }).await.unwrap();
+    for table in ["Logical_Switch", "Logical_Switch_Port", "Logical_Router", "DHCP_Options", "Mirror"] {
+        assert_eq!(
+            overlay.northbound(&["--bare", "--columns=_uuid", "list", table]).unwrap().trim(),
+            "",
+            "{table}"
+        );
+    }
+    overlay.passed();
+}
+
+/// The provider network is the underlay itself: the central machine is a stranger on it.
+#[tokio::test]
+async fn a_floating_address_leads_in_and_the_router_out() {
+    let mut overlay = Overlay::new("floating", 2, "geneve").unwrap();
+    let mut site = Site::default();
+    let tenant = Tenant::new(&mut site);
+    let [(one, one_mac), (two, two_mac)] =
+        [11, 12].map(|n| tenant.port(&mut site, tenant.network, [10, 0, 0, n]));
+    let operator = Tenant { project: ProjectId(uuid()), network: NetworkId(uuid()), group: tenant.group };
+    let outside = operator.put_network(&mut site, operator.network, "192.168.99.0/24", CENTRAL);
+    site.subnets.get_mut(&outside).unwrap().dhcp = false;
+    site.networks.get_mut(&operator.network).unwrap().kind =
+        NetworkKind::Provider { physical: WIRE.to_owned(), vlan: None };
+    let inside = *site.subnets.iter().find(|(_, s)| s.network == tenant.network).unwrap().0;
+    let mac = |id: SubnetId| ipam::mac(id.0, &BTreeSet::new()).unwrap();
+    let external = External {
+        subnet: outside,
+        address: "192.168.99.40".parse().unwrap(),
+        mac: mac(outside),
+        chassis: vec!["chassis1".to_owned(), "chassis0".to_owned()],
+    };
+    let (project, name, interfaces) =
+        (tenant.project, "r".to_owned(), BTreeMap::from([(inside, mac(inside))]));
+    site.routers.insert(RouterId(uuid()), Router { project, name, interfaces, external: Some(external) });
+    let to = Some((one, "10.0.0.11".parse().unwrap()));
+    let floating = Floating { project, subnet: outside, address: "192.168.99.50".parse().unwrap(), to };
+    site.floating.insert(FloatingId(uuid()), floating);
+    let ovn = driver(&overlay).await;
+    write(&ovn, &site, &overlay).await;
+    let hosts = [overlay.host(0, one, one_mac).unwrap(), overlay.host(0, two, two_mac).unwrap()];
+    overlay.settle().unwrap();
+    for host in &hosts {
+        host.dhcp(overlay.as_ref()).unwrap();
+    }
+
+    assert!(pings(overlay.central(), &["192.168.99.50"]).unwrap());
+    let seen = overlay
+        .on_underlay("icmp", || {
+            anyhow::ensure!(hosts[1].reaches(CENTRAL)?, "no answer");
+            Ok(())
+        })
+        .unwrap();
+    assert!(seen.contains("192.168.99.40 > 192.168.99.1: ICMP echo request"), "as the router's: {seen}");
+    // It leads nowhere any more.
+    site.floating.values_mut().for_each(|floating| floating.to = None);
+    write(&ovn, &site, &overlay).await;
+    assert!(!pings(overlay.central(), &["192.168.99.50"]).unwrap());
+    overlay.passed();
+}
+
+/// A chassis' own Open vSwitch copies what a port receives and sends to another of its ports, told by the same client.
+#[tokio::test]
+async fn a_port_is_mirrored_to_a_port_of_its_chassis() {
+    let mut overlay = Overlay::new("mirror", 1, "geneve").unwrap();
+    let mut site = Site::default();
+    let tenant = Tenant::new(&mut site);
+    let ports = [11, 12].map(|last| tenant.port(&mut site, tenant.network, [10, 0, 0, last]));
+    let ovn = driver(&overlay).await;
+    write(&ovn, &site, &overlay).await;
+    let [one, two] = ports.map(|(port, mac)| overlay.host(0, port, mac).unwrap());
+    overlay.settle().unwrap();
+    one.add_address("10.0.0.11/24").unwrap();
+    two.add_address("10.0.0.12/24").unwrap();
+    let tap = overlay.tap(0).unwrap();
+
+    let client = Client::connect(&overlay.chassis_address(0).parse().unwrap()).await.unwrap();
+    let named = |name: &str| Operation::Select {
+        table: "Port".into(),
+        which: vec![Condition::equals("name", name)],
+        columns: Some(vec!["_uuid".into()]),
+    };
+    let found =
+        client.transact("Open_vSwitch", &[named(overlay.interface_of(&two)), named("tap-in")]).await.unwrap();
+    let uuids: Vec<Datum> = found
+        .iter()
+        .map(|outcome| match outcome {
+            ovsdb::Outcome::Rows(rows) => rows[0]["_uuid"].clone(),
+            other => unreachable!("{other:?}"),
+        })
+        .collect();
+    let row = Row::from([
+        ("name".to_owned(), "copy".into()),
+        ("select_src_port".to_owned(), uuids[0].clone()),
+        ("select_dst_port".to_owned(), uuids[0].clone()),
+        ("output_port".to_owned(), uuids[1].clone()),
+    ]);
+    let mirror = Operation::Insert { table: "Mirror".into(), row, name: Some("copy".into()) };
+    let value = Datum::set([Atom::Named("copy".into())]);
+    let bridge = Operation::Mutate {
+        table: "Bridge".into(),
+        which: vec![Condition::equals("name", "br-int")],
+        mutations: vec![Mutation { column: "mirrors".into(), mutator: Mutator::Insert, value }],
+    };
+    client.transact("Open_vSwitch", &[mirror, bridge]).await.unwrap();
+    let seen = overlay.on_chassis(0, tap, "icmp", || answers(&one)).unwrap();
+    for line in ["10.0.0.11 > 10.0.0.12: ICMP echo request", "10.0.0.12 > 10.0.0.11: ICMP echo reply"] {
+        assert!(seen.contains(line), "{line} in {seen}");
+    }
+    overlay.passed();
+}
+
+/// Ten thousand networks, each of another project with the same addresses, by one driver; the last of them carries packets
+/// under a number that no VLAN has.
+#[tokio::test]
+async fn ten_thousand_networks() {
+    let mut overlay = Overlay::new("many", 2, "geneve").unwrap();
+    let mut site = Site::default();
+    let project = ProjectId(uuid());
+    for n in 0..MANY {
+        let network = NetworkId(uuid());
+        let of = Network { project, name: n.to_string(), mtu: 1442, kind: NetworkKind::Overlay };
+        site.networks.insert(network, of);
+        site.subnets.insert(SubnetId(uuid()), subnet(network, "10.0.0.0/24", "10.0.0.1"));
+    }
+    let ovn = driver(&overlay).await;
+    let began = Instant::now();
+    let applied = ovn.apply(&site).await.unwrap();
+    let written = began.elapsed();
+    assert!(applied.inserted >= 2 * MANY as usize, "{applied:?}");
+    overlay.northbound(&["--wait=sb", "sync"]).unwrap();
+    let numbered = began.elapsed();
+    let rate = |time: Duration| f64::from(MANY) / time.as_secs_f64();
+    println!("networks_written_per_second {:.0}", rate(written));
+    println!("networks_numbered_per_second {:.0}", rate(numbered));
+
+    let keys = overlay.southbound(&["--bare", "--columns=tunnel_key", "list", "Datapath_Binding"]).unwrap();
+    let keys: BTreeSet<u32> = keys.split_whitespace().map(|key| key.parse().unwrap()).collect();
+    assert_eq!(keys.len(), MANY as usize);
+    let last = *keys.last().unwrap();
+    assert!(last > 4094 && last < 1 << 24, "{last}");
+    let find = format!("tunnel_key={last}");
+    let ids = overlay
+        .southbound(&["get", "Datapath_Binding", &uuid_of(&overlay, &find), "external_ids:name"])
+        .unwrap();
+    let network: NetworkId = ids.trim().trim_matches('"').parse().unwrap();
+
+    let tenant = Tenant { project, network, group: SecurityGroupId(uuid()) };
+    let rules = BTreeSet::from([
+        rule(Direction::Ingress, Family::V4, Traffic::Any),
+        rule(Direction::Egress, Family::V4, Traffic::Any),
+    ]);
+    site.groups.insert(tenant.group, SecurityGroup { project, name: "all".into(), rules });
+    let ports = [11, 12].map(|last| tenant.port(&mut site, network, [10, 0, 0, last]));
+    let began = Instant::now();
+    write(&ovn, &site, &overlay).await;
+    println!("one_change_among_ten_thousand_seconds {:.2}", began.elapsed().as_secs_f64());
+    let [(a, a_mac), (b, b_mac)] = ports;
+    let (one, two) = (overlay.host(0, a, a_mac).unwrap(), overlay.host(1, b, b_mac).unwrap());
+    overlay.settle().unwrap();
+    one.add_address("10.0.0.11/24").unwrap();
+    two.add_address("10.0.0.12/24").unwrap();
+    let seen = overlay.on_underlay("udp port 6081", || answers(&one)).unwrap();
+    assert!(seen.contains(&format!("vni {last:#x},")), "{last:#x} in {seen}");
+    overlay.passed();
+}
+
+fn uuid_of(overlay: &Overlay, find: &str) -> String {
+    let text = overlay.southbound(&["--bare", "--columns=_uuid", "find", "Datapath_Binding", find]).unwrap();
+    text.trim().to_owned()
+}
