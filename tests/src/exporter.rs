@@ -58,6 +58,11 @@ impl Exporter {
         self.wait_count("serving", before + 1, START)
     }
 
+    /// Its arguments from the next start on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+    }
+
     /// Ends it at once, as `kill -9` does.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ struct Inner<S> {
 struct Waiting {
     plan: Plan,
     requests: BTreeMap<u32, Vec<Then>>,
+    /// Requests whose chunk was written over. A fetcher carries them out: who wrote is in the middle of a request itself,
+    /// perhaps of the same queue.
+    ready: Vec<Then>,
     committed: Duration,
 }
 
@@ -59,7 +62,12 @@ impl<S: Storage + 'static> InstantVolume<S> {
         let plan = Plan::new(missing, manifest.chunk_size, pace);
         let inner = Arc::new(Inner {
             data_chunks: manifest.chunks.iter().flatten().count(),
-            waiting: Mutex::new(Waiting { plan, requests: BTreeMap::new(), committed: Duration::ZERO }),
+            waiting: Mutex::new(Waiting {
+                plan,
+                requests: BTreeMap::new(),
+                ready: Vec::new(),
+                committed: Duration::ZERO,
+            }),
             changed: Condvar::new(),
             began: Instant::now(),
             transferred: AtomicU64::new(0),
@@ -125,12 +133,18 @@ impl<S: Storage> Volume for InstantVolume<S> {
 
 impl<S: Storage> Inner<S> {
     fn written_over(&self, chunks: &[u32]) {
+        if chunks.is_empty() {
+            return;
+        }
+        let mut waiting = self.lock();
         for chunk in chunks {
-            self.settle(*chunk, true, |plan, _| plan.here(*chunk));
+            waiting.plan.here(*chunk);
+            let requests = waiting.requests.remove(chunk).unwrap_or_default();
+            waiting.ready.extend(requests);
         }
-        if !chunks.is_empty() {
-            self.report();
-        }
+        drop(waiting);
+        self.changed.notify_all();
+        self.report();
     }
 
     /// Tells the plan, then whoever waited for `chunk`. What `tell` returns.
@@ -225,6 +239,12 @@ impl<S: Storage> Inner<S> {
     fn next(&self) -> Option<u32> {
         let mut waiting = self.lock();
         loop {
+            if let Some(then) = waiting.ready.pop() {
+                drop(waiting);
+                then(true);
+                waiting = self.lock();
+                continue;
+            }
             let now = self.began.elapsed();
             let late = waiting.plan.expired(now);
             if !late.is_empty() {
@@ -256,5 +276,39 @@ impl<S: Storage> Inner<S> {
             drop(waiting);
             self.commit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::instant::tests::{CHUNK_BYTES, new_layer};
+
+    #[test]
+    fn who_waits_for_a_chunk_that_is_written_over_goes_on_without_the_store() {
+        let (layer, manifest, size) = new_layer();
+        let pace = Pace { rate: None, deadline: Duration::from_secs(60) };
+        let nowhere = Source::new("/nonexistent/store");
+        let volume = InstantVolume::start(layer, vec![0, 2, 3], manifest, size, nowhere, pace).unwrap();
+        let range = 2 * CHUNK_BYTES..3 * CHUNK_BYTES;
+        assert_eq!(volume.missing(&range), Some(2));
+        let (sender, receiver) = mpsc::channel();
+        volume.when_here(2, Box::new(move |here| sender.send(here).unwrap()));
+        volume.write(&vec![9; CHUNK_BYTES as usize], range.start).unwrap();
+        assert!(receiver.recv_timeout(Duration::from_secs(30)).unwrap());
+        assert_eq!((volume.missing(&range), volume.missing(&(0..1024))), (None, Some(0)));
+    }
+
+    #[test]
+    fn a_store_that_is_away_for_too_long_is_an_error() {
+        let (layer, manifest, size) = new_layer();
+        let pace = Pace { rate: None, deadline: Duration::from_millis(50) };
+        let nowhere = Source::new("/nonexistent/store");
+        let volume = InstantVolume::start(layer, vec![0, 2, 3], manifest, size, nowhere, pace).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        volume.when_here(0, Box::new(move |here| sender.send(here).unwrap()));
+        assert!(!receiver.recv_timeout(Duration::from_secs(30)).unwrap());
     }
 }

@@ -176,3 +176,6 @@ fn chunk_of(change: Change) -> u32 {
     let (Change::Written { chunk, .. } | Change::Here { chunk }) = change;
     chunk
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
