@@ -24,17 +24,9 @@ fn tokens(server: &Server) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn postgres() -> Result<Option<Postgres>> {
-    let database = Postgres::start(&[])?;
-    if database.is_none() {
-        println!("skipped: PostgreSQL is not installed (`cargo xtask deps`)");
-    }
-    Ok(database)
-}
-
 #[test]
 fn whoever_is_killed_nothing_acknowledged_is_lost() -> Result<()> {
-    let Some(database) = postgres()? else { return Ok(()) };
+    let Some(database) = Postgres::start(&[])? else { return Ok(()) };
     let mut site = Site::on("postgres-killed", database)?;
     ensure!(cli(&site.server, &["token", "create", "alice"])?.status.success());
     site.server.kill()?;
@@ -59,7 +51,7 @@ fn whoever_is_killed_nothing_acknowledged_is_lost() -> Result<()> {
 
 #[test]
 fn a_site_moves_to_postgresql_and_back() -> Result<()> {
-    let Some(database) = postgres()? else { return Ok(()) };
+    let Some(database) = Postgres::start(&[])? else { return Ok(()) };
     let url = database.make("moved")?;
     let mut site = Site::new("postgres-moved")?;
     ensure!(cli(&site.server, &["token", "create", "alice"])?.status.success());

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tests::rack::{Api, ApiError, Server};
+use tests::rack::{Api, ApiError};
 use tests::simulated::{SimulatedMachine, inventory};
 use tests::site::{Site, disk_with_gpt};
+use tests_postgres::Postgres;
 use ureq::SendBody;
 use ureq::http::Method;
 
@@ -36,9 +37,8 @@ struct Lab {
 }
 
 impl Lab {
-    /// A server with an image, a flavor, two projects and available machines.
-    fn new(name: &str) -> Result<Self> {
-        let site = Site::new(&format!("servers/{name}"))?;
+    /// An image, a flavor, two projects and available machines.
+    fn new(site: Site) -> Result<Self> {
         let file = site.dir.join("disk.raw");
         std::fs::write(&file, disk_with_gpt())?;
         let upload =
@@ -196,8 +196,8 @@ fn check_exact(answers: &[Answer]) -> Result<()> {
     Ok(())
 }
 
-fn walk(name: &str, restart: impl Fn(&mut Server) -> Result<()>) -> Result<()> {
-    let mut lab = Lab::new(name)?;
+fn walk(site: Site) -> Result<()> {
+    let mut lab = Lab::new(site)?;
     let begun = Instant::now();
     let api = lab.api().clone();
     let server = &mut lab.site.server;
@@ -205,7 +205,7 @@ fn walk(name: &str, restart: impl Fn(&mut Server) -> Result<()>) -> Result<()> {
         for count in [3, 20, 90] {
             wait_for(answered, count)?;
             server.kill()?;
-            restart(server)?;
+            server.start_again()?;
         }
         Ok(())
     })?;
@@ -261,5 +261,11 @@ fn walk(name: &str, restart: impl Fn(&mut Server) -> Result<()>) -> Result<()> {
 
 #[test]
 fn each_machine_is_lent_once_whatever_happens_meanwhile() -> Result<()> {
-    walk("sqlite", Server::start_again)
+    walk(Site::new("servers/sqlite")?)
+}
+
+#[test]
+fn each_machine_is_lent_once_on_postgresql() -> Result<()> {
+    let Some(database) = Postgres::start(&[])? else { return Ok(()) };
+    walk(Site::on("servers/postgresql", database)?)
 }

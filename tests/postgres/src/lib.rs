@@ -34,7 +34,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one with further settings, such as `fsync=off`; `None` where PostgreSQL is not installed.
+    /// Starts one with further settings, such as `fsync=off`; `None`, and a line that says so, where PostgreSQL is not
+    /// installed.
     ///
     /// # Errors
     /// Where it does not come up.
@@ -48,7 +49,10 @@ impl Postgres {
     /// Where it does not come up.
     pub fn start_below(dir: &Path, settings: &[&str]) -> Result<Option<Self>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let Some(bin) = binaries() else { return Ok(None) };
+        let Some(bin) = binaries() else {
+            println!("skipped: PostgreSQL is not installed (`cargo xtask deps`)");
+            return Ok(None);
+        };
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = dir.join(format!("billet-pg-{}-{n}", std::process::id()));
         fs::create_dir_all(&dir)?;
