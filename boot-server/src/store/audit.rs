@@ -48,34 +48,61 @@ pub enum Found {
     Unreadable(u64),
 }
 
-/// Puts facts behind the chain's end. The row of the head is taken first, so that of two servers one waits for the other.
+/// The end of the chain, with room behind it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Where the chain ended.
+    pub last: Anchor,
+    /// The number of the next event: whoever writes one has the row of the head, so nobody else takes the number.
+    pub next_event: i64,
+}
+
+/// Puts facts behind the chain's end.
 ///
 /// # Errors
 /// What the database says; then the caller's change must not be made either.
 pub fn append(db: &Connection, facts: &[Fact]) -> Result<Anchor, StoreError> {
-    let count = i64::try_from(facts.len()).unwrap_or(i64::MAX);
-    let action = "lengthen the audit";
-    let taken = db
-        .execute("UPDATE audit_chain SET number = number + ?1 WHERE name = 'head'", params![count])
-        .map_err(StoreError::sql(action))?;
-    if taken != 1 {
-        return Err(StoreError::Conflict);
-    }
-    let mut last = anchor(db, "head")?;
-    last.number = last.number.saturating_sub(facts.len() as u64);
+    let Taken { last, .. } = take(db, facts.len())?;
+    put(db, last, facts)
+}
+
+/// Takes the row of the head for `count` entries that are [`put`] then: of two servers one waits for the other.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn take(db: &Connection, count: usize) -> Result<Taken, StoreError> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let sql = "UPDATE audit_chain SET number = number + ?1 WHERE name = 'head' \
+               RETURNING number, hash, (SELECT COALESCE(MAX(id), 0) + 1 FROM events)";
+    let (number, hash, next_event) = db
+        .query_row(sql, params![count], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get(2)?))
+        })
+        .optional()
+        .map_err(StoreError::sql("lengthen the audit"))?
+        .ok_or(StoreError::Conflict)?;
+    let number = number.saturating_sub(count).unsigned_abs();
+    Ok(Taken { last: Anchor { number, hash: super::queries::from_word("audit_chain", &hash)? }, next_event })
+}
+
+/// Puts as many facts behind `last` as it was [taken](take) for.
+///
+/// # Errors
+/// What the database says; then the caller's change must not be made either.
+pub(super) fn put(db: &Connection, mut last: Anchor, facts: &[Fact]) -> Result<Anchor, StoreError> {
     for fact in facts {
         let link = Link::after(&last, fact.clone().bounded());
         insert(db, &link)?;
         last = link.anchor();
     }
-    db.execute("UPDATE audit_chain SET hash = ?1 WHERE name = 'head'", params![last.hash.to_string()])
-        .map_err(StoreError::sql(action))?;
+    db.post("UPDATE audit_chain SET hash = ?1 WHERE name = 'head'", params![last.hash.to_string()])
+        .map_err(StoreError::sql("lengthen the audit"))?;
     Ok(last)
 }
 
 fn insert(db: &Connection, link: &Link) -> Result<(), StoreError> {
     let Entry { number, fact } = &link.entry;
-    db.execute(
+    db.post(
         "INSERT INTO audit (number, at, kind, actor, who, role, source, what, object, node, project, request, digest, \
          status, outcome, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![

@@ -28,7 +28,7 @@ const COLUMNS: &str = "token, phone_home, node, created, sealed";
 /// # Errors
 /// What the database says.
 pub fn insert(db: &Connection, row: &InstanceRow) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO instances (token, phone_home, node, created, sealed) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             row.token.to_string(),
@@ -48,7 +48,7 @@ pub fn insert(db: &Connection, row: &InstanceRow) -> Result<(), StoreError> {
 /// What the database says, or a damaged row.
 pub fn keep(db: &Connection, node: NodeId, living: &[Sha256]) -> Result<(), StoreError> {
     for row in of_node(db, node)?.iter().filter(|row| !living.contains(&row.phone_home)) {
-        db.execute("DELETE FROM instances WHERE token = ?1", params![row.token.to_string()])
+        db.post("DELETE FROM instances WHERE token = ?1", params![row.token.to_string()])
             .map_err(StoreError::sql("end an instance"))?;
     }
     Ok(())

@@ -117,7 +117,7 @@ pub fn kept<T: Named>(db: &Connection) -> Result<Vec<Kept<T>>, StoreError> {
 /// # Errors
 /// What the database says.
 pub fn put_hardware(db: &Connection, node: NodeId, hardware: &Hardware) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO hardware (node, form, body) VALUES (?1, ?2, ?3) \
          ON CONFLICT (node) DO UPDATE SET form = excluded.form, body = excluded.body",
         params![node.to_string(), FORM, json("hardware", hardware)?],

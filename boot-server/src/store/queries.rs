@@ -1,7 +1,7 @@
 //! Every statement, in the subset that SQLite and PostgreSQL share. Functions that write are for
 //! [`Store::write`](super::Store::write), the others for [`Store::read`](super::Store::read).
 
-use boot_server_core::dhcp::Lease;
+use boot_server_core::dhcp::{ClientKey, Lease};
 use boot_server_core::hardware::Hardware;
 use boot_server_core::node::{Effect, Node, Severity};
 use protocol::inventory::Inventory;
@@ -9,7 +9,7 @@ use protocol::{ImageId, NodeId, ProjectId, Timestamp};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::audit;
+use super::audit::{self, Taken};
 use super::db::{self, Connection, OptionalExtension as _, Row, params};
 use crate::asking;
 use crate::view::EventView;
@@ -272,7 +272,7 @@ pub fn put_inventory(
     at: Timestamp,
     inventory: &Inventory,
 ) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO inventories (node, at, body) VALUES (?1, ?2, ?3) \
          ON CONFLICT (node) DO UPDATE SET at = excluded.at, body = excluded.body",
         params![node.to_string(), ms(at), json("inventories", inventory)?],
@@ -313,16 +313,13 @@ pub fn each_inventory<T>(
 /// # Errors
 /// What the database says.
 pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError> {
-    let id: i64 = db
-        .query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM events", [], |row| row.get(0))
-        .map_err(StoreError::sql("number an event"))?;
-    db.prepare_cached(
+    let Taken { last, next_event } = audit::take(db, 1)?;
+    audit::put(db, last, &[audit::of_event(event)])?;
+    db.post(
         "INSERT INTO events (id, at, node, actor, kind, severity, message, source, project) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )
-    .and_then(|mut statement| {
-        statement.execute(params![
-            id,
+        params![
+            next_event,
             ms(event.at),
             event.node.map(|n| n.to_string()),
             event.actor,
@@ -331,11 +328,10 @@ pub fn insert_event(db: &Connection, event: &NewEvent) -> Result<i64, StoreError
             event.message,
             event.source,
             event.project.map(|p| p.to_string())
-        ])
-    })
+        ],
+    )
     .map_err(StoreError::sql("store an event"))?;
-    audit::append(db, &[audit::of_event(event)])?;
-    Ok(id)
+    Ok(next_event)
 }
 
 fn severity_word(severity: Severity) -> &'static str {
@@ -425,7 +421,7 @@ pub fn forget_events(
 /// # Errors
 /// What the database says.
 pub fn insert_effect(db: &Connection, node: NodeId, effect: Effect, at: Timestamp) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO effects (id, node, kind, created) SELECT COALESCE(MAX(id), 0) + 1, ?1, ?2, ?3 FROM effects",
         params![node.to_string(), word("effects", &effect)?, ms(at)],
     )
@@ -619,13 +615,19 @@ pub fn set_setting(db: &Connection, name: &str, value: &str) -> Result<(), Store
 pub fn put_leases(db: &Connection, leases: &[Lease]) -> Result<(), StoreError> {
     let mut statement = db
         .prepare_cached(
-            "INSERT INTO leases (address, expires, body) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (address) DO UPDATE SET expires = excluded.expires, body = excluded.body",
+            "INSERT INTO leases (address, expires, body, client) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (address) DO UPDATE \
+             SET expires = excluded.expires, body = excluded.body, client = excluded.client",
         )
         .map_err(StoreError::sql("store a lease"))?;
     for lease in leases {
         statement
-            .execute(params![lease.ip.to_string(), ms(lease.expires), json("leases", lease)?])
+            .post(params![
+                lease.ip.to_string(),
+                ms(lease.expires),
+                json("leases", lease)?,
+                word("leases", &lease.client)?
+            ])
             .map_err(StoreError::sql("store a lease"))?;
     }
     Ok(())
@@ -638,6 +640,33 @@ pub fn put_leases(db: &Connection, leases: &[Lease]) -> Result<(), StoreError> {
 pub fn leases(db: &Connection) -> Result<Vec<Lease>, StoreError> {
     let rows = all(db, "list leases", "SELECT body FROM leases", [], |row| row.get::<_, String>(0))?;
     rows.iter().map(|body| parsed("leases", body)).collect()
+}
+
+/// Leases of these clients, also those that ended, and any whose client is not in its column yet.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn leases_of(db: &Connection, clients: &[ClientKey]) -> Result<Vec<Lease>, StoreError> {
+    bodies_of(db, "leases", clients)
+}
+
+/// Bodies of rows of this table, which is one of leases, as [`leases_of`].
+pub(super) fn bodies_of<T: serde::de::DeserializeOwned>(
+    db: &Connection,
+    table: &'static str,
+    clients: &[impl serde::Serialize],
+) -> Result<Vec<T>, StoreError> {
+    let (own, unknown) = (
+        format!("SELECT body FROM {table} WHERE client = ?1"),
+        format!("SELECT body FROM {table} WHERE client IS NULL"),
+    );
+    let body = |row: &Row<'_>| row.get::<_, String>(0);
+    let mut rows = all(db, "list leases of a client", &unknown, [], body)?;
+    for client in clients {
+        let client = word(table, client)?;
+        rows.extend(all(db, "list leases of a client", &own, params![client], body)?);
+    }
+    rows.iter().map(|body| parsed(table, body)).collect()
 }
 
 /// The lease of one address, also one that ended.

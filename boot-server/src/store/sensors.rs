@@ -89,7 +89,7 @@ pub fn put_look(
     let node = node.to_string();
     let health = json("sensors", health)?;
     if let Some(sensors) = sensors {
-        db.execute(
+        db.post(
             "INSERT INTO sensors (id, node, body, health) \
              SELECT (SELECT COALESCE(MAX(id), 0) + 1 FROM sensors), id, ?2, ?3 FROM nodes WHERE id = ?1 \
              ON CONFLICT (node) DO UPDATE SET body = excluded.body, health = excluded.health",
@@ -97,11 +97,11 @@ pub fn put_look(
         )
         .map_err(StoreError::sql("store sensors"))?;
     } else {
-        db.execute("UPDATE sensors SET health = ?2 WHERE node = ?1", params![node, health])
+        db.post("UPDATE sensors SET health = ?2 WHERE node = ?1", params![node, health])
             .map_err(StoreError::sql("store a health"))?;
     }
     if !sample.values.is_empty() {
-        db.execute(
+        db.post(
             "INSERT INTO sensor_samples (sensors, at, body) SELECT id, ?2, ?3 FROM sensors WHERE node = ?1 \
              ON CONFLICT (sensors, at) DO NOTHING",
             params![node, ms(sample.at), history::encode(&sample.values, false)],
@@ -185,19 +185,13 @@ pub fn age(
         )
         .map_err(StoreError::sql("store a window"))?;
     for made in history::downsample(&rows, window) {
-        put.execute(params![list, ms(made.at), history::encode(&made.values, true)])
+        put.post(params![list, ms(made.at), history::encode(&made.values, true)])
             .map_err(StoreError::sql("store a window"))?;
     }
-    db.execute(
-        "DELETE FROM sensor_samples WHERE sensors = ?1 AND at < ?2",
-        params![list, ms(samples_before)],
-    )
-    .map_err(StoreError::sql("forget samples"))?;
-    db.execute(
-        "DELETE FROM sensor_windows WHERE sensors = ?1 AND at < ?2",
-        params![list, ms(windows_before)],
-    )
-    .map_err(StoreError::sql("forget windows"))?;
+    db.post("DELETE FROM sensor_samples WHERE sensors = ?1 AND at < ?2", params![list, ms(samples_before)])
+        .map_err(StoreError::sql("forget samples"))?;
+    db.post("DELETE FROM sensor_windows WHERE sensors = ?1 AND at < ?2", params![list, ms(windows_before)])
+        .map_err(StoreError::sql("forget windows"))?;
     Ok(())
 }
 

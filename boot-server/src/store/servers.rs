@@ -214,7 +214,7 @@ fn insert(db: &Connection, server: &Server) -> Result<(), StoreError> {
 }
 
 fn put_mark(db: &Connection, server: &Server, at: Timestamp) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO server_marks (server, version, at, phase, fault) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             server.id.to_string(),

@@ -16,7 +16,7 @@ use super::queries::{all, from_word, json, moment, ms, parsed};
 /// # Errors
 /// What the database says.
 pub fn take_turn(db: &Connection, project: ProjectId) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO quotas (project, limits, turn) VALUES (?1, '{}', 1) \
          ON CONFLICT (project) DO UPDATE SET turn = quotas.turn + 1",
         params![project.to_string()],
@@ -107,7 +107,7 @@ pub fn begin(
     started: Timestamp,
     amounts: &Amounts,
 ) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "INSERT INTO usage_records (kind, resource, project, name, flavor, started, ended, servers, cores, memory_mib, \
          disks, volumes, volume_gib, networks, addresses) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
@@ -145,7 +145,7 @@ pub(super) fn end_server(db: &Connection, server: ServerId, at: Timestamp) -> Re
 /// # Errors
 /// What the database says.
 pub fn end(db: &Connection, kind: Kind, resource: Uuid, at: Timestamp) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "UPDATE usage_records SET ended = ?1 WHERE kind = ?2 AND resource = ?3 AND ended IS NULL",
         params![ms(at), kind.as_str(), resource.to_string()],
     )
@@ -155,7 +155,7 @@ pub fn end(db: &Connection, kind: Kind, resource: Uuid, at: Timestamp) -> Result
 
 /// The record goes by the server's newest name.
 pub(super) fn rename_server(db: &Connection, server: &Server) -> Result<(), StoreError> {
-    db.execute(
+    db.post(
         "UPDATE usage_records SET name = ?1 WHERE kind = 'server' AND resource = ?2 AND name <> ?1",
         params![server.name, server.id.to_string()],
     )

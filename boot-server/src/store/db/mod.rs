@@ -5,6 +5,7 @@
 //! either database, and the job is undone. So "try, and if it was there already, do something else" is written with
 //! `ON CONFLICT`.
 
+mod client;
 mod dialect;
 mod holder;
 mod server;
@@ -41,7 +42,7 @@ pub enum Error {
     Sqlite(Arc<rusqlite::Error>),
     /// PostgreSQL.
     #[error("PostgreSQL: {}", session::words(.0))]
-    Postgres(Arc<postgres::Error>),
+    Postgres(Arc<tokio_postgres::Error>),
     /// A query that must give a row gave none.
     #[error("there is no row")]
     NoRow,
@@ -71,8 +72,8 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-impl From<postgres::Error> for Error {
-    fn from(cause: postgres::Error) -> Self {
+impl From<tokio_postgres::Error> for Error {
+    fn from(cause: tokio_postgres::Error) -> Self {
         Self::Postgres(Arc::new(cause))
     }
 }
@@ -159,7 +160,7 @@ pub struct Row<'a>(RowOf<'a>);
 
 enum RowOf<'a> {
     Sqlite(&'a rusqlite::Row<'a>),
-    Postgres(&'a postgres::Row),
+    Postgres(&'a tokio_postgres::Row),
 }
 
 impl Row<'_> {
@@ -232,6 +233,21 @@ impl Connection {
                 Database::Holder(holder) => holder.with(|session| session.execute(sql, values)),
             })
         })
+    }
+
+    /// Runs a statement of a job of which nobody needs to know how many rows it changed, and which fails for nothing that
+    /// the job would answer to. Over a network it costs no round trip: where it fails, that is said by the next statement, or
+    /// at the end of the job.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn post(&self, sql: &str, params: impl Params) -> Result<()> {
+        match &self.database {
+            Database::Holder(holder) if self.job.get() != Job::None => {
+                self.run(|| params.with(|values| holder.with(|session| session.post(sql, values))))
+            }
+            _ => self.execute(sql, params).map(drop),
+        }
     }
 
     /// The first row of a query.
@@ -410,11 +426,16 @@ impl Connection {
     /// Ends a job, and begins the next. What it did stays where `keep` and none of its statements failed.
     pub(super) fn end_job(&self, keep: bool) -> Result<()> {
         let failed = self.job.replace(Job::Open) == Job::Failed;
+        let mut ended = if failed { Err(Error::JobFailed) } else { Ok(()) };
         if keep && !failed {
-            return self.batch("RELEASE SAVEPOINT job; SAVEPOINT job");
+            ended = self.batch("RELEASE SAVEPOINT job; SAVEPOINT job");
+            if ended.is_ok() {
+                return ended;
+            }
+            // What was posted failed.
         }
         self.batch("ROLLBACK TO SAVEPOINT job")?;
-        if keep { Err(Error::JobFailed) } else { Ok(()) }
+        if keep { ended } else { Ok(()) }
     }
 
     /// Commits. Where it fails, nothing is begun any more.
@@ -488,6 +509,14 @@ impl Statement<'_> {
     /// What the database says.
     pub fn execute(&mut self, params: impl Params) -> Result<usize> {
         self.connection.execute(self.sql, params)
+    }
+
+    /// As [`Connection::post`].
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn post(&mut self, params: impl Params) -> Result<()> {
+        self.connection.post(self.sql, params)
     }
 }
 

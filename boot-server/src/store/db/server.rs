@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmc::Secret;
-use postgres::config::{Host, SslMode, TargetSessionAttrs};
-use postgres::{Client, Config, NoTls};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::{Config, NoTls};
 
+use super::client::{Client, NotConnected};
 use super::session::{self, Session};
 
 /// To connect, per address.
@@ -132,7 +133,6 @@ impl Server {
         config.connect_timeout(CONNECT_MAX).tcp_user_timeout(DEAD_AFTER);
         config.keepalives_idle(DEAD_AFTER).keepalives_interval(DEAD_AFTER / 3).keepalives_retries(3);
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        config.notice_callback(|said| tracing::debug!(message = said.message(), "PostgreSQL says"));
         Ok(config)
     }
 
@@ -142,15 +142,20 @@ impl Server {
         let by_network = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_)));
         let client = if by_network && config.get_ssl_mode() != SslMode::Disable {
             config.ssl_mode(SslMode::Require);
-            config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(self.tls()?))
+            Client::connect(&config, tokio_postgres_rustls::MakeRustlsConnect::new(self.tls()?))
         } else {
-            config.connect(NoTls)
+            Client::connect(&config, NoTls)
         };
-        let client = client.map_err(|cause| self.refused(&cause))?;
+        let client = client.map_err(|cause| match cause {
+            NotConnected::Postgres(cause) => self.refused(&cause),
+            NotConnected::System(cause) => {
+                ServerError::Connect { to: self.to_string(), why: cause.to_string() }
+            }
+        })?;
         self.made_fit(client, access)
     }
 
-    fn refused(&self, cause: &postgres::Error) -> ServerError {
+    fn refused(&self, cause: &tokio_postgres::Error) -> ServerError {
         let words = session::words(cause);
         let hint = if words.contains("ertificate") {
             "; name the certificate of its authority by store.ca"
@@ -187,12 +192,13 @@ impl Server {
     /// Durable commits are asserted here: `synchronous_commit` is switched on for the session where it is off, and a
     /// server that does not write its log through to the disk is refused.
     fn made_fit(&self, mut client: Client, access: Access) -> Result<Session, ServerError> {
-        let failed = |cause: postgres::Error| self.refused(&cause);
-        client.batch_execute(SETTINGS).map_err(failed)?;
+        let failed = |cause: tokio_postgres::Error| self.refused(&cause);
+        client.ask(async |driver| driver.batch_execute(SETTINGS).await).map_err(failed)?;
         if access == Access::Read {
-            client.batch_execute("SET default_transaction_read_only = on").map_err(failed)?;
+            let sql = "SET default_transaction_read_only = on";
+            client.ask(async |driver| driver.batch_execute(sql).await).map_err(failed)?;
         }
-        let row = client.query_one(FACTS, &[]).map_err(failed)?;
+        let row = client.ask(async |driver| driver.query_one(FACTS, &[]).await).map_err(failed)?;
         let fact = |n: usize| row.try_get::<_, String>(n).map_err(failed);
         let (version, encoding, fsync, commit) = (fact(0)?, fact(1)?, fact(2)?, fact(3)?);
         let unfit = |why: String| Err(ServerError::Unfit { to: self.to_string(), why });

@@ -1,14 +1,16 @@
 //! One connection to PostgreSQL: its prepared statements, what goes in, what comes out, and whether it still lives.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use postgres::error::{Severity, SqlState};
-use postgres::types::private::BytesMut;
-use postgres::types::{FromSql, IsNull, ToSql as Parameter, Type, to_sql_checked};
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, ToSql as Parameter, Type, to_sql_checked};
 
+use super::client::{Client, Owned};
 use super::server::{Access, Server};
 use super::{Error, Kind, Result, ToSql, Value, dialect};
 
@@ -24,39 +26,47 @@ type Boxed = Box<dyn std::error::Error + Sync + Send>;
 /// A connection.
 pub(super) struct Session {
     /// Taken only when it ends.
-    client: Option<postgres::Client>,
+    client: Option<Client>,
     /// It broke: nobody waits for its end.
     broken: Cell<bool>,
-    statements: HashMap<String, Vec<(Vec<Kind>, postgres::Statement)>>,
+    statements: HashMap<String, Vec<(Vec<Kind>, tokio_postgres::Statement)>>,
 }
 
 impl Session {
-    pub(super) fn new(client: postgres::Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { client: Some(client), broken: Cell::new(false), statements: HashMap::new() }
     }
 
-    fn client(&mut self) -> Result<&mut postgres::Client> {
+    fn client(&mut self) -> Result<&mut Client> {
         self.client.as_mut().ok_or_else(|| Error::Unreachable("the connection ended".into()))
     }
 
     pub(super) fn execute(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<usize> {
         let statement = self.prepared(sql, values)?;
         let values: Vec<Bound<'_>> = values.iter().map(|v| Bound(v.value())).collect();
-        let changed = self.client()?.execute(&statement, &parameters(&values))?;
+        let changed =
+            self.client()?.ask(async |driver| driver.execute(&statement, &parameters(&values)).await)?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
-    pub(super) fn query(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<postgres::Row>> {
+    /// Sends a statement and does not wait; where it fails, so does the next one.
+    pub(super) fn post(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<()> {
+        let statement = self.prepared(sql, values)?;
+        let values = values.iter().map(|v| owned(v.value())).collect();
+        Ok(self.client()?.post(statement, values)?)
+    }
+
+    pub(super) fn query(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<tokio_postgres::Row>> {
         let statement = self.prepared(sql, values)?;
         let values: Vec<Bound<'_>> = values.iter().map(|v| Bound(v.value())).collect();
-        Ok(self.client()?.query(&statement, &parameters(&values))?)
+        Ok(self.client()?.ask(async |driver| driver.query(&statement, &parameters(&values)).await)?)
     }
 
     pub(super) fn batch(&mut self, sql: &str) -> Result<()> {
-        Ok(self.client()?.batch_execute(sql)?)
+        Ok(self.client()?.ask(async |driver| driver.batch_execute(sql).await)?)
     }
 
-    fn prepared(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<postgres::Statement> {
+    fn prepared(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<tokio_postgres::Statement> {
         let known = self.statements.get(sql).into_iter().flatten();
         let same = |kinds: &[Kind]| kinds.iter().copied().eq(values.iter().map(|v| v.kind()));
         if let Some((_, statement)) = known.into_iter().find(|(kinds, _)| same(kinds)) {
@@ -67,7 +77,8 @@ impl Session {
         }
         let kinds: Vec<Kind> = values.iter().map(|v| v.kind()).collect();
         let types: Vec<Type> = kinds.iter().map(|kind| type_of(*kind)).collect();
-        let statement = self.client()?.prepare_typed(&dialect::statement(sql), &types)?;
+        let text = dialect::statement(sql);
+        let statement = self.client()?.ask(async |driver| driver.prepare_typed(&text, &types).await)?;
         self.statements.entry(sql.to_owned()).or_default().push((kinds, statement.clone()));
         Ok(statement)
     }
@@ -75,7 +86,7 @@ impl Session {
     /// Whether the connection is of no more use after this error.
     pub(super) fn lost(&self, cause: &Error) -> bool {
         let Error::Postgres(cause) = cause else { return matches!(cause, Error::Unreachable(_)) };
-        let lost = self.client.as_ref().is_none_or(postgres::Client::is_closed) || is_lost(cause);
+        let lost = self.client.as_ref().is_none_or(Client::is_closed) || is_lost(cause);
         self.broken.set(self.broken.get() || lost);
         lost
     }
@@ -93,7 +104,7 @@ impl Drop for Session {
     }
 }
 
-fn is_lost(cause: &postgres::Error) -> bool {
+fn is_lost(cause: &tokio_postgres::Error) -> bool {
     if let Some(said) = cause.as_db_error() {
         let fatal = matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
         let gone = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
@@ -103,7 +114,7 @@ fn is_lost(cause: &postgres::Error) -> bool {
 }
 
 /// What PostgreSQL or the driver says, on one line.
-pub(super) fn words(cause: &postgres::Error) -> String {
+pub(super) fn words(cause: &tokio_postgres::Error) -> String {
     if let Some(said) = cause.as_db_error() {
         let detail = said.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
         return format!("{}{detail} [{}]", said.message(), said.code().code());
@@ -119,7 +130,7 @@ pub(super) fn words(cause: &postgres::Error) -> String {
 }
 
 /// The columns whose value is taken, as SQLite names them: `table.column, table.column`.
-pub(super) fn taken(cause: &postgres::Error) -> Option<String> {
+pub(super) fn taken(cause: &tokio_postgres::Error) -> Option<String> {
     let said = cause.as_db_error().filter(|said| *said.code() == SqlState::UNIQUE_VIOLATION)?;
     // `Key (project, name)=(…) already exists.`, in the language of the server; columns come before the values.
     let (_, rest) = said.detail()?.split_once('(')?;
@@ -145,15 +156,28 @@ fn parameters<'a>(values: &'a [Bound<'a>]) -> Vec<&'a (dyn Parameter + Sync)> {
     values.iter().map(|value| value as &(dyn Parameter + Sync)).collect()
 }
 
+/// PostgreSQL's text holds every character but NUL; a machine can send it in a name.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+fn owned(value: Value<'_>) -> Owned {
+    match value {
+        Value::Null => Box::new(Bound(Value::Null)),
+        Value::Integer(n) => Box::new(n),
+        Value::Real(n) => Box::new(n),
+        Value::Text(text) => Box::new(storable(text).into_owned()),
+        Value::Blob(octets) => Box::new(octets.to_vec()),
+    }
+}
+
 impl Parameter for Bound<'_> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Boxed> {
         match self.0 {
             Value::Null => Ok(IsNull::Yes),
             Value::Integer(n) => n.to_sql(ty, out),
             Value::Real(n) => n.to_sql(ty, out),
-            // PostgreSQL's text holds every character but this one; a machine can send it in a name.
-            Value::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(ty, out),
-            Value::Text(text) => text.to_sql(ty, out),
+            Value::Text(text) => storable(text).to_sql(ty, out),
             Value::Blob(octets) => octets.to_sql(ty, out),
         }
     }
@@ -240,7 +264,7 @@ fn fraction(raw: &[u8]) -> Option<f64> {
 }
 
 /// A column of a row.
-pub(super) fn column(row: &postgres::Row, index: usize) -> Result<Value<'_>> {
+pub(super) fn column(row: &tokio_postgres::Row, index: usize) -> Result<Value<'_>> {
     Ok(row.try_get::<_, Column<'_>>(index)?.0)
 }
 
