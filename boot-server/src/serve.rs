@@ -235,6 +235,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { retention.run_retention(token).await });
     let (audit, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { audit.run_audit(token).await });
+    // Routes and their document cost several times what stays of them.
+    crate::sys::give_memory_back();
     tracing::info!(
         interface = settings.interface,
         urls = settings.provisioning_urls().collect::<Vec<_>>().join(" "),
@@ -412,7 +414,7 @@ fn bind_tftp(
     let made = Grub::new(scripts, boot).by_tftp(settings.provisioning_url());
     let mut files = net::tftp::BootFiles::new().with_made(made);
     for (name, path) in Loaders::new(settings).present() {
-        match net::tftp::load(&path) {
+        match net::tftp::open_file(&path) {
             Ok(file) => files = files.with_file(name, file),
             Err(error) => tracing::warn!(path = %path.display(), %error, "boot loader cannot be read"),
         }

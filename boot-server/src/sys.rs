@@ -1,5 +1,9 @@
-//! The only unsafe code of the server: socket addresses that no safe interface makes, and sockets that tokio knows not.
-#![expect(unsafe_code, reason = "a link-layer socket address has no safe constructor in socket2 or nix")]
+//! The only unsafe code of the server: socket addresses that no safe interface makes, sockets that tokio knows not, and the
+//! allocator.
+#![expect(
+    unsafe_code,
+    reason = "a link-layer socket address and malloc_trim have no safe form in socket2 or nix"
+)]
 
 use nix::libc;
 use socket2::{SockAddr, Socket};
@@ -22,6 +26,15 @@ pub(crate) fn link_layer_address(interface_index: u32) -> std::io::Result<SockAd
     };
     // SAFETY: `fill` sets the family and the length of the address that it writes.
     unsafe { SockAddr::try_init(fill) }.map(|((), address)| address)
+}
+
+/// Gives memory that was freed back to the system.
+pub(crate) fn give_memory_back() {
+    // SAFETY: it takes no pointer and may be called at any time, by any thread (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Waits for a socket to have something to read; must be called inside a tokio runtime.

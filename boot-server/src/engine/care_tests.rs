@@ -64,7 +64,8 @@ async fn boots(engine: &Engine, n: u8, inventory: Inventory) -> String {
 }
 
 async fn named(engine: &Engine, n: u8) -> Node {
-    engine.nodes().await.unwrap().into_iter().find(|node| node.identity.macs.contains(&mac(n))).unwrap()
+    let nodes = engine.nodes().await.unwrap();
+    Node::clone(nodes.iter().find(|node| node.identity.macs.contains(&mac(n))).unwrap())
 }
 
 async fn import(engine: &Engine, csv: &str) -> Result<(), EngineError> {

@@ -96,6 +96,7 @@ impl Engine {
                 queries::insert_event(db, &row)
             })
             .await?;
+        self.0.summaries.put(id, None);
         self.0.nodes.add(NodeRow { node: node.clone(), version: 1 });
         self.announce(Change::Node(id));
         self.announce_event(number, event);

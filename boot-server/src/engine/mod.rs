@@ -79,7 +79,7 @@ use boot_server_core::dhcp6;
 use boot_server_core::node::{Context, Event, Node, Note, Outcome, Severity, StateName, event::Verb, step};
 use boot_server_core::server::Server;
 use protocol::inventory::Inventory;
-use protocol::{JobId, NodeId, ProjectId, ServerId};
+use protocol::{JobId, MacAddr, NodeId, ProjectId, ServerId};
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
@@ -108,11 +108,13 @@ use crate::audit::signing::SiteKey;
 use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
+use crate::store::db::Connection;
 use crate::store::instances::{self as stored_instances, InstanceRow};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::sensors::SensorRow;
-use crate::store::{Store, StoreError, last_deploys, leases6};
+use crate::store::{Store, StoreError, last_deploys, leases6, servers as stored_servers};
 use crate::vault::Vault;
+use crate::view::servers::LentView;
 use crate::view::{AddressView, BmcFound, EventView, Hardware, NodeDetail};
 use boots::Sightings;
 use discoveries::Discoveries;
@@ -322,10 +324,8 @@ impl Engine {
     ///
     /// # Errors
     /// None at present; a later store may fail.
-    pub async fn nodes(&self) -> Result<Vec<Node>, EngineError> {
-        let mut nodes: Vec<Node> = self.0.nodes.all().iter().map(|n| Node::clone(n)).collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(nodes)
+    pub async fn nodes(&self) -> Result<Vec<Arc<Node>>, EngineError> {
+        Ok(self.0.nodes.page(None, usize::MAX, |_| true))
     }
 
     /// The node with this id or name.
@@ -372,6 +372,10 @@ impl Engine {
         if let Some(known) = lock(&self.0.inventories).get(&id) {
             return Ok(known.clone());
         }
+        // Most nodes that have none are known for that, and there may be more of them than are kept here.
+        if self.hardware(id).await?.is_none() {
+            return Ok(None);
+        }
         let found = self.0.store.read(move |db| queries::inventory(db, id)).await?.map(Arc::new);
         // An inventory that arrived meanwhile is newer than what was read.
         let mut cache = lock(&self.0.inventories);
@@ -385,20 +389,24 @@ impl Engine {
         cache.insert(id, inventory);
     }
 
-    /// The node with all that is known of it.
+    /// The node with all that is known of it. What cannot be read is logged and left out.
     pub async fn detail(&self, node: &Node) -> NodeDetail {
         let inventory = self.readable_inventory(node.id).await;
         let view = self.view_with(node, inventory.as_deref().map(Hardware::of));
-        let addresses = self.addresses(node).await.unwrap_or_else(|error| {
-            tracing::error!(node = %node.id, %error, "leases cannot be read");
-            Vec::new()
-        });
-        let server = self.lent_to(node.id).await;
+        let (id, macs) = (node.id, node.identity.macs.clone());
+        let both = move |db: &_| {
+            let server = stored_servers::of_node(db, id);
+            Ok((lent_addresses(db, &macs), server))
+        };
+        let (addresses, server) = match self.0.store.read(both).await {
+            Ok((addresses, server)) => (logged(id, addresses), logged(id, server)),
+            Err(error) => (logged(id, Err(error)), None),
+        };
         NodeDetail {
-            server,
+            server: server.flatten().map(LentView::from),
             node: view,
             inventory: inventory.as_deref().cloned(),
-            addresses,
+            addresses: addresses.unwrap_or_default(),
             findings: self.boot_findings(node),
             bmc: self.bmc(node.id),
             service: servicing::view(node),
@@ -411,36 +419,8 @@ impl Engine {
     /// # Errors
     /// Where the store fails.
     pub async fn addresses(&self, node: &Node) -> Result<Vec<AddressView>, EngineError> {
-        let (at, macs) = (now(), node.identity.macs.clone());
-        let leases = self.0.store.read(queries::leases).await?;
-        let lent = leases.into_iter().filter(|l| l.state == LeaseState::Bound && l.expires > at);
-        let mut addresses: Vec<_> = lent
-            .filter_map(|lease| match lease.client {
-                ClientKey::Mac(mac) if macs.contains(&mac) => {
-                    let (switch, switch_port) =
-                        lease.placement.map_or((None, None), |p| (p.remote, p.circuit));
-                    Some(AddressView {
-                        mac,
-                        address: lease.ip.into(),
-                        expires: lease.expires,
-                        switch,
-                        switch_port,
-                    })
-                }
-                _ => None,
-            })
-            .collect();
-        let leases6 = self.0.store.read(leases6::all).await?;
-        let lent6 = leases6.into_iter().filter(|l| l.state == dhcp6::LeaseState::Bound && l.expires > at);
-        addresses.extend(lent6.filter_map(|lease| match lease.client {
-            dhcp6::ClientKey::Mac(mac) if macs.contains(&mac) => {
-                let (address, expires) = (lease.ip.into(), lease.expires);
-                Some(AddressView { mac, address, expires, switch: None, switch_port: None })
-            }
-            _ => None,
-        }));
-        addresses.sort_by_key(|a| a.address);
-        Ok(addresses)
+        let macs = node.identity.macs.clone();
+        Ok(self.0.store.read(move |db| lent_addresses(db, &macs)).await?)
     }
 
     async fn readable_inventory(&self, id: NodeId) -> Option<Arc<Inventory>> {
@@ -567,7 +547,7 @@ impl Engine {
                     servers::check_not_lent(db, stored.id)?;
                 }
                 if let Some(server) = &server {
-                    crate::store::servers::update(db, server, context.now)?;
+                    stored_servers::update(db, server, context.now)?;
                 }
                 if let Some(inventory) = &inventory {
                     queries::put_inventory(db, stored.id, context.now, inventory)?;
@@ -736,6 +716,46 @@ impl Engine {
     pub(crate) fn watch(&self, id: NodeId) -> Option<tokio::sync::watch::Receiver<u64>> {
         self.0.nodes.slot(id).map(|slot| slot.watch())
     }
+}
+
+/// Addresses lent to these ports now, by address.
+fn lent_addresses(db: &Connection, macs: &BTreeSet<MacAddr>) -> Result<Vec<AddressView>, StoreError> {
+    let at = now();
+    let clients: Vec<_> = macs.iter().map(|mac| ClientKey::Mac(*mac)).collect();
+    let lent = queries::leases_of(db, &clients)?.into_iter();
+    let mut addresses: Vec<_> = lent
+        .filter(|lease| lease.state == LeaseState::Bound && lease.expires > at)
+        .filter_map(|lease| match lease.client {
+            ClientKey::Mac(mac) if macs.contains(&mac) => {
+                let (switch, switch_port) = lease.placement.map_or((None, None), |p| (p.remote, p.circuit));
+                Some(AddressView {
+                    mac,
+                    address: lease.ip.into(),
+                    expires: lease.expires,
+                    switch,
+                    switch_port,
+                })
+            }
+            _ => None,
+        })
+        .collect();
+    let clients: Vec<_> = macs.iter().map(|mac| dhcp6::ClientKey::Mac(*mac)).collect();
+    let lent = leases6::of(db, &clients)?.into_iter();
+    let lent = lent.filter(|lease| lease.state == dhcp6::LeaseState::Bound && lease.expires > at);
+    addresses.extend(lent.filter_map(|lease| match lease.client {
+        dhcp6::ClientKey::Mac(mac) if macs.contains(&mac) => {
+            let (address, expires) = (lease.ip.into(), lease.expires);
+            Some(AddressView { mac, address, expires, switch: None, switch_port: None })
+        }
+        _ => None,
+    }));
+    addresses.sort_by_key(|a| a.address);
+    Ok(addresses)
+}
+
+/// What was read; where it cannot be read, that is logged.
+fn logged<T>(node: NodeId, read: Result<T, StoreError>) -> Option<T> {
+    read.inspect_err(|error| tracing::error!(%node, %error, "what is known of a node cannot be read")).ok()
 }
 
 /// Where too many inventories are kept, one of another node goes: the next one by id, so that every node's turn comes.

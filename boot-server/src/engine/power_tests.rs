@@ -36,7 +36,7 @@ impl Site {
         let BootAnswer::Agent { nonce, .. } = asked else { panic!("no agent") };
         let session = engine.hello(hello(nonce, vec![MAC])).await.unwrap().session;
         engine.put_inventory(&session, inventory()).await.unwrap();
-        let node = engine.nodes().await.unwrap().remove(0);
+        let node = Arc::unwrap_or_clone(engine.nodes().await.unwrap().remove(0));
         let change = BmcChange {
             driver: Some(DriverKind::Fake),
             address: Some("10.9.9.9".into()),

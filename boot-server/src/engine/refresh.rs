@@ -33,7 +33,7 @@ impl Engine {
             });
             let model = model.or(product).filter(|m| !m.is_empty()).unwrap_or_else(|| "unknown".to_owned());
             let pool = Some(node.pool().to_string());
-            machines.push(Aged { name: node.name, model, pool, papers: node.papers });
+            machines.push(Aged { name: node.name.clone(), model, pool, papers: node.papers.clone() });
         }
         Ok(plan(&machines, Date::of(now()), quarters))
     }

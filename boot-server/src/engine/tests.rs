@@ -124,7 +124,7 @@ fn request(node: &Node) -> DeployRequest {
 async fn only_node(engine: &Engine) -> Node {
     let mut nodes = engine.nodes().await.unwrap();
     assert_eq!(nodes.len(), 1);
-    nodes.remove(0)
+    Arc::unwrap_or_clone(nodes.remove(0))
 }
 
 pub(crate) async fn kinds(engine: &Engine) -> Vec<String> {
@@ -366,7 +366,7 @@ async fn names_are_unique_and_host_names() {
     agent(&engine, 1).await;
     let same_tail = Claim { macs: vec![MacAddr([2, 9, 9, 0, 0, 1])], ..Claim::default() };
     engine.boot(same_tail, address(2)).await.unwrap();
-    let names: Vec<String> = engine.nodes().await.unwrap().into_iter().map(|n| n.name).collect();
+    let names: Vec<String> = engine.nodes().await.unwrap().into_iter().map(|n| n.name.clone()).collect();
     assert_eq!(names, ["node-000001", "node-000001-2"]);
     let rename = |name: &str| Event::Verb(Verb::Rename { name: name.into() });
     let id = engine.node("node-000001").await.unwrap().id;

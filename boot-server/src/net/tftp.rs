@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
@@ -41,7 +41,7 @@ pub type MakeFile = Box<dyn Fn(SocketAddr, &str) -> Option<Making> + Send + Sync
 #[derive(Default)]
 pub struct BootFiles {
     made: Option<MakeFile>,
-    memory: BTreeMap<String, File>,
+    same: BTreeMap<String, Same>,
     directory: Option<OwnedFd>,
     finished: Option<OnFinished>,
 }
@@ -52,9 +52,10 @@ impl BootFiles {
         Self::default()
     }
 
-    /// Adds a file that is in memory. Its name is in the form of [`tftp_server::normalise`].
+    /// Adds a file that is the same for all, and in memory once somebody asked for it. Its name is in the form of
+    /// [`tftp_server::normalise`].
     pub fn with_file(mut self, name: impl Into<String>, file: File) -> Self {
-        self.memory.insert(name.into(), file);
+        self.same.insert(name.into(), Same { given: file, memory: OnceLock::new() });
         self
     }
 
@@ -86,8 +87,8 @@ impl BootFiles {
     /// # Errors
     /// [`OpenError`].
     pub fn find(&self, name: &str) -> Result<File, OpenError> {
-        if let Some(file) = self.memory.get(name) {
-            return Ok(file.clone());
+        if let Some(same) = self.same.get(name) {
+            return Ok(same.file());
         }
         let directory = self.directory.as_ref().ok_or(OpenError::NotFound)?;
         // Not blocking: a FIFO must not hold the server up before it is found to be no file.
@@ -110,21 +111,43 @@ impl BootFiles {
     }
 }
 
-/// A file as it is served: a loader is kept in memory, which saves a read for each of its blocks.
+/// A file that is the same for all.
+struct Same {
+    given: File,
+    memory: OnceLock<File>,
+}
+
+impl Same {
+    /// In memory from the first request on, which saves a read for each block; a site has ten loaders and sends two of them.
+    fn file(&self) -> File {
+        let load = || {
+            in_memory(&self.given).unwrap_or_else(|error| {
+                tracing::warn!(%error, "a boot loader is sent from the disk: it cannot be read as a whole");
+                self.given.clone()
+            })
+        };
+        self.memory.get_or_init(load).clone()
+    }
+}
+
+/// The file as it is served: in memory unless it is too large for that.
+fn in_memory(file: &File) -> io::Result<File> {
+    match file {
+        File::Disk(disk, len) if *len <= IN_MEMORY_MAX => {
+            let mut bytes = vec![0; usize::try_from(*len).unwrap_or_default()];
+            disk.read_exact_at(&mut bytes, 0)?;
+            Ok(File::Memory(bytes.into()))
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+/// A file on disk.
 ///
 /// # Errors
 /// The system's, or that it is no regular file.
-pub fn load(path: &Path) -> io::Result<File> {
-    let file = std::fs::File::open(path)?;
-    if file.metadata()?.len() > IN_MEMORY_MAX {
-        return File::from_file(file);
-    }
-    let File::Disk(file, len) = File::from_file(file)? else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(File::Memory(bytes.into()))
+pub fn open_file(path: &Path) -> io::Result<File> {
+    File::from_file(std::fs::File::open(path)?)
 }
 
 /// TFTP over both families of addresses: a socket for each, so that an IPv4 client is never seen as `::ffff:…`.

@@ -135,8 +135,7 @@ pub(super) async fn view_of(api: &Api, id: ImageId) -> Result<ImageView, EngineE
 pub async fn image_view(engine: &Engine, row: &ImageRow) -> Result<ImageView, EngineError> {
     let manifest = engine.manifest(row.id).await?;
     let nodes = engine.nodes().await?;
-    let runs_it =
-        |node: &boot_server_core::node::Node| node.installed.as_ref().is_some_and(|i| i.image == row.id);
+    let users = nodes.iter().filter(|node| node.installed.as_ref().is_some_and(|i| i.image == row.id));
     let text = |value: serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
     let word = |value: serde_json::Result<serde_json::Value>| value.map(text).unwrap_or_default();
     Ok(ImageView {
@@ -154,6 +153,6 @@ pub async fn image_view(engine: &Engine, row: &ImageRow) -> Result<ImageView, En
         chunks: manifest.chunks.iter().flatten().count() as u64,
         added: row.added,
         origin: row.origin.clone(),
-        used_by: nodes.into_iter().filter(runs_it).map(|n| n.name).collect(),
+        used_by: users.map(|node| node.name.clone()).collect(),
     })
 }

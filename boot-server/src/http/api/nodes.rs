@@ -1,7 +1,7 @@
 //! Reading nodes, and announcing them.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use boot_server_core::node::{Claim, Node, StateName};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -37,7 +38,7 @@ pub(super) struct NodeList;
 pub(super) struct NodeFields {
     /// The items.
     #[schema(value_type = Vec<Object>)]
-    items: Vec<Map<String, Value>>,
+    items: Vec<BTreeMap<String, Box<RawValue>>>,
     /// Give this as `cursor` for the next page.
     next: Option<String>,
 }
@@ -114,11 +115,13 @@ fn fields(text: &str) -> Result<BTreeSet<String>, Problem> {
     }
 }
 
-fn chosen(view: &NodeView, fields: &BTreeSet<String>) -> Map<String, Value> {
+/// Some fields of a view, each as it reads in the whole.
+fn chosen(view: &NodeView, fields: &BTreeSet<String>) -> BTreeMap<String, Box<RawValue>> {
     // A view is plain data, which JSON can always hold.
-    let Ok(Value::Object(mut all)) = serde_json::to_value(view) else { return Map::new() };
-    all.retain(|field, _| fields.contains(field));
-    all
+    let text = serde_json::to_string(view).unwrap_or_default();
+    let all: BTreeMap<&str, &RawValue> = serde_json::from_str(&text).unwrap_or_default();
+    let wanted = all.into_iter().filter(|(field, _)| fields.contains(*field));
+    wanted.map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
 }
 
 /// What a query asks of a node.

@@ -80,7 +80,7 @@ fn tone(entry: &AuditView) -> &'static str {
 
 pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> Result<Response, Refusal> {
     need_auditor().map_err(Refusal)?;
-    let nodes = ui.engine.nodes().await?.into_iter().map(|n| n.name).collect();
+    let nodes = ui.engine.nodes().await?.into_iter().map(|n| n.name.clone()).collect();
     let verdict = match &filter.verify {
         Some(_) => Some(ui.engine.verify_audit().await?),
         None => None,

@@ -54,7 +54,7 @@ struct EventsPage {
 }
 
 pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> Result<Response, Refusal> {
-    let nodes = ui.engine.nodes().await?.into_iter().map(|n| n.name).collect();
+    let nodes = ui.engine.nodes().await?.into_iter().map(|n| n.name.clone()).collect();
     let (node, problem) = match filter.node.as_str() {
         "" => (None, None),
         name => match ui.engine.node(name).await {

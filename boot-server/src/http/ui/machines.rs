@@ -1,5 +1,7 @@
 //! Machines that are expected and never came; and the form by which one machine takes the part of another.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
@@ -91,7 +93,7 @@ async fn replace_page(
     problem: Option<Problem>,
 ) -> Result<Response, Refusal> {
     let all = ui.engine.nodes().await?;
-    let free = |other: &&Node| {
+    let free = |other: &&Arc<Node>| {
         other.id != node.id && other.state.name() == StateName::Available && other.kept_out().is_none()
     };
     let candidates = all.iter().filter(free).map(|other| other.name.clone()).collect();

@@ -3,12 +3,13 @@
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use boot_server_core::node::StateName;
+use boot_server_core::node::{Node, StateName};
 use serde::Deserialize;
 
 use super::format::{self as f, Look};
 use super::recipe::Recipe;
 use super::{Refusal, Ui, render, welcome};
+use crate::engine::{Engine, NodePage};
 use crate::http::encode;
 use crate::view::NodeView;
 
@@ -76,22 +77,20 @@ struct Listen {
 }
 
 pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> Result<Response, Refusal> {
-    let nodes = ui.engine.nodes().await?;
-    let total = nodes.len();
-    let mut views = Vec::with_capacity(total);
-    for node in &nodes {
-        views.push(ui.engine.view(node).await);
-    }
-    let chips = chips(&views, &filter);
+    let states: Vec<_> = ui.engine.nodes().await?.iter().map(|node| node.state.name()).collect();
+    let (total, chips) = (states.len(), chips(&states, &filter));
     let wanted = filter.state.as_deref().filter(|s| !s.is_empty());
     let needle = filter.q.trim().to_lowercase();
-    let mut fitting = views
-        .into_iter()
-        .filter(|n| wanted.is_none_or(|s| n.state.as_str() == s) && matches(n, &needle))
-        .filter(|n| filter.after.as_deref().is_none_or(|after| n.name.as_str() > after));
-    let rows: Vec<Row> =
-        fitting.by_ref().take(PAGE).map(|node| Row { look: f::look(node.state), node }).collect();
-    let more = fitting.next().is_some();
+    if !needle.is_empty() {
+        ui.engine.know_all_hardware().await?;
+    }
+    let NodePage { nodes, more } = ui.engine.node_page(filter.after.as_deref(), PAGE, |node| {
+        wanted.is_none_or(|state| node.state.name().as_str() == state) && matches(&ui.engine, node, &needle)
+    });
+    let mut rows = Vec::with_capacity(nodes.len());
+    for node in &nodes {
+        rows.push(Row { look: f::look(node.state.name()), node: ui.engine.view(node).await });
+    }
     let next = rows.last().filter(|_| more).map(|last| {
         let query = [("q", filter.q.as_str()), ("state", wanted.unwrap_or("")), ("after", &last.node.name)];
         address("/", &query)
@@ -112,30 +111,30 @@ pub(super) async fn list(State(ui): State<Ui>, Query(filter): Query<Filter>) -> 
 }
 
 /// True where the text occurs in anything that people know a server by.
-fn matches(node: &NodeView, needle: &str) -> bool {
+fn matches(engine: &Engine, node: &Node, needle: &str) -> bool {
     if needle.is_empty() {
         return true;
     }
     let has = |text: &str| text.to_lowercase().contains(needle);
     has(&node.name)
-        || has(node.state.as_str())
-        || node.serial.as_deref().is_some_and(has)
-        || node.uuid.is_some_and(|u| has(&u.to_string()))
-        || node.macs.iter().any(|m| has(&m.to_string()))
-        || node.hardware.as_ref().is_some_and(|h| has(&h.product) || has(&h.cpu))
+        || has(node.state.name().as_str())
+        || node.identity.serial.as_deref().is_some_and(has)
+        || node.identity.uuid.is_some_and(|u| has(&u.to_string()))
+        || node.identity.macs.iter().any(|m| has(&m.to_string()))
+        || engine.known_hardware(node.id).is_some_and(|h| has(&h.product) || has(&h.cpu))
         || node.installed.as_ref().is_some_and(|i| has(&i.image_name) || has(&i.hostname))
 }
 
-fn chips(views: &[NodeView], filter: &Filter) -> Vec<Chip> {
+fn chips(states: &[StateName], filter: &Filter) -> Vec<Chip> {
     let current = filter.state.as_deref().unwrap_or("");
     let mut chips = vec![Chip {
         label: "All",
-        count: views.len(),
+        count: states.len(),
         href: address("/", &[("q", &filter.q)]),
         current: current.is_empty(),
     }];
     for state in f::STATES {
-        let count = views.iter().filter(|n| n.state == state).count();
+        let count = states.iter().filter(|one| **one == state).count();
         let is = state.as_str() == current;
         if count > 0 || is {
             let href = address("/", &[("q", &filter.q), ("state", state.as_str())]);
