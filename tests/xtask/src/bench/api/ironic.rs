@@ -10,7 +10,7 @@ use ::tests::rack::Process;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::client::{Ask, Connection, rate};
-use super::{Figures, IRONIC_NODES, LIST, Times, memory, times};
+use super::{Clock, Figures, IRONIC_NODES, LIST, Times, WARM, memory, times};
 use crate::paths;
 
 /// The package, pinned.
@@ -96,13 +96,18 @@ impl Ironic {
             Ask::post("/v1/nodes", HEADER, &body)
         };
         // One after the other: SQLite refuses its several writers when they come at once.
+        let mut clock = Clock::new(pids.clone())?;
         figures.enrol_per_s = rate(self.at, 1, IRONIC_NODES, enrol, 201)?;
+        figures.spent.enrol = clock.per(IRONIC_NODES as f64)?;
         let list = Ask::get(&format!("/v1/nodes?limit={LIST}"), HEADER);
         let detail = Ask::get(&format!("/v1/nodes/detail?limit={LIST}"), HEADER);
         figures.list_ms = times(self.at, &list, LISTS)?;
+        figures.spent.list = clock.per(f64::from(LISTS + WARM))?;
         figures.detail_ms = times(self.at, &detail, LISTS)?;
+        figures.spent.detail = clock.per(f64::from(LISTS + WARM))?;
         let one = |n: usize| Ask::get(&format!("/v1/nodes/n{:05}", n * 7919 % IRONIC_NODES), HEADER);
         figures.get_per_s = rate(self.at, CONNECTIONS, GETS, one, 200)?;
+        figures.spent.get = clock.per(GETS as f64)?;
         figures.full_mib = memory(&pids)?;
         let Times { p50, .. } = figures.list_ms;
         ensure!(p50 > 0.0, "nothing was measured");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ::tests::rack::{Namespace, SERVER_ADDRESS, Server, within};
 use anyhow::{Context, Result, bail, ensure};
+use tests_postgres::Postgres;
 
 use super::median;
 use crate::{build, paths};
@@ -22,10 +23,10 @@ use ironic::Ironic;
 
 /// Nodes that Ironic is asked with.
 const IRONIC_NODES: usize = 1000;
+/// Lists that are asked for before any is timed.
+const WARM: u32 = 3;
 /// Nodes of one list.
 const LIST: usize = 1000;
-/// Connections that ask at once.
-const CONNECTIONS: usize = 16;
 /// For how long rates are measured.
 const MEASURED: Duration = Duration::from_secs(5);
 
@@ -41,6 +42,20 @@ pub struct Args {
     /// Without Ironic.
     #[arg(long)]
     alone: bool,
+    /// Where Billet keeps its data.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    store: Database,
+    /// Connections that ask Billet at once.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Database {
+    /// A file on the disk of the target directory.
+    Sqlite,
+    /// A PostgreSQL that is started for it on the same disk.
+    Postgres,
 }
 
 /// What one of them did.
@@ -54,6 +69,17 @@ struct Figures {
     get_per_s: f64,
     list_ms: Times,
     detail_ms: Times,
+    /// Milliseconds of processor time of the server for each: what a busy machine does not change.
+    spent: Spent,
+}
+
+/// Processor time for one request, in milliseconds.
+#[derive(Debug, Default)]
+struct Spent {
+    enrol: f64,
+    list: f64,
+    detail: f64,
+    get: f64,
 }
 
 /// Medians and the slowest of a hundred.
@@ -111,6 +137,8 @@ fn print(figures: &Figures) {
         "list_p50_ms {:.2} list_p99_ms {:.2} detail_p50_ms {:.2} detail_p99_ms {:.2}",
         figures.list_ms.p50, figures.list_ms.p99, figures.detail_ms.p50, figures.detail_ms.p99
     );
+    let Spent { enrol, list, detail, get } = figures.spent;
+    println!("enrol_cpu_ms {enrol:.3} list_cpu_ms {list:.2} detail_cpu_ms {detail:.2} get_cpu_ms {get:.3}");
     println!("rss_at_rest_mib {:.1} rss_full_mib {:.1}", figures.rest_mib, figures.full_mib);
 }
 
@@ -124,13 +152,19 @@ fn billet(dir: &Path, args: &Args) -> Result<Figures> {
     let namespace = Namespace::new()?;
     namespace.bridge("br0", &format!("{SERVER_ADDRESS}/24"))?;
     let config = Server::default_config(dir, &boot).replace("info,boot_server=debug", "warn");
-    let mut server = Server::start_with(&namespace, dir, &config)?;
+    let database = match args.store {
+        Database::Sqlite => None,
+        Database::Postgres => {
+            Some(Postgres::start_below(&std::env::temp_dir(), &[])?.context("PostgreSQL is not installed")?)
+        }
+    };
+    let mut server = Server::start_on(&namespace, dir, &config, database)?;
     let (token, pid) = (server.token()?, server.process()?.pid());
     let at = SocketAddr::from(([127, 0, 0, 1], ::tests::rack::OPERATORS_PORT));
     let handle = namespace.clone_handle()?;
     within(&handle, || {
         let header = format!("Authorization: Bearer {token}\r\n");
-        let nodes = args.nodes as usize;
+        let (nodes, connections) = (args.nodes as usize, usize::from(args.connections));
         let mut figures = Figures { rest_mib: memory(&[pid])?, ..Figures::default() };
         let enrol = |n: usize| {
             let body = format!(
@@ -141,16 +175,22 @@ fn billet(dir: &Path, args: &Args) -> Result<Figures> {
             );
             Ask::post("/api/v1/nodes", &header, &body)
         };
-        figures.enrol_per_s = rate(at, CONNECTIONS, nodes, enrol, 201)?;
+        let mut clock = Clock::new(vec![pid])?;
+        figures.enrol_per_s = rate(at, connections, nodes, enrol, 201)?;
+        figures.spent.enrol = clock.per(nodes as f64)?;
         let list = format!("/api/v1/nodes?limit={LIST}&fields=id,name,state,maintenance,power");
         let detail = format!("/api/v1/nodes?limit={LIST}");
         figures.list_ms = times(at, &Ask::get(&list, &header), args.lists)?;
+        figures.spent.list = clock.per(f64::from(args.lists + WARM))?;
         figures.detail_ms = times(at, &Ask::get(&detail, &header), args.lists)?;
+        figures.spent.detail = clock.per(f64::from(args.lists + WARM))?;
         let one = |n: usize| Ask::get(&format!("/api/v1/nodes/n{:05}", n * 7919 % nodes), &header);
-        figures.get_per_s = for_a_while(at, one)?;
-        let events = events_per_s(at, &header, nodes)?;
+        let begin = Instant::now();
+        figures.get_per_s = for_a_while(at, connections, one)?;
+        figures.spent.get = clock.per(figures.get_per_s * begin.elapsed().as_secs_f64())?;
+        let events = events_per_s((at, connections), &header, nodes)?;
         figures.full_mib = memory(&[pid])?;
-        println!("Billet, {nodes} nodes");
+        println!("Billet, {nodes} nodes, {connections} connections, {:?}", args.store);
         print(&figures);
         println!(
             "list_p99_ms {:.2} events_per_s {events:.0} rss_mib {:.1}",
@@ -163,7 +203,7 @@ fn billet(dir: &Path, args: &Args) -> Result<Figures> {
 /// How long each of so many takes, in milliseconds, one after the other; the first few warm up.
 fn times(at: SocketAddr, ask: &Ask, count: u32) -> Result<Times> {
     let mut connection = Connection::open(at)?;
-    for _ in 0..3 {
+    for _ in 0..WARM {
         connection.ask(ask, 200)?;
     }
     let mut all = Vec::new();
@@ -176,16 +216,16 @@ fn times(at: SocketAddr, ask: &Ask, count: u32) -> Result<Times> {
 }
 
 /// Answers per second over many connections.
-fn for_a_while(at: SocketAddr, ask: impl Fn(usize) -> Ask + Sync) -> Result<f64> {
+fn for_a_while(at: SocketAddr, connections: usize, ask: impl Fn(usize) -> Ask + Sync) -> Result<f64> {
     let begin = Instant::now();
     let counts: Vec<Result<usize>> = std::thread::scope(|scope| {
-        let each = (0..CONNECTIONS).map(|first| {
+        let each = (0..connections).map(|first| {
             let ask = &ask;
             scope.spawn(move || {
                 let mut connection = Connection::open(at)?;
                 let mut count = 0;
                 while begin.elapsed() < MEASURED {
-                    connection.ask(&ask(first + count * CONNECTIONS), 200)?;
+                    connection.ask(&ask(first + count * connections), 200)?;
                     count += 1;
                 }
                 Ok(count)
@@ -199,7 +239,7 @@ fn for_a_while(at: SocketAddr, ask: impl Fn(usize) -> Ask + Sync) -> Result<f64>
 }
 
 /// Events per second from a change to whoever follows the stream: each change is durable before it is told.
-fn events_per_s(at: SocketAddr, header: &str, nodes: usize) -> Result<f64> {
+fn events_per_s((at, connections): (SocketAddr, usize), header: &str, nodes: usize) -> Result<f64> {
     let mut stream = Connection::open(at)?;
     stream.begin(&Ask::get("/api/v1/events/stream", header))?;
     let begin = Instant::now();
@@ -210,11 +250,46 @@ fn events_per_s(at: SocketAddr, header: &str, nodes: usize) -> Result<f64> {
                 if (n / nodes).is_multiple_of(2) { r#"{"reason":"measured"}"# } else { r#"{"reason":null}"# };
             Ask::post(&format!("/api/v1/nodes/n{:05}/maintenance", n % nodes), header, body)
         };
-        for_a_while(at, change)?;
+        for_a_while(at, connections, change)?;
         let told = told.join().map_err(|_| anyhow::anyhow!("the stream's reader panicked"))??;
         ensure!(told > 0, "no event was told");
         Ok(told as f64 / MEASURED.as_secs_f64())
     })
+}
+
+/// Processor time of processes, from one look to the next.
+struct Clock {
+    pids: Vec<u32>,
+    before: f64,
+}
+
+impl Clock {
+    fn new(pids: Vec<u32>) -> Result<Self> {
+        let before = spent(&pids)?;
+        Ok(Self { pids, before })
+    }
+
+    /// Milliseconds since the look before, for each of `count`.
+    fn per(&mut self, count: f64) -> Result<f64> {
+        let now = spent(&self.pids)?;
+        Ok((now - std::mem::replace(&mut self.before, now)) / count)
+    }
+}
+
+/// Milliseconds that processes spent on processors, for themselves and in the kernel (proc(5), `utime` and `stime`).
+fn spent(pids: &[u32]) -> Result<f64> {
+    // The kernel shows them in hundredths of a second whatever it counts in (`USER_HZ`).
+    const TICK_MS: f64 = 10.0;
+    let mut ticks = 0.0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/stat");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        // The name, which may hold anything, ends with the last parenthesis; `utime` is the 12th field behind it.
+        let (_, rest) = text.rsplit_once(')').context("no name")?;
+        let fields = rest.split_whitespace().skip(11).take(2);
+        ticks += fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    }
+    Ok(ticks * TICK_MS)
 }
 
 /// Memory of processes in MiB: their own pages, and their share of those that they have together.
