@@ -32,6 +32,7 @@ pub mod network;
 pub mod node;
 pub mod ordered;
 pub mod placement;
+pub mod plural;
 pub mod pool;
 pub mod profile;
 pub mod quota;

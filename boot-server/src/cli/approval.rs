@@ -5,6 +5,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::text::moment;
@@ -25,6 +26,8 @@ pub enum ApprovalCommand {
         /// How many
         #[arg(long, short = 'n', default_value_t = 50)]
         limit: usize,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// One of them
     Show {
@@ -49,14 +52,14 @@ pub struct DecisionArgs {
 
 pub(super) fn run(client: &Client, format: Format, command: ApprovalCommand) -> Result<(), Failure> {
     match command {
-        ApprovalCommand::List { status, node, limit } => {
+        ApprovalCommand::List { status, node, limit, again } => {
             let mut path = format!("approvals?limit={limit}");
             for (name, value) in [("status", status), ("node", node)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{name}={}", encode(&value)));
                 }
             }
-            format.print(&client.get::<Page<Approval>>(&path)?)
+            again.list(client, SITE, format, || client.get::<Page<Approval>>(&path))
         }
         ApprovalCommand::Show { id } => {
             format.print(&client.get::<Approval>(&format!("approvals/{}", encode(&id)))?)

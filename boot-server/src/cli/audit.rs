@@ -47,9 +47,9 @@ pub struct ListArgs {
     #[arg(long)]
     actor: Option<String>,
     /// About this node (name or id)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "project")]
     node: Option<String>,
-    /// About this project (id)
+    /// About this project (name or id); its auditors may read that too
     #[arg(long)]
     project: Option<String>,
     /// asked, answered, read, login, console, bmc, access, approval, change or audit
@@ -114,12 +114,12 @@ pub(super) fn run(connection: &Connection, format: Format, command: AuditCommand
 }
 
 fn list(client: &Client, format: Format, args: &ListArgs) -> Result<(), Failure> {
-    let mut path = format!("audit?limit={}", args.limit);
+    let of = args.project.as_deref().map(|project| format!("projects/{}/", encode(project)));
+    let mut path = format!("{}audit?limit={}", of.unwrap_or_default(), args.limit);
     let moment = |at: Option<Timestamp>| at.map(|at| at.0.to_string());
     for (name, value) in [
         ("actor", args.actor.clone()),
         ("node", args.node.clone()),
-        ("project", args.project.clone()),
         ("kind", args.kind.clone()),
         ("request", args.request.clone()),
         ("since", moment(args.since)),

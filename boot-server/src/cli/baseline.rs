@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::bmc::read;
 use super::client::{Client, encode};
 use super::node::path;
@@ -21,7 +22,7 @@ use crate::view::{BaselineDiff, Page};
 pub enum BaselineCommand {
     /// All baselines
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One baseline
     Show {
         /// Name
@@ -93,7 +94,9 @@ fn address(name: &str) -> String {
 
 pub(super) fn run(client: &Client, format: Format, command: BaselineCommand) -> Result<(), Failure> {
     match command {
-        BaselineCommand::List => format.print(&client.all::<Baseline>("baselines")?),
+        BaselineCommand::List(again) => {
+            again.list(client, SITE, format, || client.all::<Baseline>("baselines"))
+        }
         BaselineCommand::Show { name } => format.print(&client.get::<Baseline>(&address(&name))?),
         BaselineCommand::Create(args) => {
             let baseline = baseline(client, &args)?;

@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bmc::{Component, DriverKind, LogEntry, Reading, Secret};
+use bmc::{Component, DriverKind, Identity, LogEntry, Reading, Secret};
 use boot_server_core::node::Netboot;
 use clap::{Subcommand, ValueEnum};
 use protocol::limits::JSON_BODY_MAX;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::node::path;
 use super::output::{Format, Show, facts, print, table};
@@ -24,7 +25,7 @@ use crate::view::{BmcView, FaultReport, ImportView, Page, ScanFound, SensorHisto
 pub enum BmcCommand {
     /// All controllers
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// The controller of a node
     Show {
         /// Name or id of the node
@@ -65,10 +66,18 @@ pub enum BmcCommand {
         /// Name or id of the node
         node: String,
     },
+    /// What a controller says of itself and its machine: makers, models, serial numbers, addresses
+    Identity {
+        /// Name or id of the node
+        node: String,
+    },
     /// The event log of a controller
     Log {
         /// Name or id of the node
         node: String,
+        /// Empty it
+        #[arg(long)]
+        clear: bool,
     },
     /// Temperatures, fans, voltages, power: now, or as they were
     Sensors {
@@ -151,7 +160,7 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
     let empty = serde_json::json!({});
     let post = |node: &str, verb: &str| client.post::<_, BmcView>(&path(node, verb), &empty);
     match command {
-        BmcCommand::List => format.print(&client.all::<BmcView>("bmcs")?),
+        BmcCommand::List(again) => again.list(client, SITE, format, || client.all::<BmcView>("bmcs")),
         BmcCommand::Show { node } => format.print(&client.get::<BmcView>(&path(&node, "/bmc"))?),
         BmcCommand::Set(args) => {
             let request = request(&args)?;
@@ -168,7 +177,11 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
             client.post::<_, ()>(&path(&node, "/bmc/reset"), &empty)?;
             print("The controller restarts; it is away for some minutes.\n")
         }
-        BmcCommand::Log { node } => format.print(&client.all::<LogEntry>(&path(&node, "/bmc/log"))?),
+        BmcCommand::Identity { node } => {
+            format.print(&client.get::<Identity>(&path(&node, "/bmc/identity"))?)
+        }
+        BmcCommand::Log { node, clear: true } => client.delete(&path(&node, "/bmc/log")),
+        BmcCommand::Log { node, .. } => format.print(&client.all::<LogEntry>(&path(&node, "/bmc/log"))?),
         BmcCommand::Sensors { node, history: Some(time), sensor } => {
             let from =
                 crate::engine::now().0.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -557,6 +570,27 @@ impl Show for Page<Component> {
 
     fn names(&self) -> Vec<String> {
         self.items.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
+impl Show for Identity {
+    fn table(&self) -> String {
+        let macs = self.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        facts(&[
+            ("maker", self.manufacturer.clone()),
+            ("model", self.model.clone()),
+            ("serial", self.serial.clone()),
+            ("uuid", self.uuid.clone()),
+            ("addresses", Some(macs).filter(|macs| !macs.is_empty())),
+            ("controller", self.bmc_version.clone()),
+            ("bios", self.bios_version.clone()),
+            ("protocol", self.protocol_version.clone()),
+            ("quirks", self.profile.clone()),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.serial.iter().cloned().collect()
     }
 }
 

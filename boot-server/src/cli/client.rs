@@ -215,6 +215,21 @@ impl Client {
         parse(self.reached(response)?)
     }
 
+    /// Asks for something that must happen once only. With the caller's own key an answer that was lost can be had by asking
+    /// again; without one a key is made.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post_once<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        key: Option<String>,
+    ) -> Result<T, Failure> {
+        let key = key.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        self.post_with(path, body, Some(ANSWER), Some(&key))
+    }
+
     /// Sets something; what has nothing to answer is `()`.
     ///
     /// # Errors
@@ -222,6 +237,28 @@ impl Client {
     pub fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
         let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
         let response = request.config().timeout_recv_response(Some(ANSWER)).build().send_json(body);
+        parse(self.reached(response)?)
+    }
+
+    /// Reads something, and sets it to what `edit` makes of it, unless somebody else changed it in between.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and what `edit` says.
+    pub fn change<T: DeserializeOwned, B: Serialize, R: DeserializeOwned>(
+        &self,
+        path: &str,
+        edit: impl FnOnce(T) -> Result<B, Failure>,
+    ) -> Result<R, Failure> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().call();
+        let response = check(self.reached(response)?)?;
+        let tag = response.headers().get("etag").cloned();
+        let body = edit(parse(response)?)?;
+        let mut request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
+        let response = request.config().timeout_recv_response(Some(ANSWER)).build().send_json(&body);
         parse(self.reached(response)?)
     }
 

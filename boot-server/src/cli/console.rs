@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest as
 use uuid::Uuid;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::node::path;
 use super::output::{Format, Show, facts, table};
@@ -57,7 +58,7 @@ pub enum ConsoleCommand {
         node: String,
     },
     /// Who looks at which console
-    Sessions,
+    Sessions(AgainArgs),
     /// End a session
     End {
         /// Id of the session
@@ -94,7 +95,9 @@ pub(super) fn run(client: &Client, format: Format, command: ConsoleCommand) -> R
             format.print(&client.delete_with::<ConsoleView>(&path(&node, "/console"))?)
         }
         ConsoleCommand::Log { node } => out(&client.octets(&path(&node, "/console/log"), RECORDING_MAX)?),
-        ConsoleCommand::Sessions => format.print(&client.all::<ConsoleSessionView>("console/sessions")?),
+        ConsoleCommand::Sessions(again) => {
+            again.list(client, SITE, format, || client.all::<ConsoleSessionView>("console/sessions"))
+        }
         ConsoleCommand::End { session } => {
             format.print(&client.delete_with::<ConsoleSessionView>(&format!("console/sessions/{session}"))?)
         }

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use protocol::NodeId;
 
 use super::Failure;
+use super::again::SITE;
 use super::client::{Client, encode};
 use super::output::{Format, Show, print, table};
 use super::text::{escape_json, moment, plain};
@@ -28,8 +29,11 @@ pub enum EventCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Only of this node (name or id)
-        #[arg(long)]
+        #[arg(long, conflicts_with = "project")]
         node: Option<String>,
+        /// Of this project (name or id), as its members see it
+        #[arg(long)]
+        project: Option<String>,
         /// How many
         #[arg(long, short = 'n', default_value_t = 50)]
         limit: usize,
@@ -37,33 +41,51 @@ pub enum EventCommand {
     /// Events as they happen
     Follow {
         /// Only of this node (name or id)
-        #[arg(long)]
+        #[arg(long, conflicts_with = "project")]
         node: Option<String>,
+        /// Of this project (name or id), as its members see it
+        #[arg(long)]
+        project: Option<String>,
     },
 }
 
 /// Which events of the stream are shown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FollowFilter {
     pub(super) node: Option<NodeId>,
+    /// The stream of this project, not that of the site.
+    pub(super) project: Option<String>,
 }
 
 pub(super) fn run(client: &Client, format: Format, command: &EventCommand) -> Result<(), Failure> {
     match command {
-        EventCommand::List { node, limit } => list(client, format, node.as_deref(), *limit),
-        EventCommand::Follow { node } => {
+        EventCommand::List { node, project, limit } => {
+            list(client, format, &of(project.as_deref()), node.as_deref(), *limit)
+        }
+        EventCommand::Follow { node, project } => {
             let id = match node {
                 Some(node) => Some(client.get::<crate::view::NodeView>(&super::node::path(node, ""))?.id),
                 None => None,
             };
-            follow(client, format, FollowFilter { node: id })
+            follow(client, format, &FollowFilter { node: id, project: project.clone() })
         }
     }
 }
 
-/// The newest events, in the order in which they happened.
-pub(super) fn list(client: &Client, format: Format, node: Option<&str>, limit: usize) -> Result<(), Failure> {
-    let mut path = format!("events?limit={limit}");
+/// The beginning of the address of what is a project's, or the site's.
+fn of(project: Option<&str>) -> String {
+    project.map(|project| format!("projects/{}/", encode(project))).unwrap_or_default()
+}
+
+/// The newest events, in the order in which they happened; `of` is the beginning of their address.
+pub(super) fn list(
+    client: &Client,
+    format: Format,
+    of: &str,
+    node: Option<&str>,
+    limit: usize,
+) -> Result<(), Failure> {
+    let mut path = format!("{of}events?limit={limit}");
     if let Some(node) = node {
         path.push_str(&format!("&node={}", encode(node)));
     }
@@ -73,11 +95,12 @@ pub(super) fn list(client: &Client, format: Format, node: Option<&str>, limit: u
 }
 
 /// Prints events as they happen, until the server is gone for long or the output is closed.
-pub(super) fn follow(client: &Client, format: Format, filter: FollowFilter) -> Result<(), Failure> {
+pub(super) fn follow(client: &Client, format: Format, filter: &FollowFilter) -> Result<(), Failure> {
+    let stream = format!("{}{SITE}", of(filter.project.as_deref()));
     let mut last = None;
     let mut heard = Instant::now();
     loop {
-        match client.stream("events/stream", last) {
+        match client.stream(&stream, last) {
             Ok(stream) => {
                 heard = Instant::now();
                 let mut reader = BufReader::new(stream);

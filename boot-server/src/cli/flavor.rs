@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use boot_server_core::flavor::{Billed, Bounds, DiskRule, Flavor, GpuRule, NicRule};
 use boot_server_core::names::{FlavorName, PoolName, Tag};
+use boot_server_core::plural::count;
 use clap::{Args, Subcommand};
 use protocol::inventory::FirmwareMode;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::bmc::read;
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
@@ -20,7 +22,7 @@ use crate::view::place::FlavorView;
 pub enum FlavorCommand {
     /// All flavors, with how many machines are free
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One flavor
     Show {
         /// Name
@@ -114,16 +116,17 @@ fn address(name: &str) -> String {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: FlavorCommand) -> Result<(), Failure> {
     match command {
-        FlavorCommand::List => format.print(&client.all::<FlavorView>("flavors")?),
+        FlavorCommand::List(again) => {
+            again.list(client, SITE, format, || client.all::<FlavorView>("flavors"))
+        }
         FlavorCommand::Show { flavor } => format.print(&client.get::<FlavorView>(&address(&flavor))?),
         FlavorCommand::Create { flavor, change } => {
             let flavor = change.apply(Flavor::new(flavor))?;
             format.print(&client.post::<_, FlavorView>("flavors", &flavor)?)
         }
         FlavorCommand::Set { flavor, change } => {
-            let view: FlavorView = client.get(&address(&flavor))?;
-            let changed = change.apply(view.flavor)?;
-            format.print(&client.put::<_, FlavorView>(&address(&flavor), &changed)?)
+            let changed = client.change(&address(&flavor), |view: FlavorView| change.apply(view.flavor));
+            format.print::<FlavorView>(&changed?)
         }
         FlavorCommand::Delete { flavor } => client.delete(&address(&flavor)),
     }
@@ -224,8 +227,11 @@ impl Show for FlavorView {
             (
                 "counts",
                 Some(format!(
-                    "{} cores, {} MiB, {} disk(s), {} GiB",
-                    counts.cores, counts.memory_mib, counts.disks, counts.disk_gib
+                    "{}, {} MiB, {}, {} GiB",
+                    count(counts.cores, "core"),
+                    counts.memory_mib,
+                    count(counts.disks, "disk"),
+                    counts.disk_gib
                 )),
             ),
             ("withdrawn", flavor.withdrawn.then(|| "yes".to_owned())),

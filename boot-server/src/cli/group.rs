@@ -2,14 +2,16 @@
 
 use boot_server_core::names::GroupName;
 use boot_server_core::placement::{Domain, Policy};
+use boot_server_core::plural::count;
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::placement::word;
 use super::server::ProjectArg;
-use super::text::moment;
+use super::text::{memory, moment};
 use crate::http::api::place_requests::GroupRequest;
 use crate::view::Page;
 use crate::view::place::{CatalogueView, GroupView};
@@ -30,7 +32,7 @@ pub struct GroupArgs {
 pub enum GroupCommand {
     /// Server groups of the project
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One server group
     Show {
         /// Name or id
@@ -61,6 +63,8 @@ pub struct CatalogueArgs {
     /// In which project.
     #[command(flatten)]
     project: ProjectArg,
+    #[command(flatten)]
+    again: AgainArgs,
 }
 
 /// Runs `billet group …`.
@@ -68,7 +72,10 @@ pub(super) fn run(client: &Client, format: Format, args: GroupArgs) -> Result<()
     let GroupArgs { project, command } = args;
     let of = |group: &str| project.path(&format!("server-groups/{}", encode(group)));
     match command {
-        GroupCommand::List => format.print(&client.get::<Page<GroupView>>(&project.path("server-groups")?)?),
+        GroupCommand::List(again) => {
+            let (list, stream) = (project.path("server-groups")?, project.path(SITE)?);
+            again.list(client, &stream, format, || client.all::<GroupView>(&list))
+        }
         GroupCommand::Show { group } => format.print(&client.get::<GroupView>(&of(&group)?)?),
         GroupCommand::Create { group, policy, domain } => {
             let request = GroupRequest { name: group, policy, domain };
@@ -80,7 +87,8 @@ pub(super) fn run(client: &Client, format: Format, args: GroupArgs) -> Result<()
 
 /// Runs `billet catalogue`.
 pub(super) fn catalogue(client: &Client, format: Format, args: CatalogueArgs) -> Result<(), Failure> {
-    format.print(&client.get::<CatalogueView>(&args.project.path("catalogue")?)?)
+    let (path, stream) = (args.project.path("catalogue")?, args.project.path(SITE)?);
+    args.again.list(client, &stream, format, || client.get::<CatalogueView>(&path))
 }
 
 impl Show for Page<GroupView> {
@@ -126,7 +134,8 @@ impl Show for CatalogueView {
     fn table(&self) -> String {
         let flavors = self.flavors.iter().map(|offer| {
             let numbers = [offer.capacity.free, offer.capacity.used, offer.capacity.total];
-            let counts = format!("{} cores, {} MiB", offer.counts.cores, offer.counts.memory_mib);
+            let counts =
+                format!("{}, {}", count(offer.counts.cores, "core"), memory(offer.counts.memory_mib << 20));
             let head = vec![offer.name.to_string()];
             [head, numbers.map(|n| n.to_string()).to_vec(), vec![counts, offer.description.clone()]].concat()
         });

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::{ImageId, Sha256};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::text::{moment, plain};
@@ -31,7 +32,9 @@ pub enum ImageCommand {
     Add(AddArgs),
     /// All images
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
+    /// Images on their way in, and those that were refused
+    Ingests(AgainArgs),
     /// One image
     Show {
         /// Name (newest version), name:version, or id
@@ -100,7 +103,10 @@ pub(super) fn run(client: &Client, format: Format, command: ImageCommand) -> Res
     let path = |image: &str| format!("images/{}", encode(image));
     match command {
         ImageCommand::Add(args) => add(client, format, args),
-        ImageCommand::List => format.print(&client.all::<ImageView>("images")?),
+        ImageCommand::List(again) => again.list(client, SITE, format, || client.all::<ImageView>("images")),
+        ImageCommand::Ingests(again) => {
+            again.list(client, SITE, format, || client.all::<IngestView>("ingests"))
+        }
         ImageCommand::Show { image } => format.print(&client.get::<ImageView>(&path(&image))?),
         ImageCommand::Remove { image } => {
             client.delete(&path(&image))?;
@@ -278,6 +284,31 @@ impl Bar {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Show for Page<IngestView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "No image is on its way in.".to_owned();
+        }
+        let rows = self.items.iter().map(|ingest| {
+            let read = match ingest.bytes_total {
+                Some(total) => format!("{} of {}", bytes(ingest.bytes_read), bytes(total)),
+                None => bytes(ingest.bytes_read),
+            };
+            let state = match (&ingest.failed, &ingest.finished) {
+                (Some(problem), _) => format!("refused: {}", problem.message),
+                (None, Some(_)) => "added".to_owned(),
+                (None, None) => "is read".to_owned(),
+            };
+            vec![ingest.image.clone(), read, state, ingest.id.to_string()]
+        });
+        table(&["image", "read", "state", "id"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|ingest| ingest.id.to_string()).collect()
     }
 }
 

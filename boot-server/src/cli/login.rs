@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use super::client::{Login, login_file};
 use super::text::plain;
+use super::user::PasswordFile;
 use super::{Client, Connection, Failure};
 use crate::secret::write_private;
 use crate::view::{MeView, SessionCreated};
@@ -17,13 +18,16 @@ pub struct LoginArgs {
     /// The code of the authenticator, or a recovery code
     #[arg(long, requires = "user", default_value = "")]
     pub code: String,
+    /// The password.
+    #[command(flatten)]
+    pub password: PasswordFile,
 }
 
 pub(super) fn run(connection: &Connection, args: &LoginArgs) -> Result<(), Failure> {
     let server = connection.address();
     let given = connection.token_file.is_some() || connection.token.is_some();
     let client = match &args.user {
-        Some(user) => Client::new(server.clone(), sign_in(&server, user, &args.code)?),
+        Some(user) => Client::new(server.clone(), sign_in(&server, user, &args.password, &args.code)?),
         None if given => connection.client()?,
         None => Client::new(server.clone(), ask(&server)?),
     };
@@ -39,8 +43,8 @@ pub(super) fn run(connection: &Connection, args: &LoginArgs) -> Result<(), Failu
 }
 
 /// Signs in by name and password: the secret of the session.
-fn sign_in(server: &str, user: &str, code: &str) -> Result<String, Failure> {
-    let password = super::user::secret(&format!("Password of {} at {}: ", plain(user), plain(server)))?;
+fn sign_in(server: &str, user: &str, password: &PasswordFile, code: &str) -> Result<String, Failure> {
+    let password = password.read(&format!("Password of {} at {}: ", plain(user), plain(server)))?;
     let body = super::user::login_body(user, &password, code);
     let session: SessionCreated = Client::new(server.to_owned(), String::new()).post("login", &body)?;
     Ok(session.secret)

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use boot_server_core::arrivals::Arrival;
+use boot_server_core::plural::count;
 use clap::Subcommand;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::bmc::read;
 use super::client::{Client, encode};
 use super::node::path;
@@ -19,7 +21,7 @@ use crate::view::{ExpectedImport, Page, ReplaceView};
 pub enum MachineCommand {
     /// Machines that are expected and never came
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// Take in a list, all of it or nothing: CSV, or JSON
     ///
     /// CSV has the headings name, mac, uuid, serial, model, pool, rack, unit, height, room, power_feed, bmc_address, tags, purchased,
@@ -42,7 +44,9 @@ pub enum MachineCommand {
 
 pub(super) fn run(client: &Client, format: Format, command: MachineCommand) -> Result<(), Failure> {
     match command {
-        MachineCommand::List => format.print(&client.all::<Arrival>("expected-machines")?),
+        MachineCommand::List(again) => {
+            again.list(client, SITE, format, || client.all::<Arrival>("expected-machines"))
+        }
         MachineCommand::Import { file, dry_run } => {
             let text = read(&file)?;
             let request = match text.trim_start().starts_with('[') {
@@ -89,8 +93,8 @@ impl Show for Page<Arrival> {
 
 impl Show for ExpectedImport {
     fn table(&self) -> String {
-        let verb = if self.dry_run { "would be" } else { "are" };
-        format!("{} machine(s) {verb} expected.\n{}\n", self.machines.len(), rows(&self.machines))
+        let verb = if self.dry_run { "would be" } else { "now" };
+        format!("{} {verb} expected.\n{}\n", count(self.machines.len(), "machine"), rows(&self.machines))
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The command line: `billet serve`, and everything else as a client of the API. Commands parse and print; what they
 //! ask for is done by the server.
 
+mod again;
 mod approval;
 mod audit;
 mod baseline;
@@ -19,6 +20,7 @@ mod image;
 mod login;
 mod machine;
 mod many;
+mod me;
 mod model;
 mod network;
 mod node;
@@ -153,6 +155,9 @@ pub enum Command {
     /// People who may sign in
     #[command(subcommand, visible_alias = "users")]
     User(user::UserCommand),
+    /// You: who you are, your sessions, your password and second factor
+    #[command(subcommand)]
+    Me(me::MeCommand),
     /// How the server is
     Status,
     /// Say what would keep machines from booting, before serving and while serving
@@ -281,7 +286,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(connection: &Connection, format: Format, command: Command) -> Result<(), Failure> {
+/// Runs a command that is no server.
+pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(_) => Ok(()), // handled by the caller
         Command::Pool(command) => pool::run(&connection.client()?, format, command),
@@ -313,6 +319,7 @@ fn run(connection: &Connection, format: Format, command: Command) -> Result<(), 
         Command::CheckNetwork(args) => check::run(connection, format, &args),
         Command::Project(command) => project::run(&connection.client()?, format, command),
         Command::User(command) => user::run(&connection.client()?, format, command),
+        Command::Me(command) => me::run(&connection.client()?, format, command),
         Command::Login(args) => login::run(connection, &args),
         Command::Context(command) => context::run(connection, format, command),
         Command::Man { dir } => pages::manual(&dir),

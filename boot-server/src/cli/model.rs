@@ -6,6 +6,7 @@ use boot_server_core::expected::{Difference, Model};
 use clap::Subcommand;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::bmc::read;
 use super::client::{Client, encode};
 use super::node::path;
@@ -19,7 +20,7 @@ use crate::view::{ExpectedView, NodeView, Page};
 pub enum ModelCommand {
     /// All models
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One model; with --toml as a file that `model put` takes
     Show {
         /// Name
@@ -46,6 +47,9 @@ pub enum ModelCommand {
     Put {
         /// The file; `-` for standard input
         file: PathBuf,
+        /// Not in place of another: refuse where there is one of this name
+        #[arg(long)]
+        new: bool,
     },
     /// Remove a model; machines that were in quarantine because of it are free
     #[command(visible_alias = "rm")]
@@ -69,7 +73,7 @@ fn address(name: &str) -> String {
 
 pub(super) fn run(client: &Client, format: Format, command: ModelCommand) -> Result<(), Failure> {
     match command {
-        ModelCommand::List => format.print(&client.all::<Model>("models")?),
+        ModelCommand::List(again) => again.list(client, SITE, format, || client.all::<Model>("models")),
         ModelCommand::Show { name, toml: false } => format.print(&client.get::<Model>(&address(&name))?),
         ModelCommand::Show { name, toml: true } => {
             let model: Model = client.get(&address(&name))?;
@@ -81,10 +85,14 @@ pub(super) fn run(client: &Client, format: Format, command: ModelCommand) -> Res
             let request = LearnRequest { name, replace };
             format.print(&client.post::<_, Model>(&path(&node, "/learn"), &request)?)
         }
-        ModelCommand::Put { file } => {
+        ModelCommand::Put { file, new } => {
             let model = parse(&read(&file)?)
                 .map_err(|why| Failure::Usage(format!("{} is no model: {why}", file.display())))?;
-            format.print(&client.put::<_, Model>(&address(&model.name), &model)?)
+            let made: Model = match new {
+                true => client.post("models", &model)?,
+                false => client.put(&address(&model.name), &model)?,
+            };
+            format.print(&made)
         }
         ModelCommand::Delete { name } => client.delete(&address(&name)),
         ModelCommand::Assign { node, model } => {

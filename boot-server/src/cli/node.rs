@@ -3,11 +3,13 @@
 use boot_server_core::deploy::bytes;
 use boot_server_core::node::Repeat;
 use boot_server_core::node::place::{Label, Rack, Unit};
+use boot_server_core::plural::count;
 use clap::Subcommand;
 use protocol::DiskId;
 use protocol::inventory::{Disk, Inventory, Nic};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::boot::{BootArgs, boot};
 use super::care::{MaintenanceArgs, PapersArgs, RetireArgs, maintenance, papers, refresh_plan, retire};
 use super::client::{Client, encode};
@@ -16,7 +18,7 @@ use super::event::{FollowFilter, follow, list};
 use super::machine::{ReplaceArgs, replace};
 use super::many::{ActArgs, EnrollArgs, act, enroll};
 use super::network::{MediaArgs, NetworkArgs, media, network};
-use super::output::{AgainArgs, Format, Show, facts, table};
+use super::output::{Format, Show, facts, table};
 use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word};
 use super::service::{
     BiosArgs, SecureBootArgs, ServiceArgs, bios, firmware, secure_boot, service, steps_table,
@@ -144,6 +146,8 @@ pub enum NodeCommand {
     Faults {
         /// Name or id; all machines in which something is wrong if not given
         node: Option<String>,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// Firmware versions of a machine
     Firmware {
@@ -229,7 +233,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
                     path.push_str(&format!("&{key}={}", encode(&value)));
                 }
             }
-            again.list(format, || client.all::<NodeView>(&path))
+            again.list(client, SITE, format, || client.all::<NodeView>(&path))
         }
         NodeCommand::Enroll(args) => enroll(client, format, args),
         NodeCommand::Act(args) => act(client, format, args),
@@ -267,10 +271,12 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Boot(args) => boot(client, format, &args),
         NodeCommand::Power(args) => power(client, format, &args),
         NodeCommand::BootDevice(args) => boot_device(client, format, &args),
-        NodeCommand::Faults { node: Some(node) } => {
-            format.print(&client.get::<FaultReport>(&path(&node, "/faults"))?)
+        NodeCommand::Faults { node: Some(node), again } => {
+            again.list(client, SITE, format, || client.get::<FaultReport>(&path(&node, "/faults")))
         }
-        NodeCommand::Faults { node: None } => format.print(&client.all::<FaultReport>("faults")?),
+        NodeCommand::Faults { node: None, again } => {
+            again.list(client, SITE, format, || client.all::<FaultReport>("faults"))
+        }
         NodeCommand::Firmware { node } => firmware(client, format, &node),
         NodeCommand::Bios(args) => bios(client, format, &args),
         NodeCommand::SecureBoot(args) => secure_boot(client, format, &args),
@@ -281,11 +287,11 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)
         }
-        NodeCommand::Events { node, follow: false, limit } => list(client, format, Some(&node), limit),
+        NodeCommand::Events { node, follow: false, limit } => list(client, format, "", Some(&node), limit),
         NodeCommand::Events { node, follow: true, limit } => {
-            list(client, format, Some(&node), limit)?;
+            list(client, format, "", Some(&node), limit)?;
             let node: NodeDetail = client.get(&path(&node, ""))?;
-            follow(client, format, FollowFilter { node: Some(node.node.id) })
+            follow(client, format, &FollowFilter { node: Some(node.node.id), project: None })
         }
     }
 }
@@ -330,11 +336,11 @@ impl Show for Page<NodeView> {
         let rows = self.items.iter().map(|n| {
             let hardware = n.hardware.as_ref().map(|h| {
                 format!(
-                    "{} · {} cores · {} · {} disks {}",
+                    "{} · {} · {} · {} {}",
                     h.product,
-                    h.cores,
+                    count(h.cores, "core"),
                     memory(h.memory_bytes),
-                    h.disks,
+                    count(h.disks, "disk"),
                     bytes(h.disk_bytes)
                 )
             });
@@ -484,7 +490,7 @@ impl Show for NodeDetail {
 fn hardware(inventory: &Inventory) -> String {
     let cpu = inventory.cpus.first().map(|c| {
         let cores: u32 = inventory.cpus.iter().map(|c| c.cores).sum();
-        format!("{} × {}, {cores} cores, {}", inventory.cpus.len(), c.model, c.architecture)
+        format!("{} × {}, {}, {}", inventory.cpus.len(), c.model, count(cores, "core"), c.architecture)
     });
     let system = &inventory.system;
     let product = [&system.manufacturer, &system.product].into_iter().flatten().cloned().collect::<Vec<_>>();
@@ -495,7 +501,10 @@ fn hardware(inventory: &Inventory) -> String {
         ("firmware", Some(format!("{:?} {}", firmware.mode, firmware.version.as_deref().unwrap_or("")))),
         ("secure boot", firmware.secure_boot.map(|on| if on { "on" } else { "off" }.to_owned())),
         ("cpu", cpu),
-        ("memory", Some(format!("{} in {} modules", memory(inventory.memory_bytes), inventory.dimms.len()))),
+        (
+            "memory",
+            Some(format!("{} in {}", memory(inventory.memory_bytes), count(inventory.dimms.len(), "module"))),
+        ),
         ("bmc", inventory.bmc.as_ref().and_then(|b| b.address).map(|a| a.to_string())),
         ("tpm", inventory.tpm.as_ref().map(|t| t.version_major.to_string())),
     ]));

@@ -62,41 +62,6 @@ impl Format {
     }
 }
 
-/// Whether to look at a list again and again.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub struct AgainArgs {
-    /// Look again every few seconds, until it is ended by Ctrl-C
-    #[arg(long)]
-    watch: bool,
-    /// How often, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch",
-        value_parser = clap::value_parser!(u32).range(1..=3600))]
-    every: u32,
-}
-
-impl AgainArgs {
-    /// Prints a list once, or whenever it has become another one.
-    ///
-    /// # Errors
-    /// Where it cannot be had or the output is closed.
-    pub fn list<T: Show>(self, format: Format, get: impl Fn() -> Result<T, Failure>) -> Result<(), Failure> {
-        let mut shown = String::new();
-        loop {
-            let text = format.render(&get()?)?;
-            if text != shown {
-                // Over what was there (ECMA-48: cursor home, erase the page); for a file one after the other.
-                let clear = if self.watch && io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
-                print(&format!("{clear}{text}"))?;
-                shown = text;
-            }
-            if !self.watch {
-                return Ok(());
-            }
-            std::thread::sleep(std::time::Duration::from_secs(self.every.into()));
-        }
-    }
-}
-
 /// Writes to standard output. A reader that went away (`| head`) ends the program without a complaint.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use boot_server_core::placement::{Domain, Policy};
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use crate::http::api::place_requests::PlacementRequest;
@@ -57,13 +58,15 @@ pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Stri
 #[derive(Debug, Subcommand)]
 pub enum RackCommand {
     /// Rooms with racks
-    Rooms,
+    Rooms(AgainArgs),
     /// The racks of a room with their machines, each from above to below
     #[command(visible_alias = "ls")]
     List {
         /// The room; racks without a room if not given
         #[arg(long)]
         room: Option<String>,
+        #[command(flatten)]
+        again: AgainArgs,
     },
 }
 
@@ -80,10 +83,11 @@ pub(super) fn run(client: &Client, format: Format, command: PlacementCommand) ->
 /// Runs `billet rack …`.
 pub(super) fn racks(client: &Client, format: Format, command: RackCommand) -> Result<(), Failure> {
     match command {
-        RackCommand::Rooms => format.print(&client.all::<RoomView>("rooms")?),
-        RackCommand::List { room } => {
+        RackCommand::Rooms(again) => again.list(client, SITE, format, || client.all::<RoomView>("rooms")),
+        RackCommand::List { room, again } => {
             let room = room.map(|room| format!("?room={}", encode(&room))).unwrap_or_default();
-            format.print(&client.all::<RackView>(&format!("racks{room}"))?)
+            let path = format!("racks{room}");
+            again.list(client, SITE, format, || client.all::<RackView>(&path))
         }
     }
 }

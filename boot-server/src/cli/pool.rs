@@ -1,11 +1,13 @@
 //! `billet pool …`: sets of machines, and to whom they are offered.
 
 use boot_server_core::names::{PoolName, Tag};
+use boot_server_core::plural::count;
 use boot_server_core::pool::{Idle, Offer, Pool};
 use clap::{Args, Subcommand};
 use protocol::ProjectId;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::node::path;
 use super::output::{Format, Show, facts, table};
@@ -19,7 +21,7 @@ use crate::view::{NodeDetail, NodeView, Page};
 pub enum PoolCommand {
     /// All pools
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One pool
     Show {
         /// Name
@@ -130,7 +132,7 @@ fn address(name: &str) -> String {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: PoolCommand) -> Result<(), Failure> {
     match command {
-        PoolCommand::List => format.print(&client.all::<PoolView>("pools")?),
+        PoolCommand::List(again) => again.list(client, SITE, format, || client.all::<PoolView>("pools")),
         PoolCommand::Show { pool } => format.print(&client.get::<PoolView>(&address(&pool))?),
         PoolCommand::Create { pool, change } => {
             let mut pool = Pool::new(pool);
@@ -138,9 +140,12 @@ pub(super) fn run(client: &Client, format: Format, command: PoolCommand) -> Resu
             format.print(&client.post::<_, PoolView>("pools", &pool)?)
         }
         PoolCommand::Set { pool, change } => {
-            let mut view: PoolView = client.get(&address(&pool))?;
-            change.apply(client, &mut view.pool)?;
-            format.print(&client.put::<_, PoolView>(&address(&pool), &view.pool)?)
+            let changed = client.change(&address(&pool), |view: PoolView| {
+                let mut pool = view.pool;
+                change.apply(client, &mut pool)?;
+                Ok(pool)
+            });
+            format.print::<PoolView>(&changed?)
         }
         PoolCommand::Delete { pool } => client.delete(&address(&pool)),
         PoolCommand::Put { pool, nodes } => {
@@ -163,7 +168,7 @@ fn offered(pool: &Pool) -> String {
     match &pool.offered {
         Offer::All => "all".to_owned(),
         Offer::Projects(projects) if projects.is_empty() => "nobody".to_owned(),
-        Offer::Projects(projects) => format!("{} project(s)", projects.len()),
+        Offer::Projects(projects) => count(projects.len(), "project"),
     }
 }
 

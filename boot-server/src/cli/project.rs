@@ -4,6 +4,7 @@ use boot_server_core::access::Role;
 use clap::Subcommand;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::text::moment;
@@ -18,7 +19,7 @@ const DAY: u64 = 86_400;
 pub enum ProjectCommand {
     /// Projects that you may enter
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// Make a project
     Create {
         /// a-z, 0-9 and . _ -
@@ -64,6 +65,8 @@ pub enum MemberCommand {
     List {
         /// Name or id of the project
         project: String,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// Take a user in, or give them another role
     Add {
@@ -92,6 +95,8 @@ pub enum ProjectTokenCommand {
     List {
         /// Name or id of the project
         project: String,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// Make a token and print it, this once
     Create {
@@ -119,18 +124,21 @@ pub enum ProjectTokenCommand {
 pub(super) fn run(client: &Client, format: Format, command: ProjectCommand) -> Result<(), Failure> {
     let path = |project: &str| format!("projects/{}", encode(project));
     match command {
-        ProjectCommand::List => format.print(&client.all::<ProjectView>("projects")?),
+        ProjectCommand::List(again) => {
+            again.list(client, SITE, format, || client.all::<ProjectView>("projects"))
+        }
         ProjectCommand::Create { name, description } => {
             format.print(&client.post::<_, ProjectView>("projects", &ProjectRequest { name, description })?)
         }
         ProjectCommand::Show { project } => format.print(&client.get::<ProjectView>(&path(&project))?),
         ProjectCommand::Change { project, name, description } => {
-            let before: ProjectView = client.get(&path(&project))?;
-            let request = ProjectRequest {
-                name: name.unwrap_or(before.name),
-                description: description.unwrap_or(before.description),
-            };
-            format.print(&client.put::<_, ProjectView>(&path(&project), &request)?)
+            let changed = client.change(&path(&project), |before: ProjectView| {
+                Ok(ProjectRequest {
+                    name: name.unwrap_or(before.name),
+                    description: description.unwrap_or(before.description),
+                })
+            });
+            format.print::<ProjectView>(&changed?)
         }
         ProjectCommand::Close { project } => {
             format.print(&client.delete_with::<ProjectView>(&path(&project))?)
@@ -143,7 +151,10 @@ pub(super) fn run(client: &Client, format: Format, command: ProjectCommand) -> R
 fn member(client: &Client, format: Format, command: MemberCommand) -> Result<(), Failure> {
     let of = |project: &str| format!("projects/{}/members", encode(project));
     match command {
-        MemberCommand::List { project } => format.print(&client.all::<MemberView>(&of(&project))?),
+        MemberCommand::List { project, again } => {
+            let stream = format!("projects/{}/{SITE}", encode(&project));
+            again.list(client, &stream, format, || client.all::<MemberView>(&of(&project)))
+        }
         MemberCommand::Add { project, user, role } => {
             let path = format!("{}/{}", of(&project), encode(&user));
             format.print(&client.put::<_, MemberView>(&path, &MemberRequest { role })?)
@@ -158,7 +169,10 @@ fn member(client: &Client, format: Format, command: MemberCommand) -> Result<(),
 fn token(client: &Client, format: Format, command: ProjectTokenCommand) -> Result<(), Failure> {
     let of = |project: &str| format!("projects/{}/tokens", encode(project));
     match command {
-        ProjectTokenCommand::List { project } => format.print(&client.get::<Page<TokenView>>(&of(&project))?),
+        ProjectTokenCommand::List { project, again } => {
+            let stream = format!("projects/{}/{SITE}", encode(&project));
+            again.list(client, &stream, format, || client.all::<TokenView>(&of(&project)))
+        }
         ProjectTokenCommand::Create { project, name, role, days } => {
             let request = TokenRequest { name, role, expires_in_seconds: days.map(|d| d * DAY) };
             format.print(&client.post::<_, TokenCreated>(&of(&project), &request)?)

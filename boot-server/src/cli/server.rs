@@ -8,6 +8,7 @@ use boot_server_core::server::Phase;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::console::attach_at;
 use super::output::{Format, Show, facts, table};
@@ -48,6 +49,14 @@ impl ProjectArg {
         };
         Ok(format!("projects/{}/{rest}", encode(project)))
     }
+
+    /// The same, of the whole site where no project was named.
+    ///
+    /// # Errors
+    /// Where the name of the project is empty.
+    pub(super) fn path_or_site(&self, rest: &str) -> Result<String, Failure> {
+        if self.project.is_some() { self.path(rest) } else { Ok(rest.to_owned()) }
+    }
 }
 
 /// Servers of a project.
@@ -79,6 +88,8 @@ pub enum ServerCommand {
         /// Also those that were deleted
         #[arg(long)]
         deleted: bool,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// Make servers: all or none
     Create(CreateArgs),
@@ -120,6 +131,9 @@ pub enum ServerCommand {
         /// Other user data
         #[arg(long, value_name = "FILE")]
         user_data: Option<PathBuf>,
+        /// Done once under this key, however often it is asked for
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
         /// How long to stay.
         #[command(flatten)]
         watch: watch::WatchArgs,
@@ -154,6 +168,8 @@ pub enum ServerCommand {
         /// Also what was closed
         #[arg(long)]
         closed: bool,
+        #[command(flatten)]
+        again: AgainArgs,
     },
 }
 
@@ -166,6 +182,8 @@ pub enum FaultCommand {
         /// Also what was closed
         #[arg(long)]
         closed: bool,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// Close a report; whoever made it reads the answer
     Close {
@@ -179,8 +197,9 @@ pub enum FaultCommand {
 /// Runs a command about reports.
 pub(super) fn faults(client: &Client, format: Format, command: FaultCommand) -> Result<(), Failure> {
     match command {
-        FaultCommand::List { closed } => {
-            format.print(&client.all::<FaultReportView>(&format!("fault-reports?closed={closed}"))?)
+        FaultCommand::List { closed, again } => {
+            let path = format!("fault-reports?closed={closed}");
+            again.list(client, SITE, format, || client.all::<FaultReportView>(&path))
         }
         FaultCommand::Close { report, answer } => {
             let path = format!("fault-reports/{report}/close");
@@ -246,14 +265,15 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
     let path = |rest: &str| project.path(rest);
     let of = |server: &str, rest: &str| project.path(&format!("servers/{}{rest}", encode(server)));
     match command {
-        ServerCommand::List { phase, query, group, deleted } => {
+        ServerCommand::List { phase, query, group, deleted, again } => {
             let mut list = format!("servers?limit=500&deleted={deleted}");
             for (name, value) in [("phase", phase), ("q", query), ("group", group)] {
                 if let Some(value) = value {
                     list.push_str(&format!("&{name}={}", encode(&value)));
                 }
             }
-            format.print(&client.all::<ServerView>(&path(&list)?)?)
+            let list = path(&list)?;
+            again.list(client, &path(SITE)?, format, || client.all::<ServerView>(&list))
         }
         ServerCommand::Create(args) => create(client, format, &project, args),
         ServerCommand::Show { server } => format.print(&client.get::<ServerDetail>(&of(&server, "")?)?),
@@ -267,10 +287,10 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
             act(client, format, &project, verb, servers)
         }
         ServerCommand::Reboot(servers) => act(client, format, &project, ServerVerb::Reboot, servers),
-        ServerCommand::Reinstall { server, image, keys, user_data, watch } => {
+        ServerCommand::Reinstall { server, image, keys, user_data, idempotency_key, watch } => {
             let user_data = user_data.map(read).transpose()?;
             let request = ReinstallRequest { image, keys, ssh_keys: None, user_data };
-            let server: ServerView = client.post(&of(&server, "/reinstall")?, &request)?;
+            let server = client.post_once(&of(&server, "/reinstall")?, &request, idempotency_key)?;
             stay(client, format, &project, vec![server], &watch, Phase::Active)
         }
         ServerCommand::Delete { servers, watch } => delete(client, format, &project, servers, &watch),
@@ -281,8 +301,9 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
             let request = FaultRequest { server, words };
             format.print(&client.post::<_, FaultReportView>(&path("faults")?, &request)?)
         }
-        ServerCommand::Faults { closed } => {
-            format.print(&client.all::<FaultReportView>(&path(&format!("faults?closed={closed}"))?)?)
+        ServerCommand::Faults { closed, again } => {
+            let list = path(&format!("faults?closed={closed}"))?;
+            again.list(client, &path(SITE)?, format, || client.all::<FaultReportView>(&list))
         }
     }
 }
@@ -310,10 +331,7 @@ fn create(client: &Client, format: Format, project: &ProjectArg, args: CreateArg
         user_data: args.user_data.map(read).transpose()?,
         group: args.group,
     };
-    // An answer that is lost is asked for again by whoever gives the key.
-    let key = args.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let patience = Some(Duration::from_secs(75));
-    let made: ServersCreated = client.post_with(&project.path("servers")?, &request, patience, Some(&key))?;
+    let made: ServersCreated = client.post_once(&project.path("servers")?, &request, args.idempotency_key)?;
     stay(client, format, project, made.servers, &args.watch, Phase::Active)
 }
 
@@ -346,6 +364,11 @@ fn delete(
     Several { servers }: Several,
     watch: &watch::WatchArgs,
 ) -> Result<(), Failure> {
+    if let [server] = servers.as_slice() {
+        let server: ServerView =
+            client.delete_with(&project.path(&format!("servers/{}", encode(server)))?)?;
+        return stay(client, format, project, vec![server], watch, Phase::Deleted);
+    }
     let request = ServerActionsRequest { verb: ServerVerb::Delete, servers };
     let outcomes: ServerOutcomes = client.post(&project.path("servers/actions")?, &request)?;
     let failed = outcomes.outcomes.iter().any(|outcome| outcome.problem.is_some());

@@ -4,6 +4,7 @@ use boot_server_core::access::Role;
 use clap::{Subcommand, ValueEnum};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::text::moment;
@@ -18,7 +19,7 @@ const DAY: u64 = 86_400;
 pub enum TokenCommand {
     /// Named tokens, with those that ended lately
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// Make a token and print it, this once
     Create {
         /// Whose it is: a-z, 0-9 and . _ - @
@@ -51,7 +52,7 @@ pub enum Given {
 /// Runs a command.
 pub(super) fn run(client: &Client, format: Format, command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::List => format.print(&client.all::<TokenView>("tokens")?),
+        TokenCommand::List(again) => again.list(client, SITE, format, || client.all::<TokenView>("tokens")),
         TokenCommand::Create { name, role, days } => {
             let role = match role {
                 Given::Operator => Role::Operator,

@@ -10,6 +10,7 @@ use boot_server_core::{sla, usage};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, print, table};
 use super::server::ProjectArg;
@@ -37,7 +38,7 @@ pub struct KeyArgs {
 pub enum KeyCommand {
     /// SSH keys of the project
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// Keep an SSH public key under a name
     Add {
         /// Its name
@@ -66,7 +67,7 @@ pub struct QuotaArgs {
 #[derive(Debug, Subcommand)]
 pub enum QuotaCommand {
     /// What the project may have, and what it has
-    Show,
+    Show(AgainArgs),
     /// Set what the project may have: what is not given has no limit
     Set {
         /// Servers
@@ -132,6 +133,8 @@ pub enum UsageCommand {
     Show {
         #[command(flatten)]
         period: PeriodArgs,
+        #[command(flatten)]
+        again: AgainArgs,
     },
     /// What all projects used, as a file with its signature beside it
     Export {
@@ -165,6 +168,8 @@ pub struct SlaArgs {
     project: ProjectArg,
     #[command(flatten)]
     period: PeriodArgs,
+    #[command(flatten)]
+    again: AgainArgs,
 }
 
 fn moment_of(text: &str) -> Result<u64, String> {
@@ -197,7 +202,10 @@ impl PeriodArgs {
 pub(super) fn keys(client: &Client, format: Format, args: KeyArgs) -> Result<(), Failure> {
     let KeyArgs { project, command } = args;
     match command {
-        KeyCommand::List => format.print(&client.all::<KeyView>(&project.path("keys")?)?),
+        KeyCommand::List(again) => {
+            let (list, stream) = (project.path("keys")?, project.path(SITE)?);
+            again.list(client, &stream, format, || client.all::<KeyView>(&list))
+        }
         KeyCommand::Add { name, file } => {
             let public_key = std::fs::read_to_string(&file)
                 .map_err(|error| Failure::Other(format!("cannot read {}: {error}", file.display())))?;
@@ -212,7 +220,10 @@ pub(super) fn keys(client: &Client, format: Format, args: KeyArgs) -> Result<(),
 pub(super) fn quota(client: &Client, format: Format, args: QuotaArgs) -> Result<(), Failure> {
     let QuotaArgs { project, command } = args;
     match command {
-        QuotaCommand::Show => format.print(&client.get::<QuotaView>(&project.path("quota")?)?),
+        QuotaCommand::Show(again) => {
+            let (quota, stream) = (project.path("quota")?, project.path(SITE)?);
+            again.list(client, &stream, format, || client.get::<QuotaView>(&quota))
+        }
         QuotaCommand::Set { servers, cores, memory_mib, disks, volumes, volume_gib, networks, addresses } => {
             let limits =
                 Limits { servers, cores, memory_mib, disks, volumes, volume_gib, networks, addresses };
@@ -229,12 +240,11 @@ pub(super) fn usage(
 ) -> Result<(), Failure> {
     let UsageArgs { project, command } = args;
     match command {
-        UsageCommand::Show { period } => {
-            let path = match &project.project {
-                Some(_) => project.path(&format!("usage{}", period.query()))?,
-                None => format!("usage{}", period.query()),
-            };
-            format.print(&client()?.get::<usage::Report>(&path)?)
+        UsageCommand::Show { period, again } => {
+            let client = client()?;
+            let path = project.path_or_site(&format!("usage{}", period.query()))?;
+            let stream = project.path_or_site(SITE)?;
+            again.list(&client, &stream, format, || client.get::<usage::Report>(&path))
         }
         UsageCommand::Export { period, form, file } => export(&client()?, period, form, file),
         UsageCommand::Key => {
@@ -290,11 +300,9 @@ fn verify(file: &std::path::Path, signature: Option<PathBuf>, key: String) -> Re
 
 /// Prints how well servers were there.
 pub(super) fn sla(client: &Client, format: Format, args: SlaArgs) -> Result<(), Failure> {
-    let path = match &args.project.project {
-        Some(_) => args.project.path(&format!("sla{}", args.period.query()))?,
-        None => format!("sla{}", args.period.query()),
-    };
-    format.print(&client.get::<sla::Report>(&path)?)
+    let path = args.project.path_or_site(&format!("sla{}", args.period.query()))?;
+    let stream = args.project.path_or_site(SITE)?;
+    args.again.list(client, &stream, format, || client.get::<sla::Report>(&path))
 }
 
 impl Show for KeyView {

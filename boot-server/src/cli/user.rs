@@ -1,6 +1,7 @@
 //! `billet user …`: people who may sign in.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::{Path, PathBuf};
 
 use boot_server_core::access::Role;
 use clap::Subcommand;
@@ -8,6 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use super::Failure;
+use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
 use super::text::moment;
@@ -19,7 +21,7 @@ use crate::view::{Page, UserView};
 pub enum UserCommand {
     /// Users, by name
     #[command(visible_alias = "ls")]
-    List,
+    List(AgainArgs),
     /// One user
     Show {
         /// Name or id
@@ -36,8 +38,11 @@ pub enum UserCommand {
         #[arg(long)]
         role: Option<Role>,
         /// They sign in at the site's OpenID provider alone
-        #[arg(long)]
+        #[arg(long, conflicts_with = "password_file")]
         no_password: bool,
+        /// The password.
+        #[command(flatten)]
+        password: PasswordFile,
     },
     /// Change what a user may do at the site, or the name that people call them by
     Change {
@@ -62,6 +67,9 @@ pub enum UserCommand {
     Password {
         /// Name or id
         user: String,
+        /// The new one.
+        #[command(flatten)]
+        password: PasswordFile,
     },
     /// Take away the second factor of a user, who lost it
     Totp {
@@ -93,30 +101,33 @@ fn site_role(text: &str) -> Result<SiteRole, String> {
 pub(super) fn run(client: &Client, format: Format, command: UserCommand) -> Result<(), Failure> {
     let path = |user: &str| format!("users/{}", encode(user));
     match command {
-        UserCommand::List => format.print(&client.all::<UserView>("users")?),
+        UserCommand::List(again) => again.list(client, SITE, format, || client.all::<UserView>("users")),
         UserCommand::Show { user } => format.print(&client.get::<UserView>(&path(&user))?),
-        UserCommand::Add { name, full_name, role, no_password } => {
-            let password = if no_password { None } else { Some(new_password()?) };
+        UserCommand::Add { name, full_name, role, no_password, password } => {
+            let file = password.password_file.as_deref();
+            let password = if no_password { None } else { Some(new_password(file)?) };
             let request = UserRequest { name, full_name, site_role: role, password };
             format.print(&client.post::<_, UserView>("users", &request)?)
         }
         UserCommand::Change { user, role, full_name } => {
-            let before: UserView = client.get(&path(&user))?;
-            let request = UserChange {
-                full_name: full_name.unwrap_or(before.full_name),
-                site_role: role.map_or(before.site_role, |role| role.0),
-                disabled: before.disabled.is_some(),
-            };
-            format.print(&client.put::<_, UserView>(&path(&user), &request)?)
+            let changed = client.change(&path(&user), |before: UserView| {
+                Ok(UserChange {
+                    full_name: full_name.unwrap_or(before.full_name),
+                    site_role: role.map_or(before.site_role, |role| role.0),
+                    disabled: before.disabled.is_some(),
+                })
+            });
+            format.print::<UserView>(&changed?)
         }
         UserCommand::Disable { user, enable } => {
-            let before: UserView = client.get(&path(&user))?;
-            let (full_name, site_role) = (before.full_name, before.site_role);
-            let request = UserChange { full_name, site_role, disabled: !enable };
-            format.print(&client.put::<_, UserView>(&path(&user), &request)?)
+            let changed = client.change(&path(&user), |before: UserView| {
+                let (full_name, site_role) = (before.full_name, before.site_role);
+                Ok(UserChange { full_name, site_role, disabled: !enable })
+            });
+            format.print::<UserView>(&changed?)
         }
-        UserCommand::Password { user } => {
-            let request = PasswordRequest { password: new_password()? };
+        UserCommand::Password { user, password } => {
+            let request = PasswordRequest { password: new_password(password.password_file.as_deref())? };
             format.print(&client.put::<_, UserView>(&format!("{}/password", path(&user)), &request)?)
         }
         UserCommand::Totp { user, remove: _ } => {
@@ -129,8 +140,36 @@ pub(super) fn run(client: &Client, format: Format, command: UserCommand) -> Resu
     }
 }
 
-/// A new password: typed twice at a terminal, else the first line of standard input.
-fn new_password() -> Result<String, Failure> {
+/// Where a password comes from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PasswordFile {
+    /// File with the password on its first line, instead of asking
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl PasswordFile {
+    /// The password: out of the file, typed at a terminal, or the first line of standard input.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn read(&self, prompt: &str) -> Result<String, Failure> {
+        self.password_file.as_deref().map_or_else(|| secret(prompt), first_line)
+    }
+}
+
+fn first_line(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| Failure::Other(format!("cannot read {}: {e}", file.display())))?;
+    let line = text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned);
+    line.ok_or_else(|| Failure::Usage(format!("no password in {}", file.display())))
+}
+
+/// A new password: out of a file, typed twice at a terminal, or the first line of standard input.
+pub(super) fn new_password(file: Option<&Path>) -> Result<String, Failure> {
+    if let Some(file) = file {
+        return first_line(file);
+    }
     let first = secret("New password: ")?;
     if io::stdin().is_terminal() && secret("Once more: ")? != first {
         return Err(Failure::Usage("the two are not the same".to_owned()));
@@ -139,7 +178,7 @@ fn new_password() -> Result<String, Failure> {
 }
 
 /// A line that is not shown while it is typed.
-pub(super) fn secret(prompt: &str) -> Result<String, Failure> {
+fn secret(prompt: &str) -> Result<String, Failure> {
     let stdin = io::stdin();
     let cannot = |e: io::Error| Failure::Other(format!("cannot read the password: {e}"));
     let mut line = String::new();

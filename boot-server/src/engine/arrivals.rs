@@ -6,6 +6,7 @@ use boot_server_core::arrivals::{self, Arrival};
 use boot_server_core::csv::ListError;
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::{Event, Node, Severity};
+use boot_server_core::plural::count;
 use boot_server_core::refresh::Papers;
 use protocol::{MacAddr, NodeId};
 
@@ -90,7 +91,7 @@ impl Engine {
             return Err(EngineError::BadList(vec![ListError { line: 0, what }]));
         }
         done?;
-        let message = format!("{} machine(s) are expected", list.len());
+        let message = format!("{} more expected", count(list.len(), "machine"));
         self.note(actor.clone(), None, "machines.expected", Severity::Info, message).await?;
         for arrival in &list {
             for node in self.machines_like(&arrival.keys()) {

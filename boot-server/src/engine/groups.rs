@@ -3,6 +3,7 @@
 use boot_server_core::names::GroupName;
 use boot_server_core::node::Severity;
 use boot_server_core::placement::{Domain, Group, Policy};
+use boot_server_core::plural::count;
 use protocol::{GroupId, NodeId, ProjectId};
 use uuid::Uuid;
 
@@ -109,7 +110,7 @@ impl Engine {
                 Ok(())
             }
             Err(living) => {
-                let by = format!("{living} server(s) are in it");
+                let by = format!("{} in it", count(living, "server"));
                 Err(PlacingError::Used { what: format!("server group {}", group.name), by }.into())
             }
         }

@@ -193,7 +193,7 @@ mod tests {
 
         let mut pool = boot_server_core::pool::Pool::clone(&engine.pool("default").unwrap().value);
         pool.idle = boot_server_core::pool::Idle::OffAfterMinutes(30);
-        engine.change_pool(operator(), "default", pool).await.unwrap();
+        engine.change_pool(operator(), "default", pool, None).await.unwrap();
         engine.look_for_idle(&mut since, at(0)).await.unwrap();
         engine.look_for_idle(&mut since, at(29)).await.unwrap();
         assert_eq!(engine.power_of(node), Some(PowerState::On));
@@ -242,7 +242,7 @@ mod tests {
         engine.switch(site.node.id, operator(), PowerAction::On).await.unwrap();
         let mut pool = boot_server_core::pool::Pool::clone(&engine.pool("default").unwrap().value);
         pool.idle = boot_server_core::pool::Idle::OffAfterMinutes(1);
-        engine.change_pool(operator(), "default", pool).await.unwrap();
+        engine.change_pool(operator(), "default", pool, None).await.unwrap();
         lock(&site.fake.state).wrong_login = true;
         let mut since = IdleSince::default();
         let at = now();

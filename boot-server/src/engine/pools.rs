@@ -10,6 +10,7 @@ use boot_server_core::names::{FlavorName, PoolName, TAGS_MAX, Tag};
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::{Event, Node, Severity};
 use boot_server_core::placement::COUNT_MAX;
+use boot_server_core::plural::count;
 use boot_server_core::pool::{Pool, PoolError};
 use protocol::NodeId;
 use protocol::inventory::Inventory;
@@ -56,6 +57,9 @@ pub enum PlacingError {
     /// The pool that is always there.
     #[error("pool default is for machines that are in no other, and stays")]
     Default,
+    /// Somebody else was quicker.
+    #[error("it was changed meanwhile by somebody else")]
+    Changed,
     /// Too many tags.
     #[error("a machine has at most {TAGS_MAX} tags")]
     Tags,
@@ -83,10 +87,17 @@ impl PlacingError {
                 (409, "in-use", "move or delete what uses it first; a flavor can be withdrawn")
             }
             Self::Default => (409, "default-pool", "move its machines into pools of their own"),
+            Self::Changed => (412, "precondition-failed", "open it again, and decide by what it is now"),
             Self::Tags => (422, "tags", "take some away"),
             Self::Bad { hint, .. } => (422, "bad-placement", *hint),
         };
         Problem { status, code: code.to_owned(), message: self.to_string(), hint: hint.to_owned() }
+    }
+}
+
+impl<T> Kept<T> {
+    fn is_as_seen(&self, seen: Option<i64>) -> Result<(), PlacingError> {
+        if seen.is_none_or(|seen| seen == self.version) { Ok(()) } else { Err(PlacingError::Changed) }
     }
 }
 
@@ -219,19 +230,21 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Changes a pool.
+    /// Changes a pool. Where the version that somebody saw is given, only that one is changed.
     ///
     /// # Errors
-    /// Where there is none of this name, or it cannot be.
+    /// Where there is none of this name, it cannot be, or it is another version.
     pub async fn change_pool(
         &self,
         actor: Actor,
         name: &str,
         pool: Pool,
+        seen: Option<i64>,
     ) -> Result<Kept<Arc<Pool>>, EngineError> {
         pool.check().map_err(PlacingError::from)?;
         let _turn = self.0.shelf_turn.lock().await;
         let before = self.pool(name)?;
+        before.is_as_seen(seen)?;
         if pool.name != before.value.name {
             return Err(PlacingError::OtherName(pool.name.to_string()).into());
         }
@@ -259,7 +272,7 @@ impl Engine {
         let used = |by: String| Err(PlacingError::Used { what: format!("pool {pool}"), by }.into());
         let inside = self.0.nodes.all().iter().filter(|node| node.pool.as_ref() == Some(&pool)).count();
         if inside > 0 {
-            return used(format!("{inside} machine(s) are in it"));
+            return used(format!("{} in it", count(inside, "machine")));
         }
         let flavors = self.0.shelf.flavors();
         if let Some(flavor) = flavors.values().find(|flavor| flavor.value.pools.contains(&pool)) {
@@ -324,19 +337,22 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Changes a flavor. Servers that have it keep what they were billed.
+    /// Changes a flavor. Servers that have it keep what they were billed. Where the version that somebody saw is given, only
+    /// that one is changed.
     ///
     /// # Errors
-    /// Where there is none of this name, or it cannot be.
+    /// Where there is none of this name, it cannot be, or it is another version.
     pub async fn change_flavor(
         &self,
         actor: Actor,
         name: &str,
         flavor: Flavor,
+        seen: Option<i64>,
     ) -> Result<Kept<Arc<Flavor>>, EngineError> {
         let _turn = self.0.shelf_turn.lock().await;
         self.check_flavor(&flavor)?;
         let before = self.kept_flavor(name)?;
+        before.is_as_seen(seen)?;
         if flavor.name != before.value.name {
             return Err(PlacingError::OtherName(flavor.name.to_string()).into());
         }
@@ -361,7 +377,7 @@ impl Engine {
         let flavor = self.kept_flavor(name)?.value.name.clone();
         let servers = self.servers_of_flavor(&flavor).await?;
         if servers > 0 {
-            let (what, by) = (format!("flavor {flavor}"), format!("{servers} server(s) have it"));
+            let (what, by) = (format!("flavor {flavor}"), format!("{} of it", count(servers, "server")));
             return Err(PlacingError::Used { what, by }.into());
         }
         let gone = name.to_owned();

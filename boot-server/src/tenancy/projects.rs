@@ -1,6 +1,7 @@
 //! Projects.
 
 use boot_server_core::access::{Project, ProjectBody, is_noun, is_text};
+use boot_server_core::plural::count;
 use protocol::ProjectId;
 use uuid::Uuid;
 
@@ -85,7 +86,7 @@ impl Tenancy {
         };
         match self.0.store.write(close).await? {
             0 => {}
-            living => return Err(TenancyError::ProjectInUse(format!("{living} server(s)"))),
+            living => return Err(TenancyError::ProjectInUse(count(living, "server"))),
         }
         lock(&self.0.known).projects.insert(id, closed.clone());
         let mut known = lock(&self.0.known);

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::deploy::bytes;
 use crate::node::Place;
+use crate::plural::count;
 
 /// What of a machine is not as expected, kind after kind, in the order of the model.
 pub fn compare(expected: &Expected, inventory: &Inventory, place: Option<&Place>) -> Vec<Difference> {
@@ -475,8 +476,4 @@ fn is_new_enough(found: Option<&str>, least: &str) -> bool {
 fn contains(text: &str, part: &str) -> bool {
     let squeeze = |t: &str| t.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     squeeze(text).contains(&squeeze(part))
-}
-
-fn count(number: u32, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -15,6 +15,7 @@ use super::state::{State, StateName};
 use super::step::Step;
 use super::{Maintenance, Node};
 use crate::expected::{Compared, Difference};
+use crate::plural::count;
 use crate::refresh::{AHEAD_DAYS, Milestone, Papers};
 
 /// How long a neighbour is waited for: switches speak by LLDP every 30 s (IEEE 802.1AB-2016, 9.2.5.5), agents listen for
@@ -149,7 +150,7 @@ pub(super) fn compared(s: &mut Step<'_>, compared: Option<Compared>) {
             let ports = quarantine.differences.len();
             s.info(
                 "cabling.waiting",
-                format!("{ports} port(s) wait for a neighbour to introduce itself by LLDP"),
+                format!("waits for {} to hear of its neighbour by LLDP", count(ports, "port")),
             );
         } else {
             set(s, &quarantine);
@@ -433,10 +434,7 @@ mod tests {
         // It was restarted: the switch speaks a little later.
         story.compared(&[silence]).compared(std::slice::from_ref(&cable));
         assert_eq!(story.node.quarantine, None);
-        assert_eq!(
-            story.told(),
-            ["cabling.waiting: 1 port(s) wait for a neighbour to introduce itself by LLDP"]
-        );
+        assert_eq!(story.told(), ["cabling.waiting: waits for 1 port to hear of its neighbour by LLDP"]);
         let other = difference(PartKind::Cable, "eth1", "port eth1 is on port 9; expected port 8");
         story.compared(&[other]);
         assert!(story.node.quarantine.is_some(), "something else is different now");

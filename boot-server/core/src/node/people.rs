@@ -13,6 +13,7 @@ use super::step::Step;
 use super::timeline::Phase;
 use super::{Node, StaticNetwork, care, orders, service};
 use crate::names::{PoolName, Tag};
+use crate::plural::count;
 
 pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     let busy = !matches!(
@@ -175,7 +176,7 @@ fn clean(s: &mut Step<'_>, wipe: Vec<DiskTarget>, fallback: Fallback) {
         s.node.state = State::Available;
         return;
     }
-    s.start_timeline(format!("clean {} disk(s)", wipe.len()));
+    s.start_timeline(format!("clean {}", count(wipe.len(), "disk")));
     s.info("clean.requested", format!("wipe of {}", names(&wipe)));
     let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
     let run = s.new_run(job, fallback);
@@ -234,7 +235,7 @@ fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     if wipe.is_empty() {
         return Err(s.wrong_state("delete without a disk to wipe", "name the disk that holds the OS"));
     }
-    s.start_timeline(format!("delete, wipe {} disk(s)", wipe.len()));
+    s.start_timeline(format!("delete, wipe {}", count(wipe.len(), "disk")));
     s.info("delete.requested", format!("given back; wipe of {}", names(&wipe)));
     let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
     let fallback = if active || serviced { Fallback::Active } else { Fallback::Manageable };

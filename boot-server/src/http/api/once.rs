@@ -46,12 +46,17 @@ impl Once {
     }
 }
 
-/// The paths whose `POST` makes something and does not mind the key itself; each is documented to take it.
+/// Operations that make nothing new and must not be done twice all the same: an OS that was put on a disk a second time, since
+/// the answer was lost, would have lost what was done since.
+const ONCE: [&str; 1] = ["reinstall_server"];
+
+/// The paths whose `POST` is to be done once and does not mind the key itself; each is documented to take it.
 pub(super) fn document(document: &mut OpenApi) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
-            let makes = operation.responses.responses.contains_key("201");
+            let named = operation.operation_id.as_deref().is_some_and(|id| ONCE.contains(&id));
+            let makes = named || operation.responses.responses.contains_key("201");
             let minds = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(own) if own.name == KEY);
             let minded = operation.parameters.as_ref().is_some_and(|all| all.iter().any(minds));
             if matches!(method, HttpMethod::Post) && makes && !minded {

@@ -1,8 +1,8 @@
 //! Pools, flavors, and in which pool a node is.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use boot_server_core::flavor::Flavor;
 use boot_server_core::pool::Pool;
 
@@ -10,6 +10,7 @@ use super::extract::{Input, Named, Params, page_by_place};
 use super::place_requests::{NodePoolRequest, NodeTagsRequest};
 use super::requests::PageQuery;
 use super::verbs::operator;
+use super::versions::Version;
 use super::{Answer, Api};
 use crate::view::place::{FlavorView, PoolView};
 use crate::view::{NodeView, Page, Problem};
@@ -40,8 +41,13 @@ pub(super) async fn create(
 #[utoipa::path(get, path = "/pools/{pool}", tag = "pools", operation_id = "show_pool",
     params(("pool" = String, Path, description = "Name")),
     responses((status = 200, body = PoolView), (status = 404, body = Problem)))]
-pub(super) async fn show(State(api): State<Api>, Named(name): Named) -> Answer<Json<PoolView>> {
-    Ok(Json(api.engine.pool_view(&name)?))
+pub(super) async fn show(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Answer<(Extension<Version>, Json<PoolView>)> {
+    // How many machines are in it is none of what a change could overwrite.
+    let version = api.engine.pool(&name)?.version;
+    Ok((Extension(Version(version)), Json(api.engine.pool_view(&name)?)))
 }
 
 /// Changes a pool: all of it is replaced by what is sent.
@@ -54,7 +60,7 @@ pub(super) async fn change(
     Named(name): Named,
     Input(pool): Input<Pool>,
 ) -> Answer<Json<PoolView>> {
-    api.engine.change_pool(operator(), &name, pool).await?;
+    api.engine.change_pool(operator(), &name, pool, None).await?;
     Ok(Json(api.engine.pool_view(&name)?))
 }
 
@@ -93,8 +99,13 @@ pub(super) async fn create_flavor(
 #[utoipa::path(get, path = "/flavors/{flavor}", tag = "pools", operation_id = "show_flavor",
     params(("flavor" = String, Path, description = "Name")),
     responses((status = 200, body = FlavorView), (status = 404, body = Problem)))]
-pub(super) async fn show_flavor(State(api): State<Api>, Named(name): Named) -> Answer<Json<FlavorView>> {
-    Ok(Json(api.engine.flavor_view(&name).await?))
+pub(super) async fn show_flavor(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Answer<(Extension<Version>, Json<FlavorView>)> {
+    // How many machines are free is none of what a change could overwrite.
+    let version = api.engine.kept_flavor(&name)?.version;
+    Ok((Extension(Version(version)), Json(api.engine.flavor_view(&name).await?)))
 }
 
 /// Changes a flavor: all of it is replaced by what is sent. Servers that have it keep what they count.
@@ -107,7 +118,7 @@ pub(super) async fn change_flavor(
     Named(name): Named,
     Input(flavor): Input<Flavor>,
 ) -> Answer<Json<FlavorView>> {
-    api.engine.change_flavor(operator(), &name, flavor).await?;
+    api.engine.change_flavor(operator(), &name, flavor, None).await?;
     Ok(Json(api.engine.flavor_view(&name).await?))
 }
 

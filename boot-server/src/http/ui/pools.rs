@@ -101,7 +101,8 @@ pub(super) async fn pools(State(ui): State<Ui>, Query(asked): Query<Edit>) -> Re
     let Some(name) = asked.edit else {
         return Ok(pools_page(&ui, fields(vec![("base", "0".to_owned())]), false, None));
     };
-    let pool = ui.engine.pool(&name)?.value;
+    let kept = ui.engine.pool(&name)?;
+    let pool = kept.value;
     let projects = match &pool.offered {
         Offer::All => String::new(),
         Offer::Projects(ids) => {
@@ -123,6 +124,7 @@ pub(super) async fn pools(State(ui): State<Ui>, Query(asked): Query<Edit>) -> Re
         ("four_eyes", if pool.four_eyes { "1" } else { "" }.to_owned()),
         ("idle", idle),
         ("base", pool.weights.base.to_string()),
+        ("seen", kept.version.to_string()),
     ]);
     Ok(pools_page(&ui, form, true, None))
 }
@@ -132,6 +134,7 @@ fn pools_page(ui: &Ui, form: Fields, edit: bool, problem: Option<Problem>) -> Re
     let body = json!({ "name": "gold", "four_eyes": true, "idle": { "off_after_minutes": 30 } });
     let recipe = Recipe::default()
         .and("billet pool create gold --four-eyes true --idle-off 30", "POST", "pools", Some(&body))
+        .and("billet pool set gold --four-eyes true --idle-off 30", "PUT", "pools/gold", Some(&body))
         .and("billet pool put gold NODE", "PUT", "nodes/NODE/pool", Some(&json!({ "pool": "gold" })))
         .and("billet pool delete gold", "DELETE", "pools/gold", None);
     let pools = ui.engine.pool_views();
@@ -170,10 +173,15 @@ async fn store_pool(ui: &Ui, form: &Fields, edit: bool) -> Result<(), Problem> {
     };
     pool.weights.base = form.trimmed("base").map_or(Ok(0), |text| read(&text))?;
     let done = match edit {
-        true => ui.engine.change_pool(operator(), name, pool).await,
+        true => ui.engine.change_pool(operator(), name, pool, seen(form)).await,
         false => ui.engine.create_pool(operator(), pool).await,
     };
     done.map(drop).map_err(told)
+}
+
+/// The version that the form was filled with: a change by somebody else in between is not overwritten.
+fn seen(form: &Fields) -> Option<i64> {
+    form.get("seen").parse().ok()
 }
 
 fn project(tenancy: &Tenancy, name: &str) -> Result<protocol::ProjectId, Problem> {
@@ -192,8 +200,10 @@ pub(super) async fn flavors(State(ui): State<Ui>, Query(asked): Query<Edit>) -> 
     match asked.edit {
         None => flavors_page(&ui, Fields::default(), false, None).await,
         Some(name) => {
-            let flavor = ui.engine.flavor(&name).await?;
-            flavors_page(&ui, of_flavor(&flavor), true, None).await
+            let kept = ui.engine.kept_flavor(&name)?;
+            let mut form = of_flavor(&kept.value);
+            form.0.push(("seen".to_owned(), kept.version.to_string()));
+            flavors_page(&ui, form, true, None).await
         }
     }
 }
@@ -272,6 +282,7 @@ async fn flavors_page(
     let body = json!({ "name": "c16", "rules": { "cores": { "min": 16 }, "memory_gib": { "min": 64 } } });
     let recipe = Recipe::default()
         .and("billet flavor create c16 --cores 16.. --memory-gib 64..", "POST", "flavors", Some(&body))
+        .and("billet flavor set c16 --cores 16.. --memory-gib 64..", "PUT", "flavors/c16", Some(&body))
         .and("billet flavor list", "GET", "flavors", None)
         .and("billet flavor delete c16", "DELETE", "flavors/c16", None);
     let flavors = ui.engine.flavor_views().await?;
@@ -279,7 +290,8 @@ async fn flavors_page(
     Ok(render(status, &FlavorsPage { nav: "flavors", flavors, pools, form, edit, problem, recipe }))
 }
 
-fn names(ui: &Ui) -> Vec<String> {
+/// Names of all pools.
+pub(super) fn names(ui: &Ui) -> Vec<String> {
     ui.engine.pools().into_iter().map(|pool| pool.value.name.to_string()).collect()
 }
 
@@ -292,7 +304,8 @@ pub(super) async fn save_flavor(
     let done = match from_form(&form) {
         Ok(flavor) if edit => {
             let name = flavor.name.to_string();
-            ui.engine.change_flavor(operator(), &name, flavor).await.map_err(|error| Refusal::from(error).0)
+            let done = ui.engine.change_flavor(operator(), &name, flavor, seen(&form)).await;
+            done.map_err(|error| Refusal::from(error).0)
         }
         Ok(flavor) => {
             ui.engine.create_flavor(operator(), flavor).await.map_err(|error| Refusal::from(error).0)

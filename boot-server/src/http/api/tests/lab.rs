@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use axum::middleware::from_fn_with_state;
 use boot_server_core::node::{Claim, Installed, Node, State, identity::Identity};
 use protocol::inventory::{Cpu, Disk, DiskContent, Inventory, Transport};
 use protocol::{DiskId, ImageId, MacAddr, NodeId, Sha256, Timestamp};
@@ -25,12 +26,16 @@ use crate::tokens::Tokens;
 
 pub(super) const TOKEN: &str = "a-token-that-is-long-enough-to-be-one-of-ours";
 
+/// Method, path and status of what was asked for.
+pub(super) type Asked = Arc<Mutex<Vec<(String, String, u16)>>>;
+
 pub(super) struct Lab {
     pub address: SocketAddr,
     pub dir: PathBuf,
     pub engine: Engine,
     pub consoles: Consoles,
     pub known: Arc<Operators>,
+    pub asked: Asked,
     stop: CancellationToken,
 }
 
@@ -95,10 +100,12 @@ impl Lab {
         tokio::spawn(consoles.clone().run());
         let router =
             http::operators(engine.clone(), files, ingests, consoles.clone(), known.clone(), stop.clone());
+        let asked = Asked::default();
+        let router = router.layer(from_fn_with_state(asked.clone(), super::commands::note));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::run(listener, router, stop.clone()));
-        Self { address, dir, engine, consoles, known, stop }
+        Self { address, dir, engine, consoles, known, asked, stop }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -5,6 +5,7 @@ mod audit;
 mod bmcs;
 mod boots;
 mod client;
+mod commands;
 mod console;
 mod images;
 mod inert;
