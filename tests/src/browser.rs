@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -194,6 +194,39 @@ impl Browser {
             fs::create_dir_all(dir)?;
         }
         fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Pictures of the page as it is, 1280 pixels wide and light, dark, and 390 pixels wide, in `target/ui-screenshots/`; and the
+    /// proof that it fits its window each time.
+    ///
+    /// # Errors
+    /// Where it is wider than its window, or none can be written.
+    pub fn picture(&self, name: &str) -> Result<()> {
+        let dir = crate::site::target().join("ui-screenshots");
+        for (kind, width, height, dark) in
+            [("1280", 1280, 900, false), ("dark", 1280, 900, true), ("390", 390, 844, false)]
+        {
+            self.dark(dark)?;
+            self.resize(width, height)?;
+            let wide = self.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
+            ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} ({kind}) is wider than its window: {wide}");
+            self.screenshot(&dir.join(format!("{name}-{kind}.png")), true)?;
+        }
+        self.resize(1280, 900)
+    }
+
+    /// Fails where a script failed, or the content security policy blocked something. Forms that are answered with a reason
+    /// (422, 409, 412), pages that are not there (404) and streams of a stopped server are reported by the browser, too; they
+    /// are no failures.
+    ///
+    /// # Errors
+    /// What the console says.
+    pub fn console_is_clean(&self) -> Result<()> {
+        let expected = ["422", "ERR_", "401", "404", "409", "412"];
+        let lines = self.console()?;
+        let bad: Vec<_> = lines.iter().filter(|l| !expected.iter().any(|e| l.contains(e))).collect();
+        ensure!(bad.is_empty(), "the console says {bad:#?}");
+        Ok(())
     }
 
     /// What the page said in the console so far: scripts that fail, and what the content security policy blocked.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::rack::{Api, Server};
 use tests::simulated::{SimulatedMachine, inventory};
-use tests::site::{Site, target};
+use tests::site::Site;
 
 /// Two people for everything.
 const FOUR_EYES: &str = "\n[approvals]\nall_nodes = true\n";
@@ -67,18 +67,6 @@ fn says(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A picture of the page as it is, and the proof that it fits its window.
-fn picture(browser: &Browser, name: &str) -> Result<()> {
-    let dir = target().join("ui-screenshots");
-    for (kind, width, height) in [("1280", 1280, 900), ("390", 390, 844)] {
-        browser.resize(width, height)?;
-        let wide = browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
-        ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} ({kind}) is wider than its window: {wide}");
-        browser.screenshot(&dir.join(format!("{name}-{kind}.png")), true)?;
-    }
-    browser.resize(1280, 900)
-}
-
 #[test]
 fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result<()> {
     let (mut site, nodes) = site("pages", 1)?;
@@ -96,15 +84,15 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     let id = ask(&olga, node)?;
     browser.wait_text("#approvals", "Waits for a second person")?;
     ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
-    picture(&browser, "approvals")?;
+    browser.picture("approvals")?;
     browser.find("#approvals a")?.click()?;
     browser.wait_text("#decide", "it is done at once, as olga")?;
     browser.find("#reason")?.type_text("the <b>rack</b> is drained")?;
-    picture(&browser, "approval")?;
+    browser.picture("approval")?;
     browser.find("#approve")?.click()?;
     browser.wait_text("#status", "Done")?;
     browser.wait_text("#live", "the <b>rack</b> is drained")?;
-    picture(&browser, "approval-done")?;
+    browser.picture("approval-done")?;
     ensure!(site.api.get(&format!("/api/v1/nodes/{node}"))?["state"] == "cleaning", "it was not done");
 
     browser.find("#live a[href^='/audit']")?.click()?;
@@ -117,7 +105,7 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     ensure!(browser.url()?.contains("kind=approval"), "the filter is lost");
     go(&site, "/audit")?;
     browser.wait_text("#audit", "POST /api/v1/nodes/{node}/provide")?;
-    picture(&browser, "audit")?;
+    browser.picture("audit")?;
     go(&site, "/audit?actor=nobody-of-this-name")?;
     browser.wait_text(".empty", "None fits this filter")?;
     go(&site, "/audit?since=yesterday")?;
@@ -142,7 +130,7 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     site.server.start_again()?;
     go(&site, "/audit?verify=1")?;
     browser.wait_text("#verdict.bad", "was altered")?;
-    picture(&browser, "audit-altered")?;
+    browser.picture("audit-altered")?;
     let served = billet(&site.server, &["audit", "verify"])?;
     ensure!(served.status.code() == Some(1) && says(&served).contains("was altered"), "{}", says(&served));
     Ok(())

@@ -7,19 +7,13 @@ use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::rack::Server;
 use tests::simulated::{SimulatedMachine, inventory};
-use tests::site::{Site, target};
+use tests::site::Site;
 
 /// What a switch may call itself to break out of a page.
 const HOSTILE: &str = r#""><script>document.title='owned'</script>{{7*7}}"#;
 
 fn go(browser: &Browser, server: &Server, path: &str) -> Result<()> {
     browser.goto(&format!("{}{path}", server.url()))
-}
-
-fn picture(browser: &Browser, name: &str) -> Result<()> {
-    let wide = browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
-    ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} is wider than its window: {wide}");
-    browser.screenshot(&target().join("ui-screenshots").join(format!("{name}.png")), true)
 }
 
 fn found(machine: &SimulatedMachine, unit: u32, switch: &str) -> Value {
@@ -49,7 +43,7 @@ fn what_differs_is_shown_and_accepted() -> Result<()> {
     browser.find("#list")?.fill(&list("web-2"))?;
     browser.find("#submit")?.click()?;
     browser.wait_text("#machines", "web-2")?;
-    picture(&browser, "machines-expected")?;
+    browser.picture("machines-expected")?;
 
     good.boot_agent()?;
     good.send_inventory(&found(&good, 8, "leaf-R4"))?;
@@ -61,7 +55,7 @@ fn what_differs_is_shown_and_accepted() -> Result<()> {
     browser.wait_text("h1", "r7615")?;
     let text = browser.find("#model")?.property("value")?;
     ensure!(text.as_str().is_some_and(|t| t.contains("leaf-{rack}") && t.contains("swp{unit}")), "{text}");
-    picture(&browser, "model")?;
+    browser.picture("model")?;
 
     // The second one lacks a module, and its cable is in the port of the first one.
     let mut short = found(&less, 8, "leaf-R4");
@@ -74,10 +68,10 @@ fn what_differs_is_shown_and_accepted() -> Result<()> {
     browser.wait_text("#differences", "is on switch leaf-R4 port swp8; expected port swp9")?;
     let rows = browser.execute("return document.querySelectorAll('#differences tbody tr').length")?;
     ensure!(rows == 2, "{rows} differences are shown");
-    picture(&browser, "quarantine")?;
+    browser.picture("quarantine")?;
     go(&browser, &server, "/models")?;
     browser.wait_text("#quarantined", "web-2")?;
-    picture(&browser, "models")?;
+    browser.picture("models")?;
 
     // A name that would break out of the page is text.
     short["nics"][0]["lldp"]["system_name"] = json!(HOSTILE);
@@ -100,7 +94,7 @@ fn what_differs_is_shown_and_accepted() -> Result<()> {
     )?;
     go(&browser, &server, "/refresh")?;
     browser.wait_text("#plan", "warranty ends")?;
-    picture(&browser, "refresh")?;
+    browser.picture("refresh")?;
     drop(namespace);
     Ok(())
 }

@@ -10,7 +10,6 @@ use serde_json::json;
 use tests::browser::Browser;
 use tests::rack::{Api, Disk, Firmware, Machine, MachineSpec, Rack, Serial, artifact};
 use tests::scenario::{DEPLOY, DISCOVERY, add_image, wait_discovered, wait_state};
-use tests::site::target;
 
 const GIB: u64 = 1 << 30;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZXZlciBtYXJrdXAh ada@example";
@@ -107,26 +106,6 @@ fn share(serial: &Serial, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A picture of the page as it is, wide and narrow, and the proof that it fits its window.
-fn picture(browser: &Browser, name: &str) -> Result<()> {
-    let dir = target().join("ui-screenshots");
-    for (kind, width) in [("1280", 1280), ("390", 390)] {
-        browser.resize(width, 900)?;
-        let wide = browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
-        browser.screenshot(&dir.join(format!("journey-{name}-{kind}.png")), true)?;
-        ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} ({kind}) is wider than its window: {wide}");
-    }
-    browser.resize(1280, 900)
-}
-
-fn is_clean(browser: &Browser) -> Result<()> {
-    let expected = ["422", "401", "404", "409", "ERR_"];
-    let lines = browser.console()?;
-    let bad: Vec<_> = lines.iter().filter(|line| !expected.iter().any(|e| line.contains(e))).collect();
-    ensure!(bad.is_empty(), "the console says {bad:#?}");
-    Ok(())
-}
-
 #[test]
 fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
     let mut site = Site::new("journey-member")?;
@@ -136,13 +115,13 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
 
     // What there is, and what it would cost.
     browser.wait_text("#flavor-small", "2")?;
-    picture(browser, "catalogue")?;
+    browser.picture("journey-catalogue")?;
     site.go(browser, "/my/shop/keys")?;
     browser.find("#name")?.type_text("laptop")?;
     browser.find("#public_key")?.type_text(KEY)?;
     browser.find("#submit")?.click()?;
     browser.wait_text("#keys", "SHA256:")?;
-    picture(browser, "keys")?;
+    browser.picture("journey-keys")?;
     site.go(browser, "/my/shop/servers")?;
     browser.wait_text(".empty", "No server yet")?;
     site.go(browser, "/my/shop/catalogue")?;
@@ -156,10 +135,10 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
     browser.find("#group")?.type_text("a new group")?;
     browser.find("#new_group")?.type_text("spread")?;
     browser.wait_for("return document.querySelector('#check').dataset.fits === 'true'")?;
-    picture(browser, "create")?;
+    browser.picture("journey-create")?;
     browser.find("#submit")?.click()?;
     browser.wait_text("#servers", "web-2")?;
-    picture(browser, "servers-new")?;
+    browser.picture("journey-servers-new")?;
 
     // They come up, and the page shows it without being loaded again. Each stands in a rack of its own.
     browser.execute("window.untouched = true")?;
@@ -172,12 +151,12 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
     for (_, node) in &site.machines {
         ensure!(!body.contains(node.as_str()), "a member sees the site's name of a machine: {body}");
     }
-    picture(browser, "servers")?;
+    browser.picture("journey-servers")?;
     browser.find("#servers .row-link")?.click()?;
     browser.wait_text("h1", "web-1")?;
     browser.wait_text("#access", "10.77.0.")?;
     browser.wait_text("#timeline", "Write")?;
-    picture(browser, "server")?;
+    browser.picture("journey-server")?;
     browser.find("a[href$='/console']")?.click()?;
     browser.wait_text("h1", "Console of web-1")?;
     if browser.execute("return typeof Terminal")? == "undefined" {
@@ -186,13 +165,13 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
         browser.wait_text("#console-state", "connected")?;
         browser.wait_for("return document.querySelector('.xterm-rows').textContent.includes('TINY-OS')")?;
     }
-    picture(browser, "console")?;
+    browser.picture("journey-console")?;
 
     // What was used, and what is not theirs.
     site.go(browser, "/my/shop/usage")?;
     browser.wait_text("#quota", "2")?;
     browser.wait_text("#lines", "still in use")?;
-    picture(browser, "usage")?;
+    browser.picture("journey-usage")?;
     for path in ["/", "/status", "/nodes/x", "/my/other/servers", "/tokens", "/ui/stream"] {
         site.go(browser, path)?;
         let text = browser.text("body")?;
@@ -212,7 +191,7 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
         browser.find("#delete button")?.click()?;
         browser.wait_text("h1", "Servers")?;
     }
-    picture(browser, "servers-deleting")?;
+    browser.picture("journey-servers-deleting")?;
     for (machine, _) in &mut site.machines {
         machine.reset()?;
     }
@@ -220,7 +199,7 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
         wait_state(&site.api, node, "available", DEPLOY)?;
     }
     browser.wait_text(".empty", "No server yet")?;
-    is_clean(browser)?;
+    browser.console_is_clean()?;
     site.rack.passed();
     Ok(())
 }
@@ -240,8 +219,8 @@ fn an_operator_looks_after_the_racks() -> Result<()> {
     browser.find("#maintenance [name=reason]")?.type_text("fan 3 is loud")?;
     browser.find("#maintenance button")?.click()?;
     browser.wait_text(".callout.ask", "fan 3 is loud")?;
-    picture(browser, "maintenance")?;
-    is_clean(browser)?;
+    browser.picture("journey-maintenance")?;
+    browser.console_is_clean()?;
     site.rack.passed();
     Ok(())
 }

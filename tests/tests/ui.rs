@@ -50,21 +50,8 @@ impl Site {
         SimulatedMachine::new(&self.provisioning.url(), number, serial)
     }
 
-    /// A picture of the page as it is, and the proof that it fits its window.
     fn picture(&self, name: &str) -> Result<()> {
-        let dir = target().join("ui-screenshots");
-        let look = |browser: &Browser, kind: &str| -> Result<()> {
-            let wide = browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;
-            ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{name} ({kind}) is wider than its window: {wide}");
-            browser.screenshot(&dir.join(format!("{name}-{kind}.png")), true)
-        };
-        look(&self.browser, "1280")?;
-        self.browser.dark(true)?;
-        look(&self.browser, "dark")?;
-        self.browser.dark(false)?;
-        self.browser.resize(390, 844)?;
-        look(&self.browser, "390")?;
-        self.browser.resize(1280, 900)
+        self.browser.picture(name)
     }
 
     /// Adds a small image with a GPT.
@@ -76,15 +63,8 @@ impl Site {
         self.api.upload(&path, &file).map(drop)
     }
 
-    /// Scripts that failed, and what the content security policy blocked.
     fn console_is_clean(&self) -> Result<()> {
-        let lines = self.browser.console()?;
-        // Forms answered with a reason (422), pages that are not there (404) and streams of a stopped server are
-        // reported by the browser, too.
-        let expected = ["422", "ERR_", "401", "404", "409"];
-        let bad: Vec<_> = lines.iter().filter(|l| !expected.iter().any(|e| l.contains(e))).collect();
-        ensure!(bad.is_empty(), "the console says {bad:#?}");
-        Ok(())
+        self.browser.console_is_clean()
     }
 }
 

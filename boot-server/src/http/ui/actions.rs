@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
+use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::place::Typed;
 use boot_server_core::node::{Event, Node, Place, State as NodeState, StateName, StaticNetwork};
 use protocol::job::Task;
 
-use super::form::Fields;
+use super::form::{Fields, problem};
 use super::format::shell;
 use super::recipe::Recipe;
 use super::{Refusal, Ui, go, node, operator};
 use crate::engine::{EngineError, now};
+use crate::view::Problem;
 
 /// How a button works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,11 @@ pub fn recipe(node: &Node, actions: &[Action]) -> Recipe {
     if node.state.is_busy() {
         recipe = recipe.and(&format!("billet node abort {name}"), "POST", &at("/abort"), Some(&empty));
     }
+    let pool = node.pool.as_ref().map_or("default", PoolName::as_str);
+    let (in_pool, tags) = (serde_json::json!({ "pool": pool }), serde_json::json!({ "tags": ["fast"] }));
+    let recipe = recipe
+        .and(&format!("billet pool put {pool} {name}"), "PUT", &at("/pool"), Some(&in_pool))
+        .and(&format!("billet pool tag {name} fast"), "PUT", &at("/tags"), Some(&tags));
     recipe.and(
         &format!("billet node maintenance {name} --reason 'swapping a fan'"),
         "POST",
@@ -186,6 +193,31 @@ pub(super) async fn network(
         Ok(node) => Ok(go(&node::address(&node))),
         Err(error) => node::page(&ui, &node, Some(Refusal::from(error).0)).await,
     }
+}
+
+pub(super) async fn pool(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let (node, fields) = (ui.engine.node(&reference).await?, Fields(fields));
+    match set_pool(&ui, &node, &fields).await {
+        Ok(node) => Ok(go(&node::address(&node))),
+        Err(problem) => node::page(&ui, &node, Some(problem)).await,
+    }
+}
+
+/// Pool and tags: neither is changed where one of them cannot be.
+async fn set_pool(ui: &Ui, node: &Node, fields: &Fields) -> Result<Node, Problem> {
+    let told = |error: EngineError| Refusal::from(error).0;
+    let wrong =
+        |error: &dyn std::fmt::Display| problem("form", error.to_string(), "correct it, and send it again");
+    let pool: PoolName = fields.get("pool").parse().map_err(|error| wrong(&error))?;
+    let words = fields.get("tags").split([' ', ',', '\n', '\r']).filter(|word| !word.is_empty());
+    let tags = words.map(str::parse::<Tag>).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+    ui.engine.pool(pool.as_str()).map_err(told)?;
+    let node = ui.engine.set_node_tags(node, operator(), tags).await.map_err(told)?;
+    ui.engine.set_node_pool(&node, operator(), Some(pool)).await.map_err(told)
 }
 
 pub(super) async fn maintenance(

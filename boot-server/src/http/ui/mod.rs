@@ -7,6 +7,7 @@ pub mod assets;
 mod audit;
 mod boot;
 mod console;
+mod dashboard;
 mod deploy;
 mod events;
 mod faults;
@@ -59,6 +60,7 @@ use crate::view::Problem;
 
 /// Entries of the navigation: key, label, address, icon.
 pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
+    ("dashboard", "Dashboard", "/dashboard", "status"),
     ("servers", "Servers", "/", "server"),
     ("racks", "Racks", "/racks", "rack"),
     ("pools", "Pools", "/pools", "pool"),
@@ -137,6 +139,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/rename", post(actions::rename))
         .route("/nodes/{node}/place", post(actions::place))
         .route("/nodes/{node}/network", post(actions::network))
+        .route("/nodes/{node}/pool", post(actions::pool))
         .route("/nodes/{node}/maintenance", post(actions::maintenance))
         .route("/nodes/{node}/accept", post(models::accept))
         .route("/nodes/{node}/model", post(models::assign))
@@ -175,6 +178,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/images/{image}", get(images::show))
         .route("/images/{image}/verify", post(images::verify))
         .route("/images/{image}/remove", post(images::remove))
+        .route("/dashboard", get(dashboard::show))
         .route("/racks", get(racks::show))
         .route("/pools", get(pools::pools).post(pools::save_pool))
         .route("/pools/{pool}/remove", post(pools::remove_pool))

@@ -59,6 +59,7 @@ struct NodePage<'a> {
     faults: FaultReport,
     accepted: Vec<Accepted>,
     models: Vec<String>,
+    pools: Vec<String>,
     can_adopt: bool,
     recipe: Recipe,
 }
@@ -181,6 +182,7 @@ async fn page_with(
         faults: ui.engine.faults(node).await,
         accepted: node.accepted.clone(),
         models: ui.engine.models().await?.into_iter().map(|model| model.name).collect(),
+        pools: super::pools::names(ui),
         can_adopt: view.state == StateName::Manageable,
         service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
         service,

@@ -18,9 +18,9 @@ struct StatusPage {
     recipe: Recipe,
 }
 
-struct Section {
+pub(super) struct Section {
     title: &'static str,
-    warning: Option<String>,
+    pub(super) warning: Option<String>,
     facts: Vec<(&'static str, String)>,
 }
 
@@ -81,7 +81,7 @@ fn addresses(settings: &Settings) -> Vec<String> {
     ipv4.into_iter().chain(settings.ipv6.as_ref().map(|n| n.network.to_string())).collect()
 }
 
-fn boot(ui: &Ui) -> Section {
+pub(super) fn boot(ui: &Ui) -> Section {
     let settings = ui.engine.settings();
     let size = |name: &str| {
         let found = settings.boot.iter().find_map(|dir| std::fs::metadata(dir.join(name)).ok());

@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::response::Response;
 use boot_server_core::access::Role;
 use boot_server_core::node::Severity;
+use boot_server_core::plural::count;
 
-use super::{Refusal, Ui, go};
+use super::{Refusal, Ui, go, status};
 use crate::http::auth::need;
 use crate::store::queries;
 
@@ -38,9 +39,14 @@ pub(super) async fn steps(ui: &Ui, machines: usize) -> Result<Vec<Step>, Refusal
     let strangers = ui.engine.dhcp_servers().len();
     let network = match (&settings.dhcp, strangers) {
         (Some(_), 0) => format!("DHCP serves on {}, and no other server was heard.", settings.interface),
-        (Some(_), n) => format!("DHCP serves on {}; {n} other server(s) were heard.", settings.interface),
+        (Some(_), n) => {
+            format!("DHCP serves on {}; {} heard beside it.", settings.interface, count(n, "other server"))
+        }
         (None, _) => "DHCP is off: machines are told what to boot by somebody else.".to_owned(),
     };
+    // Whoever plugs a machine in before its boot files are there waits for nothing.
+    let missing = status::boot(ui).warning;
+    let ready = settings.dhcp.is_some() && missing.is_none();
     let steps = vec![
         Step {
             done: admins > 0,
@@ -51,9 +57,9 @@ pub(super) async fn steps(ui: &Ui, machines: usize) -> Result<Vec<Step>, Refusal
             link: "Add a user",
         },
         Step {
-            done: settings.dhcp.is_some(),
+            done: ready,
             title: "Look at the network",
-            text: network,
+            text: missing.unwrap_or(network),
             href: "/status",
             link: "See what is served",
         },

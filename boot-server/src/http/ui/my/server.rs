@@ -7,6 +7,7 @@ use boot_server_core::access::Role;
 use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::server::{Phase, Server};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::super::form::{self, Fields};
 use super::super::format::{self as f, Look};
@@ -17,6 +18,7 @@ use super::{Frame, Refusal, Ui, Within, go, images, refuse, render};
 use crate::engine::servers::{Reinstall, ServerPower};
 use crate::engine::{EngineError, now};
 use crate::http::api::projects::InProject;
+use crate::store::queries::Remembered;
 use crate::view::Problem;
 use crate::view::place::OfferedImage;
 use crate::view::servers::ServerDetail;
@@ -33,6 +35,8 @@ struct ServerPage {
     host_keys: Vec<HostKey>,
     images: Vec<OfferedImage>,
     problem: Option<Problem>,
+    /// A form that is sent twice puts the OS on once.
+    key: Uuid,
     recipe: Recipe,
 }
 
@@ -98,6 +102,7 @@ async fn page(
         total,
         host_keys,
         problem,
+        key: Uuid::now_v7(),
     };
     Ok(render(if page.problem.is_some() { 422 } else { 200 }, &page))
 }
@@ -161,8 +166,7 @@ async fn done(
     let power = match verb {
         "delete" => return engine.delete_server(project, &id, actor).await.map_err(problem),
         "reinstall" => {
-            let change = Reinstall { image: fields.trimmed("image"), ..Reinstall::default() };
-            return engine.reinstall_server(project, &id, actor, change).await.map_err(problem);
+            return reinstall(ui, within, server, fields).await.map_err(problem);
         }
         "rename" => {
             return engine
@@ -182,6 +186,37 @@ async fn done(
     };
     engine.switch_server(project, &id, actor, power).await.map_err(problem)?;
     engine.server(project, &id).await.map_err(problem)
+}
+
+/// Once for each form that was shown, however often it is sent.
+async fn reinstall(
+    ui: &Ui,
+    within: &InProject,
+    server: &Server,
+    fields: &Fields,
+) -> Result<Server, EngineError> {
+    let engine = &ui.engine;
+    let image = fields.trimmed("image");
+    let wanted = Remembered {
+        scope: format!("{} reinstall {}", within.who.key(), server.id),
+        key: fields.get("key").chars().take(80).collect(),
+        request: image.clone().unwrap_or_default(),
+        answer: String::new(),
+    };
+    let known = !wanted.key.is_empty();
+    if known && engine.answered(&wanted.scope, &wanted.key, &wanted.request).await?.is_some() {
+        return engine.server(within.project.id, &server.id.to_string()).await;
+    }
+    if known {
+        engine.remember(wanted.clone()).await?;
+    }
+    let change = Reinstall { image, ..Reinstall::default() };
+    let id = server.id.to_string();
+    let done = engine.reinstall_server(within.project.id, &id, within.who.actor(), change).await;
+    if known && done.is_err() {
+        engine.forget_answer(&wanted).await?;
+    }
+    done
 }
 
 pub(super) async fn console(
