@@ -249,7 +249,9 @@ impl Overlay {
         self.hosts += 1;
         let namespace = Namespace::new()?;
         self.chassis[chassis].namespace.cable(&interface, &namespace, "eth0")?;
-        namespace.ip(&["link", "set", "eth0", "address", &mac.to_string(), "mtu", "1442"])?;
+        // Down meanwhile: the link-local address is made of the MAC address when it comes up.
+        namespace.ip(&["link", "set", "eth0", "down"])?;
+        namespace.ip(&["link", "set", "eth0", "address", &mac.to_string(), "mtu", "1442", "up"])?;
         checksums_off(&namespace, "eth0")?;
         let id = format!("external_ids:iface-id={port}");
         self.vsctl(chassis, &["add-port", "br-int", &interface, "--", "set", "interface", &interface, &id])?;
@@ -331,7 +333,9 @@ impl Host {
     /// # Errors
     /// Where the kernel refuses.
     pub fn add_address(&self, address: &str) -> Result<()> {
-        self.namespace.ip(&["addr", "add", address, "dev", "eth0"])
+        let nodad = address.contains(':').then_some("nodad");
+        let words: Vec<_> = ["addr", "add", address, "dev", "eth0"].into_iter().chain(nodad).collect();
+        self.namespace.ip(&words)
     }
 
     /// Asks for an address by DHCP and takes it, with its route; what `udhcpc` learned, as `name=value` lines.
@@ -348,6 +352,20 @@ impl Host {
         }
         let script = script.display().to_string();
         self.namespace.run("udhcpc", &["-i", "eth0", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", &script])
+    }
+
+    /// Asks for an address by DHCPv6; the lease as `dhclient` writes it down. It is not put on the interface.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub fn dhcp6(&self, dir: &Path) -> Result<String> {
+        let own = ["addr", "show", "dev", "eth0", "scope", "link", "-tentative"];
+        wait("there is a link-local address", || Ok(!self.namespace.run("ip", &own)?.is_empty()))?;
+        let file = |kind: &str| dir.join(format!("dhclient-{}.{kind}", self.interface)).display().to_string();
+        let (lease, pid) = (file("lease"), file("pid"));
+        self.namespace
+            .run("dhclient", &["-6", "-1", "-sf", "/bin/true", "-lf", &lease, "-pf", &pid, "eth0"])?;
+        Ok(fs::read_to_string(lease)?)
     }
 
     /// True where `address` answers pings.

@@ -9,8 +9,8 @@ use ovsdb::{Follower, Operation, Settings, Version};
 
 /// Whoever has it writes: of several servers of one site, one.
 const LOCK: &str = "billet_networks";
-/// Open vSwitch's own inactivity probe.
-const PROBE: Duration = Duration::from_secs(5);
+/// Longer than Open vSwitch's own five seconds: a server that takes in thousands of networks is silent for as long.
+const PROBE: Duration = Duration::from_secs(30);
 /// Once is enough, unless somebody else changed our rows meanwhile.
 const PASSES: u32 = 3;
 /// Of many faults, so many are said.

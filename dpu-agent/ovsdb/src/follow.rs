@@ -63,7 +63,8 @@ struct State {
     /// The last transaction in the replica, where the server counts them.
     last: Option<String>,
     link: Link,
-    locked: bool,
+    /// What the server last said of the lock on this connection.
+    locked: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Follower {
     /// Begins, in a task of its own (so within a tokio runtime).
     pub fn start(settings: Settings) -> Self {
         let link = Link::Offline("no connection was tried yet".to_owned());
-        let state = State { replica: Replica::default(), last: None, link, locked: false };
+        let state = State { replica: Replica::default(), last: None, link, locked: None };
         let shared = Arc::new(Shared { settings, state: Mutex::new(state), changes: watch::Sender::new(0) });
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(run(shared.clone())));
@@ -97,7 +98,7 @@ impl Follower {
 
     /// True where the lock of the settings is this client's.
     pub fn holds_lock(&self) -> bool {
-        self.shared.state().locked
+        self.shared.state().locked == Some(true)
     }
 
     /// Waits until `is_so` says so of the replica, looking again at each change.
@@ -143,7 +144,9 @@ impl Shared {
     fn handle(&self, heard: Heard) -> bool {
         let mut state = self.state();
         match heard {
-            Heard::Lock { lock, held } if self.settings.lock.as_ref() == Some(&lock) => state.locked = held,
+            Heard::Lock { lock, held } if self.settings.lock.as_ref() == Some(&lock) => {
+                state.locked = Some(held)
+            }
             Heard::Lock { .. } => {}
             Heard::Update { form, last, updates } => match &mut state.link {
                 Link::Begins(early) => early.push((form, last, updates)),
@@ -189,7 +192,7 @@ async fn run(shared: Arc<Shared>) {
         {
             let mut state = shared.state();
             state.link = Link::Offline(words(&why));
-            state.locked = false;
+            state.locked = None;
         }
         shared.changed();
         // Between half and all of it, so that many clients do not come back at once.
@@ -228,10 +231,10 @@ async fn session(shared: &Arc<Shared>, pause: &mut Duration) -> Result<std::conv
     let client = Client::listening(&settings.address, heard).await?;
     let schema = Arc::new(client.get_schema(&settings.database).await?);
     schema.check(&settings.wanted)?;
-    if let Some(lock) = &settings.lock
-        && client.lock(lock).await?
-    {
-        shared.state().locked = true;
+    if let Some(lock) = &settings.lock {
+        let granted = client.lock(lock).await?;
+        // Where it was stolen or passed on since, that was said by itself and is newer.
+        shared.state().locked.get_or_insert(granted);
     }
     begin(shared, &client, schema).await?;
     *pause = PAUSE_FIRST;

@@ -15,6 +15,7 @@ mod input;
 mod ipmi;
 mod ipxe;
 mod manifest;
+mod ovsdb;
 mod redfish;
 mod tftp;
 
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ipmi", run: ipmi::run },
     Target { name: "ipxe_request", run: ipxe::run },
     Target { name: "manifest", run: manifest::run },
+    Target { name: "ovsdb", run: ovsdb::run },
     Target { name: "redfish", run: redfish::run },
     Target { name: "tftp", run: tftp::run },
 ];

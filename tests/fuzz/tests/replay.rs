@@ -109,6 +109,11 @@ fn manifest() {
 }
 
 #[test]
+fn ovsdb() {
+    named("ovsdb");
+}
+
+#[test]
 fn redfish() {
     named("redfish");
 }
