@@ -164,12 +164,12 @@ pub fn cargo_program() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
-/// Installs a subcommand of cargo where it is missing.
+/// Installs a subcommand of cargo where it is missing; not optimised, which takes minutes more than it ever gives back.
 pub fn cargo_tool(name: &str) -> Result<()> {
     if tool::exists(name) || in_cargo_home(name) {
         return Ok(());
     }
-    cargo(&["install", "--locked", name])
+    cargo(&["install", "--locked", "--debug", name])
 }
 
 /// Cargo finds its own subcommands there even where `PATH` does not lead to them.
