@@ -217,6 +217,7 @@ pub(crate) mod tests {
             sha256: chunk::sha256(raw),
             minimum_disk: raw.len() as u64,
             default_user: None,
+            datasource: None,
             chunk_size: manifest::CHUNK_SIZE_MIN,
             chunks: raw.chunks(CHUNK).map(chunk).collect(),
         }
