@@ -18,7 +18,7 @@ use protocol::ImageId;
 /// Serves a volume as a virtio-blk disk by vhost-user, to QEMU or whoever speaks it. Says what happens as JSON lines on
 /// standard output. May be killed and started again at any moment, with the host running.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "billet-blk", version)]
 struct Arguments {
     /// Socket to listen on.
     #[arg(long, value_name = "PATH")]

@@ -13,6 +13,7 @@ use crate::{paths, tool};
 pub fn run() -> Result<()> {
     ui()?;
     server()?;
+    ramdisk::static_program("dpu-agent-blk", "billet-blk")?;
     ramdisk::run(&ramdisk::Args::default())
 }
 

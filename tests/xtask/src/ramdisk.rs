@@ -102,6 +102,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Builds the static agent and returns its path.
 pub fn agent() -> Result<PathBuf> {
+    static_program("ramdisk-agent", "billet-agent")
+}
+
+/// Builds `program` of `package` so that it needs nothing of the system that it runs on, and returns its path.
+pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
     let home = |var: &str, below: &str| {
         let home = std::env::var(var).or_else(|_| std::env::var("HOME").map(|h| format!("{h}/{below}")));
         home.unwrap_or_default()
@@ -116,14 +121,14 @@ pub fn agent() -> Result<PathBuf> {
     tool::shown(
         tool::command(
             &cargo,
-            &["build", "--quiet", "--release", "--locked", "--target", PLATFORM, "-p", "ramdisk-agent"],
+            &["build", "--quiet", "--release", "--locked", "--target", PLATFORM, "-p", package],
         )
         .current_dir(paths::root())
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags),
     )?;
-    Ok(paths::target().join(PLATFORM).join("release/billet-agent"))
+    Ok(paths::target().join(PLATFORM).join("release").join(program))
 }
 
 fn recipe() -> Result<Recipe> {
