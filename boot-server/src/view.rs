@@ -594,6 +594,16 @@ pub struct EventView {
     pub message: String,
 }
 
+impl EventView {
+    /// As a project's people see it: from where an operator works is nothing for them, nor, unless they are of the site too, which
+    /// machine it was.
+    #[must_use]
+    pub fn in_project(self, of_site: bool) -> Self {
+        let (node, node_name) = if of_site { (self.node, self.node_name) } else { (None, None) };
+        Self { node, node_name, source: None, ..self }
+    }
+}
+
 /// What a deploy would do, for the form and `--dry-run`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeployPreview {

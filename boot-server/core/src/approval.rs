@@ -5,8 +5,10 @@
 //! waiting ─────────────────────────▶ approved ────────▶ carrying ────────────▶ done | failed
 //!    ├── refuse (anybody else), withdraw (who asked) ──▶ refused
 //!    ├── time ─────────────────────────────────────────▶ expired
-//!    └── approved, but the machine is not as it was ───▶ stale
+//!    └── approved, but the subject is not as it was ───▶ stale
 //! ```
+//!
+//! The subject is a machine, or a pool whose four eyes somebody wants to close.
 //!
 //! The request itself is kept sealed beside this, and is done once, as whoever asked for it. What a request is and how it is
 //! done is the shell's business.
@@ -15,6 +17,7 @@ use protocol::{NodeId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::names::PoolName;
 use crate::node::{Node, State};
 
 /// Longest reason, in bytes.
@@ -124,10 +127,13 @@ pub struct Approval {
     pub id: Uuid,
     /// Where it stands.
     pub status: Status,
-    /// The machine.
-    pub node: NodeId,
-    /// Its name when it was asked for.
+    /// The machine; none where it is about a pool.
+    pub node: Option<NodeId>,
+    /// Its name when it was asked for; empty where it is about a pool.
     pub node_name: String,
+    /// The pool, where it is about one.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
     /// The project that it concerns.
     #[serde(default)]
     pub project: Option<ProjectId>,
@@ -147,7 +153,7 @@ pub struct Approval {
     /// Why, where whoever asked said so.
     #[serde(default)]
     pub reason: Option<String>,
-    /// How the machine stood.
+    /// How machine or pool stood.
     pub standing: String,
     /// What somebody decided.
     #[serde(default)]
@@ -230,15 +236,13 @@ impl Approval {
         late
     }
 
-    /// Why it must not be done though it is approved: the machine is gone or not as it was.
-    pub fn stale(&self, node: Option<&Node>) -> Option<String> {
-        let Some(node) = node else { return Some(format!("{} is gone", self.node_name)) };
-        let now = standing(node);
+    /// Why it must not be done though it is approved: what it is about is gone or not as it was. `now` is how it stands, if it is
+    /// there.
+    pub fn stale(&self, now: Option<&str>) -> Option<String> {
+        let what = if self.pool.is_some() { "the pool" } else { "the machine" };
+        let Some(now) = now else { return Some(format!("{what} is gone")) };
         (now != self.standing).then(|| {
-            format!(
-                "{} is not as it was when this was asked for: then {}, now {now}",
-                node.name, self.standing
-            )
+            format!("{what} is not as it was when this was asked for: then {}, now {now}", self.standing)
         })
     }
 
@@ -285,8 +289,9 @@ mod tests {
         Approval {
             id: Uuid::from_u128(7),
             status: Status::Waiting,
-            node: NodeId(Uuid::from_u128(1)),
+            node: Some(NodeId(Uuid::from_u128(1))),
             node_name: "r1".to_owned(),
+            pool: None,
             project: None,
             what: "POST /api/v1/nodes/r1/rebuild".to_owned(),
             summary: "rebuild r1".to_owned(),
@@ -349,12 +354,15 @@ mod tests {
     #[test]
     fn a_machine_that_changed_is_left_alone() {
         let it = waiting();
-        assert_eq!(it.stale(Some(&node())), None);
+        let stale = |node: &Node| it.stale(Some(&standing(node)));
+        assert_eq!(stale(&node()), None);
         let renamed = Node { name: "r2".to_owned(), ..node() };
-        assert_eq!(it.stale(Some(&renamed)), None, "a name is nothing that can be destroyed");
+        assert_eq!(stale(&renamed), None, "a name is nothing that can be destroyed");
         for changed in [Node { epoch: 1, ..node() }, Node { state: State::Available, ..node() }] {
-            assert!(it.stale(Some(&changed)).unwrap().contains("not as it was"));
+            assert!(stale(&changed).unwrap().contains("the machine is not as it was"));
         }
-        assert_eq!(it.stale(None).unwrap(), "r1 is gone");
+        assert_eq!(it.stale(None).unwrap(), "the machine is gone");
+        let pool = Approval { pool: Some("gold".parse().unwrap()), node: None, ..waiting() };
+        assert_eq!(pool.stale(None).unwrap(), "the pool is gone");
     }
 }

@@ -9,14 +9,17 @@
 pub mod export;
 pub mod signing;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boot_server_core::audit::{Anchor, Fact, Kind};
+use protocol::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
-use crate::engine::now;
+use crate::engine::{lock, now};
 use crate::store::{Store, StoreError, audit as rows};
 
 /// Entries that wait to be written: some seconds of the busiest site. Beyond that reads are counted, not kept.
@@ -26,12 +29,21 @@ const BATCH: usize = 512;
 /// How long an entry waits for others to share its commit.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// A page that is open and looked at again is told of once in so long.
+const AGAIN: Duration = Duration::from_mins(10);
+/// Looks that are remembered: those of some hundred people with some pages each. What is not remembered is told of each time.
+const LOOKS_MAX: usize = 4096;
+
+/// Who looks at what, and from where.
+type Look = (Option<Uuid>, String, Option<String>, Option<String>);
+
 /// The writing end. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit {
     store: Store,
     queue: mpsc::Sender<Job>,
     lost: Arc<AtomicU64>,
+    looks: Arc<Mutex<BTreeMap<Look, Timestamp>>>,
 }
 
 #[derive(Debug)]
@@ -46,7 +58,7 @@ impl Audit {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         tokio::spawn(write(store.clone(), jobs, lost.clone()));
-        Self { store, queue, lost }
+        Self { store, queue, lost, looks: Arc::default() }
     }
 
     /// Writes an entry; when this returns, it is durable.
@@ -69,6 +81,23 @@ impl Audit {
         if self.queue.try_send(Job::Write(Box::new(fact))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// True where the same person looked at the same from the same address within the last ten minutes; from then on they did.
+    pub fn looked_lately(&self, fact: &Fact) -> bool {
+        let look = (fact.who, fact.actor.clone(), fact.source.clone(), fact.object.clone());
+        let mut looks = lock(&self.looks);
+        let lately = |at: &Timestamp| fact.at.since(*at) < AGAIN;
+        if looks.get(&look).is_some_and(lately) {
+            return true;
+        }
+        if looks.len() >= LOOKS_MAX {
+            looks.retain(|_, at| lately(at));
+        }
+        if looks.len() < LOOKS_MAX {
+            looks.insert(look, fact.at);
+        }
+        false
     }
 
     /// Resolves once all that was handed over before is written.

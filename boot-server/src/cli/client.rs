@@ -412,9 +412,9 @@ fn parse<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Failure> {
         .read_to_vec()
         .map_err(|e| Failure::Other(format!("the server's answer broke off: {e}")))?;
     if status == StatusCode::ACCEPTED
-        && let Ok(ApprovalAsked { message, approval }) = serde_json::from_slice(&text)
+        && let Ok(ApprovalAsked { message, id, .. }) = serde_json::from_slice(&text)
     {
-        let hint = format!("`billet approval approve {}`, by another person, does it", approval.id);
+        let hint = format!("`billet approval approve {id}`, by another person, does it");
         return Err(Failure::Hinted { message, hint });
     }
     let body: &[u8] = if text.is_empty() { b"null" } else { &text };

@@ -554,7 +554,7 @@ impl Show for FaultReportView {
         facts(&[
             ("id", Some(self.id.to_string())),
             ("server", Some(self.server.to_string())),
-            ("node", Some(self.node.clone())),
+            ("node", self.node.clone()),
             ("reported", Some(format!("{} by {}", moment(self.at), self.reported_by))),
             ("words", Some(self.words.clone())),
             ("closed", self.closed.map(moment)),
@@ -574,7 +574,8 @@ impl Show for Page<FaultReportView> {
         }
         let row = |f: &FaultReportView| {
             let state = if f.closed.is_some() { "closed" } else { "open" };
-            vec![moment(f.at), f.node.clone(), f.reported_by.clone(), state.to_owned(), f.words.clone()]
+            let node = f.node.clone().unwrap_or_else(|| "-".to_owned());
+            vec![moment(f.at), node, f.reported_by.clone(), state.to_owned(), f.words.clone()]
         };
         table(&["reported", "node", "by", "state", "words"], self.items.iter().map(row))
     }

@@ -216,7 +216,7 @@ impl Drop for Session {
         self.line.leave(self.id);
         let (consoles, who, about) = (self.consoles.clone(), self.who.clone(), self.about.clone());
         let over = self.over.take();
-        self.consoles.spawn(within(self.asked, async move {
+        self.consoles.spawn(within(self.asked.clone(), async move {
             let why = over.map_or_else(String::new, |over| format!(": {over}"));
             let message = format!("{} left the console, from {} ({}){why}", about.who, about.from, about.via);
             consoles.note(&who, about.node, "console.closed", Severity::Info, message).await;

@@ -1,11 +1,11 @@
 //! Four eyes: requests that wait for a second person, and are then done once.
 //!
 //! ```text
-//! http::audit (a request that may destroy something) ─▶ ask ─▶ row, event ── 202
+//! http::audit (a request that may destroy something) ─▶ rehearse ─▶ ask ─▶ row, event ── 202
 //! somebody else ─▶ decide ─▶ row, event ─▶ run_approvals ─▶ carrying ─▶ the same router, as whoever asked ─▶ done
 //! ```
 //!
-//! Beside that gate stands a second one in the engine ([`Engine::check_eyes`]), for ways to a machine that the first does not
+//! Beside that gate stands a second one in the engine ([`Engine::check_approved`]), for ways to a machine that the first does not
 //! know: there such a request is refused.
 
 use std::future::Future;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use bmc::Secret;
 use boot_server_core::approval::{self, Answer, Approval, NotDecided, Person, Status};
+use boot_server_core::audit::weight::is_one_transaction;
+use boot_server_core::names::PoolName;
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::{Node, Severity};
 use protocol::{NodeId, ProjectId, Timestamp};
@@ -59,11 +61,20 @@ pub type Carried = (u16, Option<String>);
 /// Does a request as somebody else.
 pub type Carry = Arc<dyn Fn(Approval, Kept) -> Pin<Box<dyn Future<Output = Carried> + Send>> + Send + Sync>;
 
+/// What a request is about.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A machine, and the name that whoever asks knows it by: its own, or that of their server.
+    Node(Box<Node>, String),
+    /// A pool that would ask for four eyes no more.
+    Pool(PoolName),
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The machine.
-    pub node: Node,
+    /// What it is about.
+    pub subject: Subject,
     /// The project that it concerns.
     pub project: Option<ProjectId>,
     /// Who asks.
@@ -88,30 +99,32 @@ impl Engine {
         node.is_some_and(|node| self.pool(node.pool().as_str()).is_ok_and(|pool| pool.value.four_eyes))
     }
 
-    /// Refuses what may destroy something on a machine that needs two, unless it is an approved request that is done here. What
-    /// the server does by itself is not asked about: it follows from what was.
-    pub(super) fn check_eyes(&self, node: NodeId, verb: &Verb) -> Result<(), EngineError> {
-        let destroys = match verb {
-            Verb::Provide { wipe } => !wipe.is_empty(),
-            Verb::Deploy(_)
-            | Verb::Rebuild(_)
-            | Verb::Delete { .. }
-            | Verb::Service(_)
-            | Verb::Boot { .. } => true,
-            _ => false,
-        };
-        if destroys { self.check_approved(node) } else { Ok(()) }
+    /// Refuses that a pool asks for four eyes no more, unless that is an approved request that is done here.
+    pub(super) fn check_closing(&self, pool: &PoolName) -> Result<(), EngineError> {
+        match asking() {
+            Some(asked) if !asked.is_approved() => {
+                asked.stop_for_second(Some(pool.clone()));
+                Err(EngineError::NeedsTwo(format!("pool {pool}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses what destroys something on a machine that needs two, unless it is an approved request that is done here.
     pub(super) fn check_approved(&self, node: NodeId) -> Result<(), EngineError> {
         match asking() {
-            Some(asked) if !asked.approved && self.needs_two(node) => {
+            Some(asked) if !asked.is_approved() && self.needs_two(node) => {
+                asked.stop_for_second(None);
                 let name = self.0.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone());
                 Err(EngineError::NeedsTwo(name))
             }
             _ => Ok(()),
         }
+    }
+
+    /// How a pool stands, as far as it matters to whoever approves.
+    fn pool_standing(&self, pool: &PoolName) -> Option<String> {
+        self.pool(pool.as_str()).ok().map(|pool| format!("version {}", pool.version))
     }
 
     /// Keeps a request until somebody else approves it. The same request of the same person on a machine that did not change is
@@ -120,27 +133,43 @@ impl Engine {
     /// # Errors
     /// Where too many wait, or what the store says.
     pub async fn ask_approval(&self, wanted: Wanted) -> Result<Approval, EngineError> {
-        let Wanted { node, project, by, reason, request } = wanted;
+        let Wanted { subject, project, by, reason, request } = wanted;
         let at = now();
         let reason = reason.map(|r| r.chars().take(approval::REASON_MAX / 4).collect());
         let it = Approval {
             id: Uuid::now_v7(),
             status: Status::Waiting,
-            node: node.id,
-            node_name: node.name.clone(),
+            node: None,
+            node_name: String::new(),
+            pool: None,
             project,
             what: format!("{} {}", request.method, request.path),
-            summary: summary(&request, &node.name),
+            summary: String::new(),
             asked_by: by,
             source: asking().map(|asked| asked.source.to_string()),
             asked: at,
             expires: at.after(self.settings().approvals.lasts),
             reason,
-            standing: approval::standing(&node),
+            standing: String::new(),
             decision: None,
             answer: None,
             outcome: None,
             over: None,
+        };
+        let it = match subject {
+            Subject::Node(node, name) => Approval {
+                summary: summary(&request, &name),
+                standing: approval::standing(&node),
+                node: Some(node.id),
+                node_name: node.name,
+                ..it
+            },
+            Subject::Pool(pool) => Approval {
+                summary: format!("switch four eyes off for pool {pool}"),
+                standing: self.pool_standing(&pool).unwrap_or_default(),
+                pool: Some(pool),
+                ..it
+            },
         };
         let waiting = self.approvals(ApprovalFilter {
             status: Some(Status::Waiting),
@@ -181,8 +210,8 @@ impl Engine {
         severity: Severity,
         message: String,
     ) -> NewEvent {
-        let event = NewEvent::new(now(), actor, kind, severity, message).on(it.node);
-        NewEvent { project: it.project, ..event }
+        let event = NewEvent::new(now(), actor, kind, severity, message);
+        NewEvent { node: it.node, project: it.project, ..event }
     }
 
     /// Approvals by filter, newest first.
@@ -254,7 +283,9 @@ impl Engine {
         };
         let number = self.store().write(write).await?;
         self.announce_event(number, event);
-        self.announce(Change::Node(it.node));
+        if let Some(node) = it.node {
+            self.announce(Change::Node(node));
+        }
         Ok(())
     }
 
@@ -321,8 +352,12 @@ impl Engine {
 
     async fn carry(&self, mut it: Approval, carry: &Carry) -> Result<(), EngineError> {
         let kept = self.kept(it.id).await?;
-        let node = self.0.nodes.get(it.node);
-        if let Some(why) = it.stale(node.as_deref()) {
+        let standing = match (it.node, &it.pool) {
+            (Some(node), _) => self.0.nodes.get(node).map(|node| approval::standing(&node)),
+            (None, Some(pool)) => self.pool_standing(pool),
+            (None, None) => None,
+        };
+        if let Some(why) = it.stale(standing.as_deref()) {
             return self.end(it, Status::Stale, None, Some(why)).await;
         }
         it.status = Status::Carrying;
@@ -360,18 +395,25 @@ impl Engine {
     }
 }
 
-/// True where a request changes the database alone, in one transaction with its line in the audit: then it was done, or nothing
-/// of it was.
-fn is_one_transaction(template: &str) -> bool {
-    let last = template.rsplit('/').next().unwrap_or_default();
-    ["deploy", "rebuild", "delete", "provide", "boot", "service", "forget", "{node}"].contains(&last)
+/// True for what may destroy something of a machine. What the server does by itself is not asked about: it follows from what was.
+pub(super) fn destroys(verb: &Verb) -> bool {
+    match verb {
+        Verb::Provide { wipe } => !wipe.is_empty(),
+        Verb::Deploy(_) | Verb::Rebuild(_) | Verb::Delete { .. } | Verb::Service(_) | Verb::Boot { .. } => {
+            true
+        }
+        _ => false,
+    }
 }
 
 /// What a request would do, in words.
 fn summary(request: &Kept, node: &str) -> String {
-    let last = request.template.rsplit('/').find(|part| !part.starts_with('{')).unwrap_or_default();
+    // The pages of members have the verb in the path.
+    let of = if request.template.ends_with("/{verb}") { &request.path } else { &request.template };
+    let last = of.rsplit('/').find(|part| !part.starts_with('{')).unwrap_or_default();
     let verb = match (request.method.as_str(), last) {
         ("DELETE", "nodes") => "forget".to_owned(),
+        ("DELETE", "servers") => "give back (wipes disks)".to_owned(),
         ("DELETE", last) => format!("remove {last} of"),
         ("PUT", last) => format!("set {last} of"),
         (_, "delete") => "give back (wipes disks)".to_owned(),

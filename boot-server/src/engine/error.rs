@@ -270,6 +270,8 @@ impl EngineError {
             Self::KeyReused(_) => (422, "idempotency-key-reused", "use a new key for a new request"),
             Self::Identity(_) => (409, "identity-conflict", "look at the event list; correct UUID or serial"),
             Self::NoSession => (401, "session", "restart the machine"),
+            // Whoever tries a request out throws its answer away.
+            Self::Store(StoreError::Rehearsal) => (409, "rehearsal", "ask again"),
             Self::Store(StoreError::Conflict) => (409, "conflict", "look at the node again, then repeat"),
             Self::Store(StoreError::Unreachable { .. }) => (
                 503,

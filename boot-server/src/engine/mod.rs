@@ -84,7 +84,7 @@ use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 pub use agents::Handed;
-pub use approvals::{Carried, Carry, Kept, Wanted};
+pub use approvals::{Carried, Carry, Kept, Subject, Wanted};
 pub use bmc_events::PATH as BMC_EVENTS;
 pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
@@ -482,8 +482,12 @@ impl Engine {
                 return Err(EngineError::Precondition);
             }
             let event = event(&before.node);
-            if let Event::Verb(verb) = &event {
-                self.check_eyes(id, verb)?;
+            if let Event::Verb(verb) = &event
+                && approvals::destroys(verb)
+            {
+                // What the machine refuses is refused before anybody is asked.
+                step(&before.node, event.clone(), &self.context())?;
+                self.check_approved(id)?;
             }
             match self.step(&slot, &actor, event, &along).await {
                 Err(EngineError::Store(StoreError::Conflict)) => self.reload(id, &slot).await?,
@@ -500,6 +504,10 @@ impl Engine {
         Ok(())
     }
 
+    fn context(&self) -> Context {
+        Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy }
+    }
+
     /// One step of one node; the caller holds its turn.
     async fn step(
         &self,
@@ -509,8 +517,7 @@ impl Engine {
         along: &Along,
     ) -> Result<Node, EngineError> {
         let before = slot.row();
-        let context =
-            Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy };
+        let context = self.context();
         let takes_away = along.server.is_none() && servers::takes_away(&event);
         let outcome = step(&before.node, event, &context)?;
         let nothing = outcome.node == *before.node

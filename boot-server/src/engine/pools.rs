@@ -233,7 +233,8 @@ impl Engine {
     /// Changes a pool. Where the version that somebody saw is given, only that one is changed.
     ///
     /// # Errors
-    /// Where there is none of this name, it cannot be, or it is another version.
+    /// Where there is none of this name, it cannot be, or it is another version; [`EngineError::NeedsTwo`] where it would ask for
+    /// four eyes no more.
     pub async fn change_pool(
         &self,
         actor: Actor,
@@ -250,6 +251,9 @@ impl Engine {
         }
         if *before.value == pool {
             return Ok(before);
+        }
+        if before.value.four_eyes && !pool.four_eyes {
+            self.check_closing(&pool.name)?;
         }
         let (at, stored, version) = (now(), pool.clone(), before.version);
         self.0.store.write(move |db| rows::update(db, &stored, version, at)).await?;

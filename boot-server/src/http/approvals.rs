@@ -1,5 +1,8 @@
 //! The gate of four eyes at the operators' listener: a request that may destroy something on a machine that needs two people is
 //! kept instead of done; and done later, by the same routes, as whoever asked.
+//!
+//! Before it is kept it is rehearsed, where that can be: the same handler runs and is stopped where it would store something or where
+//! the engine says that it takes two. So nobody is asked to approve what would be refused.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,87 +10,156 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use boot_server_core::approval::{Approval, Person};
-use boot_server_core::audit::weight::{is_mild_body, may_need_two};
+use boot_server_core::audit::weight::{is_mild_body, is_one_transaction, may_close_eyes, may_need_two};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use protocol::ProjectId;
 
 use super::auth::{self, Operators};
 use super::{Base, Peer, ProblemResponse};
-use crate::asking::Asked;
-use crate::engine::{Carried, Carry, Engine, Kept, Wanted};
+use crate::asking::{Asked, People, Stops, asking};
+use crate::engine::{Carried, Carry, Engine, Kept, Subject, Wanted};
 use crate::view::{ApprovalAsked, Problem};
 
 /// Why something is asked for, where no form has a field for it.
 const REASON: HeaderName = HeaderName::from_static("billet-reason");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The pages of members name what to do in the path.
+const VERB: &str = "/{verb}";
 /// An answer is read as far as a problem goes.
 const ANSWER_MAX: usize = 64 << 10;
 
 /// A request as the gate sees it.
 pub(super) struct Seen<'a> {
-    pub method: &'a Method,
-    pub path: &'a str,
+    pub parts: &'a Parts,
     pub template: Option<&'a str>,
-    pub headers: &'a HeaderMap,
     pub body: Option<&'a Bytes>,
     /// Reference of the node in the path.
-    pub node: Option<&'a str>,
+    pub node: Option<String>,
     /// The project in the path, where whoever asks has a role in it, and the reference of a server of it.
     pub project: Option<ProjectId>,
-    pub server: Option<&'a str>,
+    pub server: Option<String>,
 }
 
-/// The answer to a request that has to wait for a second person; `None` where it need not.
-pub(super) async fn gate(engine: &Engine, seen: Seen<'_>) -> Result<Option<Response>, ProblemResponse> {
+/// The answer to a request that has to wait for a second person, or is refused before anybody is asked; `None` where it is to be
+/// done.
+pub(super) async fn gate(
+    engine: &Engine,
+    seen: Seen<'_>,
+    next: Next,
+) -> Result<Option<Response>, ProblemResponse> {
     let Some(template) = seen.template else { return Ok(None) };
-    if crate::asking::asking().is_none_or(|asked| asked.approved)
-        || !may_need_two(seen.method.as_str(), template)
+    if asking().is_none_or(|asked| asked.is_approved())
+        || !may_need_two(seen.parts.method.as_str(), template)
         || seen.body.is_some_and(|body| is_mild_body(template, body))
     {
         return Ok(None);
     }
-    // What is not there is refused as it always is.
-    let node = match (seen.node, seen.project.zip(seen.server)) {
-        (Some(node), _) => engine.node(node).await,
-        (None, Some((project, server))) => match engine.server(project, server).await {
-            Ok(server) => engine.node(&server.node.to_string()).await,
-            Err(error) => Err(error),
-        },
-        (None, None) => return Ok(None),
-    };
-    let Ok(node) = node else { return Ok(None) };
-    if !engine.needs_two(node.id) {
+    let mut subject = seen.machine(engine).await;
+    if subject.is_none() && !may_close_eyes(template) {
         return Ok(None);
     }
-    let text = |name| seen.headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok()).map(str::to_owned);
-    let body = seen.body.map(|body| String::from_utf8(body.to_vec())).transpose();
-    let body = body.map_err(|_| refuse("body", "the body is no text", "send JSON"))?;
-    let Some(by) = auth::who().map(|who| auth::person(&who)) else { return Ok(None) };
-    let request = Kept {
-        method: seen.method.to_string(),
-        path: seen.path.to_owned(),
-        template: template.to_owned(),
-        kind: text(CONTENT_TYPE),
-        key: text(IDEMPOTENCY_KEY),
-        body: body.unwrap_or_default(),
-    };
-    let wanted = Wanted { node, project: seen.project, by, reason: text(REASON), request };
-    let approval = engine.ask_approval(wanted).await?;
-    if !seen.path.starts_with("/api/") {
-        let page = format!("/approvals/{}", approval.id);
-        return Ok(Some((StatusCode::SEE_OTHER, [(LOCATION, page)]).into_response()));
+    if is_rehearsed(template) {
+        let (response, stops) = seen.rehearse(next).await;
+        if !stops.needs_second() && !stops.would_write() {
+            return Ok(Some(response));
+        }
+        // What is only told by its body is asked for where the engine says so; what the path tells, wherever it would store.
+        if !stops.needs_second() && (subject.is_none() || template.ends_with(VERB)) {
+            return Ok(None);
+        }
+        subject = stops.pool().map(Subject::Pool).or(subject);
     }
-    let location = format!("/api/v1/approvals/{}", approval.id);
-    let asked = ApprovalAsked {
-        message: "nothing was done yet: this waits until somebody else approves it".to_owned(),
-        approval,
-    };
-    Ok(Some((StatusCode::ACCEPTED, [(LOCATION, location)], Json(asked)).into_response()))
+    let Some(subject) = subject else { return Ok(None) };
+    let Some(who) = auth::who() else { return Ok(None) };
+    let approval = engine.ask_approval(seen.wanted(template, subject, auth::person(&who))?).await?;
+    Ok(Some(seen.told(approval, who.site.is_some())))
+}
+
+/// True for what is refused, if it is, before anything is done: it changes the database alone, or the engine looks whether it takes
+/// two before it speaks to a controller.
+fn is_rehearsed(template: &str) -> bool {
+    let switches = ["/power", "/stop", "/reboot", VERB].iter().any(|last| template.ends_with(last));
+    is_one_transaction(template) || switches
+}
+
+impl Seen<'_> {
+    /// The machine, where it needs two. What is not there is refused as it always is.
+    async fn machine(&self, engine: &Engine) -> Option<Subject> {
+        let (node, name) = match (&self.node, self.project.zip(self.server.as_ref())) {
+            (Some(node), _) => {
+                let node = engine.node(node).await.ok()?;
+                let name = node.name.clone();
+                (node, name)
+            }
+            (None, Some((project, server))) => {
+                let server = engine.server(project, server).await.ok()?;
+                (engine.node(&server.node.to_string()).await.ok()?, format!("server {}", server.name))
+            }
+            (None, None) => return None,
+        };
+        engine.needs_two(node.id).then(|| Subject::Node(Box::new(node), name))
+    }
+
+    /// Does it as far as nothing is changed.
+    async fn rehearse(&self, next: Next) -> (Response, Arc<Stops>) {
+        let stops = Arc::new(Stops::default());
+        let mut parts = self.parts.clone();
+        // What was done under this key would be stored first.
+        parts.headers.remove(IDEMPOTENCY_KEY);
+        let body = self.body.cloned().map_or_else(Body::empty, Body::from);
+        let trying = next.run(Request::from_parts(parts, body));
+        let response = match asking() {
+            Some(asked) => Asked { people: People::Rehearsal(stops.clone()), ..asked }.scope(trying).await,
+            None => trying.await,
+        };
+        (response, stops)
+    }
+
+    fn wanted(&self, template: &str, subject: Subject, by: Person) -> Result<Wanted, ProblemResponse> {
+        let headers = &self.parts.headers;
+        let text = |name| headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok()).map(str::to_owned);
+        let body = self.body.map(|body| String::from_utf8(body.to_vec())).transpose();
+        let body = body.map_err(|_| refuse("body", "the body is no text", "send JSON"))?;
+        let request = Kept {
+            method: self.parts.method.to_string(),
+            path: self.path().to_owned(),
+            template: template.to_owned(),
+            kind: text(CONTENT_TYPE),
+            key: text(IDEMPOTENCY_KEY),
+            body: body.unwrap_or_default(),
+        };
+        Ok(Wanted { subject, project: self.project, by, reason: text(REASON), request })
+    }
+
+    fn path(&self) -> &str {
+        self.parts.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// What whoever asked is told: people of a project not which machine it is.
+    fn told(&self, approval: Approval, of_site: bool) -> Response {
+        if let Some((server, _)) = self.path().strip_prefix("/my/").and_then(|rest| rest.rsplit_once('/')) {
+            // Their page says what waits.
+            return (StatusCode::SEE_OTHER, [(LOCATION, format!("/my/{server}"))]).into_response();
+        }
+        if !self.path().starts_with("/api/") {
+            let page = format!("/approvals/{}", approval.id);
+            return (StatusCode::SEE_OTHER, [(LOCATION, page)]).into_response();
+        }
+        let location = format!("/api/v1/approvals/{}", approval.id);
+        let asked = ApprovalAsked {
+            message: "nothing was done yet: this waits until somebody else approves it".to_owned(),
+            id: approval.id,
+            approval: of_site.then_some(approval),
+        };
+        (StatusCode::ACCEPTED, [(LOCATION, location)], Json(asked)).into_response()
+    }
 }
 
 fn refuse(code: &str, message: &str, hint: &str) -> ProblemResponse {
@@ -114,7 +186,7 @@ async fn carry_one(routes: Router, known: &Operators, approval: &Approval, kept:
     };
     let mut request = request;
     request.extensions_mut().insert(known.tenancy().clone());
-    let asked = Asked { source, request: approval.id, approved: true };
+    let asked = Asked { source, request: approval.id, people: People::Two };
     let answer = asked.scope(auth::acting(who, TowerToHyperService::new(routes).call(request))).await;
     let response = match answer {
         Ok(response) => response,

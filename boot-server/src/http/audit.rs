@@ -8,7 +8,8 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use boot_server_core::audit::{Fact, Kind, Weight, weight};
@@ -30,10 +31,10 @@ pub struct Entered(pub String);
 #[derive(Debug, Clone, Copy)]
 struct Recorded;
 
-/// Takes files of any size, whatever type they are said to have (curl says that of a form).
+/// The one path that takes files of any size: what is sent there stays a stream.
 const UPLOAD: &str = "/api/v1/images/upload";
-/// Path of the login.
-const LOGIN: &str = "/login";
+/// What htmx says of its requests: among them are those of a page that is open and keeps itself up to date.
+const REFRESH: &str = "hx-request";
 /// Refusals that are not written down: without anything to show, or far too often.
 const COMMON: [&str; 2] = ["unauthenticated", "too-many-attempts"];
 
@@ -46,11 +47,16 @@ pub async fn record(State(engine): State<Engine>, request: Request, next: Next) 
         Weight::Read if !engine.settings().audit.reads => next.run(request).await,
         Weight::Read => {
             let fact = fact(&engine, &request, template.as_deref());
+            let refresh = request.headers().contains_key(REFRESH);
             let response = next.run(request).await;
-            engine.audit().later(Fact { kind: Kind::Read, ..answered(fact, &response) });
+            // A page that is open asks again at each change; that it is looked at is told once in a while.
+            let told = engine.audit().looked_lately(&fact) && refresh && response.status().is_success();
+            if !told {
+                engine.audit().later(Fact { kind: Kind::Read, ..answered(fact, &response) });
+            }
             response
         }
-        Weight::Change | Weight::Destructive if template.as_deref() == Some(LOGIN) => {
+        Weight::Login => {
             let fact = fact(&engine, &request, template.as_deref());
             let response = next.run(request).await;
             engine.audit().after(login(fact, &response)).await;
@@ -90,7 +96,7 @@ async fn change(
     weight: Weight,
 ) -> Response {
     let mut fact = fact(engine, &request, template.as_deref());
-    let (request, octets) = match with_body(request, template.as_deref()).await {
+    let (parts, body, octets) = match with_body(request, template.as_deref()).await {
         Ok(read) => read,
         Err(problem) => return problem.into_response(),
     };
@@ -102,38 +108,23 @@ async fn change(
             return unavailable().into_response();
         }
     }
-    let (node, server) = {
-        let path = request.uri().path();
-        let named = |name| template.as_deref().and_then(|template| parameter(template, path, name));
-        (named("{node}"), named("{server}"))
-    };
-    // A request is not `Sync`: nothing of it is borrowed while the gate waits.
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let named = |name| template.as_deref().and_then(|template| parameter(template, parts.uri.path(), name));
     let seen = Seen {
-        method: &method,
-        path: &path,
+        parts: &parts,
         template: template.as_deref(),
-        headers: &headers,
         body: octets.as_ref(),
-        node: node.as_deref(),
+        node: named("{node}"),
         project: fact.project,
-        server: server.as_deref(),
+        server: named("{server}"),
     };
-    match gate(engine, seen).await {
-        Ok(None) => {}
-        Ok(Some(response)) => {
-            engine.audit().after(answered(fact, &response)).await;
-            return response;
-        }
-        Err(problem) => {
-            let response = problem.into_response();
-            engine.audit().after(answered(fact, &response)).await;
-            return response;
-        }
+    let stopped =
+        gate(engine, seen, next.clone()).await.unwrap_or_else(|problem| Some(problem.into_response()));
+    if let Some(response) = stopped {
+        engine.audit().after(answered(fact, &response)).await;
+        return response;
     }
     let mut pending = Pending { audit: engine.audit(), fact: Some(fact) };
-    let response = next.run(request).await;
+    let response = next.run(Request::from_parts(parts, body)).await;
     if let Some(fact) = pending.fact.take() {
         engine.audit().after(answered(fact, &response)).await;
     }
@@ -204,7 +195,7 @@ fn fact(engine: &Engine, request: &Request, template: Option<&str>) -> Fact {
             .and_then(|who| project.and_then(|p| who.role_in(p)).or(who.site))
             .map(|r| r.to_string()),
         project,
-        source: asked.map(|asked| asked.source.to_string()),
+        source: asked.as_ref().map(|asked| asked.source.to_string()),
         object: Some(path.to_owned()),
         node: named("{node}").and_then(|node| engine.node_id(&node)),
         request: asked.map(|asked| asked.request),
@@ -235,26 +226,17 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(octets).ok()
 }
 
-/// The request with its body in memory, where that is a small one; files that are sent stay a stream.
+/// The request with its body, which is in memory as well unless it is a file: that stays a stream.
 async fn with_body(
     request: Request,
     template: Option<&str>,
-) -> Result<(Request, Option<Bytes>), ProblemResponse> {
-    if template == Some(UPLOAD) || !is_small(request.headers()) {
-        return Ok((request, None));
-    }
+) -> Result<(Parts, Body, Option<Bytes>), ProblemResponse> {
     let (parts, rest) = request.into_parts();
+    if template.is_none_or(|template| template == UPLOAD) {
+        return Ok((parts, rest, None));
+    }
     let octets = body(rest, JSON_BODY_MAX).await?;
-    Ok((Request::from_parts(parts, Body::from(octets.clone())), Some(octets)))
-}
-
-/// True for what is sent as a form or as JSON. An upload may come without a type: it is not waited for.
-fn is_small(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    ["application/json", "application/x-www-form-urlencoded", "text/csv", "text/plain"]
-        .iter()
-        .any(|small| kind.eq_ignore_ascii_case(small))
+    Ok((parts, Body::from(octets.clone()), Some(octets)))
 }
 
 #[cfg(test)]

@@ -488,13 +488,18 @@ async fn login(
                 };
                 let user = encode(&shown(form.user.trim()));
                 let again = format!("/login?refused={refused}&user={user}&next={}", encode(next));
-                (StatusCode::SEE_OTHER, [(LOCATION, again)]).into_response()
+                (StatusCode::SEE_OTHER, refused_for(refused), [(LOCATION, again)]).into_response()
             }
         };
     }
     let refusal = if operators.failed(address, now()) { "wait" } else { "wrong" };
     let again = format!("/login?refused={refusal}&next={}", encode(next));
-    (StatusCode::SEE_OTHER, [(LOCATION, again)]).into_response()
+    (StatusCode::SEE_OTHER, refused_for(refusal), [(LOCATION, again)]).into_response()
+}
+
+/// Why nobody came in, for the audit.
+pub(super) fn refused_for(code: &str) -> Extension<problem::Code> {
+    Extension(problem::Code(code.to_owned()))
 }
 
 async fn logout(State(door): State<Door>) -> Response {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
@@ -12,6 +12,7 @@ use axum::routing::get;
 use boot_server_core::node::Severity;
 use serde::Deserialize;
 
+use super::audit::Entered;
 use super::auth::{self, Operators};
 use super::encode;
 use crate::accounts::At;
@@ -91,7 +92,8 @@ async fn arrive(State(desk): State<Desk>, headers: HeaderMap, Query(coming): Que
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Signed in · Billet</title>\
          <meta http-equiv=\"refresh\" content=\"0;url={to}\"></head><body><p><a href=\"{to}\">Go on</a></p></body></html>"
     );
-    let mut response = ([(CACHE_CONTROL, "no-store")], Html(page)).into_response();
+    let entered = Extension(Entered(who.name()));
+    let mut response = (entered, [(CACHE_CONTROL, "no-store")], Html(page)).into_response();
     for value in [auth::session_cookie(&text), cookie("", Duration::ZERO)] {
         if let Ok(value) = value.parse() {
             response.headers_mut().append(SET_COOKIE, value);
@@ -118,7 +120,8 @@ impl Desk {
                 return super::ProblemResponse::from(error).into_response();
             }
         }
-        (StatusCode::SEE_OTHER, [(LOCATION, format!("/login?refused={}", encode(refused)))]).into_response()
+        let to = format!("/login?refused={}", encode(refused));
+        (StatusCode::SEE_OTHER, auth::refused_for(error.code()), [(LOCATION, to)]).into_response()
     }
 }
 

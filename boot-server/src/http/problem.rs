@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use crate::engine::EngineError;
 use crate::view::Problem;
 
-/// The code of a problem, in the extensions of its answer: for the audit.
+/// The code of a problem, in the extensions of its answer: for the audit. Pages that refuse somebody have one too.
 #[derive(Debug, Clone)]
 pub(super) struct Code(pub String);
 

@@ -70,6 +70,20 @@ pub enum OidcError {
     Engine(#[from] EngineError),
 }
 
+impl OidcError {
+    /// In one word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "not-begun-here",
+            Self::Denied(_) => "denied",
+            Self::Provider(_) => "provider",
+            Self::Token(_) => "bad-token",
+            Self::Nobody(_) => "nobody",
+            Self::Tenancy(_) | Self::Engine(_) => "not-stored",
+        }
+    }
+}
+
 impl From<StoreError> for OidcError {
     fn from(error: StoreError) -> Self {
         Self::Engine(error.into())
@@ -179,8 +193,9 @@ impl Oidc {
         let document = self.document().await?;
         let (asker, settings) = (self.0.asker.clone(), self.0.settings.clone());
         let (asked, verifier) = (document.clone(), away.verifier.clone());
-        let token = blocking(move || asker.redeem(&asked, &settings, &code, &verifier)).await??;
-        let claims = self.check(&document, &token, &away.nonce).await?;
+        let tokens = blocking(move || asker.redeem(&asked, &settings, &code, &verifier)).await??;
+        let claims = self.check(&document, &tokens.id, &away.nonce).await?;
+        let claims = self.complete(document, tokens.access, claims).await?;
         Ok((self.user(&claims).await?, away.next))
     }
 
@@ -199,6 +214,27 @@ impl Oidc {
         let keys = blocking(move || asker.keys(&document)).await??;
         lock(&self.0.known).keys = Some((keys.clone(), now()));
         Ok(token::check(token, &keys, expected)?)
+    }
+
+    /// The claims with what the provider tells elsewhere: what follows from a scope need not be in an ID token (OpenID Connect
+    /// Core 1.0, 5.4). What is in it counts.
+    async fn complete(
+        &self,
+        document: Document,
+        access: Option<String>,
+        mut claims: Claims,
+    ) -> Result<Claims, OidcError> {
+        let (Some(access), true) = (access, claims.all[&self.0.settings.claim].is_null()) else {
+            return Ok(claims);
+        };
+        let (asker, subject) = (self.0.asker.clone(), claims.subject.clone());
+        let more = blocking(move || asker.user_info(&document, &access, &subject)).await??;
+        if let Value::Object(all) = &mut claims.all {
+            for (name, value) in more {
+                all.entry(name).or_insert(value);
+            }
+        }
+        Ok(claims)
     }
 
     async fn document(&self) -> Result<Document, OidcError> {

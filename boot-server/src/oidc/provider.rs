@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -60,12 +61,24 @@ pub struct Document {
     token_endpoint: String,
     jwks_uri: String,
     #[serde(default)]
+    userinfo_endpoint: Option<String>,
+    #[serde(default)]
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
-struct Tokens {
+struct Redeemed {
     id_token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// What a code was good for.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Says who somebody is.
+    pub id: String,
+    /// Lets us ask what the provider knows of them.
+    pub access: Option<String>,
 }
 
 /// Asks one provider.
@@ -109,7 +122,8 @@ impl Asker {
         if found.issuer != issuer {
             return Err(nonsense(&format!("its name is `{}`", found.issuer)));
         }
-        for endpoint in [&found.authorization_endpoint, &found.token_endpoint, &found.jwks_uri] {
+        let endpoints = [&found.authorization_endpoint, &found.token_endpoint, &found.jwks_uri];
+        for endpoint in endpoints.into_iter().chain(&found.userinfo_endpoint) {
             if !may_be_asked(endpoint) {
                 return Err(nonsense(&format!("`{endpoint}` is not to be trusted")));
             }
@@ -125,7 +139,7 @@ impl Asker {
         read("its keys", self.agent.get(&document.jwks_uri).call())
     }
 
-    /// An ID token in return for a code (RFC 6749, 4.1.3; RFC 7636, 4.5).
+    /// Tokens in return for a code (RFC 6749, 4.1.3; RFC 7636, 4.5).
     ///
     /// # Errors
     /// [`ProviderError`].
@@ -135,7 +149,7 @@ impl Asker {
         settings: &OidcSettings,
         code: &str,
         verifier: &str,
-    ) -> Result<String, ProviderError> {
+    ) -> Result<Tokens, ProviderError> {
         let what = "a token";
         let mut form = vec![
             ("grant_type", "authorization_code"),
@@ -157,9 +171,29 @@ impl Asker {
             }
             None => form.push(("client_id", &settings.client_id)),
         }
-        let tokens: Tokens = read(what, request.send_form(form))?;
+        let found: Redeemed = read(what, request.send_form(form))?;
         let none = || ProviderError::Nonsense { what, why: "there is no ID token".to_owned() };
-        tokens.id_token.ok_or_else(none)
+        Ok(Tokens { id: found.id_token.ok_or_else(none)?, access: found.access_token })
+    }
+
+    /// What the provider tells of somebody beside the ID token, where it has a place for that (OpenID Connect Core 1.0, 5.3).
+    ///
+    /// # Errors
+    /// [`ProviderError`]; also where it speaks of somebody else (5.3.2).
+    pub fn user_info(
+        &self,
+        document: &Document,
+        access: &str,
+        subject: &str,
+    ) -> Result<Map<String, Value>, ProviderError> {
+        let what = "whoever signs in";
+        let Some(endpoint) = &document.userinfo_endpoint else { return Ok(Map::new()) };
+        let request = self.agent.get(endpoint).header("authorization", format!("Bearer {access}"));
+        let found: Map<String, Value> = read(what, request.call())?;
+        if found.get("sub").and_then(Value::as_str) != Some(subject) {
+            return Err(ProviderError::Nonsense { what, why: "it speaks of somebody else".to_owned() });
+        }
+        Ok(found)
     }
 }
 

@@ -33,7 +33,7 @@ pub fn insert(db: &Connection, it: &Approval, sealed: &str) -> Result<(), StoreE
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             it.id.to_string(),
-            it.node.to_string(),
+            it.node.map(|id| id.to_string()).unwrap_or_default(),
             it.project.map(|id| id.to_string()),
             it.status.as_str(),
             ms(it.asked),

@@ -93,6 +93,9 @@ pub enum StoreError {
     /// Somebody else changed the row meanwhile.
     #[error("the node was changed by somebody else meanwhile")]
     Conflict,
+    /// A request is only tried out.
+    #[error("nothing is stored: this is a rehearsal")]
+    Rehearsal,
     /// Another node has the name.
     #[error("the name {0} is taken")]
     NameTaken(String),
@@ -265,6 +268,9 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
+        if crate::asking::stops_before_storing() {
+            return Err(StoreError::Rehearsal);
+        }
         let jobs = lock(&self.0.jobs).clone().ok_or(StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
         jobs.send(writer::job(job, answer)).await.map_err(|_| StoreError::Closed)?;

@@ -6,6 +6,7 @@ use boot_server_core::audit::{Anchor, Fact, Kind, Link};
 use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// An entry of the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,8 +56,11 @@ pub struct AuditHead {
 pub struct ApprovalAsked {
     /// In words.
     pub message: String,
-    /// What waits.
-    pub approval: Approval,
+    /// Names what waits.
+    #[schema(value_type = String)]
+    pub id: Uuid,
+    /// What waits, for people of the site: it names a machine.
+    pub approval: Option<Approval>,
 }
 
 /// What came of a check of the chain.

@@ -30,9 +30,9 @@ pub struct ServerView {
     pub fault: bool,
     /// The flavor it was asked as.
     pub flavor: Option<String>,
-    /// Its machine.
-    pub node: NodeId,
-    /// Name of the machine.
+    /// Its machine, for people of the site.
+    pub node: Option<NodeId>,
+    /// Name of the machine, for people of the site.
     pub node_name: Option<String>,
     /// Its group.
     pub group: Option<GroupId>,
@@ -170,8 +170,8 @@ pub struct FaultReportView {
     pub project: ProjectId,
     /// The server.
     pub server: ServerId,
-    /// Name of its machine then.
-    pub node: String,
+    /// Name of its machine then, for people of the site.
+    pub node: Option<String>,
     /// When.
     pub at: Timestamp,
     /// Who.
@@ -197,7 +197,7 @@ impl ServerView {
             note: server.note,
             fault: server.fault,
             flavor,
-            node: machine,
+            node: Some(machine),
             node_name: node.map(|node| node.name.clone()),
             group,
             image: spec.image,
@@ -212,6 +212,14 @@ impl ServerView {
             deleted: server.deleted,
             version: server.version,
         }
+    }
+}
+
+impl ServerView {
+    /// As people of its project see it, who are not told of machines.
+    #[must_use]
+    pub fn without_machine(self) -> Self {
+        Self { node: None, node_name: None, ..self }
     }
 }
 
@@ -255,7 +263,7 @@ impl From<KeyRow> for KeyView {
 
 impl FaultReportView {
     /// A report with the name of its machine.
-    pub fn of(fault: FaultRow, node: String) -> Self {
+    pub fn of(fault: FaultRow, node: Option<String>) -> Self {
         let FaultRow { id, project, server, node: _, at, by, words, closed, answer } = fault;
         Self { id, project, server, node, at, reported_by: by, words, closed, answer }
     }

@@ -8,6 +8,8 @@ pub enum Weight {
     Nothing,
     /// It looks.
     Read,
+    /// Somebody wants to come in: what came of it, and who it was, is known afterwards alone.
+    Login,
     /// It changes what can be changed back.
     Change,
     /// It may lose data, stop a machine, or open or close a door: not without the audit.
@@ -21,16 +23,18 @@ const UNWATCHED: [&str; 4] = ["/static/{tag}/{name}", "/healthz", "/metrics", "/
 const QUESTIONS: [&str; 3] =
     ["/api/v1/nodes/{node}/deploy/preview", "/nodes/{node}/preview", "/api/v1/audit/verify"];
 
+/// Ways in. The last one is where the OpenID provider sends a browser back to.
+const LOGINS: [&str; 3] = ["/login", "/api/v1/login", "/oidc/callback"];
+
 /// A server gets another name.
 const RENAME_SERVER: (&str, &str) = ("PATCH", "/api/v1/projects/{project}/servers/{server}");
 
 /// Last parts of paths that change what can be changed back.
-const MILD: [&str; 22] = [
+const MILD: [&str; 21] = [
     "abort",
     "check",
     "identify",
     "inspect",
-    "login",
     "logout",
     "look",
     "maintenance",
@@ -56,6 +60,9 @@ pub fn weight(method: &str, template: Option<&str>) -> Weight {
     let Some(template) = template else {
         return if looks { Weight::Nothing } else { Weight::Change };
     };
+    if LOGINS.contains(&template) && (!looks || template == "/oidc/callback") {
+        return Weight::Login;
+    }
     if looks {
         return if UNWATCHED.contains(&template) { Weight::Nothing } else { Weight::Read };
     }
@@ -69,11 +76,38 @@ pub fn weight(method: &str, template: Option<&str>) -> Weight {
 }
 
 /// True where a request can destroy something of one node (or of the server that somebody has of it), so that a pool may ask
-/// for four eyes.
+/// for four eyes; or can end that a pool asks.
 pub fn may_need_two(method: &str, template: &str) -> bool {
     let of_one = template.contains("/{node}") || template.contains("/servers/{server}");
     let console = template.contains("/console");
-    of_one && !console && weight(method, Some(template)) == Weight::Destructive
+    (of_one || may_close_eyes(template)) && !console && weight(method, Some(template)) == Weight::Destructive
+}
+
+/// True for what changes a pool: by API, and by the form of its page.
+pub fn may_close_eyes(template: &str) -> bool {
+    matches!(template, "/api/v1/pools/{pool}" | "/pools")
+}
+
+/// Last parts of paths whose requests change the database alone, in one transaction with its line in the audit: then it was done,
+/// or nothing of it was.
+const ONE_TRANSACTION: [&str; 12] = [
+    "deploy",
+    "rebuild",
+    "delete",
+    "provide",
+    "boot",
+    "service",
+    "forget",
+    "reinstall",
+    "{node}",
+    "{server}",
+    "{pool}",
+    "pools",
+];
+
+/// True for what changes the database alone, in one transaction.
+pub fn is_one_transaction(template: &str) -> bool {
+    ONE_TRANSACTION.contains(&template.rsplit('/').next().unwrap_or_default())
 }
 
 /// True where a body asks for nothing that can be lost, though others at the same path do: switching on.
@@ -109,6 +143,9 @@ mod tests {
         assert_eq!(of("POST", "/api/v1/nodes/{node}/deploy/preview"), Weight::Read);
         assert_eq!(of("GET", "/api/v1/nodes"), Weight::Read);
         assert_eq!(of("GET", "/healthz"), Weight::Nothing);
+        let ways_in = [("POST", "/login"), ("POST", "/api/v1/login"), ("GET", "/oidc/callback")];
+        assert!(ways_in.iter().all(|(method, path)| of(method, path) == Weight::Login));
+        assert_eq!((of("GET", "/login"), of("GET", "/oidc/login")), (Weight::Read, Weight::Read));
         assert_eq!((weight("GET", None), weight("POST", None)), (Weight::Nothing, Weight::Change));
     }
 
@@ -117,6 +154,8 @@ mod tests {
         assert!(may_need_two("POST", "/api/v1/nodes/{node}/rebuild"));
         assert!(may_need_two("DELETE", "/api/v1/nodes/{node}/bmc"));
         assert!(may_need_two("DELETE", "/api/v1/projects/{project}/servers/{server}"));
+        assert!(may_need_two("POST", "/my/{project}/servers/{server}/{verb}"));
+        assert!(may_need_two("PUT", "/api/v1/pools/{pool}") && may_need_two("POST", "/pools"));
         for (method, template) in [
             ("GET", "/api/v1/nodes/{node}"),
             ("POST", "/api/v1/nodes/{node}/maintenance"),

@@ -81,10 +81,6 @@ impl Engine {
             let short: String = name.chars().take(80).collect();
             return Err(ServerError::BadName(format!("`{short}` is not a name for a server")).into());
         }
-        let lent = self.server(project, reference).await?;
-        if !matches!(lent.phase, Phase::Deleted | Phase::Deleting) {
-            self.check_approved(lent.node)?;
-        }
         self.change_server(project, reference, |server| {
             if matches!(server.phase, Phase::Deleted | Phase::Deleting) {
                 return Err(wrong("rename", server, "it is being given back"));
@@ -109,6 +105,11 @@ impl Engine {
         reference: &str,
         actor: Actor,
     ) -> Result<Server, EngineError> {
+        let lent = self.server(project, reference).await?;
+        if !matches!(lent.phase, Phase::Deleted | Phase::Deleting) {
+            // Here, and not where its machine is driven: the server does that by itself.
+            self.check_server(&lent)?;
+        }
         self.change_server(project, reference, |server| {
             if matches!(server.phase, Phase::Deleted | Phase::Deleting) {
                 return Ok(None);
@@ -137,9 +138,9 @@ impl Engine {
         if !matches!(server.phase, Phase::Active | Phase::Error) {
             return Err(wrong("reinstall", &server, "wait until it is active or has stopped").into());
         }
-        self.check_approved(server.node)?;
         let spec = self.changed_spec(&server, change).await?;
         let node = self.node(&server.node.to_string()).await?;
+        self.check_server(&server)?;
         self.deploy_server(&server, &node, spec, actor).await
     }
 
@@ -189,6 +190,9 @@ impl Engine {
         if server.phase != Phase::Active {
             return Err(wrong(verb, &server, "wait until it is active").into());
         }
+        if power != ServerPower::Start {
+            self.check_server(&server)?;
+        }
         let event = line(&server, &actor, kind, Severity::Info, what, now());
         let row = event.clone();
         let id = self.store().write(move |db| crate::store::queries::insert_event(db, &row)).await?;
@@ -198,6 +202,11 @@ impl Engine {
             Err(EngineError::Power(error)) => Err(hidden(&error).into()),
             other => other,
         }
+    }
+
+    /// Refuses what destroys something on a server whose machine needs two people, in words for its project.
+    fn check_server(&self, server: &Server) -> Result<(), EngineError> {
+        self.check_approved(server.node).map_err(|_| EngineError::NeedsTwo(format!("server {}", server.name)))
     }
 
     async fn change_server(

@@ -129,5 +129,7 @@ async fn listed(api: &Api, filter: FaultFilter, query: FaultQuery) -> Answer<Jso
 async fn named(api: &Api, fault: FaultRow) -> FaultReportView {
     let node = api.engine.node(&fault.node.to_string()).await;
     let name = node.map_or_else(|_| fault.node.to_string(), |node| node.name);
+    // People of a project are not told of machines.
+    let name = Some(name).filter(|_| auth::who().is_some_and(|who| who.site.is_some()));
     FaultReportView::of(fault, name)
 }

@@ -35,10 +35,9 @@ pub(super) async fn list_of_project(
     if query.node.is_some() {
         return Err(bad_query("a project's events are not asked for by node".to_owned()).into());
     }
-    let mut page = listed(&api, Some(within.project.id), query).await?;
-    // From where an operator works is nothing for a project.
-    page.items.iter_mut().for_each(|event| event.source = None);
-    Ok(page)
+    let Json(Page { items, next }) = listed(&api, Some(within.project.id), query).await?;
+    let of_site = within.who.site.is_some();
+    Ok(Json(Page { items: items.into_iter().map(|event| event.in_project(of_site)).collect(), next }))
 }
 
 async fn listed(api: &Api, project: Option<ProjectId>, query: EventQuery) -> Answer<Json<Page<EventView>>> {

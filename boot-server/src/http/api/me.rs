@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use boot_server_core::node::Severity;
 use protocol::UserId;
@@ -13,6 +13,7 @@ use super::requests::{CodeRequest, LoginRequest, OwnPasswordRequest, PageQuery, 
 use super::{Answer, Api};
 use crate::accounts::{AccountError, At, Typed};
 use crate::engine::now;
+use crate::http::audit::Entered;
 use crate::http::auth::{agent, sign_in, who};
 use crate::principal::Principal;
 use crate::view::{EnrolmentView, Page, Problem, RecoveryView, SessionCreated, SessionView};
@@ -25,13 +26,14 @@ pub(super) async fn login(
     State(api): State<Api>,
     headers: HeaderMap,
     Input(request): Input<LoginRequest>,
-) -> Answer<(StatusCode, Json<SessionCreated>)> {
+) -> Answer<(StatusCode, Extension<Entered>, Json<SessionCreated>)> {
     let typed = Typed { name: &request.user, password: &request.password, code: &request.code };
     let at = At { source: source(), agent: agent(&headers) };
     let (who, secret) = sign_in(&api.engine, &api.operators, typed, at).await?;
     let user = who.user.ok_or(AccountError::Wrong)?;
     let expires = who.expires.unwrap_or_else(now);
-    Ok((StatusCode::CREATED, Json(SessionCreated { user, name: who.name(), expires, secret })))
+    let entered = Extension(Entered(who.name()));
+    Ok((StatusCode::CREATED, entered, Json(SessionCreated { user, name: who.name(), expires, secret })))
 }
 
 /// Where whoever asks is signed in, newest first.

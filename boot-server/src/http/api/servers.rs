@@ -21,6 +21,7 @@ use super::{Answer, Api, PREFIX, ProblemResponse, console};
 use crate::engine::EngineError;
 use crate::engine::servers::{NewServers, Reinstall, ServerPower};
 use crate::http::Peer;
+use crate::principal::Principal;
 use crate::store::servers::ServerFilter;
 use crate::view::servers::{ServerDetail, ServerOutcome, ServerOutcomes, ServerView, ServersCreated};
 use crate::view::{ConsoleSays, Page, PowerView, Problem};
@@ -29,10 +30,14 @@ use crate::view::{ConsoleSays, Page, PowerView, Problem};
 const ACTIONS_MAX: usize = 200;
 
 impl Api {
-    /// A server as its owners see it.
-    pub(in crate::http) async fn server_view(&self, server: Server) -> ServerView {
-        self.engine.server_view(server).await
+    /// A server as whoever asks sees it: people of a project are not told which machine it is.
+    pub(in crate::http) async fn server_view(&self, server: Server, who: &Principal) -> ServerView {
+        shown(self.engine.server_view(server).await, who)
     }
+}
+
+fn shown(server: ServerView, who: &Principal) -> ServerView {
+    if who.site.is_some() { server } else { server.without_machine() }
 }
 
 /// Servers of a project, oldest first; those that live unless told otherwise.
@@ -73,7 +78,7 @@ pub(super) async fn list(
     let next = servers.last().filter(|_| more).map(|last| last.id.to_string());
     let mut items = Vec::with_capacity(servers.len());
     for server in servers {
-        items.push(api.server_view(server).await);
+        items.push(api.server_view(server, &within.who).await);
     }
     Ok(Json(Page { items, next }))
 }
@@ -112,7 +117,7 @@ pub(super) async fn create(
     let location = made.first().map(|server| format!("{PREFIX}/projects/{project}/servers/{}", server.id));
     let mut servers = Vec::with_capacity(made.len());
     for server in made {
-        servers.push(api.server_view(server).await);
+        servers.push(api.server_view(server, &within.who).await);
     }
     let mut response = (StatusCode::CREATED, Json(ServersCreated { servers })).into_response();
     if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
@@ -131,7 +136,8 @@ pub(super) async fn show(
     LastNamed(server): LastNamed,
 ) -> Answer<Json<ServerDetail>> {
     let server = api.engine.server(within.project.id, &server).await?;
-    Ok(Json(api.engine.server_detail(server).await?))
+    let detail = api.engine.server_detail(server).await?;
+    Ok(Json(ServerDetail { server: shown(detail.server, &within.who), ..detail }))
 }
 
 /// Gives a server another name.
@@ -149,7 +155,7 @@ pub(super) async fn change(
     within.need(Role::Member)?;
     let actor = within.who.actor();
     let server = api.engine.rename_server(within.project.id, &server, actor, &request.name).await?;
-    Ok(Json(api.server_view(server).await))
+    Ok(Json(api.server_view(server, &within.who).await))
 }
 
 /// Gives a server back: its disks are wiped, then its machine is free and its usage ends. It cannot be undone.
@@ -163,7 +169,7 @@ pub(super) async fn delete(
 ) -> Answer<(StatusCode, Json<ServerView>)> {
     within.need(Role::Member)?;
     let server = api.engine.delete_server(within.project.id, &server, within.who.actor()).await?;
-    Ok((StatusCode::ACCEPTED, Json(api.server_view(server).await)))
+    Ok((StatusCode::ACCEPTED, Json(api.server_view(server, &within.who).await)))
 }
 
 /// Switches a server on.
@@ -235,7 +241,7 @@ pub(super) async fn reinstall(
     let ReinstallRequest { image, keys, ssh_keys, user_data } = request;
     let change = Reinstall { image, keys, ssh_keys, user_data };
     let server = api.engine.reinstall_server(within.project.id, &server, within.who.actor(), change).await?;
-    Ok((StatusCode::ACCEPTED, Json(api.server_view(server).await)))
+    Ok((StatusCode::ACCEPTED, Json(api.server_view(server, &within.who).await)))
 }
 
 /// Does the same with several servers. Each has an answer of its own, in their order; what one is refused stops no other.
@@ -257,7 +263,7 @@ pub(super) async fn actions(
     let mut outcomes = Vec::with_capacity(servers.len());
     for server in servers {
         let (done, problem) = match act(&api, &within, &server, verb).await {
-            Ok(done) => (Some(api.server_view(done).await), None),
+            Ok(done) => (Some(api.server_view(done, &within.who).await), None),
             Err(error) => (None, Some(error.problem())),
         };
         outcomes.push(ServerOutcome { server, done, problem });

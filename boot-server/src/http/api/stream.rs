@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use boot_server_core::server::Server;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
 use protocol::ProjectId;
@@ -22,6 +23,7 @@ use super::projects::InProject;
 use super::requests::StreamQuery;
 use super::{Answer, Api, ProblemResponse};
 use crate::engine::{Change, EVENTS_MAX, EngineError, EventFilter};
+use crate::principal::Principal;
 use crate::view::{EventView, Problem};
 
 /// A comment is sent so often where nothing happens, so that both sides notice a dead connection.
@@ -89,6 +91,7 @@ async fn open(
         None => newest(&api).await?,
     };
     let project = within.as_ref().map(|within| within.project.id);
+    let reads = within.as_ref().map(|within| within.who.clone());
     let cut = within.map(|within| {
         async move {
             within.who.ended().await;
@@ -97,7 +100,7 @@ async fn open(
     });
     let stop = api.stop.clone();
     let mut reader =
-        Reader { api, changes, last, ready: VecDeque::new(), stop, project, cut, _permit: permit };
+        Reader { api, changes, last, ready: VecDeque::new(), stop, project, reads, cut, _permit: permit };
     if asked.is_some() {
         reader.catch_up().await?;
     }
@@ -128,6 +131,8 @@ struct Reader {
     stop: CancellationToken,
     /// What happens in this project, and nothing else.
     project: Option<ProjectId>,
+    /// Whoever reads, where it is a project's.
+    reads: Option<Principal>,
     /// Resolves when whoever reads may not do so any more.
     cut: Option<BoxFuture<'static, ()>>,
     _permit: OwnedSemaphorePermit,
@@ -205,15 +210,13 @@ impl Reader {
             }
             Ok(Change::Server { project: whose, server }) if whose == project => {
                 if let Ok(server) = self.api.engine.server(project, &server.to_string()).await {
-                    let view = self.api.engine.server_view(server).await;
-                    self.push("server", &view);
+                    self.push_server(server).await;
                 }
             }
             Ok(Change::Node(node)) => {
                 if let Some(server) = self.api.engine.server_of(node).await?.filter(|s| s.project == project)
                 {
-                    let view = self.api.engine.server_view(server).await;
-                    self.push("server", &view);
+                    self.push_server(server).await;
                 }
             }
             Err(RecvError::Lagged(_)) => {
@@ -232,11 +235,20 @@ impl Reader {
         let filter =
             EventFilter { project, after: Some(self.last), limit: EVENTS_MAX, ..EventFilter::default() };
         for event in self.api.engine.events(filter).await? {
-            // From where an operator works is nothing for a project.
-            let source = event.source.clone().filter(|_| self.project.is_none());
-            self.push_event(&EventView { source, ..event });
+            let event = match &self.reads {
+                Some(who) => event.in_project(who.site.is_some()),
+                None => event,
+            };
+            self.push_event(&event);
         }
         Ok(())
+    }
+
+    async fn push_server(&mut self, server: Server) {
+        if let Some(who) = self.reads.clone() {
+            let view = self.api.server_view(server, &who).await;
+            self.push("server", &view);
+        }
     }
 
     fn push_event(&mut self, event: &EventView) {

@@ -52,7 +52,7 @@ async fn page(ui: &Ui, problem: Option<Problem>) -> Result<Response, Refusal> {
     for fault in ui.engine.fault_reports(FaultFilter { project: None, open: true }).await? {
         let node = ui.engine.node(&fault.node.to_string()).await;
         let name = node.map_or_else(|_| fault.node.to_string(), |node| node.name);
-        reported.push(FaultReportView::of(fault, name));
+        reported.push(FaultReportView::of(fault, Some(name)));
     }
     let mut recipe = Recipe::default().and("billet node faults", "GET", "faults", None).and(
         "billet fault list",

@@ -80,13 +80,54 @@ async fn looks_logins_and_refusals_are_in_it_and_secrets_are_not() {
         logins.iter().map(|e| (e["actor"].as_str().unwrap(), e["outcome"].as_str().unwrap())).collect();
     assert_eq!(
         outcomes,
-        [("nobody", "read-only"), ("nobody", "refused"), ("rita", ""), ("nobody", "wrong-token")]
+        [("nobody", "read-only"), ("nobody", "wrong"), ("rita", ""), ("nobody", "wrong-token")]
     );
     let all = Value::from(lab.entries("after=0").await).to_string();
     assert!(all.contains("token.created") && all.contains("/api/v1/nodes/{node}/bmc"));
     for secret in [rita.as_str(), "wrong-wrong", "nobody-knows", "the-password", "secret=1", "healthz"] {
         assert!(!all.contains(secret), "{secret}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_stays_open_is_told_of_once() {
+    let lab = Lab::new().await;
+    let rita = lab.token("rita", "reader").await;
+    let bearer = format!("Bearer {rita}");
+    let look = async |path: &str, more: &[(&'static str, &'static str)]| {
+        let headers = [&[("authorization", bearer.as_str())], more].concat();
+        lab.send_as(Method::GET, path, &headers, Vec::new()).await.status
+    };
+    let refresh = [("hx-request", "true")];
+    assert_eq!(look("/nodes/alpha", &[]).await, 200);
+    for _ in 0..20 {
+        assert_eq!(look("/nodes/alpha", &refresh).await, 200);
+    }
+    // Another page is looked at for the first time, whatever is said of it; a page that is loaded again is told again.
+    assert_eq!(look("/nodes/beta", &refresh).await, 200);
+    assert_eq!(look("/nodes/alpha", &[]).await, 200);
+    assert_eq!(look("/nodes/none", &refresh).await, 404);
+    assert_eq!(look("/nodes/none", &refresh).await, 404);
+    let rows = lab.entries("kind=read&actor=rita&after=0").await;
+    let paths: Vec<_> = rows.iter().map(|e| e["object"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/nodes/alpha", "/nodes/beta", "/nodes/alpha", "/nodes/none", "/nodes/none"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_is_a_login_with_who_and_what_came_of_it() {
+    let lab = Lab::new().await;
+    lab.user("uma", Some("reader"), None).await;
+    let headers = [("content-type", "application/json")];
+    let wrong = json!({"user": "uma", "password": "not the password"}).to_string().into_bytes();
+    lab.send_as(Method::POST, "/api/v1/login", &headers, wrong).await;
+    lab.sign_in("uma").await;
+    let mut rows = lab.entries("kind=login&after=0").await;
+    // The lines of the event list are beside them.
+    rows.retain(|e| e["status"].is_u64());
+    let told: Vec<_> =
+        rows.iter().map(|e| (e["actor"].as_str().unwrap(), e["status"].as_u64().unwrap())).collect();
+    assert_eq!(told, [("nobody", 401), ("uma", 201)], "{rows:?}");
+    assert!(rows.iter().all(|e| e["what"] == "POST /api/v1/login"), "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

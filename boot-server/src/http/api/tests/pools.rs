@@ -41,6 +41,10 @@ async fn pools_are_made_changed_and_removed() {
     assert_eq!(post(&lab, "pools", json!({ "name": "Gold!" })).await.code(), (400, "body"));
     let sneaky = post(&lab, "pools", json!({ "name": "a", "changed": 1 })).await;
     assert_eq!(sneaky.code(), (400, "body"), "the server's own word");
+    let closed = put(&lab, "pools/gold", json!({ "name": "gold" })).await;
+    assert_eq!(closed.status, 202, "four eyes are closed by two: {closed:?}");
+    assert_eq!(delete(&lab, "pools/gold").await.status, 204);
+    assert_eq!(post(&lab, "pools", json!({ "name": "gold" })).await.status, 201);
     let idle = json!({ "off_after_minutes": 30 });
     let changed = put(&lab, "pools/gold", json!({ "name": "gold", "idle": idle })).await;
     assert_eq!(

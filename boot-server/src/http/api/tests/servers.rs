@@ -46,7 +46,7 @@ async fn a_member_makes_looks_renames_and_deletes() {
     let web = &made.body["servers"][0];
     assert_eq!(
         (web["name"].as_str(), web["phase"].as_str(), web["node_name"].as_str()),
-        (Some("web"), Some("claimed"), Some("alpha"))
+        (Some("web"), Some("claimed"), None)
     );
     assert!(made.headers["location"].to_str().unwrap().ends_with(web["id"].as_str().unwrap()));
     let list = it.ask(&it.red, Method::GET, "red/servers?q=WE&phase=claimed", Value::Null).await;
@@ -203,4 +203,34 @@ async fn roles_quotas_and_reports() {
     assert_eq!(it.lab.post(&close, json!({"answer": "disk replaced"})).await.status, 200);
     let seen = it.ask(&reader, Method::GET, "red/faults?closed=true", Value::Null).await.body;
     assert_eq!(seen["items"][0]["answer"], "disk replaced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_machine_it_is_is_for_people_of_the_site() {
+    let it = Tenants::new().await;
+    assert_eq!(it.web().await.status, 201);
+    let node = it.lab.engine.node("alpha").await.unwrap().id.to_string();
+    let reported =
+        it.ask(&it.red, Method::POST, "red/faults", json!({"server": "web", "words": "hot"})).await;
+    assert_eq!(reported.status, 201);
+    let many = json!({"verb": "start", "servers": ["web"]});
+    let told = |got: &Got| got.body.to_string().contains("alpha") || got.body.to_string().contains(&node);
+    assert!(!told(&reported), "{reported:?}");
+    for (method, path, body) in [
+        (Method::GET, "red/servers", Value::Null),
+        (Method::GET, "red/servers/web", Value::Null),
+        (Method::PATCH, "red/servers/web", json!({"name": "web"})),
+        (Method::POST, "red/servers/actions", many),
+        (Method::GET, "red/events", Value::Null),
+        (Method::GET, "red/faults", Value::Null),
+        (Method::GET, "red/usage", Value::Null),
+        (Method::DELETE, "red/servers/web", Value::Null),
+    ] {
+        let got = it.ask(&it.red, method.clone(), path, body).await;
+        assert!((200..300).contains(&got.status) && !told(&got), "{method} {path}: {got:?}");
+    }
+    for path in ["red/servers", "red/servers/web", "red/events", "red/faults"] {
+        let got = it.lab.get(&format!("/api/v1/projects/{path}")).await;
+        assert!(told(&got), "an operator does not see the machine: {path}: {got:?}");
+    }
 }

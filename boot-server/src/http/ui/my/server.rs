@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Form, Path, State};
 use axum::response::Response;
 use boot_server_core::access::Role;
+use boot_server_core::approval::{Approval, Status};
 use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::server::{Phase, Server};
 use serde_json::json;
@@ -18,10 +19,14 @@ use super::{Frame, Refusal, Ui, Within, go, images, refuse, render};
 use crate::engine::servers::{Reinstall, ServerPower};
 use crate::engine::{EngineError, now};
 use crate::http::api::projects::InProject;
+use crate::store::approvals::ApprovalFilter;
 use crate::store::queries::Remembered;
 use crate::view::Problem;
 use crate::view::place::OfferedImage;
 use crate::view::servers::ServerDetail;
+
+/// Requests that wait, of one server, that its page shows.
+const WAITING_MAX: usize = 20;
 
 #[derive(Template)]
 #[template(path = "my/server.html")]
@@ -34,6 +39,8 @@ struct ServerPage {
     total: String,
     host_keys: Vec<HostKey>,
     images: Vec<OfferedImage>,
+    /// What a second person must want.
+    waiting: Vec<Approval>,
     problem: Option<Problem>,
     /// A form that is sent twice puts the OS on once.
     key: Uuid,
@@ -86,6 +93,14 @@ async fn page(
     let own = matches!(server.phase, Phase::Active | Phase::Error) && server.active.is_some();
     let node = ui.engine.node(&server.node.to_string()).await.ok().filter(|_| own);
     let host_keys = node.and_then(|node| node.installed).map(|os| os.host_keys).unwrap_or_default();
+    let waiting = ApprovalFilter {
+        status: Some(Status::Waiting),
+        node: Some(server.node),
+        project: Some(project),
+        limit: WAITING_MAX,
+        ..ApprovalFilter::default()
+    };
+    let waiting = ui.engine.approvals(waiting).await?;
     let groups = ui.engine.server_groups(project).await?;
     let group = groups.iter().find(|g| Some(g.id) == server.group).map(|g| g.name.to_string());
     let working = matches!(server.phase, Phase::Claimed | Phase::Deploying | Phase::Deleting);
@@ -96,6 +111,7 @@ async fn page(
         look: look(detail.server.phase),
         recipe: recipe(&within.project.name, &detail.server.name),
         images: images(ui).await?,
+        waiting,
         detail,
         group,
         bars,
