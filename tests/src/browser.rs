@@ -239,6 +239,23 @@ impl Browser {
         Ok(lines.as_array().map(|lines| lines.iter().map(text).collect()).unwrap_or_default())
     }
 
+    /// Takes a cookie of the page's host (WebDriver 14.3).
+    ///
+    /// # Errors
+    /// Where the browser refuses.
+    pub fn set_cookie(&self, name: &str, value: &str, path: &str) -> Result<()> {
+        let cookie = json!({ "name": name, "value": value, "path": path, "httpOnly": true });
+        self.post("/cookie", &json!({ "cookie": cookie })).map(drop)
+    }
+
+    /// Forgets all cookies, of all hosts.
+    ///
+    /// # Errors
+    /// Where the browser refuses.
+    pub fn forget(&self) -> Result<()> {
+        self.cdp("Network.clearBrowserCookies", &json!({})).map(drop)
+    }
+
     fn cdp(&self, command: &str, params: &Value) -> Result<Value> {
         self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": params }))
     }

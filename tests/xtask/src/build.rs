@@ -1,7 +1,7 @@
 //! The programs and what they carry: the UI's third-party assets, the server, the ramdisk.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -25,22 +25,38 @@ pub fn server() -> Result<PathBuf> {
     Ok(paths::target().join("release/billet"))
 }
 
-/// Fetches the UI's assets as locked, and puts those that are used where the server embeds them from. Done again only
-/// when the lock file or the list of files changed.
+/// Fetches the UI's assets as locked, and puts those that are used where the server embeds them from.
 pub fn ui() -> Result<()> {
     let ui = paths::root().join("boot-server/ui");
-    let mut key = Key::new("ui", 1);
-    for file in ["package.json", "package-lock.json", "copy-vendor.mjs"] {
-        key = key.with_file(&ui.join(file))?;
+    once(&ui, &["package.json", "package-lock.json", "copy-vendor.mjs"], "vendor/.key", || {
+        locked(&ui)?;
+        tool::shown(tool::command("node", &["copy-vendor.mjs"]).current_dir(&ui))
+    })
+}
+
+/// Fetches the OpenID provider that the suite `oidc` signs in at, as locked.
+pub fn openid_provider() -> Result<()> {
+    let provider = paths::root().join("tests/openid");
+    once(&provider, &["package.json", "package-lock.json"], "node_modules/.key", || locked(&provider))
+}
+
+/// Makes something out of files of a directory, again only when they changed.
+fn once(directory: &Path, files: &[&str], stamp: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut key = Key::new("npm", 1);
+    for file in files {
+        key = key.with_file(&directory.join(file))?;
     }
-    let stamp = ui.join("vendor/.key");
+    let stamp = directory.join(stamp);
     if fs::read_to_string(&stamp).is_ok_and(|s| s == key.hex()) {
         return Ok(());
     }
-    // No package's own scripts are run; what is installed is what the lock file names, by hash.
-    let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-    tool::shown(tool::command("npm", &args).current_dir(&ui))?;
-    tool::shown(tool::command("node", &["copy-vendor.mjs"]).current_dir(&ui))?;
+    make()?;
     fs::write(&stamp, key.hex())?;
     Ok(())
+}
+
+/// Installs what the lock file of a directory names, by hash. No package's own scripts are run.
+fn locked(directory: &Path) -> Result<()> {
+    let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    tool::shown(tool::command("npm", &args).current_dir(directory))
 }

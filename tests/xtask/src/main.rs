@@ -45,6 +45,8 @@ enum Verb {
     Image(image::Args),
     /// Fetch the web UI's third-party assets, at the versions pinned in its package.json.
     Ui,
+    /// Fetch the OpenID provider that a suite signs in at, at the version pinned in its package.json.
+    OpenidProvider,
     /// Run every check and every test.
     Test(suite::Args),
     /// Start a virtual rack to play with.
@@ -67,6 +69,7 @@ fn main() -> Result<()> {
         Verb::Loaders => loaders::run(),
         Verb::Image(args) => image::run(&args),
         Verb::Ui => build::ui(),
+        Verb::OpenidProvider => build::openid_provider(),
         Verb::Rack(args) => rack::run(&args),
         Verb::Test(args) => suite::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -83,6 +83,7 @@ impl Tally {
 
     /// The programs, the ramdisk and the images; true where all are there.
     fn everything_for_machines(&mut self) -> bool {
+        self.step("OpenID provider", build::openid_provider);
         let mut built = self.step("programs and tests", programs);
         built &= self.step("ramdisk", || {
             ramdisk::run(&ramdisk::Args { check_reproducible: true, ..ramdisk::Args::default() })
