@@ -3,22 +3,28 @@
 
 use std::collections::BTreeMap;
 
+use boot_server_core::amounts::Amounts;
+use boot_server_core::bmc::health::{Level, Verdict};
+use boot_server_core::bmc::history::{Measured, Row};
 use boot_server_core::cloud_config::{self, Login, Urls};
 use boot_server_core::ipxe::{CommandLine, Kernel, KernelArg, Script, Url};
 use boot_server_core::metadata::{Found, Instance, Proof, ignition, look};
 use boot_server_core::node::{Claim, event::Verb};
+use boot_server_core::usage::{self, Record, cell};
 use boot_server_core::{deploy, grub};
 use protocol::agent::Hello;
 use protocol::inventory::{
     Cpu, Dimm, Disk, DiskContent, Firmware, Inventory, LldpNeighbour, Nic, Partition, PciDevice, System,
     Transport,
 };
-use protocol::{JobId, MacAddr, PROTOCOL_VERSION, Timestamp};
+use protocol::{JobId, MacAddr, PROTOCOL_VERSION, ProjectId, Timestamp};
 use serde_json::{Value, json};
+use ureq::http::Method;
 use uuid::Uuid;
 
 use super::lab::Lab;
 use crate::engine::{Actor, BootAnswer};
+use crate::store::sensors::{HealthRow, SensorRow, put_look};
 
 /// What would break out of something, and of what.
 const HOSTILE: &[(&str, &str)] = &[
@@ -369,4 +375,129 @@ fn the_tokenizer_sees_what_a_browser_would() {
     assert_eq!(made(r#"<p class="a>b" hidden>x < y &lt;b&gt;</p>"#), "/p | p class hidden");
     assert_eq!(made(r#"<a title="x" onclick="y">"#), "a title onclick");
     assert_eq!(made("<img src=x onerror=alert(1)><script>"), "img src onerror | script");
+}
+
+/// Every page with racks, rooms, power feeds, tags and sensors of `alpha` that carry this text. A text that is no name is refused at
+/// the door; then `plain` stands there.
+async fn labelled(lab: &Lab, text: &str) -> Vec<(String, BTreeMap<String, usize>)> {
+    let headers = [("content-type", "application/json")];
+    let put = async |what: &str, body: Value| {
+        let path = format!("/api/v1/nodes/alpha/{what}");
+        lab.send(Method::PUT, &path, &headers, body.to_string().into_bytes()).await
+    };
+    let place =
+        |text: &str| json!({ "rack": text, "room": text, "power_feed": text, "unit": 3, "height": 2 });
+    let placed = put("place", place(text)).await;
+    let name = if placed.status == 200 { text } else { "plain" };
+    assert!(placed.status == 200 || (400..500).contains(&placed.status), "{text:?}: {placed:?}");
+    assert_eq!(put("place", place(name)).await.status, 200);
+    let tagged = put("tags", json!({ "tags": [text] })).await;
+    assert!(text == "plain" || (400..500).contains(&tagged.status), "{text:?} is a tag: {tagged:?}");
+    assert_eq!(put("tags", json!({ "tags": ["plain"] })).await.status, 200);
+    sensors(lab, text).await;
+    let (room, rack) = (crate::http::encode(name), crate::http::encode(name));
+    let mut all = Vec::new();
+    for (what, path) in [
+        ("racks", "/racks".to_owned()),
+        ("a room", format!("/racks?room={room}")),
+        ("a search", format!("/racks?q={}", crate::http::encode(text))),
+        ("a rack", format!("/?q={rack}")),
+        ("the list", "/".to_owned()),
+        ("a machine", "/nodes/alpha?range=1h&sensors=all".to_owned()),
+    ] {
+        let got = lab.get(&path).await;
+        assert_eq!(got.status, 200, "{what} with {text:?}");
+        all.push((what.to_owned(), skeleton(got.body.as_str().unwrap_or_default())));
+    }
+    all
+}
+
+/// A sensor of this name, as a controller told it, with some values in the last hour.
+async fn sensors(lab: &Lab, text: &str) {
+    let node = lab.engine.node("alpha").await.unwrap().id;
+    let row = SensorRow {
+        name: text.to_owned(),
+        unit: bmc::Unit::Celsius,
+        upper_warning: Some(80.0),
+        upper_critical: Some(90.0),
+        lower_critical: None,
+    };
+    let now = crate::engine::now();
+    let verdict = Verdict { level: Level::Critical, reasons: vec![text.to_owned()], at: now };
+    let health = HealthRow { verdict, faults: Vec::new() };
+    for ago in [40, 30, 20, 10] {
+        let at = Timestamp(now.0 - ago * 60_000);
+        let sample = Row { at, values: vec![(0, Measured { min: 40.0, mean: 41.0, max: 42.0 })] };
+        let (rows, health) = (vec![row.clone()], health.clone());
+        let write = move |db: &_| put_look(db, node, Some(&rows), &sample, &health);
+        lab.engine.store().write(write).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_racks_rooms_feeds_and_sensors_are_text_in_pages_and_pictures() {
+    let plain = Lab::new().await;
+    let expected = labelled(&plain, "plain").await;
+    let tags: Vec<&String> = expected.iter().flat_map(|(_, page)| page.keys()).collect();
+    assert!(
+        tags.iter().any(|tag| tag.starts_with("svg")) && tags.iter().any(|tag| tag.starts_with("path")),
+        "no picture"
+    );
+    for (what, text) in HOSTILE {
+        let lab = Lab::new().await;
+        for ((page, made), (_, was)) in labelled(&lab, text).await.iter().zip(&expected) {
+            // What a search finds is another thing than what it is: only what is new there counts.
+            let other: Vec<_> = made.keys().filter(|tag| !was.contains_key(*tag)).collect();
+            assert!(page == "a search" || other.is_empty(), "{what} in {page}: there are {other:?}");
+            let script = made.keys().any(|tag| tag.contains(" on") || tag.starts_with("img"));
+            assert!(!script, "{what} in {page}: {made:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_exports_hold_text_as_text() {
+    let lab = Lab::new().await;
+    for (what, text) in HOSTILE {
+        // A list of machines expected: what is taken is shown as text, and read back as it was.
+        let machine =
+            json!({ "name": "m1", "serial": text, "model": text, "place": { "rack": text, "room": text } });
+        let taken = lab.post("/api/v1/expected-machines", json!({ "machines": [machine] })).await;
+        assert!(taken.status == 200 || (400..500).contains(&taken.status), "{what}: {taken:?}");
+        let csv = format!("name,serial,rack,room\nm2,{},{},x\n", cell(text), cell(text));
+        let taken = lab.post("/api/v1/expected-machines", json!({ "csv": csv })).await;
+        assert!(taken.status == 200 || (400..500).contains(&taken.status), "{what}: {taken:?}");
+        let page = lab.get("/machines").await;
+        let made = skeleton(page.body.as_str().unwrap_or_default());
+        assert!(!made.keys().any(|tag| tag.contains(" on") || tag.starts_with("img")), "{what}: {made:?}");
+        // Why somebody did something goes into the audit, and out of it as one line.
+        let body = json!({ "reason": text });
+        assert_eq!(lab.post("/api/v1/nodes/alpha/maintenance", body).await.status, 200, "{what}");
+        // A cell is a cell: as many as there are columns, and none that a spreadsheet takes for a formula.
+        let line = Record {
+            project: ProjectId(Uuid::from_u128(1)),
+            project_name: (*text).to_owned(),
+            kind: usage::Kind::Server,
+            resource: Uuid::from_u128(7),
+            name: (*text).to_owned(),
+            flavor: Some((*text).to_owned()),
+            started: Timestamp(1_000),
+            ended: None,
+            amounts: Amounts::default(),
+        };
+        let period = usage::Period { from: Timestamp(0), to: Timestamp(100_000) };
+        let made = usage::csv(&usage::report(&[line], period, Timestamp(50_000)));
+        let headings: Vec<&str> = made.lines().next().unwrap().split(',').collect();
+        let rows = boot_server_core::csv::read(&made, &headings, 10).unwrap();
+        assert_eq!(rows.len(), 1, "{what}: {made}");
+        let cells = rows[0].1.iter().filter(|cell| cell.trim_start().starts_with(['=', '+', '-', '@', '|']));
+        assert_eq!(cells.count(), 0, "{what}: {made}");
+    }
+    lab.engine.audit().flush().await;
+    let export = lab.get("/api/v1/audit/export").await;
+    let lines: Vec<Value> =
+        export.body.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reasons = lines.iter().filter(|line| line.to_string().contains("maintenance")).count();
+    assert!(reasons >= HOSTILE.len() && lines.len() > 3 * HOSTILE.len(), "{reasons} of {}", lines.len());
+    assert_eq!(lab.get("/api/v1/audit/verify").await.body["intact"], true);
 }

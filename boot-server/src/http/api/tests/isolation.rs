@@ -3,17 +3,23 @@
 //! one cannot be forgotten; `projects.rs` walks the paths of other projects themselves.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ureq::http::Method;
 use uuid::Uuid;
 
-use super::lab::{Got, Lab};
+use super::lab::{Got, Lab, raw_disk};
 
 /// Roles in a project.
 const ROLES: [&str; 5] = ["reader", "auditor", "member", "operator", "admin"];
 /// Part of every name in the other project.
 const THEIRS: &str = "blue-only";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZXZlciBtYXJrdXAh blue-only";
+/// For so long a stream is listened to: some times as long as what changes close together is gathered.
+const LISTEN: Duration = Duration::from_secs(3);
 
 /// Every operation below `/api/v1/projects/{project}/`: method, template.
 fn below_projects() -> Vec<(Method, String)> {
@@ -54,6 +60,15 @@ async fn furnish(lab: &Lab) -> BTreeMap<String, Vec<String>> {
         let body = fitting(&document, &document["paths"][&template]["post"], &group);
         let _ = lab.post(&template.replace("{project}", "blue"), body).await;
     }
+    assert_eq!(lab.upload("name=tiny&version=1", raw_disk(1)).await.status, 201);
+    for (list, body) in [
+        ("servers", json!({"name": format!("{THEIRS}-s"), "node": "alpha", "image": "tiny"})),
+        ("keys", json!({"name": format!("{THEIRS}-k"), "public_key": KEY})),
+        ("faults", json!({"server": format!("{THEIRS}-s"), "words": THEIRS})),
+    ] {
+        let made = lab.post(&format!("/api/v1/projects/blue/{list}"), body).await;
+        assert_eq!(made.status, 201, "{list}: {made:?}");
+    }
     let mut owned: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (method, template) in below_projects() {
         if method != Method::GET || template.matches('{').count() != 1 || template.ends_with("/stream") {
@@ -67,6 +82,15 @@ async fn furnish(lab: &Lab) -> BTreeMap<String, Vec<String>> {
     }
     assert!(owned.values().flatten().any(|name| name.contains(THEIRS)), "{owned:?}");
     owned
+}
+
+/// What is not there: for an id, the one beside it; for a name, one as long.
+fn nobody(name: &str) -> String {
+    if name.parse::<Uuid>().is_err() {
+        return "x".repeat(name.len());
+    }
+    let last = if name.ends_with('0') { "1" } else { "0" };
+    format!("{}{last}", &name[..name.len() - 1])
 }
 
 /// A body with every required field of the schema, out of `known` where it has it.
@@ -97,11 +121,7 @@ async fn what_another_project_owns_does_not_exist_in_the_own_one() {
                 continue;
             };
             for name in names {
-                let nobody = if name.parse::<Uuid>().is_ok() {
-                    Uuid::now_v7().to_string()
-                } else {
-                    "x".repeat(name.len())
-                };
+                let nobody = nobody(name);
                 let rest = &template[collection.len()..];
                 let (begin, end) = (rest.find('{').unwrap(), rest.find('}').unwrap());
                 let path = |name: &str| {
@@ -135,7 +155,7 @@ async fn what_another_project_owns_does_not_exist_in_the_own_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_filter_or_cursor_leads_into_another_project() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_config(|config| config.operators.requests_per_second = 1000).await;
     let owned = furnish(&lab).await;
     let red = lab.project_token("red", "t-admin", "admin").await;
     let names: Vec<&String> = owned.values().flatten().collect();
@@ -145,21 +165,40 @@ async fn no_filter_or_cursor_leads_into_another_project() {
             continue;
         }
         let path = template.replace("{project}", "red");
-        let mut queries = vec!["?limit=1".to_owned(), "?limit=1000".to_owned(), String::new()];
+        let ask =
+            async |query: &str| lab.with(&red, Method::GET, &format!("{path}{query}"), json!(null)).await;
+        // Their things as filters and cursors answer as things that are not there.
         for name in &names {
-            let filters = ["cursor", "q", "name", "node", "server", "group", "project", "after"];
-            queries.extend(filters.map(|filter| format!("?{filter}={name}")));
+            let nobody = nobody(name);
+            for filter in ["cursor", "q", "name", "node", "server", "group", "project", "after", "phase"] {
+                let (theirs, none) =
+                    (ask(&format!("?{filter}={name}")).await, ask(&format!("?{filter}={nobody}")).await);
+                // The audit grows by being looked at.
+                if theirs.status != 200 || !path.ends_with("/audit") {
+                    assert_eq!(seen(&theirs, name), seen(&none, &nobody), "{path}?{filter}={name}");
+                }
+                assert!(
+                    theirs.status < 500
+                        && (theirs.status != 200 || !theirs.body.to_string().contains(THEIRS))
+                );
+                checked += 1;
+            }
         }
-        queries.extend(["0", "before-999999", "after-0"].map(|cursor| format!("?cursor={cursor}")));
-        for query in queries {
-            let got = lab.with(&red, Method::GET, &format!("{path}{query}"), json!(null)).await;
+        // So do the cursors that their own pages end with.
+        let page = lab.get(&format!("{}?limit=1", template.replace("{project}", "blue"))).await;
+        let cursors = ["0", "before-999999", "after-0"].into_iter().chain(page.body["next"].as_str());
+        let queries = cursors.map(|cursor| format!("?cursor={cursor}"));
+        for query in
+            queries.chain(["?limit=1", "?limit=1000", "?deleted=true", "?closed=true", ""].map(str::to_owned))
+        {
+            let got = ask(&query).await;
             assert!(got.status < 500, "{path}{query}: {got:?}");
             let text = if got.status == 200 { got.body.to_string() } else { String::new() };
             assert!(!text.contains(THEIRS), "{path}{query}: {text}");
             checked += 1;
         }
     }
-    assert!(checked > 30, "{checked}");
+    assert!(checked > 500, "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,4 +261,104 @@ async fn many_nodes_at_once_are_the_site_s_alone() {
     );
     assert_eq!(seen(&stream, ""), seen(&not, ""));
     assert_eq!(lab.get("/api/v1/nodes?maintenance=true").await.body["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_verbs_and_references_in_bodies_reach_nothing_of_another_project() {
+    let lab = Lab::new().await;
+    let owned = furnish(&lab).await;
+    let red = lab.project_token("red", "t-admin", "admin").await;
+    let mut checked = 0;
+    for name in owned.values().flatten() {
+        let nobody = nobody(name);
+        for (path, body) in [
+            ("servers/actions", json!({"verb": "delete", "servers": [name]})),
+            ("servers/actions", json!({"verb": "reinstall", "servers": [name, "none"]})),
+            ("servers/actions", json!({"verb": "stop_hard", "servers": [name]})),
+            ("servers", json!({"name": "mine", "node": "beta", "image": "tiny", "keys": [name]})),
+            ("servers", json!({"name": "mine", "node": "beta", "image": "tiny", "group": name})),
+            ("servers", json!({"name": "mine", "node": name, "image": "tiny"})),
+            ("servers", json!({"name": "mine", "node": "beta", "image": name})),
+            ("faults", json!({"server": name, "words": "hot"})),
+        ] {
+            let path = format!("/api/v1/projects/red/{path}");
+            let other: Value =
+                serde_json::from_str(&body.to_string().replace(name.as_str(), &nobody)).unwrap();
+            let there = lab.with(&red, Method::POST, &path, body.clone()).await;
+            let not = lab.with(&red, Method::POST, &path, other).await;
+            assert_eq!(seen(&there, name), seen(&not, &nobody), "{path} {body}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 40, "{checked}");
+    let blue = lab.get("/api/v1/projects/blue/servers").await;
+    assert_eq!(blue.body["items"][0]["phase"], "claimed", "{blue:?}");
+}
+
+/// What a stream of events says while it is listened to.
+fn listen(lab: &Lab, path: &str, token: &str) -> tokio::task::JoinHandle<String> {
+    let (address, request) = (
+        lab.address,
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n", lab.address),
+    );
+    tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let (end, mut said, mut part) = (Instant::now() + LISTEN, Vec::new(), [0; 4096]);
+        while Instant::now() < end {
+            match stream.read(&mut part) {
+                Ok(0) => break,
+                Ok(some) => said.extend_from_slice(&part[..some]),
+                Err(_) => {}
+            }
+        }
+        String::from_utf8(said).unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_a_project_carries_nothing_of_another() {
+    let lab = Lab::new().await;
+    furnish(&lab).await;
+    let red = lab.project_token("red", "t-red", "admin").await;
+    let blue = lab.project_token("blue", "t-blue", "admin").await;
+    let open = |token: &str, project: &str| {
+        [
+            listen(&lab, &format!("/api/v1/projects/{project}/events/stream"), token),
+            listen(&lab, &format!("/api/v1/projects/{project}/events/stream?after=0"), token),
+            listen(&lab, &format!("/my/{project}/stream"), token),
+        ]
+    };
+    let (of_red, of_blue) = (open(&red, "red"), open(&blue, "blue"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Things happen in the other project, to its machine, and at the site; and one thing in the own one.
+    let servers = "/api/v1/projects/blue/servers";
+    let name = format!("{servers}/{THEIRS}-s");
+    let renamed = lab.with(&blue, Method::PATCH, &name, json!({"name": format!("{THEIRS}-r")})).await;
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    lab.post("/api/v1/nodes/alpha/maintenance", json!({"reason": THEIRS})).await;
+    let deleted = lab.with(&blue, Method::DELETE, &format!("{servers}/{THEIRS}-r"), json!(null)).await;
+    assert_eq!(deleted.status, 202, "{deleted:?}");
+    let own = json!({"name": "red-own", "public_key": KEY.replace(THEIRS, "red")});
+    assert_eq!(lab.with(&red, Method::POST, "/api/v1/projects/red/keys", own).await.status, 201);
+    let id = deleted.body["id"].as_str().unwrap();
+    let (node, project) =
+        (lab.engine.node("alpha").await.unwrap().id, lab.known.tenancy().project("blue").unwrap().id);
+    let hidden =
+        [THEIRS.to_owned(), id.to_owned(), node.to_string(), project.to_string(), "alpha".to_owned()];
+    for (number, stream) in of_red.into_iter().enumerate() {
+        let said = stream.await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 200"), "{number}: {said}");
+        assert!(number == 2 || said.contains("red-own"), "{number} is deaf: {said}");
+        let told: Vec<_> = hidden.iter().filter(|text| said.contains(text.as_str())).collect();
+        assert!(told.is_empty(), "{number} tells {told:?}: {said}");
+        assert!(number != 2 || !said.contains("event: server"), "{number}: {said}");
+    }
+    // Those whose project it is hear it, and not which machine it was.
+    for (number, stream) in of_blue.into_iter().enumerate() {
+        let said = stream.await.unwrap();
+        assert!(said.contains(id), "{number} does not tell what happened: {said}");
+        assert!(!said.contains(&node.to_string()) && !said.contains("alpha"), "{number}: {said}");
+    }
 }
