@@ -10,6 +10,7 @@ pub mod exporter;
 pub mod fleet;
 pub mod measured;
 pub mod overlay;
+pub mod pages;
 pub mod python;
 pub mod rack;
 pub mod scenario;

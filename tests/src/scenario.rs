@@ -37,6 +37,19 @@ pub fn add_image_with(api: &Api, file: &Path, name: &str, version: &str, more: &
     text(&image, "id")
 }
 
+/// Asks, as whoever this is, that the first disk of a machine is wiped; returns the id of the approval that it waits for.
+///
+/// # Errors
+/// Where it is refused, or done without one.
+pub fn ask_to_wipe(api: &Api, node: &str) -> Result<String> {
+    let detail = api.get(&format!("/api/v1/nodes/{node}"))?;
+    let disk = &detail["inventory"]["disks"][0]["id"];
+    let body = json!({ "wipe": [disk], "confirm": node });
+    let asked = api.post(&format!("/api/v1/nodes/{node}/provide"), &body)?;
+    ensure!(asked["approval"].is_object(), "no approval: {asked}");
+    text(&asked, "id")
+}
+
 /// Waits until the machine stands in the list in `state`; returns its name.
 ///
 /// # Errors

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::browser::Browser;
+use tests::pages::{approve, sign_in_with_token, verify_audit};
 use tests::rack::{Api, Server};
+use tests::scenario::ask_to_wipe;
 use tests::simulated::{SimulatedMachine, inventory};
 use tests::site::Site;
 
@@ -43,15 +45,6 @@ fn token(api: &Api, name: &str) -> Result<Api> {
     Ok(api.with_token(made["secret"].as_str().context("no token")?))
 }
 
-/// Asks, as whoever this is, that the disk of the machine is wiped; returns the id of the approval.
-fn ask(api: &Api, node: &str) -> Result<String> {
-    let detail = api.get(&format!("/api/v1/nodes/{node}"))?;
-    let disk = &detail["inventory"]["disks"][0]["id"];
-    let body = json!({ "wipe": [disk], "confirm": node });
-    let asked = api.post(&format!("/api/v1/nodes/{node}/provide"), &body)?;
-    asked["approval"]["id"].as_str().map(str::to_owned).with_context(|| format!("no approval: {asked}"))
-}
-
 fn over(api: &Api, id: &str) -> Result<Value> {
     api.wait(&format!("/api/v1/approvals/{id}"), SOON, |it| {
         let open = ["waiting", "approved", "carrying"].iter().any(|open| it["status"] == *open);
@@ -75,23 +68,20 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     let browser = Browser::start(&site.dir, None)?;
     let go = |site: &Site, path: &str| browser.goto(&format!("{}{path}", site.server.url()));
     go(&site, "/approvals")?;
-    browser.find("#token")?.type_text(&site.server.token()?)?;
-    browser.find("#token-form button")?.click()?;
+    sign_in_with_token(&browser, &site.server.token()?)?;
     browser.wait_text(".empty", "Nothing waits")?;
 
     // It comes by itself to whoever has the page open.
     browser.execute("window.untouched = true")?;
-    let id = ask(&olga, node)?;
+    let id = ask_to_wipe(&olga, node)?;
     browser.wait_text("#approvals", "Waits for a second person")?;
     ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
     browser.picture("approvals")?;
-    browser.find("#approvals a")?.click()?;
-    browser.wait_text("#decide", "it is done at once, as olga")?;
-    browser.find("#reason")?.type_text("the <b>rack</b> is drained")?;
+    go(&site, &format!("/approvals/{id}"))?;
+    browser.wait_text("#decide", "Your decision")?;
     browser.picture("approval")?;
-    browser.find("#approve")?.click()?;
-    browser.wait_text("#status", "Done")?;
-    browser.wait_text("#live", "the <b>rack</b> is drained")?;
+    go(&site, "/approvals")?;
+    approve(&browser, "olga", "the <b>rack</b> is drained")?;
     browser.picture("approval-done")?;
     ensure!(site.api.get(&format!("/api/v1/nodes/{node}"))?["state"] == "cleaning", "it was not done");
 
@@ -100,8 +90,7 @@ fn a_second_person_approves_in_the_browser_and_the_chain_is_verified() -> Result
     ensure!(browser.url()?.contains(&id), "not the audit of this request");
     go(&site, "/audit?kind=approval")?;
     browser.wait_text("#audit", "approval.done")?;
-    browser.find("#verify")?.click()?;
-    browser.wait_text("#verdict", "intact: ")?;
+    verify_audit(&browser)?;
     ensure!(browser.url()?.contains("kind=approval"), "the filter is lost");
     go(&site, "/audit")?;
     browser.wait_text("#audit", "POST /api/v1/nodes/{node}/provide")?;
@@ -141,7 +130,7 @@ fn what_is_approved_is_done_once_though_the_server_is_killed() -> Result<()> {
     let (mut site, nodes) = site("killed", 3)?;
     let (olga, omar) = (token(&site.api, "olga")?, token(&site.api, "omar")?);
     for node in &nodes {
-        let id = ask(&olga, node)?;
+        let id = ask_to_wipe(&olga, node)?;
         omar.post(&format!("/api/v1/approvals/{id}/approve"), &json!({}))?;
         site.server.kill()?;
         site.server.start_again()?;

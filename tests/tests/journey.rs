@@ -8,19 +8,22 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::browser::Browser;
+use tests::pages::{approve, sign_in_by_name, sign_in_with_token, verify_audit};
 use tests::rack::{Api, Disk, Firmware, Machine, MachineSpec, Rack, Serial, artifact};
-use tests::scenario::{DEPLOY, DISCOVERY, add_image, wait_discovered, wait_state};
+use tests::scenario::{DEPLOY, DISCOVERY, add_image, ask_to_wipe, wait_discovered, wait_state};
 
 const GIB: u64 = 1 << 30;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZXZlciBtYXJrdXAh ada@example";
+
+/// A member of the project, who has a password here.
+const ADA: &str = "ada";
+const PASSWORD: &str = "a horse, a battery, a staple";
 
 /// A rack with a server, two machines in two racks that are offered, one flavor, one image, one project.
 struct Site {
     api: Api,
     url: String,
     token: String,
-    /// Of a member of the project.
-    ada: String,
     machines: Vec<(Machine, String)>,
     rack: Rack,
 }
@@ -60,9 +63,9 @@ impl Site {
         )?;
         api.post("/api/v1/projects", &json!({ "name": "shop", "description": "The web shop" }))?;
         api.put("/api/v1/projects/shop/quota", &json!({ "servers": 2, "cores": 8 }))?;
-        let ada = api.post("/api/v1/projects/shop/tokens", &json!({ "name": "ada", "role": "member" }))?;
-        let ada = ada["secret"].as_str().context("a token without its text")?.to_owned();
-        Ok(Self { api, url, token, ada, machines: named, rack })
+        api.post("/api/v1/users", &json!({ "name": ADA, "full_name": "Ada", "password": PASSWORD }))?;
+        api.put(&format!("/api/v1/projects/shop/members/{ADA}"), &json!({ "role": "member" }))?;
+        Ok(Self { api, url, token, machines: named, rack })
     }
 
     fn browser(&self, name: &str) -> Result<Browser> {
@@ -74,12 +77,6 @@ impl Site {
     fn go(&self, browser: &Browser, path: &str) -> Result<()> {
         browser.goto(&format!("{}{path}", self.url))
     }
-}
-
-fn sign_in(browser: &Browser, token: &str) -> Result<()> {
-    browser.find("#token")?.type_text(token)?;
-    browser.execute("document.querySelector('#token').form.requestSubmit()")?;
-    browser.wait_for("return !location.pathname.startsWith('/login')")
 }
 
 /// Lets a machine's serial line be read at a socket, from its begin.
@@ -111,7 +108,7 @@ fn a_member_asks_for_servers_and_gives_them_back() -> Result<()> {
     let mut site = Site::new("journey-member")?;
     let browser = &site.browser("ada")?;
     site.go(browser, "/my/shop/catalogue")?;
-    sign_in(browser, &site.ada)?;
+    sign_in_by_name(browser, ADA, PASSWORD)?;
 
     // What there is, and what it would cost.
     browser.wait_text("#flavor-small", "2")?;
@@ -209,7 +206,7 @@ fn an_operator_looks_after_the_racks() -> Result<()> {
     let mut site = Site::new("journey-operator")?;
     let browser = &site.browser("operator")?;
     site.go(browser, "/")?;
-    sign_in(browser, &site.token)?;
+    sign_in_with_token(browser, &site.token)?;
     browser.wait_text("h1", "Servers")?;
     let node = site.machines[0].1.clone();
 
@@ -220,6 +217,30 @@ fn an_operator_looks_after_the_racks() -> Result<()> {
     browser.find("#maintenance button")?.click()?;
     browser.wait_text(".callout.ask", "fan 3 is loud")?;
     browser.picture("journey-maintenance")?;
+
+    // Another operator wants the disk of the other machine wiped; its pool wants two for that.
+    let other = site.machines[1].1.clone();
+    site.api.post("/api/v1/pools", &json!({ "name": "gold", "four_eyes": true }))?;
+    site.api.put(&format!("/api/v1/nodes/{other}/pool"), &json!({ "pool": "gold" }))?;
+    let olga = site.api.post("/api/v1/tokens", &json!({ "name": "olga", "role": "operator" }))?;
+    let olga = site.api.with_token(olga["secret"].as_str().context("a token without its text")?);
+    site.go(browser, "/approvals")?;
+    browser.wait_text(".empty", "Nothing waits")?;
+    olga.post(&format!("/api/v1/nodes/{other}/manage"), &json!({}))?;
+    let id = ask_to_wipe(&olga, &other)?;
+    ensure!(site.api.get(&format!("/api/v1/nodes/{other}"))?["state"] == "manageable", "it was done by one");
+    approve(browser, "olga", "the rack is drained")?;
+    browser.picture("journey-approved")?;
+    ensure!(site.api.get(&format!("/api/v1/nodes/{other}"))?["state"] == "cleaning", "it was not done");
+    site.machines[1].0.reset()?;
+    wait_state(&site.api, &other, "available", DEPLOY)?;
+
+    // All of it is in the audit, and the chain is whole.
+    site.go(browser, &format!("/audit?request={id}"))?;
+    browser.wait_text("#audit", "olga")?;
+    site.go(browser, "/audit")?;
+    verify_audit(browser)?;
+    browser.picture("journey-audit")?;
     browser.console_is_clean()?;
     site.rack.passed();
     Ok(())

@@ -30,8 +30,9 @@ use crate::view::{ApprovalAsked, Problem};
 /// Why something is asked for, where no form has a field for it.
 const REASON: HeaderName = HeaderName::from_static("billet-reason");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The pages of members name what to do in the path.
+/// The pages of members name what to do in the path; these lose nothing.
 const VERB: &str = "/{verb}";
+const MILD_VERBS: [&str; 3] = ["/start", "/rename", "/fault"];
 /// An answer is read as far as a problem goes.
 const ANSWER_MAX: usize = 64 << 10;
 
@@ -71,7 +72,7 @@ pub(super) async fn gate(
             return Ok(Some(response));
         }
         // What is only told by its body is asked for where the engine says so; what the path tells, wherever it would store.
-        if !stops.needs_second() && (subject.is_none() || template.ends_with(VERB)) {
+        if !stops.needs_second() && (subject.is_none() || seen.is_mild_verb(template)) {
             return Ok(None);
         }
         subject = stops.pool().map(Subject::Pool).or(subject);
@@ -105,6 +106,10 @@ impl Seen<'_> {
             (None, None) => return None,
         };
         engine.needs_two(node.id).then(|| Subject::Node(Box::new(node), name))
+    }
+
+    fn is_mild_verb(&self, template: &str) -> bool {
+        template.ends_with(VERB) && MILD_VERBS.iter().any(|verb| self.parts.uri.path().ends_with(verb))
     }
 
     /// Does it as far as nothing is changed.
