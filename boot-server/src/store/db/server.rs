@@ -129,7 +129,7 @@ impl Server {
         }
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy().into_owned();
-        config.application_name(&format!("billet on {host}, process {}", std::process::id()));
+        config.application_name(format!("billet on {host}, process {}", std::process::id()));
         config.connect_timeout(CONNECT_MAX).tcp_user_timeout(DEAD_AFTER);
         config.keepalives_idle(DEAD_AFTER).keepalives_interval(DEAD_AFTER / 3).keepalives_retries(3);
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
