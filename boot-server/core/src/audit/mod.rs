@@ -162,20 +162,24 @@ impl Fact {
         }
     }
 
-    /// With texts that are not longer than they may be.
+    /// With texts as every store gives them back: not longer than they may be, and without NUL, which PostgreSQL's text does
+    /// not hold. A text that was changed after it was hashed would look like one that somebody altered.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         for text in [&mut self.actor, &mut self.what, &mut self.outcome] {
-            cut(text);
+            bound(text);
         }
         for text in [&mut self.role, &mut self.source, &mut self.object].into_iter().flatten() {
-            cut(text);
+            bound(text);
         }
         self
     }
 }
 
-fn cut(text: &mut String) {
+fn bound(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
     if text.len() > TEXT_MAX {
         let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
         text.truncate(end);
@@ -334,6 +338,13 @@ mod tests {
         assert_eq!(long.actor.len(), TEXT_MAX);
         let odd = Fact::new(Timestamp(0), Kind::Read, format!("a{}", "ü".repeat(2000)), "x").bounded();
         assert_eq!(odd.actor.len(), TEXT_MAX - 1);
+    }
+
+    #[test]
+    fn no_text_holds_what_a_store_cannot() {
+        let fact = Fact::new(Timestamp(0), Kind::Read, "a\0b", "\0".repeat(TEXT_MAX)).bounded();
+        assert_eq!(fact.actor, "a\u{fffd}b");
+        assert!(!fact.what.contains('\0') && fact.what.len() <= TEXT_MAX);
     }
 
     #[test]

@@ -499,5 +499,6 @@ async fn lists_and_exports_hold_text_as_text() {
         export.body.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let reasons = lines.iter().filter(|line| line.to_string().contains("maintenance")).count();
     assert!(reasons >= HOSTILE.len() && lines.len() > 3 * HOSTILE.len(), "{reasons} of {}", lines.len());
-    assert_eq!(lab.get("/api/v1/audit/verify").await.body["intact"], true);
+    let verified = lab.get("/api/v1/audit/verify").await;
+    assert_eq!(verified.body["intact"], true, "{verified:?}");
 }
