@@ -4,6 +4,7 @@
 //! per version live in `tests/`. No logic beyond parsing and printing: what to *do* is decided in the cores.
 
 pub mod agent;
+pub mod dpu;
 pub mod fault;
 pub mod ids;
 pub mod inventory;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tests::rack::{source_root, target};
 
 /// Crates whose logic must be free of I/O, clocks and chance.
-const CORES: [&str; 2] = ["boot-server/core", "ramdisk-agent/core"];
+const CORES: [&str; 3] = ["boot-server/core", "dpu-agent/core", "ramdisk-agent/core"];
 /// All that a core may be built from. None of these opens a socket or a file by itself.
 const PURE: [&str; 11] = [
     "protocol",

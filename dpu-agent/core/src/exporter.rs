@@ -1,0 +1,184 @@
+//! Exporters: their command lines, what is known of those that were started, and when a dead one is started again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protocol::Timestamp;
+use protocol::dpu::{Exporter, Name, Serves, Volume};
+use serde::{Deserialize, Serialize};
+
+/// Longest pause before a dead exporter is started again: its host waits.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Who lived so long is not counted as failing.
+const LIVED: Duration = Duration::from_secs(60);
+
+/// What was started, as it stands on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The volume that it serves.
+    pub volume: Volume,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// An exporter that was started here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The volume that it serves.
+    pub volume: Volume,
+    /// What became of it.
+    pub life: Life,
+}
+
+/// What became of an exporter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Runs {
+        /// Its process; `None` while it cannot be told.
+        pid: Option<u32>,
+        /// A host is connected, or was a moment ago, or may be about to come back.
+        in_use: bool,
+    },
+    /// It died.
+    Dead {
+        /// It may be started again now.
+        due: bool,
+        /// It had run well, as far as is known: a host may wait for it.
+        lived: bool,
+    },
+}
+
+/// All that were started, by volume.
+pub type Exporters = BTreeMap<Name, Started>;
+
+/// What only one exporter may have: the socket, and the file or layer.
+pub fn paths(volume: &Volume) -> [&str; 2] {
+    let Exporter::Blk { serves } = &volume.exporter;
+    let (Serves::File { path, .. } | Serves::Image { layer: path, .. }) = serves;
+    [&volume.socket, path]
+}
+
+/// The arguments of the program that serves a volume.
+pub fn arguments(volume: &Volume) -> Vec<String> {
+    let mut words = vec!["--socket".to_owned(), volume.socket.clone()];
+    let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
+    if !volume.serial.is_empty() {
+        put("--serial", volume.serial.clone());
+    }
+    let Exporter::Blk { serves } = &volume.exporter;
+    match serves {
+        Serves::File { path, read_only } => {
+            put("--file", path.clone());
+            if *read_only {
+                words.push("--read-only".to_owned());
+            }
+        }
+        Serves::Image { image, store, layer, size, rate } => {
+            put("--image", image.to_string());
+            put("--store", store.clone());
+            put("--layer", layer.clone());
+            for (option, value) in [("--size", size), ("--rate", rate)] {
+                if let Some(value) = value {
+                    put(option, value.to_string());
+                }
+            }
+        }
+    }
+    words
+}
+
+/// When an exporter is started again: at once, then after 1 s, 2 s, 4 s, and so on up to 30 s, until one lived a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attempts {
+    /// Of the last start.
+    started: Option<Timestamp>,
+    /// Starts in a row whose exporter did not live.
+    failed: u32,
+    /// Starts after the first.
+    restarts: u32,
+}
+
+impl Attempts {
+    /// It was started, or the start was tried in vain.
+    pub fn handle_start(&mut self, now: Timestamp) {
+        self.restarts += u32::from(self.started.is_some());
+        self.started = Some(now);
+    }
+
+    /// It was seen dead after it had been started.
+    pub fn handle_death(&mut self, now: Timestamp) {
+        let lived = self.started.is_none_or(|started| now.since(started) >= LIVED);
+        self.failed = if lived { 0 } else { self.failed.saturating_add(1) };
+    }
+
+    /// It was running when this agent began.
+    pub fn handle_found(&mut self) {
+        self.started.get_or_insert(Timestamp(0));
+    }
+
+    /// Whether it may be started now.
+    pub fn due(&self, now: Timestamp) -> bool {
+        self.started.is_none_or(|started| now.since(started) >= self.pause())
+    }
+
+    /// False where the last run ended soon after its start.
+    pub fn lived(&self) -> bool {
+        self.failed == 0
+    }
+
+    /// How often it was started again.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    fn pause(&self) -> Duration {
+        match self.failed {
+            0 => Duration::ZERO,
+            failed => Duration::from_secs(1 << (failed - 1).min(5)).min(PAUSE_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines() {
+        let state: protocol::dpu::Desired =
+            serde_json::from_str(include_str!("../../../protocol/src/dpu.v1.json")).unwrap();
+        let lines: Vec<String> = state.volumes.iter().map(|volume| arguments(volume).join(" ")).collect();
+        assert_eq!(
+            lines[0],
+            "--socket /run/billet-dpu/boot.sock --serial BOOT --image \
+             de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65 --store http://10.77.0.1:8080 --layer \
+             /var/lib/billet-dpu/layers/boot --size 10737418240 --rate 33554432"
+        );
+        assert_eq!(lines[1], "--socket /run/billet-dpu/data.sock --serial DATA --file /dev/vg0/data");
+    }
+
+    #[test]
+    fn who_dies_at_once_is_started_ever_less_often() {
+        let mut attempts = Attempts::default();
+        let mut now = Timestamp(1_000_000);
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert!(attempts.due(now));
+            attempts.handle_start(now);
+            attempts.handle_death(now);
+            let before = now;
+            while !attempts.due(now) {
+                now = now.after(Duration::from_millis(500));
+            }
+            pauses.push(now.since(before).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(attempts.restarts(), 8);
+        attempts.handle_start(now);
+        now = now.after(LIVED);
+        attempts.handle_death(now);
+        assert!(attempts.due(now), "it had lived");
+    }
+}

@@ -1,0 +1,15 @@
+//! What `billet-dpu` decides: from the state that is desired and what is there to actions, in order.
+//!
+//! ```text
+//!   text ── check ──▶ State ─┐
+//!   rows of Open vSwitch ────┼─ plan ──▶ actions: transactions of the switch, starts and stops of exporters
+//!   exporters that run ──────┘           and what is in the way, in words
+//! ```
+//!
+//! Nothing here opens a socket or a file. An action touches what carries our mark ([`switch::OURS`]) and what was recorded as
+//! started by us, and nothing else; where all is as it is to be there is none, so a new start of the agent does nothing.
+
+pub mod check;
+pub mod exporter;
+pub mod plan;
+pub mod switch;

@@ -1,0 +1,210 @@
+//! From what is desired and what is there to actions, in order.
+//!
+//! ```text
+//!   exporters:  stop what is not wanted ─▶ start what is missing        (a host may wait for its disk, so first)
+//!   switch:     bridge, chassis ─▶ mirrors that go or change ─▶ ports that go ─▶ logical ports that move let go
+//!                 ─▶ ports that come or change ─▶ mirrors that come
+//! ```
+//!
+//! A mirror that changes is taken away before any port changes and made anew after all did, so that at no moment it copies
+//! the traffic of one to where another's was to go. No two interfaces ever carry one logical port.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use ovsdb::Replica;
+use protocol::dpu::{Desired, Name, Volume};
+
+use crate::check::State;
+use crate::exporter::{Exporters, Life, paths};
+use crate::switch::{Change, Plug, View};
+
+/// One thing to do. Each can be done again without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ends an exporter that nobody uses, and forgets it; where it is dead already, forgets it.
+    Stop {
+        /// Of the volume.
+        name: Name,
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// Starts an exporter.
+    Start(Volume),
+    /// Changes the switch, by one transaction.
+    Switch(Change),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// What is desired and cannot be, each with what to do about it.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stop { name, pid: Some(pid) } => {
+                write!(f, "stop the exporter of volume {name} (process {pid})")
+            }
+            Self::Stop { name, pid: None } => write!(f, "forget the exporter of volume {name}"),
+            Self::Start(volume) => {
+                write!(f, "start the exporter of volume {} at {}", volume.name, volume.socket)
+            }
+            Self::Switch(change) => change.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddBridge(_) => write!(f, "add bridge br-int"),
+            Self::SetChassis(chassis) => write!(f, "set chassis {}", chassis.system_id),
+            Self::RemoveMirror(uuid) => write!(f, "remove mirror {uuid}"),
+            Self::RemovePort(name) => write!(f, "remove port {name}"),
+            Self::Unbind(name) => write!(f, "take the logical port from port {name}"),
+            Self::RemoveLimits(uuid) => write!(f, "remove limits {uuid}"),
+            Self::AddPort(plug) => write!(f, "add port {}{}", plug.interface, of(plug)),
+            Self::SetPort(plug) => write!(f, "change port {}{}", plug.interface, of(plug)),
+            Self::AddMirror(mirror) => {
+                write!(f, "add mirror {} of {} to {}", mirror.name, mirror.source, mirror.output)
+            }
+        }
+    }
+}
+
+fn of(plug: &Plug) -> String {
+    plug.iface_id().map_or_else(|| " (output of a mirror)".to_owned(), |id| format!(" (logical port {id})"))
+}
+
+/// What is to be done. `switch` is `None` while its database is out of reach.
+pub fn plan(state: &State, switch: Option<&Replica>, exporters: &Exporters) -> Plan {
+    let mut plan = Plan::default();
+    plan_exporters(state.desired(), exporters, &mut plan);
+    if let Some(replica) = switch {
+        plan_switch(state.desired(), &View::of(replica), &mut plan);
+    }
+    plan
+}
+
+fn plan_exporters(desired: &Desired, exporters: &Exporters, plan: &mut Plan) {
+    let wanted: BTreeMap<&Name, &Volume> =
+        desired.volumes.iter().map(|volume| (&volume.name, volume)).collect();
+    // Those that go on running with what they have; nobody else may take it.
+    let mut kept: Vec<&Volume> = Vec::new();
+    let mut starts = Vec::new();
+    for (name, started) in exporters {
+        let want = wanted.get(name).copied();
+        let is_wanted = want == Some(&started.volume);
+        match started.life {
+            Life::Runs { .. } if is_wanted => kept.push(&started.volume),
+            Life::Runs { pid: Some(pid), in_use: false } => {
+                plan.actions.push(Action::Stop { name: name.clone(), pid: Some(pid) });
+                starts.extend(want);
+            }
+            Life::Runs { .. } => {
+                kept.push(&started.volume);
+                let how = if want.is_some() { "with other settings" } else { "and is not wanted any more" };
+                plan.problems.push(format!("volume {name} is in use {how}: unplug it from the host first"));
+            }
+            Life::Dead { .. } if want.is_none() => {
+                plan.actions.push(Action::Stop { name: name.clone(), pid: None });
+            }
+            Life::Dead { lived: false, .. } if !is_wanted => {
+                plan.actions.push(Action::Stop { name: name.clone(), pid: None });
+                starts.extend(want);
+            }
+            // As it was, even where it is to be otherwise: whether a host waits for it shows when it runs.
+            Life::Dead { due, .. } => {
+                kept.push(&started.volume);
+                if due {
+                    starts.push(&started.volume);
+                } else {
+                    plan.problems
+                        .push(format!("the exporter of volume {name} died; it is started again soon"));
+                }
+            }
+        }
+    }
+    starts
+        .extend(wanted.iter().filter(|(name, _)| !exporters.contains_key(**name)).map(|(_, volume)| *volume));
+    for volume in starts {
+        let other = kept.iter().find(|other| other.name != volume.name && shares(other, volume));
+        match other {
+            None => plan.actions.push(Action::Start(volume.clone())),
+            Some(other) => plan.problems.push(format!(
+                "volume {} waits: volume {} still has its socket, file or layer",
+                volume.name, other.name
+            )),
+        }
+    }
+}
+
+fn shares(a: &Volume, b: &Volume) -> bool {
+    paths(a).iter().any(|path| paths(b).contains(path))
+}
+
+fn plan_switch(desired: &Desired, view: &View<'_>, plan: &mut Plan) {
+    if view.root.is_none() {
+        plan.problems.push("Open vSwitch's database is empty: start ovs-vswitchd".to_owned());
+        return;
+    }
+    let mut changes = Vec::new();
+    if view.bridge.is_none() {
+        changes.push(Change::AddBridge(desired.chassis.datapath));
+    }
+    if !view.is_chassis_set(&desired.chassis) || (view.bridge.is_none() && desired.chassis.mtu.is_some()) {
+        changes.push(Change::SetChassis(desired.chassis.clone()));
+    }
+
+    let mut kept = BTreeSet::new();
+    for (uuid, name) in view.our_mirrors() {
+        let want = desired.mirrors.iter().find(|mirror| mirror.name.as_str() == name);
+        // The first of several of one name stays.
+        if !(want.is_some_and(|want| view.is_mirror_set(uuid, want)) && kept.insert(name)) {
+            changes.push(Change::RemoveMirror(uuid));
+        }
+    }
+
+    let hosts = desired.ports.iter().map(Plug::host);
+    let plugs: Vec<Plug> = hosts.chain(desired.mirrors.iter().map(Plug::output)).collect();
+    let wanted: BTreeSet<&str> = plugs.iter().map(|plug| plug.interface.as_str()).collect();
+    let gone = view.our_ports().filter(|name| !wanted.contains(name));
+    changes.extend(gone.map(|name| Change::RemovePort(name.to_owned())));
+    changes.extend(view.loose_limits().map(Change::RemoveLimits));
+    let moves = |plug: &&Plug| {
+        let has = view.iface_id(&plug.interface).filter(|has| plug.iface_id() != Some(*has));
+        has.is_some_and(|has| plugs.iter().any(|other| other.iface_id() == Some(has)))
+    };
+    changes.extend(plugs.iter().filter(moves).map(|plug| Change::Unbind(plug.interface.clone())));
+
+    let (taken, free): (Vec<&Plug>, Vec<&Plug>) =
+        plugs.iter().partition(|plug| view.is_taken(&plug.interface));
+    for plug in &free {
+        if !view.has(&plug.interface) {
+            changes.push(Change::AddPort((*plug).clone()));
+        } else if !view.is_set(plug) {
+            changes.push(Change::SetPort((*plug).clone()));
+        }
+    }
+    let is_taken = |name: &str| taken.iter().any(|plug| plug.interface == name);
+    for mirror in desired.mirrors.iter().filter(|mirror| !kept.contains(mirror.name.as_str())) {
+        if !is_taken(mirror.source.as_str()) && !is_taken(mirror.output.as_str()) {
+            changes.push(Change::AddMirror(mirror.clone()));
+        }
+    }
+    plan.problems.extend(taken.iter().map(|plug| {
+        format!(
+            "{0} is plugged into the switch by somebody else: take it out (`ovs-vsctl del-port {0}`), or name another interface",
+            plug.interface
+        )
+    }));
+    plan.actions.extend(changes.into_iter().map(Action::Switch));
+}
+
+#[cfg(test)]
+mod tests;

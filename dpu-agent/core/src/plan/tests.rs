@@ -1,0 +1,442 @@
+use ovsdb::{Atom, Datum, Mutator, Operation, Row};
+use proptest::prelude::*;
+use protocol::PortId;
+use protocol::dpu::{
+    Chassis, Datapath, Direction, Encap, EncapKind, Exporter, Gre, Mirror, Port, Rate, Serves, VERSION,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::exporter::Started;
+use crate::switch::{CHASSIS, OURS};
+
+const TABLES: [&str; 6] = ["Open_vSwitch", "Bridge", "Port", "Interface", "QoS", "Mirror"];
+
+/// A database that does what `ovsdb-server` does with our operations.
+#[derive(Debug, Clone, Default)]
+struct Database {
+    replica: Replica,
+    last: u128,
+}
+
+impl Database {
+    /// Others' rows: a chassis with a bridge of its own, and, where asked for, `br-int` with a tunnel and a mirror of OVN's.
+    fn with_others(bridge: bool, taken: bool) -> Self {
+        let mut all = Self::default();
+        let text = |name: &str| Datum::from(name);
+        let row = |columns: Vec<(&str, Datum)>| -> Row {
+            columns.into_iter().map(|(column, value)| (column.to_owned(), value)).collect()
+        };
+        let port = |all: &mut Self, name: &str| {
+            let interface = all.put("Interface", row(vec![("name", text(name))]));
+            all.put("Port", row(vec![("name", text(name)), ("interfaces", interface.into())]))
+        };
+        let mut bridges = Vec::new();
+        let up = port(&mut all, "up0");
+        let limit = all.put("QoS", row(vec![("type", text("linux-sfq"))]));
+        let mut theirs = all.replica.take("Port", up).unwrap();
+        theirs.insert("qos".into(), limit.into());
+        all.replica.put("Port", up, theirs);
+        bridges.push(all.put("Bridge", row(vec![("name", text("br-phy")), ("ports", up.into())])));
+        if bridge {
+            let mut ports = vec![port(&mut all, "br-int"), port(&mut all, "ovn-1")];
+            if taken {
+                ports.push(port(&mut all, "i0"));
+            }
+            let mirror = all.put("Mirror", row(vec![("name", text("m0")), ("output_port", ports[1].into())]));
+            let columns =
+                vec![("name", text("br-int")), ("ports", Datum::set(ports)), ("mirrors", mirror.into())];
+            bridges.push(all.put("Bridge", row(columns)));
+        }
+        let ids = Datum::map([("hostname", "h"), ("system-id", "as-installed")]);
+        all.put("Open_vSwitch", row(vec![("bridges", Datum::set(bridges)), ("external_ids", ids)]));
+        all
+    }
+
+    fn put(&mut self, table: &str, row: Row) -> Uuid {
+        self.last += 1;
+        let uuid = Uuid::from_u128(self.last);
+        self.replica.put(table, uuid, row);
+        uuid
+    }
+
+    fn transact(&mut self, operations: &[Operation]) {
+        let names: BTreeMap<String, Uuid> = operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::Insert { name, .. } => name.clone(),
+                _ => None,
+            })
+            .enumerate()
+            .map(|(n, name)| (name, Uuid::from_u128(self.last + 1 + n as u128)))
+            .collect();
+        let real = |datum: &Datum| match datum {
+            Datum::Set(set) => Datum::Set(
+                set.iter()
+                    .map(|atom| match atom {
+                        Atom::Named(name) => Atom::Uuid(names[name]),
+                        atom => atom.clone(),
+                    })
+                    .collect(),
+            ),
+            map @ Datum::Map(_) => map.clone(),
+        };
+        for operation in operations {
+            match operation {
+                Operation::Insert { table, row, .. } => {
+                    self.put(
+                        table,
+                        row.iter().map(|(column, datum)| (column.clone(), real(datum))).collect(),
+                    );
+                }
+                Operation::Update { table, which, row } => self.change(table, which, |now| {
+                    now.extend(row.iter().map(|(column, datum)| (column.clone(), real(datum))));
+                }),
+                Operation::Mutate { table, which, mutations } => self.change(table, which, |now| {
+                    for mutation in mutations {
+                        mutate(now.entry(mutation.column.clone()), mutation.mutator, real(&mutation.value));
+                    }
+                }),
+                Operation::Delete { table, which } => {
+                    self.replica
+                        .take(table, which[0].value.uuids().next().unwrap())
+                        .expect("a row to delete");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        self.collect();
+        for table in ["Port", "Interface", "Bridge"] {
+            let names: Vec<_> = self.replica.rows(table).map(|(_, row)| row["name"].clone()).collect();
+            let unique: BTreeSet<_> = names.iter().collect();
+            assert_eq!(unique.len(), names.len(), "the index of {table}: {names:?}");
+        }
+    }
+
+    fn change(&mut self, table: &str, which: &[ovsdb::Condition], change: impl FnOnce(&mut Row)) {
+        let uuid = which[0].value.uuids().next().unwrap();
+        let mut row = self.replica.take(table, uuid).expect("a row to change");
+        change(&mut row);
+        self.replica.put(table, uuid, row);
+    }
+
+    /// Rows that are no roots go where nothing refers to them, and a mirror's weak references go with the ports.
+    fn collect(&mut self) {
+        for table in ["Bridge", "Mirror", "Port", "Interface"] {
+            let held: BTreeSet<Uuid> = TABLES
+                .iter()
+                .filter(|table| **table != "Mirror")
+                .flat_map(|table| self.replica.rows(table))
+                .flat_map(|(_, row)| row.values().flat_map(Datum::uuids))
+                .collect();
+            let all: Vec<Uuid> = self.replica.rows(table).map(|(uuid, _)| uuid).collect();
+            for uuid in all.into_iter().filter(|uuid| !held.contains(uuid)) {
+                self.replica.take(table, uuid);
+            }
+        }
+        let ports: BTreeSet<Uuid> = self.replica.rows("Port").map(|(uuid, _)| uuid).collect();
+        let mirrors: Vec<_> = self.replica.rows("Mirror").map(|(uuid, row)| (uuid, row.clone())).collect();
+        for (uuid, mut row) in mirrors {
+            for column in row.values_mut() {
+                if let Datum::Set(set) = column {
+                    set.retain(|atom| !matches!(atom, Atom::Uuid(port) if !ports.contains(port)));
+                }
+            }
+            self.replica.put("Mirror", uuid, row);
+        }
+        let limits: BTreeSet<Uuid> = self.replica.rows("QoS").map(|(uuid, _)| uuid).collect();
+        let dangling = |(_, row): &(Uuid, &Row)| {
+            row.get("qos").is_some_and(|qos| qos.uuids().any(|limit| !limits.contains(&limit)))
+        };
+        assert_eq!(self.replica.rows("Port").find(dangling), None, "a port whose limits are gone");
+    }
+
+    /// What is not ours, without what we may change of it.
+    fn foreign(&self) -> Vec<(&'static str, Uuid, Row)> {
+        let ours = |row: &Row| row.get("external_ids").is_some_and(|ids| ids.text_at(OURS).is_some());
+        let mine: BTreeSet<Uuid> = TABLES
+            .iter()
+            .flat_map(|table| self.replica.rows(table))
+            .filter(|(_, row)| ours(row))
+            .map(|(uuid, _)| uuid)
+            .collect();
+        let clean = |row: &Row| {
+            let mut row = row.clone();
+            if row.get("name").is_some_and(|name| name.text() == Some("br-int")) {
+                row.remove("mtu_request");
+            }
+            for datum in row.values_mut() {
+                match datum {
+                    Datum::Set(set) => {
+                        set.retain(|atom| !matches!(atom, Atom::Uuid(uuid) if mine.contains(uuid)));
+                    }
+                    Datum::Map(map) => {
+                        map.retain(|key, _| !CHASSIS.iter().any(|ours| *key == Atom::from(*ours)))
+                    }
+                }
+            }
+            row
+        };
+        TABLES
+            .iter()
+            .flat_map(|table| self.replica.rows(table).map(move |(uuid, row)| (*table, uuid, row)))
+            .filter(|(_, uuid, _)| !mine.contains(uuid))
+            .map(|(table, uuid, row)| (table, uuid, clean(row)))
+            .collect()
+    }
+
+    /// No logical port is on two interfaces, and no mirror leaves by a host's port.
+    fn is_safe(&self) {
+        let mut ids = BTreeSet::new();
+        for (_, row) in self.replica.rows("Interface") {
+            if let Some(id) = row.get("external_ids").and_then(|ids| ids.text_at("iface-id")) {
+                assert!(ids.insert(id), "{id} is on two interfaces");
+            }
+        }
+        for (_, mirror) in self.replica.rows("Mirror") {
+            for port in mirror.get("output_port").into_iter().flat_map(Datum::uuids) {
+                let interface = self.replica.row("Port", port).unwrap()["interfaces"].uuids().next().unwrap();
+                let ids = self.replica.row("Interface", interface).unwrap().get("external_ids");
+                assert!(ids.is_none_or(|ids| ids.text_at("iface-id").is_none()), "{mirror:?}");
+            }
+        }
+    }
+}
+
+fn mutate(entry: std::collections::btree_map::Entry<'_, String, Datum>, mutator: Mutator, value: Datum) {
+    match (value, mutator) {
+        (Datum::Map(pairs), Mutator::Insert) => {
+            let Datum::Map(map) = entry.or_insert_with(|| Datum::Map(BTreeMap::new())) else {
+                panic!("no map")
+            };
+            for (key, value) in pairs {
+                map.entry(key).or_insert(value);
+            }
+        }
+        (Datum::Set(members), mutator) => match (entry.or_insert_with(Datum::empty), mutator) {
+            (Datum::Set(set), Mutator::Insert) => set.extend(members),
+            (Datum::Set(set), Mutator::Delete) => set.retain(|member| !members.contains(member)),
+            (Datum::Map(map), Mutator::Delete) => map.retain(|key, _| !members.contains(key)),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Does all actions, and checks after each that nothing is what must never be. Returns the words of the actions.
+fn carry_out(
+    state: &State,
+    database: &mut Database,
+    exporters: &mut Exporters,
+) -> (Vec<String>, Vec<String>) {
+    let foreign = database.foreign();
+    let plan = plan(state, Some(&database.replica), exporters);
+    for action in &plan.actions {
+        match action {
+            Action::Stop { name, .. } => {
+                let gone = exporters.remove(name).expect("only what was started is stopped");
+                assert!(!matches!(gone.life, Life::Runs { in_use: true, .. }), "{name} was in use");
+            }
+            Action::Start(volume) => {
+                let clash = exporters.values().find(|other| {
+                    other.volume.name != volume.name
+                        && shares(&other.volume, volume)
+                        && matches!(other.life, Life::Runs { .. })
+                });
+                assert_eq!(clash, None, "two exporters of one disk");
+                let life = Life::Runs { pid: Some(9), in_use: true };
+                let before = exporters.insert(volume.name.clone(), Started { volume: volume.clone(), life });
+                assert!(
+                    before.is_none_or(|before| matches!(before.life, Life::Dead { .. })),
+                    "it ran already"
+                );
+            }
+            Action::Switch(change) => {
+                let operations = change.operations(&database.replica).unwrap();
+                assert!(!operations.is_empty(), "{change} does nothing");
+                database.transact(&operations);
+                database.is_safe();
+            }
+        }
+        assert_eq!(database.foreign(), foreign, "after {action}");
+    }
+    (plan.actions.iter().map(ToString::to_string).collect(), plan.problems)
+}
+
+fn volume(n: usize, disk: usize) -> Volume {
+    Volume {
+        name: format!("v{n}").parse().unwrap(),
+        serial: String::new(),
+        socket: format!("/run/s{disk}"),
+        exporter: Exporter::Blk { serves: Serves::File { path: format!("/disk{disk}"), read_only: false } },
+    }
+}
+
+fn chassis() -> impl Strategy<Value = Chassis> {
+    (0..2_u8, prop::bool::ANY, prop::option::of(1400..1402_u16)).prop_map(|(n, vxlan, mtu)| Chassis {
+        system_id: format!("dpu-{n}"),
+        ovn_remote: "tcp:192.0.2.1:6642".into(),
+        encap: Encap {
+            kind: if vxlan { EncapKind::Vxlan } else { EncapKind::Geneve },
+            address: [192, 0, 2, 10 + n].into(),
+        },
+        datapath: Datapath::Netdev,
+        mtu,
+    })
+}
+
+prop_compose! {
+    /// Four interfaces, each a host's port, a mirror's output, or nothing; any logical port on any of them.
+    fn states()(
+        generation in 1..9_u64,
+        chassis in chassis(),
+        ids in Just([1_u128, 2, 3, 4]).prop_shuffle(),
+        roles in prop::array::uniform4(0..3_u8),
+        knobs in prop::array::uniform4((prop::option::of(1500..1502_u16), prop::option::of(1..3_u64),
+            prop::option::of(1..3_u64), 0..3_u8, prop::option::of(1..3_u32))),
+        sources in prop::array::uniform4(any::<prop::sample::Index>()),
+        disks in Just([0_usize, 1, 2]).prop_shuffle(),
+        volumes in prop::array::uniform3(prop::bool::ANY),
+    ) -> State {
+        let name = |n: usize| format!("i{n}").parse().unwrap();
+        let of = |role| (0..4).filter(move |n: &usize| roles[*n] == role);
+        let ports: Vec<Port> = of(1).map(|n| Port {
+            interface: name(n),
+            port: PortId(Uuid::from_u128(ids[n])),
+            mac: protocol::MacAddr([2, 0, 0, 0, 0, ids[n] as u8]),
+            mtu: knobs[n].0,
+            ingress: knobs[n].1.map(|kbps| Rate { kbps, burst_kb: 1 }),
+            egress_kbps: knobs[n].2,
+        }).collect();
+        let mirrors = of(2).filter(|_| !ports.is_empty()).map(|n| Mirror {
+            name: format!("m{}", n % 4).parse().unwrap(),
+            source: sources[n].get(&ports).interface.clone(),
+            direction: [Direction::Both, Direction::FromHost, Direction::ToHost][usize::from(knobs[n].3)],
+            output: name(n),
+            gre: knobs[n].4.map(|key| Gre { remote: [192, 0, 2, 9].into(), key }),
+        }).collect();
+        let volumes = (0..3).filter(|n| volumes[*n]).map(|n| volume(n, disks[n])).collect();
+        State::check(Desired { version: VERSION, generation, chassis, ports, mirrors, volumes }).unwrap()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// From any state to any other, whatever others have in the database.
+    #[test]
+    fn one_plan_is_enough_and_touches_nobody_else(
+        from in states(), to in states(), bridge in prop::bool::ANY, taken in prop::bool::ANY,
+    ) {
+        let mut database = Database::with_others(bridge, taken);
+        let mut exporters = Exporters::new();
+        for state in [&from, &to] {
+            let (_, problems) = carry_out(state, &mut database, &mut exporters);
+            let is_clash = |line: &String| line.starts_with("i0 is plugged into the switch by somebody else");
+            let volumes_keep_running = |line: &String| line.contains("in use") || line.contains(" waits: ");
+            prop_assert!(problems.iter().all(|line| is_clash(line) || volumes_keep_running(line)), "{problems:?}");
+            // OVN writes beside us; that is no difference.
+            let ours: Vec<Uuid> = database.replica.rows("Interface")
+                .filter(|(_, row)| row.get("external_ids").is_some_and(|ids| ids.text_at("iface-id").is_some()))
+                .map(|(uuid, _)| uuid).collect();
+            for uuid in ours {
+                let mut row = database.replica.take("Interface", uuid).unwrap();
+                mutate(row.entry("external_ids".into()), Mutator::Insert, Datum::map([("ovn-installed", "true")]));
+                database.replica.put("Interface", uuid, row);
+            }
+            let again = plan(state, Some(&database.replica), &exporters);
+            prop_assert_eq!(again.actions, vec![], "a second plan");
+            let view = View::of(&database.replica);
+            prop_assert!(view.is_chassis_set(&state.desired().chassis));
+            for port in &state.desired().ports {
+                let refused = view.is_taken(port.interface.as_str());
+                prop_assert!(refused == (bridge && taken && port.interface.as_str() == "i0"));
+                prop_assert!(refused || view.is_set(&Plug::host(port)));
+            }
+            let mirrors: BTreeSet<&str> = view.our_mirrors().map(|(_, name)| name).collect();
+            let wanted = state.desired().mirrors.iter().filter(|mirror| {
+                ![&mirror.source, &mirror.output].iter().any(|name| view.is_taken(name.as_str()))
+            });
+            prop_assert_eq!(mirrors, wanted.map(|mirror| mirror.name.as_str()).collect::<BTreeSet<_>>());
+            // Hosts let go of what runs: then the exporters are as desired, too.
+            for started in exporters.values_mut() {
+                started.life = Life::Runs { pid: Some(9), in_use: false };
+            }
+            carry_out(state, &mut database, &mut exporters);
+            let running: Vec<&Volume> = exporters.values().map(|started| &started.volume).collect();
+            prop_assert_eq!(running, state.desired().volumes.iter().collect::<Vec<_>>());
+        }
+        // Nothing of ours is left where nothing is desired.
+        let mut nothing = to.desired().clone();
+        (nothing.ports, nothing.mirrors, nothing.volumes) = (vec![], vec![], vec![]);
+        let nothing = State::check(nothing).unwrap();
+        exporters.values_mut().for_each(|started| started.life = Life::Dead { due: true, lived: true });
+        carry_out(&nothing, &mut database, &mut exporters);
+        prop_assert_eq!(View::of(&database.replica).our_ports().count(), 0);
+        prop_assert_eq!(database.replica.len("QoS"), 1);
+        prop_assert!(exporters.is_empty());
+    }
+}
+
+fn golden() -> State {
+    State::parse(include_bytes!("../../../../protocol/src/dpu.v1.json")).unwrap()
+}
+
+#[test]
+fn the_order_of_a_first_plan() {
+    let (actions, problems) =
+        carry_out(&golden(), &mut Database::with_others(false, false), &mut Exporters::new());
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(
+        actions,
+        [
+            "start the exporter of volume boot at /run/billet-dpu/boot.sock",
+            "start the exporter of volume data at /run/billet-dpu/data.sock",
+            "add bridge br-int",
+            "set chassis dpu-17",
+            "add port pf0hpf (logical port 5f6a4e3e-0000-4000-8000-000000000001)",
+            "add port gre-watch (output of a mirror)",
+            "add mirror watch of pf0hpf to gre-watch",
+        ]
+    );
+}
+
+#[test]
+fn without_the_switch_disks_go_on() {
+    let plan = plan(&golden(), None, &Exporters::new());
+    assert!(plan.actions.iter().all(|action| matches!(action, Action::Start(_))) && plan.actions.len() == 2);
+    let empty = super::plan(&golden(), Some(&Replica::default()), &Exporters::new());
+    assert_eq!(empty.problems, ["Open vSwitch's database is empty: start ovs-vswitchd"]);
+}
+
+/// Each (life, wish) of one volume, and what is done.
+#[test]
+fn exporters_by_life_and_wish() {
+    let lives = [
+        ("runs, used", Life::Runs { pid: Some(7), in_use: true }),
+        ("runs, idle", Life::Runs { pid: Some(7), in_use: false }),
+        ("begins", Life::Runs { pid: None, in_use: false }),
+        ("died", Life::Dead { due: true, lived: true }),
+        ("dies at once", Life::Dead { due: true, lived: false }),
+        ("dies at once, soon again", Life::Dead { due: false, lived: false }),
+    ];
+    let wishes = [("same", Some(volume(0, 0))), ("changed", Some(volume(0, 1))), ("none", None)];
+    let mut table = String::new();
+    for (name, life) in lives {
+        for (wish, wanted) in &wishes {
+            let mut desired = golden().desired().clone();
+            desired.volumes = wanted.iter().cloned().collect();
+            let have = volume(0, 0);
+            let exporters = Exporters::from([(have.name.clone(), Started { volume: have, life })]);
+            let plan = plan(&State::check(desired).unwrap(), None, &exporters);
+            let words = plan
+                .actions
+                .iter()
+                .map(ToString::to_string)
+                .chain(plan.problems.iter().map(|p| format!("! {p}")));
+            let words = words.collect::<Vec<_>>().join("; ");
+            table += &format!("{name} / {wish}: {}\n", if words.is_empty() { "-" } else { &words });
+        }
+    }
+    insta::assert_snapshot!(table.trim_end());
+}

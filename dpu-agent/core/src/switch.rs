@@ -1,0 +1,555 @@
+//! Open vSwitch's own database (`ovs-vswitchd.conf.db(5)`): what of it is ours, and the operations that change it.
+//!
+//! Ours are rows with [`OURS`] in `external_ids`, on the bridge [`BRIDGE`]. Of rows that are not, the agent sets what a chassis
+//! is set up by, and nothing else: [`CHASSIS`]'s keys of the one row of `Open_vSwitch`, the MTU of the bridge's own interface, and
+//! our members among the bridge's ports and mirrors.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ovsdb::{Atom, Condition, Datum, Mutation, Mutator, Operation, Replica, Row, Wanted};
+use protocol::dpu::{Chassis, Datapath, Direction, EncapKind, Mirror, Port};
+use uuid::Uuid;
+
+use crate::check::BRIDGE;
+
+/// The name of the database.
+pub const DATABASE: &str = "Open_vSwitch";
+/// Under this key of `external_ids` our rows say what they are.
+pub const OURS: &str = "billet";
+/// Keys of the chassis that are ours.
+pub const CHASSIS: [&str; 5] =
+    ["system-id", "ovn-remote", "ovn-encap-type", "ovn-encap-ip", "ovn-bridge-datapath-type"];
+/// Keys of an interface that are ours.
+const INTERFACE: [&str; 3] = [OURS, "attached-mac", IFACE_ID];
+/// By this key OVN knows the logical port.
+const IFACE_ID: &str = "iface-id";
+
+/// Tables and columns that are looked at.
+pub fn wanted() -> Wanted {
+    let tables: [(&str, &[&str]); 6] = [
+        ("Open_vSwitch", &["bridges", "external_ids"]),
+        ("Bridge", &["name", "ports", "mirrors"]),
+        ("Port", &["name", "interfaces", "qos", "external_ids"]),
+        (
+            "Interface",
+            &[
+                "name",
+                "type",
+                "options",
+                "mtu_request",
+                "ingress_policing_rate",
+                "ingress_policing_burst",
+                "external_ids",
+                "ofport",
+                "link_state",
+                "error",
+            ],
+        ),
+        ("QoS", &["type", "other_config", "external_ids"]),
+        ("Mirror", &["name", "select_src_port", "select_dst_port", "output_port", "external_ids"]),
+    ];
+    tables
+        .into_iter()
+        .map(|(table, columns)| (table.to_owned(), columns.iter().map(|c| (*c).to_owned()).collect()))
+        .collect()
+}
+
+/// A row with its id.
+type Found<'a> = (Uuid, &'a Row);
+
+/// The rows, as they hang together.
+#[derive(Debug)]
+pub struct View<'a> {
+    replica: &'a Replica,
+    /// The row of `Open_vSwitch`.
+    pub root: Option<Found<'a>>,
+    /// [`BRIDGE`].
+    pub bridge: Option<Found<'a>>,
+    ports: BTreeMap<&'a str, PortRow<'a>>,
+}
+
+/// A port of the switch.
+#[derive(Debug, Clone, Copy)]
+struct PortRow<'a> {
+    port: Found<'a>,
+    /// Where it has exactly one.
+    interface: Option<Found<'a>>,
+    /// It is on [`BRIDGE`], and it and its interface carry our mark.
+    ours: bool,
+}
+
+/// A port as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plug {
+    /// Name of port and interface.
+    pub interface: String,
+    kind: &'static str,
+    options: BTreeMap<&'static str, String>,
+    ids: BTreeMap<&'static str, String>,
+    mtu: Option<i64>,
+    policing: [i64; 2],
+    max_rate: Option<u64>,
+}
+
+/// One change of the switch; each is one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Makes the integration bridge.
+    AddBridge(Datapath),
+    /// Sets the chassis' keys and the bridge's MTU.
+    SetChassis(Chassis),
+    /// Takes a mirror away.
+    RemoveMirror(Uuid),
+    /// Takes a port away, with its limits.
+    RemovePort(String),
+    /// Takes a logical port's id from an interface, because another interface gets it.
+    Unbind(String),
+    /// Takes limits away that nothing refers to.
+    RemoveLimits(Uuid),
+    /// Plugs an interface in.
+    AddPort(Plug),
+    /// Changes a port that is there.
+    SetPort(Plug),
+    /// Makes a mirror.
+    AddMirror(Mirror),
+}
+
+/// The rows are not any more what the change was made for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not there any more, or not Billet's")]
+pub struct Gone(String);
+
+impl Plug {
+    /// A host's port.
+    pub fn host(port: &Port) -> Self {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        Self {
+            interface: port.interface.to_string(),
+            kind: "",
+            options: BTreeMap::new(),
+            ids: BTreeMap::from([
+                (OURS, "port".to_owned()),
+                ("attached-mac", port.mac.to_string()),
+                (IFACE_ID, port.port.to_string()),
+            ]),
+            mtu: port.mtu.map(i64::from),
+            policing: port.ingress.map_or([0, 0], |rate| [number(rate.kbps), number(rate.burst_kb)]),
+            max_rate: port.egress_kbps.map(|kbps| kbps.saturating_mul(1000)),
+        }
+    }
+
+    /// Where a mirror's copy leaves.
+    pub fn output(mirror: &Mirror) -> Self {
+        let options = mirror
+            .gre
+            .iter()
+            .flat_map(|gre| [("remote_ip", gre.remote.to_string()), ("key", gre.key.to_string())]);
+        Self {
+            interface: mirror.output.to_string(),
+            kind: if mirror.gre.is_some() { "gre" } else { "" },
+            options: options.collect(),
+            ids: BTreeMap::from([(OURS, "mirror".to_owned())]),
+            mtu: None,
+            policing: [0, 0],
+            max_rate: None,
+        }
+    }
+
+    /// The logical port.
+    pub fn iface_id(&self) -> Option<&str> {
+        self.ids.get(IFACE_ID).map(String::as_str)
+    }
+
+    /// Columns of the interface that differ from `have`.
+    fn columns(&self, have: &Row) -> Row {
+        let options = Datum::map(self.options.iter().map(|(k, v)| (*k, v.as_str())));
+        let mut row = Row::new();
+        let mut put = |column: &str, want: Datum, none: Datum| {
+            if have.get(column).unwrap_or(&none) != &want {
+                row.insert(column.to_owned(), want);
+            }
+        };
+        put("type", self.kind.into(), "".into());
+        put("options", options, Datum::Map(BTreeMap::new()));
+        put("ingress_policing_rate", self.policing[0].into(), 0.into());
+        put("ingress_policing_burst", self.policing[1].into(), 0.into());
+        if let Some(mtu) = self.mtu {
+            put("mtu_request", mtu.into(), Datum::empty());
+        }
+        row
+    }
+
+    fn key_changes(&self, have: &Row) -> Vec<Mutation> {
+        let want = INTERFACE.map(|key| (key, self.ids.get(key).map(String::as_str)));
+        set_keys(have, &want)
+    }
+}
+
+impl<'a> View<'a> {
+    /// Looks at the rows.
+    pub fn of(replica: &'a Replica) -> Self {
+        let named = |table: &'static str, name: &'static str| {
+            replica.rows(table).find(move |(_, row)| text(row, "name") == name)
+        };
+        let bridge = named("Bridge", BRIDGE);
+        let on_bridge: BTreeSet<Uuid> =
+            bridge.map(|(_, row)| refs(row, "ports").collect()).unwrap_or_default();
+        let port = |(uuid, row): Found<'a>| {
+            let interfaces: Vec<Uuid> = refs(row, "interfaces").collect();
+            let interface = match interfaces[..] {
+                [one] => replica.row("Interface", one).map(|row| (one, row)),
+                _ => None,
+            };
+            // The bridge's own port carries the mark where the bridge was made here, and is none that comes or goes.
+            let ours = on_bridge.contains(&uuid)
+                && text(row, "name") != BRIDGE
+                && mark(row).is_some()
+                && interface
+                    .is_some_and(|(_, of)| mark(of).is_some() && text(of, "name") == text(row, "name"));
+            (text(row, "name"), PortRow { port: (uuid, row), interface, ours })
+        };
+        Self {
+            replica,
+            root: replica.rows("Open_vSwitch").next(),
+            bridge,
+            ports: replica.rows("Port").map(port).collect(),
+        }
+    }
+
+    fn ours(&self, interface: &str) -> Option<(Found<'a>, Found<'a>)> {
+        let row = self.ports.get(interface).filter(|row| row.ours)?;
+        Some((row.port, row.interface?))
+    }
+
+    /// Names of our ports.
+    pub fn our_ports(&self) -> impl Iterator<Item = &'a str> {
+        self.ports.iter().filter(|(_, row)| row.ours).map(|(name, _)| *name)
+    }
+
+    /// True where the port is there and ours.
+    pub fn has(&self, interface: &str) -> bool {
+        self.ours(interface).is_some()
+    }
+
+    /// True where somebody else has an interface or a port of this name.
+    pub fn is_taken(&self, interface: &str) -> bool {
+        let is_named = |(_, row): Found<'_>| text(row, "name") == interface;
+        !self.has(interface)
+            && (self.ports.contains_key(interface) || self.replica.rows("Interface").any(is_named))
+    }
+
+    /// The logical port that one of our interfaces has.
+    pub fn iface_id(&self, interface: &str) -> Option<&'a str> {
+        self.ours(interface).and_then(|(_, (_, row))| row.get("external_ids")?.text_at(IFACE_ID))
+    }
+
+    /// True where the port is there as it is to be.
+    pub fn is_set(&self, plug: &Plug) -> bool {
+        let Some(((_, port), (_, interface))) = self.ours(&plug.interface) else { return false };
+        let limits: Vec<Uuid> = refs(port, "qos").collect();
+        let limited = match (plug.max_rate, &limits[..]) {
+            (None, []) => true,
+            (Some(rate), [one]) => self.replica.row("QoS", *one).is_some_and(|row| is_limit(row, rate)),
+            _ => false,
+        };
+        limited
+            && mark(port) == plug.ids.get(OURS).map(String::as_str)
+            && plug.columns(interface).is_empty()
+            && plug.key_changes(interface).is_empty()
+    }
+
+    /// True where the chassis is set, and the bridge's MTU.
+    pub fn is_chassis_set(&self, chassis: &Chassis) -> bool {
+        self.chassis_changes(chassis).is_empty() && self.mtu_change(chassis).is_none()
+    }
+
+    /// Our mirrors with their names.
+    pub fn our_mirrors(&self) -> impl Iterator<Item = (Uuid, &'a str)> {
+        let on_bridge: Vec<Uuid> =
+            self.bridge.map(|(_, row)| refs(row, "mirrors").collect()).unwrap_or_default();
+        let rows = self.replica.rows("Mirror");
+        rows.filter(move |(uuid, row)| on_bridge.contains(uuid) && mark(row).is_some())
+            .map(|(uuid, row)| (uuid, text(row, "name")))
+    }
+
+    /// True where the row of a mirror is as the mirror is to be.
+    pub fn is_mirror_set(&self, uuid: Uuid, mirror: &Mirror) -> bool {
+        let Some(row) = self.replica.row("Mirror", uuid) else { return false };
+        self.mirror_ports(mirror).is_ok_and(|want| {
+            want.iter().all(|(column, want)| row.get(*column).unwrap_or(&Datum::empty()) == want)
+        })
+    }
+
+    /// Our limits that no port has.
+    pub fn loose_limits(&self) -> impl Iterator<Item = Uuid> {
+        let used: BTreeSet<Uuid> = self.replica.rows("Port").flat_map(|(_, row)| refs(row, "qos")).collect();
+        let ours = self.replica.rows("QoS").filter(|(_, row)| mark(row).is_some());
+        ours.map(|(uuid, _)| uuid).filter(move |uuid| !used.contains(uuid))
+    }
+
+    fn chassis_changes(&self, chassis: &Chassis) -> Vec<Mutation> {
+        let Some((_, root)) = self.root else { return Vec::new() };
+        let encap = match chassis.encap.kind {
+            EncapKind::Geneve => "geneve",
+            EncapKind::Vxlan => "vxlan",
+        };
+        let address = chassis.encap.address.to_string();
+        let values = [&chassis.system_id, &chassis.ovn_remote, encap, &address, datapath(chassis.datapath)];
+        let want: Vec<_> = CHASSIS.into_iter().zip(values.map(Some)).collect();
+        set_keys(root, &want)
+    }
+
+    fn mtu_change(&self, chassis: &Chassis) -> Option<(Uuid, Datum)> {
+        let want = Datum::from(i64::from(chassis.mtu?));
+        let on_bridge: Vec<Uuid> =
+            self.bridge.map(|(_, row)| refs(row, "ports").collect()).unwrap_or_default();
+        let own = self.ports.get(BRIDGE).filter(|row| on_bridge.contains(&row.port.0))?;
+        let (uuid, row) = own.interface?;
+        (row.get("mtu_request") != Some(&want)).then_some((uuid, want))
+    }
+
+    /// What the columns of a mirror refer to.
+    fn mirror_ports(&self, mirror: &Mirror) -> Result<[(&'static str, Datum); 3], Gone> {
+        let port = |name: &str| match self.ours(name) {
+            Some(((uuid, _), _)) => Ok(Datum::from(uuid)),
+            None => Err(Gone(format!("port {name}"))),
+        };
+        let (source, output) = (port(mirror.source.as_str())?, port(mirror.output.as_str())?);
+        let chosen = |not: Direction| if mirror.direction == not { Datum::empty() } else { source.clone() };
+        Ok([
+            ("select_src_port", chosen(Direction::ToHost)),
+            ("select_dst_port", chosen(Direction::FromHost)),
+            ("output_port", output),
+        ])
+    }
+}
+
+impl Change {
+    /// The operations of its transaction, on the rows as they are.
+    ///
+    /// # Errors
+    /// [`Gone`]: a new plan is needed.
+    pub fn operations(&self, replica: &Replica) -> Result<Vec<Operation>, Gone> {
+        let view = View::of(replica);
+        match self {
+            Self::AddBridge(kind) => add_bridge(&view, *kind),
+            Self::SetChassis(chassis) => Ok(set_chassis(&view, chassis)),
+            Self::RemoveMirror(uuid) => {
+                Ok(vec![members(&view, "mirrors", Mutator::Delete, Atom::Uuid(*uuid))?])
+            }
+            Self::RemovePort(name) => remove_port(&view, name),
+            Self::Unbind(name) => {
+                let (_, (uuid, _)) = view.ours(name).ok_or_else(|| Gone(format!("port {name}")))?;
+                Ok(vec![mutate(
+                    "Interface",
+                    uuid,
+                    vec![mutation("external_ids", Mutator::Delete, Datum::set([IFACE_ID]))],
+                )])
+            }
+            Self::RemoveLimits(uuid) => Ok(vec![delete_limit(*uuid)]),
+            Self::AddPort(plug) => add_port(&view, plug),
+            Self::SetPort(plug) => set_port(&view, plug),
+            Self::AddMirror(mirror) => add_mirror(&view, mirror),
+        }
+    }
+}
+
+fn add_bridge(view: &View<'_>, kind: Datapath) -> Result<Vec<Operation>, Gone> {
+    let (root, _) = view.root.ok_or_else(|| Gone("the row of Open_vSwitch".to_owned()))?;
+    let ids = || ("external_ids", Datum::map([(OURS, "bridge")]));
+    let bridge = [
+        ("name", BRIDGE.into()),
+        ("ports", named("port")),
+        ("datapath_type", datapath(kind).into()),
+        // Without OVN's flows nothing passes; with another mode the bridge would be a switch for all tenants.
+        ("fail_mode", "secure".into()),
+        ids(),
+    ];
+    Ok(vec![
+        insert("Interface", "interface", [("name", BRIDGE.into()), ("type", "internal".into()), ids()]),
+        insert("Port", "port", [("name", BRIDGE.into()), ("interfaces", named("interface")), ids()]),
+        insert("Bridge", "bridge", bridge),
+        mutate("Open_vSwitch", root, vec![mutation("bridges", Mutator::Insert, named("bridge"))]),
+    ])
+}
+
+fn set_chassis(view: &View<'_>, chassis: &Chassis) -> Vec<Operation> {
+    let keys = view.chassis_changes(chassis);
+    let root = view.root.filter(|_| !keys.is_empty()).map(|(uuid, _)| mutate("Open_vSwitch", uuid, keys));
+    let mtu = view.mtu_change(chassis).map(|(uuid, mtu)| Operation::Update {
+        table: "Interface".to_owned(),
+        which: Condition::is_row(uuid),
+        row: Row::from([("mtu_request".to_owned(), mtu)]),
+    });
+    root.into_iter().chain(mtu).collect()
+}
+
+fn remove_port(view: &View<'_>, name: &str) -> Result<Vec<Operation>, Gone> {
+    let ((uuid, row), _) = view.ours(name).ok_or_else(|| Gone(format!("port {name}")))?;
+    let limits = our_limits(view, row).map(delete_limit);
+    let out = members(view, "ports", Mutator::Delete, Atom::Uuid(uuid))?;
+    Ok([out].into_iter().chain(limits).collect())
+}
+
+fn add_port(view: &View<'_>, plug: &Plug) -> Result<Vec<Operation>, Gone> {
+    let name = || ("name".to_owned(), Datum::from(plug.interface.as_str()));
+    let role = plug.ids.get(OURS).map_or("port", String::as_str);
+    let mut interface = plug.columns(&Row::new());
+    let ids = Datum::map(plug.ids.iter().map(|(k, v)| (*k, v.as_str())));
+    interface.extend([name(), ("external_ids".to_owned(), ids)]);
+    let mut port = Row::from([
+        name(),
+        ("interfaces".to_owned(), named("interface")),
+        ("external_ids".to_owned(), Datum::map([(OURS, role)])),
+    ]);
+    let limit = plug.max_rate.map(limit);
+    port.extend(limit.as_ref().map(|_| ("qos".to_owned(), named("limit"))));
+    let row = |table: &str, name: &str, row| Operation::Insert {
+        table: table.to_owned(),
+        row,
+        name: Some(name.to_owned()),
+    };
+    let plugged = members(view, "ports", Mutator::Insert, Atom::Named("port".to_owned()))?;
+    Ok(limit
+        .into_iter()
+        .chain([row("Interface", "interface", interface), row("Port", "port", port), plugged])
+        .collect())
+}
+
+fn set_port(view: &View<'_>, plug: &Plug) -> Result<Vec<Operation>, Gone> {
+    let name = &plug.interface;
+    let ((port, port_row), (uuid, row)) = view.ours(name).ok_or_else(|| Gone(format!("port {name}")))?;
+    let mut operations = Vec::new();
+    let columns = plug.columns(row);
+    if !columns.is_empty() {
+        operations.push(Operation::Update {
+            table: "Interface".to_owned(),
+            which: Condition::is_row(uuid),
+            row: columns,
+        });
+    }
+    let keys = plug.key_changes(row);
+    if !keys.is_empty() {
+        operations.push(mutate("Interface", uuid, keys));
+    }
+    let keys = set_keys(port_row, &[(OURS, plug.ids.get(OURS).map(String::as_str))]);
+    if !keys.is_empty() {
+        operations.push(mutate("Port", port, keys));
+    }
+    let have: Vec<Uuid> = refs(port_row, "qos").collect();
+    let fits =
+        |rate| matches!(have[..], [one] if view.replica.row("QoS", one).is_some_and(|r| is_limit(r, rate)));
+    let wanted = plug.max_rate.filter(|rate| !fits(*rate));
+    if wanted.is_some() || (plug.max_rate.is_none() && !have.is_empty()) {
+        operations.extend(wanted.map(limit));
+        let value = if wanted.is_some() { named("limit") } else { Datum::empty() };
+        let row = Row::from([("qos".to_owned(), value)]);
+        operations.push(Operation::Update { table: "Port".to_owned(), which: Condition::is_row(port), row });
+        operations.extend(our_limits(view, port_row).map(delete_limit));
+    }
+    Ok(operations)
+}
+
+fn add_mirror(view: &View<'_>, mirror: &Mirror) -> Result<Vec<Operation>, Gone> {
+    let ports = view.mirror_ports(mirror)?;
+    let columns =
+        [("name", Datum::from(mirror.name.as_str())), ("external_ids", Datum::map([(OURS, "mirror")]))];
+    Ok(vec![
+        insert("Mirror", "mirror", columns.into_iter().chain(ports)),
+        members(view, "mirrors", Mutator::Insert, Atom::Named("mirror".to_owned()))?,
+    ])
+}
+
+/// A limit of what leaves by a port: a class of HTB without classes below it.
+fn limit(rate: u64) -> Operation {
+    let columns = [
+        ("type", "linux-htb".into()),
+        ("other_config", Datum::map([("max-rate", rate.to_string())])),
+        ("external_ids", Datum::map([(OURS, "limit")])),
+    ];
+    insert("QoS", "limit", columns)
+}
+
+fn is_limit(row: &Row, rate: u64) -> bool {
+    let rate = rate.to_string();
+    mark(row).is_some()
+        && text(row, "type") == "linux-htb"
+        && row.get("other_config") == Some(&Datum::map([("max-rate", rate)]))
+}
+
+/// Limits of a port that carry our mark and that no other port has.
+fn our_limits<'a>(view: &View<'a>, port: &'a Row) -> impl Iterator<Item = Uuid> {
+    let users = |limit| {
+        view.replica.rows("Port").filter(move |(_, row)| refs(row, "qos").any(|u| u == limit)).count()
+    };
+    let ours = |limit: &Uuid| view.replica.row("QoS", *limit).is_some_and(|row| mark(row).is_some());
+    refs(port, "qos").filter(move |limit| ours(limit) && users(*limit) == 1)
+}
+
+fn delete_limit(uuid: Uuid) -> Operation {
+    Operation::Delete { table: "QoS".to_owned(), which: Condition::is_row(uuid) }
+}
+
+/// One member of the bridge's ports or mirrors comes or goes.
+fn members(view: &View<'_>, column: &str, mutator: Mutator, member: Atom) -> Result<Operation, Gone> {
+    let (bridge, _) = view.bridge.ok_or_else(|| Gone(format!("bridge {BRIDGE}")))?;
+    Ok(mutate("Bridge", bridge, vec![mutation(column, mutator, Datum::Set(BTreeSet::from([member])))]))
+}
+
+/// What leads to these values under these keys of `external_ids`; `None` is no such key.
+fn set_keys(have: &Row, want: &[(&str, Option<&str>)]) -> Vec<Mutation> {
+    let ids = have.get("external_ids");
+    let changed: Vec<_> =
+        want.iter().filter(|(key, value)| ids.and_then(|ids| ids.text_at(key)) != *value).collect();
+    let gone: Vec<&str> = changed
+        .iter()
+        .map(|(key, _)| *key)
+        .filter(|key| ids.is_some_and(|ids| ids.text_at(key).is_some()))
+        .collect();
+    let come: Vec<_> = changed.iter().filter_map(|(key, value)| Some((*key, (*value)?))).collect();
+    let mut mutations = Vec::new();
+    if !gone.is_empty() {
+        mutations.push(mutation("external_ids", Mutator::Delete, Datum::set(gone)));
+    }
+    if !come.is_empty() {
+        mutations.push(mutation("external_ids", Mutator::Insert, Datum::map(come)));
+    }
+    mutations
+}
+
+fn mutate(table: &str, uuid: Uuid, mutations: Vec<Mutation>) -> Operation {
+    Operation::Mutate { table: table.to_owned(), which: Condition::is_row(uuid), mutations }
+}
+
+fn mutation(column: &str, mutator: Mutator, value: Datum) -> Mutation {
+    Mutation { column: column.to_owned(), mutator, value }
+}
+
+fn insert<'c>(table: &str, name: &str, columns: impl IntoIterator<Item = (&'c str, Datum)>) -> Operation {
+    let row = columns.into_iter().map(|(column, value)| (column.to_owned(), value)).collect();
+    Operation::Insert { table: table.to_owned(), row, name: Some(name.to_owned()) }
+}
+
+fn named(name: &str) -> Datum {
+    Datum::Set(BTreeSet::from([Atom::Named(name.to_owned())]))
+}
+
+fn datapath(kind: Datapath) -> &'static str {
+    match kind {
+        Datapath::System => "system",
+        Datapath::Netdev => "netdev",
+    }
+}
+
+/// What a row of ours says that it is.
+fn mark(row: &Row) -> Option<&str> {
+    row.get("external_ids").and_then(|ids| ids.text_at(OURS))
+}
+
+fn text<'a>(row: &'a Row, column: &str) -> &'a str {
+    row.get(column).and_then(Datum::text).unwrap_or_default()
+}
+
+fn refs<'a>(row: &'a Row, column: &str) -> impl Iterator<Item = Uuid> + use<'a> {
+    row.get(column).into_iter().flat_map(Datum::uuids)
+}

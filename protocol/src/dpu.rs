@@ -1,0 +1,395 @@
+//! What a DPU is to be ([`Desired`]), and what it says that it is ([`Observed`]).
+//!
+//! A desired state is whole: what it does not name is not to be there, as far as it is Billet's. It carries a generation, which
+//! grows with each change.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ImageId, MacAddr, PortId};
+
+/// Version of these types.
+pub const VERSION: u32 = 1;
+/// Largest desired state, in octets: [`PORTS_MAX`] ports, [`MIRRORS_MAX`] mirrors and [`VOLUMES_MAX`] volumes fit in half of it.
+pub const STATE_MAX: usize = 1 << 20;
+/// Ports of a DPU: two physical functions with 127 virtual ones each, and room for as many again.
+pub const PORTS_MAX: usize = 512;
+/// Mirrors of a bridge: Open vSwitch has 32 (`MAX_MIRRORS`).
+pub const MIRRORS_MAX: usize = 32;
+/// Volumes of a DPU: virtio functions of a SNAP-4 emulation manager.
+pub const VOLUMES_MAX: usize = 256;
+
+/// What a DPU is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Desired {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Grows with each change of the state.
+    pub generation: u64,
+    /// Settings of the switch.
+    pub chassis: Chassis,
+    /// What is plugged in.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+    /// Copies of traffic.
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
+    /// Disks of the host.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// Settings of the switch that OVN's controller reads (`ovn-controller(8)`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chassis {
+    /// Name of the DPU in OVN: 1 to 64 characters.
+    pub system_id: String,
+    /// OVN's southbound database: `tcp:` or `ssl:` with address and port, several with commas.
+    pub ovn_remote: String,
+    /// Tunnels.
+    pub encap: Encap,
+    /// Who forwards.
+    #[serde(default)]
+    pub datapath: Datapath,
+    /// MTU of the interface `br-int`, in octets; left out, it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+}
+
+/// Tunnels of a chassis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encap {
+    /// How packets are wrapped.
+    pub kind: EncapKind,
+    /// Own end.
+    pub address: IpAddr,
+}
+
+/// How packets are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncapKind {
+    /// RFC 8926.
+    Geneve,
+    /// RFC 7348; OVN then has 4,095 networks at most.
+    Vxlan,
+}
+
+/// Who forwards packets of the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Datapath {
+    /// The kernel, or the DPU's hardware by way of it.
+    #[default]
+    System,
+    /// Open vSwitch itself, in user space.
+    Netdev,
+}
+
+/// An interface that is plugged into `br-int`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// The representor of the host's function.
+    pub interface: InterfaceName,
+    /// The logical port; OVN knows it by this id (`iface-id`).
+    pub port: PortId,
+    /// Address of the host's function.
+    pub mac: MacAddr,
+    /// In octets, 576 to 9978 (`dev_max_mtu` of common cards is 9,978 or more); left out, it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Limit of what the host sends: more is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Rate>,
+    /// Limit of what the host gets, in thousands of bits per second, from 1 to 10^9: more is queued, then dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbps: Option<u64>,
+}
+
+/// A limit of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Thousands of bits per second, from 1 to 10^9.
+    pub kbps: u64,
+    /// Thousands of bits above the rate that may come at once, from 1 to 10^9.
+    pub burst_kb: u64,
+}
+
+/// A copy of a port's traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// Names the mirror.
+    pub name: Name,
+    /// Whose traffic: one of the state's ports.
+    pub source: InterfaceName,
+    /// Which of it.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Where the copy leaves: an interface of the DPU, or the name that the tunnel gets.
+    pub output: InterfaceName,
+    /// The copy leaves by a GRE tunnel; without it, by the interface itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gre: Option<Gre>,
+}
+
+/// Which traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// What the host sends and gets.
+    #[default]
+    Both,
+    /// What the host sends.
+    FromHost,
+    /// What the host gets.
+    ToHost,
+}
+
+/// A GRE tunnel (RFC 2890).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gre {
+    /// Other end.
+    pub remote: IpAddr,
+    /// Key in each packet.
+    pub key: u32,
+}
+
+/// A disk of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Names the volume on this DPU.
+    pub name: Name,
+    /// Serial number that the host sees: up to 20 printable ASCII characters without spaces.
+    #[serde(default)]
+    pub serial: String,
+    /// The vhost-user socket: an absolute path of up to 107 octets.
+    pub socket: String,
+    /// Who serves it, and what.
+    pub exporter: Exporter,
+}
+
+/// Who serves a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Exporter {
+    /// `billet-blk`.
+    Blk {
+        /// What it serves.
+        serves: Serves,
+    },
+}
+
+/// What `billet-blk` serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Serves {
+    /// A file or a block device as it is.
+    File {
+        /// Absolute path.
+        path: String,
+        /// Writes are refused.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// An image under a copy-on-write layer.
+    Image {
+        /// The image.
+        image: ImageId,
+        /// Where it is: URL of the provisioning listener, or absolute path of an image store.
+        store: String,
+        /// Directory of the layer: absolute path.
+        layer: String,
+        /// Bytes, a multiple of 512; the image's smallest disk where left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Bytes per second of what nobody waits for; 0 is without limit, left out is `billet-blk`'s own default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<u64>,
+    },
+}
+
+/// What a DPU says that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observed {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Of the desired state that it follows; `None` where it never had one.
+    pub generation: Option<u64>,
+    /// All is as that state says.
+    pub settled: bool,
+    /// What keeps it from being so, in words.
+    pub problems: Vec<String>,
+    /// Billet's ports as the switch has them.
+    pub ports: Vec<PortSeen>,
+    /// Names of Billet's mirrors that the switch has.
+    pub mirrors: Vec<String>,
+    /// Exporters that were started here.
+    pub volumes: Vec<VolumeSeen>,
+}
+
+/// A port as the switch has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortSeen {
+    /// The interface.
+    pub interface: String,
+    /// The logical port, unless it is a mirror's output.
+    pub port: Option<String>,
+    /// Its number in the switch (OpenFlow); `None` where it has none.
+    pub number: Option<i64>,
+    /// True where the link is up.
+    pub up: bool,
+    /// What Open vSwitch says against it.
+    pub error: Option<String>,
+}
+
+/// An exporter as it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeSeen {
+    /// The volume.
+    pub name: Name,
+    /// Its process; `None` where it does not run.
+    pub pid: Option<u32>,
+    /// A host is connected, or was a moment ago.
+    pub in_use: bool,
+    /// How often it was started again since this agent runs.
+    pub restarts: u32,
+}
+
+/// A text that is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no {what}")]
+pub struct NameError {
+    text: String,
+    what: &'static str,
+}
+
+macro_rules! name {
+    ($name:ident, $what:literal, $doc:literal, $fits:expr) => {
+        #[doc = $doc]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                let fits: fn(&str) -> bool = $fits;
+                if fits(&text) {
+                    return Ok(Self(text));
+                }
+                Err(NameError { text: text.chars().take(80).collect(), what: $what })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    InterfaceName,
+    "name of an interface (1 to 15 printable ASCII characters without spaces, `/` and `:`)",
+    "A network interface, as the kernel takes its name (`dev_valid_name`).",
+    |text| {
+        (1..=15).contains(&text.len())
+            && !matches!(text, "." | "..")
+            && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':'))
+    }
+);
+name!(
+    Name,
+    "name of a volume or mirror (1 to 64 of letters, digits, `-`, `_` and `.`, beginning with a letter or digit)",
+    "Names a volume or a mirror; good as the name of a file.",
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If this test fails, do not change the test: DPUs with this text are in racks.
+    #[test]
+    fn golden_version_1() {
+        let text = include_str!("dpu.v1.json");
+        let state: Desired = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
+        let text = include_str!("dpu-observed.v1.json");
+        let seen: Observed = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let good: serde_json::Value = serde_json::from_str(include_str!("dpu.v1.json")).unwrap();
+        for place in
+            ["", "/chassis", "/chassis/encap", "/ports/0", "/ports/0/ingress", "/mirrors/0", "/mirrors/0/gre"]
+                .into_iter()
+                .chain([
+                    "/volumes/0",
+                    "/volumes/0/exporter",
+                    "/volumes/0/exporter/serves",
+                    "/volumes/1/exporter/serves",
+                ])
+        {
+            let mut bad = good.clone();
+            bad.pointer_mut(place).unwrap()["novel"] = 1.into();
+            let error = serde_json::from_value::<Desired>(bad).unwrap_err().to_string();
+            assert!(error.contains("novel"), "{place}: {error}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        for good in ["p", "pf0hpf", "en3f0pf0sf0", "a23456789012345"] {
+            assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a234567890123456", "ä"] {
+            assert!(bad.parse::<InterfaceName>().is_err(), "{bad}");
+        }
+        for bad in ["", ".a", "-a", "a/b", "a b", &"a".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+        assert!("vol-1_a.b".parse::<Name>().is_ok());
+    }
+}
