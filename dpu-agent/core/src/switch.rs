@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::{Atom, Condition, Datum, Mutation, Mutator, Operation, Replica, Row, Wanted};
-use protocol::dpu::{Chassis, Datapath, Direction, EncapKind, Mirror, Port};
+use protocol::dpu::{Chassis, Datapath, Direction, EncapKind, Mirror, Port, PortSeen};
 use uuid::Uuid;
 
 use crate::check::BRIDGE;
@@ -270,6 +270,26 @@ impl<'a> View<'a> {
         let rows = self.replica.rows("Mirror");
         rows.filter(move |(uuid, row)| on_bridge.contains(uuid) && mark(row).is_some())
             .map(|(uuid, row)| (uuid, text(row, "name")))
+    }
+
+    /// Our ports and mirrors, for the report.
+    pub fn seen(&self) -> (Vec<PortSeen>, Vec<String>) {
+        let ports = self.our_ports().filter_map(|name| {
+            let (_, (_, row)) = self.ours(name)?;
+            let number = row.get("ofport").and_then(Datum::one).and_then(|atom| match atom {
+                Atom::Integer(number) => Some(*number),
+                _ => None,
+            });
+            Some(PortSeen {
+                interface: name.to_owned(),
+                port: self.iface_id(name).map(str::to_owned),
+                // -1 is what vswitchd writes where the interface cannot be opened.
+                number: number.filter(|number| *number > 0),
+                up: text(row, "link_state") == "up",
+                error: Some(text(row, "error").to_owned()).filter(|error| !error.is_empty()),
+            })
+        });
+        (ports.collect(), self.our_mirrors().map(|(_, name)| name.to_owned()).collect())
     }
 
     /// True where the row of a mirror is as the mirror is to be.

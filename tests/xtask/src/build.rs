@@ -14,6 +14,7 @@ pub fn run() -> Result<()> {
     ui()?;
     server()?;
     ramdisk::static_program("dpu-agent-blk", "billet-blk")?;
+    ramdisk::static_program("dpu-agent", "billet-dpu")?;
     ramdisk::run(&ramdisk::Args::default())
 }
 

@@ -1,0 +1,265 @@
+//! The loop: what is desired, what is there, what is done about it, what is reported.
+//!
+//! ```text
+//!   state file ─▶ checked ─▶ kept on the disk ─▶ followed ─┐
+//!                                                          ├─ plan ─▶ actions ─▶ plan again ─▶ report
+//!   rows of the switch, exporters ─────────────────────────┘
+//! ```
+//!
+//! Nothing is done at the end: what runs goes on.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use dpu_agent_core::check::State;
+use dpu_agent_core::exporter::{Exporters, Life};
+use dpu_agent_core::plan::{Action, Plan, plan};
+use dpu_agent_core::switch::{self, Change, View};
+use jsonrpc::Address;
+use ovsdb::{Follower, Operation, Settings, Version};
+use protocol::Timestamp;
+use protocol::dpu::{Observed, STATE_MAX, VERSION, VolumeSeen};
+
+use crate::exporters::Processes;
+use crate::files;
+
+/// Between two looks at everything. A dead exporter is started again within this.
+const LOOK: Duration = Duration::from_millis(500);
+/// After a change that failed the switch is left alone for so long.
+const PAUSE: Duration = Duration::from_secs(5);
+/// After so long without a word from the database a sign of life is asked for.
+const PROBE: Duration = Duration::from_secs(5);
+/// So long after the last connection a volume counts as in use: QEMU comes back after a second, and may be slow.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Where things are.
+#[derive(Debug)]
+pub struct Files {
+    /// The desired state.
+    pub state: PathBuf,
+    /// The report, where it is wanted.
+    pub status: Option<PathBuf>,
+    /// Our own directory.
+    pub dir: PathBuf,
+}
+
+/// Counts from a day before the start, so that what was before the start lies in the past. Never goes back.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+/// The program.
+#[derive(Debug)]
+pub struct Agent {
+    files: Files,
+    /// Held as long as we live: two of us would start two exporters of one disk.
+    _lock: File,
+    clock: Clock,
+    follower: Follower,
+    processes: Processes,
+    state: Option<State>,
+    /// The text of the state file that was looked at last.
+    text: Vec<u8>,
+    /// What is wrong with that file.
+    refused: Option<String>,
+    /// The switch is left alone until then, for this reason.
+    pause: Option<(Timestamp, String)>,
+    reported: Option<Observed>,
+}
+
+impl Clock {
+    /// Begins.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Now.
+    pub fn now(self) -> Timestamp {
+        Timestamp(24 * 3_600_000).after(self.0.elapsed())
+    }
+}
+
+/// Follows the rows of a switch.
+pub fn follow(address: Address) -> Follower {
+    let (database, wanted) = (switch::DATABASE.to_owned(), switch::wanted());
+    Follower::start(Settings { address, database, wanted, version: Version::Since, lock: None, probe: PROBE })
+}
+
+impl Agent {
+    /// Takes up what is on the disk.
+    ///
+    /// # Errors
+    /// Where another one runs, or a file cannot be read.
+    pub fn start(files: Files, database: Address, blk: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(&files.dir).with_context(|| format!("making {}", files.dir.display()))?;
+        let path = files.dir.join("agent.lock");
+        let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+        lock.try_lock().with_context(|| format!("another billet-dpu runs on {}", files.dir.display()))?;
+        let clock = Clock::start();
+        let processes = Processes::load(&files.dir, &blk, QUIET, clock.now())?;
+        let kept = files.dir.join("desired.json");
+        let state = if kept.exists() {
+            let text = files::read(&kept, STATE_MAX)?;
+            Some(State::parse(&text).with_context(|| format!("{}: remove it", kept.display()))?)
+        } else {
+            None
+        };
+        let (text, follower) = (Vec::new(), follow(database));
+        let (refused, pause, reported) = (None, None, None);
+        Ok(Self { files, _lock: lock, clock, follower, processes, state, text, refused, pause, reported })
+    }
+
+    /// Follows for ever.
+    ///
+    /// # Errors
+    /// Where the state cannot be kept on the disk.
+    pub async fn run(mut self) -> anyhow::Result<Infallible> {
+        loop {
+            self.read_state()?;
+            let exporters = self.processes.look(self.clock.now());
+            let plan = self.plan(&exporters);
+            let mut problems = Vec::new();
+            for action in plan.actions {
+                problems.extend(self.carry_out(&action).await);
+            }
+            self.report(problems);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Looks at the state file. One that cannot be followed is left; the last good one is followed on.
+    fn read_state(&mut self) -> anyhow::Result<()> {
+        let text = match files::read(&self.files.state, STATE_MAX) {
+            Ok(text) if text == self.text && self.refused.is_none() => return Ok(()),
+            Ok(text) => text,
+            Err(e) => {
+                self.refused = Some(words(&e));
+                return Ok(());
+            }
+        };
+        let checked =
+            State::parse(&text).map_err(|e| format!("{}: {}", self.files.state.display(), words(&e)));
+        let judged = checked.and_then(|state| match state.follows(self.state.as_ref()) {
+            Ok(is_new) => Ok(is_new.then_some(state)),
+            Err(e) => Err(format!("{}: {e}", self.files.state.display())),
+        });
+        match judged {
+            Ok(next) => {
+                if let Some(state) = next {
+                    // Before it is acted on: after a reboot without a server this is all there is.
+                    files::replace(&self.files.dir.join("desired.json"), &text)?;
+                    tracing::info!(generation = state.desired().generation, "a new state is followed");
+                    self.state = Some(state);
+                }
+                self.refused = None;
+            }
+            Err(why) => self.refused = Some(why),
+        }
+        self.text = text;
+        Ok(())
+    }
+
+    fn plan(&self, exporters: &Exporters) -> Plan {
+        let Some(state) = &self.state else { return Plan::default() };
+        let now = self.clock.now();
+        if self.pause.as_ref().is_some_and(|(until, _)| now < *until) {
+            return plan(state, None, exporters);
+        }
+        self.follower
+            .read(|rows| plan(state, Some(rows), exporters))
+            .unwrap_or_else(|_| plan(state, None, exporters))
+    }
+
+    /// Does one thing; what went wrong. After a change of the switch that failed the others wait.
+    async fn carry_out(&mut self, action: &Action) -> Option<String> {
+        let now = self.clock.now();
+        let done: Result<(), String> = match action {
+            Action::Stop { name, pid } => self.processes.stop(name, *pid).await.map_err(|e| words(&e)),
+            Action::Start(volume) => self.processes.start(volume, now).map_err(|e| words(&e)),
+            Action::Switch(_) if self.pause.as_ref().is_some_and(|(until, _)| now < *until) => return None,
+            Action::Switch(change) => {
+                let done = self.switch(change, action.to_string()).await;
+                self.pause = done.as_ref().err().map(|why| (now.after(PAUSE), format!("{action}: {why}")));
+                done
+            }
+        };
+        match done {
+            Ok(()) => tracing::info!(%action, "done"),
+            Err(why) => {
+                tracing::warn!(%action, %why, "not done");
+                return Some(format!("{action}: {why}"));
+            }
+        }
+        None
+    }
+
+    async fn switch(&self, change: &Change, what: String) -> Result<(), String> {
+        let operations = self.follower.read(|rows| change.operations(rows)).map_err(|e| words(&e))?;
+        let mut operations = operations.map_err(|e| words(&e))?;
+        operations.push(Operation::Comment(format!("billet-dpu: {what}")));
+        self.follower.transact(operations).await.map(drop).map_err(|e| words(&e))
+    }
+
+    /// Says what the DPU is, where that changed.
+    fn report(&mut self, failed: Vec<String>) {
+        let exporters = self.processes.look(self.clock.now());
+        let plan = self.plan(&exporters);
+        let mut problems: Vec<String> =
+            self.refused.iter().cloned().chain(failed).chain(plan.problems).collect();
+        problems.extend(self.pause.as_ref().map(|(_, why)| why.clone()));
+        let mut seen = (Vec::new(), Vec::new());
+        match self.follower.read(|rows| View::of(rows).seen()) {
+            Ok(there) => seen = there,
+            Err(e) => problems.push(words(&e)),
+        }
+        let (ports, mirrors) = seen;
+        let errors = ports
+            .iter()
+            .filter_map(|port| Some(format!("port {}: {}", port.interface, port.error.as_ref()?)));
+        problems.extend(errors);
+        let mut once = BTreeSet::new();
+        problems.retain(|line| once.insert(line.clone()));
+        let volumes = exporters.iter().map(|(name, started)| {
+            let (pid, in_use) = match started.life {
+                Life::Runs { pid, in_use } => (pid, in_use),
+                Life::Dead { .. } => (None, false),
+            };
+            VolumeSeen { name: name.clone(), pid, in_use, restarts: self.processes.restarts(name) }
+        });
+        let observed = Observed {
+            version: VERSION,
+            generation: self.state.as_ref().map(|state| state.desired().generation),
+            settled: self.state.is_some() && plan.actions.is_empty() && problems.is_empty(),
+            problems,
+            ports,
+            mirrors,
+            volumes: volumes.collect(),
+        };
+        if self.reported.as_ref() == Some(&observed) {
+            return;
+        }
+        let line = serde_json::to_string(&observed).expect("a report is texts and numbers");
+        // Whoever read it may be gone; the switch and the disks go on.
+        let _ = writeln!(std::io::stdout(), "{line}");
+        let written = self.files.status.as_ref().map_or(Ok(()), |path| files::replace(path, line.as_bytes()));
+        match written {
+            Ok(()) => self.reported = Some(observed),
+            Err(e) => tracing::warn!(error = %words(&e), "the report is not written"),
+        }
+    }
+}
+
+/// An error with its causes.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,291 @@
+//! Processes that serve volumes. They outlive us: each is the leader of a session of its own, and all that we know of it is
+//! in files.
+//!
+//! ```text
+//! <dir>/exporters/<volume>.json   the volume and the command line, written before the start
+//!                 <volume>.lock   locked by the process for as long as it lives: it is its standard input
+//!                 <volume>.log    what it says
+//! ```
+//!
+//! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use dpu_agent_core::exporter::{Attempts, Exporters, Life, Record, Started, arguments};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use protocol::Timestamp;
+use protocol::dpu::{Name, VOLUMES_MAX, Volume};
+
+use crate::files::{self, FileError, failed};
+use crate::sys;
+use crate::unix::{self, Uses};
+
+/// Octets of a record: two paths and a URL of the longest kind, twice.
+const RECORD_MAX: usize = 64 << 10;
+/// A log that is longer is begun anew with its process.
+const LOG_MAX: u64 = 1 << 20;
+/// How long a process may take to end.
+const END: Duration = Duration::from_secs(5);
+/// Between two looks at a process that ends.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Why an exporter was not started or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A record of another program, or a damaged one.
+    #[error("{} cannot be read: end the exporter of this volume, if one runs, and remove the file", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: serde_json::Error,
+    },
+    /// More than there can be.
+    #[error("{} has more than {VOLUMES_MAX} exporters", .0.display())]
+    Many(PathBuf),
+    /// Its lock is held.
+    #[error("the exporter of volume {0} still runs")]
+    Runs(Name),
+    /// Another program's socket.
+    #[error(
+        "{0} is served by a program that was not started here: end it, or give the volume another socket"
+    )]
+    Taken(String),
+    /// It cannot be run.
+    #[error("cannot run {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// It does not end.
+    #[error("the exporter of volume {0} does not end")]
+    Ends(Name),
+}
+
+/// All that were started here.
+#[derive(Debug)]
+pub struct Processes {
+    dir: PathBuf,
+    program: PathBuf,
+    /// So long after the last connection a volume counts as in use: QEMU comes back after a second.
+    quiet: Duration,
+    all: BTreeMap<Name, Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    record: Record,
+    attempts: Attempts,
+    /// It lived when it was last looked at.
+    lived: bool,
+    /// When it was last in use, or may have been.
+    used: Timestamp,
+    pid: Option<u32>,
+    /// Where this very process of ours started it: to be waited for.
+    child: Option<Child>,
+}
+
+impl Processes {
+    /// Those that the files know of.
+    ///
+    /// # Errors
+    /// [`ExporterError`], where a file cannot be read.
+    pub fn load(dir: &Path, program: &Path, quiet: Duration, now: Timestamp) -> Result<Self, ExporterError> {
+        let dir = dir.join("exporters");
+        fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
+            let path = entry.map_err(failed("read", &dir))?.path();
+            if path.extension().is_none_or(|kind| kind != "json") {
+                continue;
+            }
+            let text = files::read(&path, RECORD_MAX)?;
+            let read = serde_json::from_slice(&text);
+            let record: Record = read.map_err(|cause| ExporterError::Record { path, cause })?;
+            all.insert(record.volume.name.clone(), Process::of(record, now));
+            if all.len() > VOLUMES_MAX {
+                return Err(ExporterError::Many(dir));
+            }
+        }
+        Ok(Self { dir, program: program.to_owned(), quiet, all })
+    }
+
+    /// Looks at each.
+    pub fn look(&mut self, now: Timestamp) -> Exporters {
+        let mut seen = Exporters::new();
+        for (name, process) in &mut self.all {
+            if let Some(child) = &mut process.child {
+                // Whether it lives, the lock says; this takes the remains away.
+                let _ = child.try_wait();
+            }
+            let life = if is_locked(&lock_of(&self.dir, name)) {
+                process.look_alive(self.quiet, now)
+            } else {
+                process.look_dead(now)
+            };
+            seen.insert(name.clone(), Started { volume: process.record.volume.clone(), life });
+        }
+        seen
+    }
+
+    /// How often an exporter was started again since this program runs.
+    pub fn restarts(&self, name: &Name) -> u32 {
+        self.all.get(name).map_or(0, |process| process.attempts.restarts())
+    }
+
+    /// Starts an exporter.
+    ///
+    /// # Errors
+    /// [`ExporterError`]; where it could not be run, it counts as dead.
+    pub fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError> {
+        let name = &volume.name;
+        let lock = locked(&lock_of(&self.dir, name))?.ok_or_else(|| ExporterError::Runs(name.clone()))?;
+        let table = fs::read_to_string("/proc/net/unix");
+        let table = table.map_err(failed("read", Path::new("/proc/net/unix")))?;
+        if unix::uses(&table, &volume.socket).listens {
+            return Err(ExporterError::Taken(volume.socket.clone()));
+        }
+        let program = self.program.display().to_string();
+        let command = [program].into_iter().chain(arguments(volume)).collect();
+        let record = Record { volume: volume.clone(), command };
+        let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
+        files::replace(&self.dir.join(format!("{name}.json")), &text)?;
+        let process = self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), now));
+        process.record = record;
+        process.attempts.handle_start(now);
+        // Until it was looked at it counts as having lived, so that one that dies at once is seen to.
+        (process.lived, process.used, process.pid) = (true, now, None);
+        process.child = None;
+        let log = self.dir.join(format!("{name}.log"));
+        let child = spawn(&process.record, lock, &log)?;
+        process.child = Some(child);
+        Ok(())
+    }
+
+    /// Ends an exporter, where it runs, and forgets it.
+    ///
+    /// # Errors
+    /// [`ExporterError::Ends`]; it is not forgotten then.
+    pub async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError> {
+        let Some(process) = self.all.get(name) else { return Ok(()) };
+        let lock = lock_of(&self.dir, name);
+        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
+            // Where it is gone by now, all the better.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let mut waited = Duration::ZERO;
+        while is_locked(&lock) {
+            if waited > END {
+                return Err(ExporterError::Ends(name.clone()));
+            }
+            tokio::time::sleep(LOOK).await;
+            waited += LOOK;
+        }
+        let socket = Path::new(&process.record.volume.socket);
+        if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
+            files::remove(socket)?;
+        }
+        for kind in ["json", "log", "lock"] {
+            files::remove(&self.dir.join(format!("{name}.{kind}")))?;
+        }
+        if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {
+            let _ = child.wait();
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    fn of(record: Record, now: Timestamp) -> Self {
+        let attempts = Attempts::default();
+        Self { record, attempts, lived: false, used: now, pid: None, child: None }
+    }
+
+    fn look_alive(&mut self, quiet: Duration, now: Timestamp) -> Life {
+        self.attempts.handle_found();
+        self.lived = true;
+        self.pid = self.pid.filter(|pid| self.is(*pid)).or_else(|| pids().find(|pid| self.is(*pid)));
+        let table = self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/net/unix")).ok());
+        // What cannot be told is as good as in use.
+        let uses = table.map_or(Uses { listens: true, connected: true }, |table| {
+            unix::uses(&table, &self.record.volume.socket)
+        });
+        if uses.connected {
+            self.used = now;
+        }
+        Life::Runs { pid: self.pid, in_use: uses.connected || now.since(self.used) < quiet }
+    }
+
+    fn look_dead(&mut self, now: Timestamp) -> Life {
+        if self.lived {
+            tracing::warn!(volume = %self.record.volume.name, "the exporter died");
+            self.attempts.handle_death(now);
+        }
+        (self.lived, self.pid) = (false, None);
+        Life::Dead { due: self.attempts.due(now), lived: self.attempts.lived() }
+    }
+
+    /// Whether this is our process: it has our very command line, the socket in it.
+    fn is(&self, pid: u32) -> bool {
+        let line: Vec<u8> =
+            self.record.command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|have| have == line)
+    }
+}
+
+fn spawn(record: &Record, lock: File, log: &Path) -> Result<Child, ExporterError> {
+    let long = fs::metadata(log).is_ok_and(|log| log.len() > LOG_MAX);
+    let opened = File::options().create(true).append(true).open(log);
+    let said = opened.and_then(|file| if long { file.set_len(0).map(|()| file) } else { Ok(file) });
+    let said = said.map_err(failed("open", log))?;
+    let errors = said.try_clone().map_err(failed("open", log))?;
+    if let Some(dir) = Path::new(&record.volume.socket).parent() {
+        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+    }
+    let program = record.command.first().cloned().unwrap_or_default();
+    let mut command = Command::new(&program);
+    command.args(record.command.iter().skip(1)).stdin(lock).stdout(said).stderr(errors).current_dir("/");
+    sys::own_session(&mut command);
+    command.spawn().map_err(|cause| ExporterError::Spawn { program, cause })
+}
+
+fn lock_of(dir: &Path, name: &Name) -> PathBuf {
+    dir.join(format!("{name}.lock"))
+}
+
+/// The lock, or `None` where somebody has it.
+fn locked(path: &Path) -> Result<Option<File>, FileError> {
+    let file =
+        File::options().create(true).truncate(false).write(true).open(path).map_err(failed("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(failed("lock", path)(e)),
+    }
+}
+
+/// Whether somebody has the lock. A file that is not there has none; of one that cannot be asked it is assumed.
+fn is_locked(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => file.try_lock_shared().is_err(),
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
