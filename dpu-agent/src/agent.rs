@@ -114,12 +114,9 @@ impl Agent {
     }
 
     /// Follows for ever.
-    ///
-    /// # Errors
-    /// Where the state cannot be kept on the disk.
-    pub async fn run(mut self) -> anyhow::Result<Infallible> {
+    pub async fn run(mut self) -> Infallible {
         loop {
-            self.read_state()?;
+            self.read_state();
             let exporters = self.processes.look(self.clock.now());
             let plan = self.plan(&exporters);
             let mut problems = Vec::new();
@@ -132,34 +129,29 @@ impl Agent {
     }
 
     /// Looks at the state file. One that cannot be followed is left; the last good one is followed on.
-    fn read_state(&mut self) -> anyhow::Result<()> {
+    fn read_state(&mut self) {
         let text = match files::read(&self.files.state, STATE_MAX) {
-            Ok(text) if text == self.text && self.refused.is_none() => return Ok(()),
+            Ok(text) if text == self.text && self.refused.is_none() => return,
             Ok(text) => text,
             Err(e) => {
                 self.refused = Some(words(&e));
-                return Ok(());
+                return;
             }
         };
-        let checked =
-            State::parse(&text).map_err(|e| format!("{}: {}", self.files.state.display(), words(&e)));
-        let judged = checked.and_then(|state| match state.follows(self.state.as_ref()) {
-            Ok(is_new) => Ok(is_new.then_some(state)),
-            Err(e) => Err(format!("{}: {e}", self.files.state.display())),
-        });
-        match judged {
-            Ok(next) => {
-                if let Some(state) = next {
-                    // Before it is acted on: after a reboot without a server this is all there is.
-                    files::replace(&self.files.dir.join("desired.json"), &text)?;
-                    tracing::info!(generation = state.desired().generation, "a new state is followed");
-                    self.state = Some(state);
-                }
-                self.refused = None;
-            }
-            Err(why) => self.refused = Some(why),
-        }
+        let file = self.files.state.display().to_string();
+        self.refused = self.take(&text).err().map(|why| format!("{file}: {why}"));
         self.text = text;
+    }
+
+    /// Follows a state from now on; or why not.
+    fn take(&mut self, text: &[u8]) -> Result<(), String> {
+        let state = State::parse(text).map_err(|e| words(&e))?;
+        if state.follows(self.state.as_ref()).map_err(|e| words(&e))? {
+            // Before it is acted on: after a reboot without a server this is all there is.
+            files::replace(&self.files.dir.join("desired.json"), text).map_err(|e| words(&e))?;
+            tracing::info!(generation = state.desired().generation, "a new state is followed");
+            self.state = Some(state);
+        }
         Ok(())
     }
 
@@ -217,10 +209,11 @@ impl Agent {
             Err(e) => problems.push(words(&e)),
         }
         let (ports, mirrors) = seen;
-        let errors = ports
-            .iter()
-            .filter_map(|port| Some(format!("port {}: {}", port.interface, port.error.as_ref()?)));
-        problems.extend(errors);
+        problems.extend(ports.iter().filter_map(|port| match (&port.error, port.number) {
+            (Some(error), _) => Some(format!("port {}: {error}", port.interface)),
+            (None, None) => Some(format!("port {}: ovs-vswitchd has not opened it yet", port.interface)),
+            (None, Some(_)) => None,
+        }));
         let mut once = BTreeSet::new();
         problems.retain(|line| once.insert(line.clone()));
         let volumes = exporters.iter().map(|(name, started)| {

@@ -30,6 +30,8 @@ use crate::unix::{self, Uses};
 const RECORD_MAX: usize = 64 << 10;
 /// A log that is longer is begun anew with its process.
 const LOG_MAX: u64 = 1 << 20;
+/// Sockets of the file system.
+const SOCKETS: &str = "/proc/net/unix";
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(5);
 /// Between two looks at a process that ends.
@@ -126,13 +128,17 @@ impl Processes {
     /// Looks at each.
     pub fn look(&mut self, now: Timestamp) -> Exporters {
         let mut seen = Exporters::new();
+        // Of our own network namespace, which is the one of all that we start.
+        let table = fs::read_to_string(SOCKETS).unwrap_or_default();
+        let sockets = unix::sockets(&table);
         for (name, process) in &mut self.all {
             if let Some(child) = &mut process.child {
                 // Whether it lives, the lock says; this takes the remains away.
                 let _ = child.try_wait();
             }
             let life = if is_locked(&lock_of(&self.dir, name)) {
-                process.look_alive(self.quiet, now)
+                let uses = sockets.get(process.record.volume.socket.as_str()).copied();
+                process.look_alive(uses.unwrap_or_default(), self.quiet, now)
             } else {
                 process.look_dead(now)
             };
@@ -152,17 +158,19 @@ impl Processes {
     /// [`ExporterError`]; where it could not be run, it counts as dead.
     pub fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError> {
         let name = &volume.name;
-        let lock = locked(&lock_of(&self.dir, name))?.ok_or_else(|| ExporterError::Runs(name.clone()))?;
-        let table = fs::read_to_string("/proc/net/unix");
-        let table = table.map_err(failed("read", Path::new("/proc/net/unix")))?;
-        if unix::uses(&table, &volume.socket).listens {
+        let table = fs::read_to_string(SOCKETS).map_err(failed("read", Path::new(SOCKETS)))?;
+        if unix::sockets(&table).get(volume.socket.as_str()).is_some_and(|uses| uses.listens) {
             return Err(ExporterError::Taken(volume.socket.clone()));
         }
+        let lock = locked(&lock_of(&self.dir, name))?.ok_or_else(|| ExporterError::Runs(name.clone()))?;
         let program = self.program.display().to_string();
         let command = [program].into_iter().chain(arguments(volume)).collect();
         let record = Record { volume: volume.clone(), command };
-        let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
-        files::replace(&self.dir.join(format!("{name}.json")), &text)?;
+        // Where it is there already, a disk that is full keeps nobody from coming back.
+        if self.all.get(name).is_none_or(|process| process.record != record) {
+            let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
+            files::replace(&self.dir.join(format!("{name}.json")), &text)?;
+        }
         let process = self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), now));
         process.record = record;
         process.attempts.handle_start(now);
@@ -214,19 +222,16 @@ impl Process {
         Self { record, attempts, lived: false, used: now, pid: None, child: None }
     }
 
-    fn look_alive(&mut self, quiet: Duration, now: Timestamp) -> Life {
+    fn look_alive(&mut self, uses: Uses, quiet: Duration, now: Timestamp) -> Life {
         self.attempts.handle_found();
         self.lived = true;
         self.pid = self.pid.filter(|pid| self.is(*pid)).or_else(|| pids().find(|pid| self.is(*pid)));
-        let table = self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/net/unix")).ok());
-        // What cannot be told is as good as in use.
-        let uses = table.map_or(Uses { listens: true, connected: true }, |table| {
-            unix::uses(&table, &self.record.volume.socket)
-        });
-        if uses.connected {
+        // Of one that is not seen to listen it cannot be told, and what cannot be told is as good as in use.
+        let connected = uses.connected || !uses.listens;
+        if connected {
             self.used = now;
         }
-        Life::Runs { pid: self.pid, in_use: uses.connected || now.since(self.used) < quiet }
+        Life::Runs { pid: self.pid, in_use: connected || now.since(self.used) < quiet }
     }
 
     fn look_dead(&mut self, now: Timestamp) -> Life {

@@ -92,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Plan { file, place } => print_plan(&read(&file)?, &place).await,
         Verb::Run { state, status, place } => {
             let files = Files { state, status, dir: place.dir };
-            match Agent::start(files, place.database, place.blk)?.run().await? {}
+            match Agent::start(files, place.database, place.blk)?.run().await {}
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Who is at a socket of the file system (`/proc/net/unix`, proc(5)).
 
+use std::collections::BTreeMap;
+
 /// Flag of a socket that listens (`__SO_ACCEPTCON`).
 const LISTENS: u32 = 1 << 16;
 /// States of a socket with a peer: taken by the listener already, or not yet (`SS_CONNECTED`, `SS_CONNECTING`).
@@ -14,19 +16,29 @@ pub struct Uses {
     pub connected: bool,
 }
 
-/// What `table`, the text of `/proc/net/unix`, says of the socket at `path`.
-pub fn uses(table: &str, path: &str) -> Uses {
-    let mut uses = Uses::default();
-    for line in table.lines().skip(1) {
-        // Num: RefCount Protocol Flags Type St Inode Path; the path may have spaces.
-        let Some(of) = line.strip_suffix(path).and_then(|rest| rest.strip_suffix(' ')) else { continue };
-        let fields: Vec<&str> = of.split_ascii_whitespace().collect();
-        let [_, _, _, flags, _, state, _] = fields[..] else { continue };
-        let listens = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & LISTENS != 0);
+/// What `table`, the text of `/proc/net/unix`, says of each socket that has a path.
+pub fn sockets(table: &str) -> BTreeMap<&str, Uses> {
+    let mut sockets: BTreeMap<&str, Uses> = BTreeMap::new();
+    for (path, flags, state) in table.lines().skip(1).filter_map(socket) {
+        let uses = sockets.entry(path).or_default();
+        let listens = flags & LISTENS != 0;
         uses.listens |= listens;
         uses.connected |= !listens && WITH_PEER.contains(&state);
     }
-    uses
+    sockets
+}
+
+/// Path, flags and state of a line: `Num: RefCount Protocol Flags Type St Inode Path`. The path may have spaces.
+fn socket(line: &str) -> Option<(&str, u32, &str)> {
+    let mut rest = line;
+    let mut field = || {
+        let (field, after) = rest.trim_start().split_once(' ')?;
+        rest = after;
+        Some(field)
+    };
+    let [_, _, _, flags, _, state, _] =
+        [field()?, field()?, field()?, field()?, field()?, field()?, field()?];
+    Some((rest, u32::from_str_radix(flags, 16).ok()?, state))
 }
 
 #[cfg(test)]
@@ -41,8 +53,9 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 14715 /run/b.sock\n\
             0000000000000000: 00000002 00000000 00000000 0001 02 14716 /run/c d.sock\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 14717\n";
+        let sockets = sockets(table);
         let of = |path| {
-            let Uses { listens, connected } = uses(table, path);
+            let Uses { listens, connected } = sockets.get(path).copied().unwrap_or_default();
             (listens, connected)
         };
         assert_eq!(of("/run/a.sock"), (true, true));

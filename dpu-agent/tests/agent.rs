@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails a test")]
 
 use std::fs::{self, File};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -166,8 +166,22 @@ impl Dpu {
 
     /// Ports, mirror and disk; `serial` is the disk's.
     fn state(&self, generation: u64, ports: usize, serial: Option<&str>) -> Value {
-        let port = |n: usize| json!({ "interface": format!("h{n}"), "port": PORTS[n], "mac": format!("52:54:00:00:09:0{n}"), "mtu": 1500 });
-        let mirror = |n: usize| json!({ "name": "watch", "source": format!("h{n}"), "output": "tap0" });
+        let port = |n: usize| {
+            let mac = format!("52:54:00:00:09:0{n}");
+            let mut port = json!({ "interface": format!("h{n}"), "port": PORTS[n], "mac": mac, "mtu": 1500 });
+            if n == 1 {
+                port["ingress"] = json!({ "kbps": 500_000, "burst_kb": 50_000 });
+                port["egress_kbps"] = json!(600_000);
+            }
+            port
+        };
+        let mirror = |n: usize| match n {
+            0 => json!({ "name": "near", "source": "h0", "output": "tap0" }),
+            _ => json!({
+                "name": "far", "source": "h1", "direction": "to_host", "output": "gre1",
+                "gre": { "remote": "192.0.2.99", "key": 5 },
+            }),
+        };
         let volume = |serial: &str| {
             let serves = json!({ "kind": "file", "path": self.dir.join("disk") });
             let exporter = json!({ "kind": "blk", "serves": serves });
@@ -184,7 +198,7 @@ impl Dpu {
                 "mtu": 1450,
             },
             "ports": (0..ports).map(port).collect::<Vec<_>>(),
-            "mirrors": (0..ports.min(1)).map(mirror).collect::<Vec<_>>(),
+            "mirrors": (0..ports).map(mirror).collect::<Vec<_>>(),
             "volumes": serial.map(volume).into_iter().collect::<Vec<_>>(),
         })
     }
@@ -256,6 +270,7 @@ fn a_dpu_becomes_what_it_is_to_be_and_stays_so_without_us() {
     let connection = exporter_comes_back(&dpu);
     a_change_of_what_is_in_use_waits(&dpu, connection);
     a_reboot_without_the_server(&dpu);
+    what_others_have_is_left(&dpu);
     nothing_is_left(&dpu);
 }
 
@@ -275,16 +290,19 @@ fn first_state(dpu: &Dpu) {
 
     let _agent = dpu.agent();
     let status = dpu.settles(1);
-    assert_eq!(dpu.ports("br-int"), ["h0", "h1", "tap0"]);
+    assert_eq!(dpu.ports("br-int"), ["gre1", "h0", "h1", "tap0"]);
     assert!(dpu.vsctl(&["get", "interface", "h1", "external_ids:iface-id"]).contains(PORTS[1]));
     assert_eq!(dpu.vsctl(&["get", "interface", "br-int", "mtu_request"]).trim(), "1450");
     assert!(dpu.vsctl(&["get", "Open_vSwitch", ".", "external_ids:ovn-encap-ip"]).contains("192.0.2.17"));
     assert!(dpu.vsctl(&["get", "bridge", "br-int", "fail_mode"]).contains("secure"));
-    assert!(dpu.vsctl(&["list", "mirror"]).contains("watch"));
-    assert_eq!(status.mirrors, ["watch"]);
-    // The switch opens what it was given a moment later.
-    dpu.reports("the switch has both ports", |status| status.ports.iter().all(|port| port.number.is_some()));
-    assert!(plan.lines().count() >= dpu.transactions() && dpu.transactions() == 6, "{plan}");
+    assert_eq!(dpu.vsctl(&["get", "interface", "h1", "ingress_policing_rate"]).trim(), "500000");
+    assert!(dpu.vsctl(&["list", "qos"]).contains("max-rate=\"600000000\""));
+    assert!(dpu.vsctl(&["get", "interface", "gre1", "options"]).contains("192.0.2.99"));
+    let mut mirrors = status.mirrors.clone();
+    mirrors.sort();
+    assert_eq!(mirrors, ["far", "near"]);
+    assert!(status.ports.iter().all(|port| port.number.is_some()), "{status:?}");
+    assert!(plan.lines().count() >= dpu.transactions() && dpu.transactions() == 8, "{plan}");
     assert_eq!(dpu.plan(), "", "a second plan");
 }
 
@@ -320,7 +338,7 @@ fn killed_under_ping(dpu: &Dpu) {
     assert!(said.contains(" 0% packet loss"), "{said}");
     println!("{}", said.lines().find(|line| line.contains("packet loss")).unwrap());
     assert_eq!(dpu.transactions(), transactions, "a new start changes nothing");
-    assert_eq!(dpu.ports("br-int"), ["h0", "h1", "tap0", "x0"]);
+    assert_eq!(dpu.ports("br-int"), ["gre1", "h0", "h1", "tap0", "x0"]);
 }
 
 /// A host's connection to the exporter, after the exporter was killed.
@@ -351,6 +369,7 @@ fn a_change_of_what_is_in_use_waits(dpu: &Dpu, connection: UnixStream) {
     assert!(!status.settled);
     until("the port is gone", || dpu.ports("br-int") == ["h0", "tap0", "x0"]);
     assert_eq!(dpu.ports("br-phy"), ["f0"]);
+    assert_eq!(dpu.vsctl(&["list", "qos"]), "");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(dpu.status().unwrap().volumes[0].pid, pid, "it was left alone");
     drop(connection);
@@ -383,13 +402,39 @@ fn a_reboot_without_the_server(dpu: &Dpu) {
     assert_eq!(dpu.transactions(), transactions);
 }
 
+/// A port and a socket that others have are named, and left.
+fn what_others_have_is_left(dpu: &Dpu) {
+    let _agent = dpu.agent();
+    let mut state = dpu.state(3, 1, Some("TWO"));
+    let socket = dpu.dir.join("run/theirs.sock");
+    let theirs = UnixListener::bind(&socket).unwrap();
+    let mut volume = state["volumes"][0].clone();
+    (volume["name"], volume["socket"]) = ("theirs".into(), json!(socket));
+    volume["exporter"]["serves"]["path"] = json!(dpu.dir.join("other"));
+    state["volumes"].as_array_mut().unwrap().push(volume);
+    let mut port = state["ports"][0].clone();
+    (port["interface"], port["port"], port["mac"]) =
+        ("x0".into(), PORTS[1].into(), "52:54:00:00:09:09".into());
+    state["ports"].as_array_mut().unwrap().push(port);
+    dpu.wish(&state);
+    dpu.reports("both are named", |status| {
+        let says = |words: &str| status.problems.iter().any(|line| line.contains(words));
+        says("x0 is plugged into the switch by somebody else") && says("theirs.sock is served by a program")
+    });
+    UnixStream::connect(&socket).unwrap();
+    drop(theirs);
+    assert_eq!(dpu.vsctl(&["get", "interface", "x0", "external_ids"]).trim(), "{}");
+    assert_eq!(dpu.ports("br-int"), ["h0", "tap0", "x0"]);
+}
+
 fn nothing_is_left(dpu: &Dpu) {
     let _agent = dpu.agent();
-    dpu.wish(&dpu.state(3, 0, None));
-    let status = dpu.settles(3);
+    dpu.wish(&dpu.state(4, 0, None));
+    let status = dpu.settles(4);
     assert!(status.ports.is_empty() && status.mirrors.is_empty() && status.volumes.is_empty(), "{status:?}");
     assert_eq!((dpu.ports("br-int"), dpu.ports("br-phy")), (vec!["x0".to_owned()], vec!["f0".to_owned()]));
     assert!(!dpu.socket().exists());
+    assert_eq!(dpu.vsctl(&["list", "mirror"]), "");
     let left: Vec<_> = fs::read_dir(dpu.dir.join("agent/exporters")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -105,6 +105,12 @@ impl Database {
                 other => panic!("{other:?}"),
             }
         }
+        // As the real one does, before rows that nothing refers to are taken away.
+        let limits: BTreeSet<Uuid> = self.replica.rows("QoS").map(|(uuid, _)| uuid).collect();
+        let dangling = |(_, row): &(Uuid, &Row)| {
+            row.get("qos").is_some_and(|qos| qos.uuids().any(|limit| !limits.contains(&limit)))
+        };
+        assert_eq!(self.replica.rows("Port").find(dangling), None, "a port whose limits are gone");
         self.collect();
         for table in ["Port", "Interface", "Bridge"] {
             let names: Vec<_> = self.replica.rows(table).map(|(_, row)| row["name"].clone()).collect();
@@ -144,11 +150,6 @@ impl Database {
             }
             self.replica.put("Mirror", uuid, row);
         }
-        let limits: BTreeSet<Uuid> = self.replica.rows("QoS").map(|(uuid, _)| uuid).collect();
-        let dangling = |(_, row): &(Uuid, &Row)| {
-            row.get("qos").is_some_and(|qos| qos.uuids().any(|limit| !limits.contains(&limit)))
-        };
-        assert_eq!(self.replica.rows("Port").find(dangling), None, "a port whose limits are gone");
     }
 
     /// What is not ours, without what we may change of it.
