@@ -182,28 +182,37 @@ fn plan_switch(desired: &Desired, view: &View<'_>, plan: &mut Plan) {
     };
     changes.extend(plugs.iter().filter(moves).map(|plug| Change::Unbind(plug.interface.clone())));
 
-    let (taken, free): (Vec<&Plug>, Vec<&Plug>) =
-        plugs.iter().partition(|plug| view.is_taken(&plug.interface));
-    for plug in &free {
+    let blocked: BTreeMap<&str, String> =
+        plugs.iter().filter_map(|plug| Some((plug.interface.as_str(), in_the_way(plug, view)?))).collect();
+    for plug in plugs.iter().filter(|plug| !blocked.contains_key(plug.interface.as_str())) {
         if !view.has(&plug.interface) {
-            changes.push(Change::AddPort((*plug).clone()));
+            changes.push(Change::AddPort(plug.clone()));
         } else if !view.is_set(plug) {
-            changes.push(Change::SetPort((*plug).clone()));
+            changes.push(Change::SetPort(plug.clone()));
         }
     }
-    let is_taken = |name: &str| taken.iter().any(|plug| plug.interface == name);
     for mirror in desired.mirrors.iter().filter(|mirror| !kept.contains(mirror.name.as_str())) {
-        if !is_taken(mirror.source.as_str()) && !is_taken(mirror.output.as_str()) {
+        if ![&mirror.source, &mirror.output].iter().any(|port| blocked.contains_key(port.as_str())) {
             changes.push(Change::AddMirror(mirror.clone()));
         }
     }
-    plan.problems.extend(taken.iter().map(|plug| {
-        format!(
-            "{0} is plugged into the switch by somebody else: take it out (`ovs-vsctl del-port {0}`), or name another interface",
-            plug.interface
-        )
-    }));
+    plan.problems.extend(blocked.into_values());
     plan.actions.extend(changes.into_iter().map(Action::Switch));
+}
+
+/// Why a port is left as it is.
+fn in_the_way(plug: &Plug, view: &View<'_>) -> Option<String> {
+    let name = &plug.interface;
+    if view.is_taken(name) {
+        return Some(format!(
+            "{name} is plugged into the switch by somebody else: take it out (`ovs-vsctl del-port {name}`), or name another interface"
+        ));
+    }
+    let id = plug.iface_id()?;
+    let other = view.others_with(id)?;
+    Some(format!(
+        "logical port {id} of {name} is on {other}, which somebody else plugged in: take that out (`ovs-vsctl del-port {other}`)"
+    ))
 }
 
 #[cfg(test)]

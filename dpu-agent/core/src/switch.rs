@@ -72,6 +72,8 @@ pub struct View<'a> {
     ports: BTreeMap<&'a str, PortRow<'a>>,
     /// Names of all interfaces.
     interfaces: BTreeSet<&'a str>,
+    /// Logical ports that others gave to interfaces, with those.
+    others: BTreeMap<&'a str, &'a str>,
 }
 
 /// A port of the switch.
@@ -186,11 +188,17 @@ impl<'a> View<'a> {
                     .is_some_and(|(_, of)| mark(of).is_some() && text(of, "name") == text(row, "name"));
             (text(row, "name"), PortRow { port: (uuid, row), interface, ours })
         };
+        let ports: BTreeMap<&str, PortRow<'_>> = replica.rows("Port").map(port).collect();
+        let ours: BTreeSet<Uuid> =
+            ports.values().filter(|row| row.ours).filter_map(|row| Some(row.interface?.0)).collect();
+        let others = replica.rows("Interface").filter(|(uuid, _)| !ours.contains(uuid));
+        let others = others.filter_map(|(_, row)| Some((iface_id(row)?, text(row, "name"))));
         Self {
             replica,
             root: replica.rows("Open_vSwitch").next(),
             bridge,
-            ports: replica.rows("Port").map(port).collect(),
+            others: others.collect(),
+            ports,
             interfaces: replica.rows("Interface").map(|(_, row)| text(row, "name")).collect(),
         }
     }
@@ -217,7 +225,12 @@ impl<'a> View<'a> {
 
     /// The logical port that one of our interfaces has.
     pub fn iface_id(&self, interface: &str) -> Option<&'a str> {
-        self.ours(interface).and_then(|(_, (_, row))| row.get("external_ids")?.text_at(IFACE_ID))
+        self.ours(interface).and_then(|(_, (_, row))| iface_id(row))
+    }
+
+    /// The interface of somebody else that has this logical port.
+    pub fn others_with(&self, port: &str) -> Option<&'a str> {
+        self.others.get(port).copied()
     }
 
     /// True where the port is there as it is to be.
@@ -363,6 +376,10 @@ fn datapath(kind: Datapath) -> &'static str {
 /// What a row of ours says that it is.
 fn mark(row: &Row) -> Option<&str> {
     row.get("external_ids").and_then(|ids| ids.text_at(OURS))
+}
+
+fn iface_id(row: &Row) -> Option<&str> {
+    row.get("external_ids").and_then(|ids| ids.text_at(IFACE_ID))
 }
 
 fn text<'a>(row: &'a Row, column: &str) -> &'a str {
