@@ -1,11 +1,11 @@
 //! What the API shows: one JSON form per noun, used by the REST API, the web UI, the command line and the tests.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use bmc::{DriverKind, ErrorKind, PowerState};
+use bmc::PowerState;
 use boot_server_core::access::Role;
-use boot_server_core::bmc::health::{Part, Verdict};
+use boot_server_core::bmc::health::Verdict;
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
 use boot_server_core::metadata::hostkey::HostKey;
@@ -15,42 +15,45 @@ use boot_server_core::node::{
     required_boot, state::RunStage,
 };
 use boot_server_core::refresh::Papers;
-use images::Datasource;
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
 use protocol::report::Progress;
-use protocol::{ChunkId, DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Sha256, Timestamp, UserId};
+use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, ProjectId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::engine::now;
-use crate::power::Options;
 
 mod audit;
 mod console;
+mod controller;
 mod expected;
+mod image;
 pub mod place;
 mod replace;
 mod sensors;
-
-pub use expected::ExpectedView;
-pub use replace::{ExpectedImport, ReplaceView};
-
-pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
-pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 pub mod servers;
 mod service;
+mod status;
 mod tenancy;
 
+pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
+pub use console::{
+    Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
+};
+pub use controller::{
+    BmcFound, BmcView, FaultReport, FoundRedfish, ImportView, ImportedLine, PowerView, ScanFound, TroubleView,
+};
+pub use expected::ExpectedView;
+pub use image::{BadChunkView, ImageView, IngestView, VerifyView};
+pub use replace::{ExpectedImport, ReplaceView};
+pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 pub use service::{BaselineDiff, ServiceStepView, ServiceView};
+pub use status::{DhcpServerView, DhcpView, RamdiskView, StatusView};
 pub use tenancy::{
     EnrolmentView, MeView, MemberView, ProjectRoleView, ProjectView, RecoveryView, SessionCreated,
     SessionView, UserView,
-};
-
-pub use console::{
-    Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
 };
 
 /// A node in a list.
@@ -153,179 +156,6 @@ pub struct BulkResult {
     pub state: Option<StateName>,
     /// Why it refused.
     pub refused: Option<Problem>,
-}
-
-/// The management controller of a node. Its password is never shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BmcView {
-    /// Whose.
-    pub node: NodeId,
-    /// Name of the node.
-    pub node_name: String,
-    /// By which driver it is spoken to.
-    pub driver: DriverKind,
-    /// Name or address.
-    pub address: String,
-    /// Port, where it is not the protocol's own.
-    pub port: Option<u16>,
-    /// User name.
-    pub user: Option<String>,
-    /// A password is stored.
-    pub has_password: bool,
-    /// A BMC key (K_g of IPMI) is stored.
-    #[serde(default)]
-    pub has_kg: bool,
-    /// Fingerprint of the SSH key that is pinned, where there was a console by SSH.
-    #[serde(default)]
-    pub host_key: Option<String>,
-    /// SHA-256 of the certificate that is pinned.
-    pub certificate: Option<String>,
-    /// What else the driver is told.
-    pub options: Options,
-    /// Power of the machine as it was last read.
-    pub power: Option<PowerState>,
-    /// When it last answered.
-    pub last_seen: Option<Timestamp>,
-    /// Calls in a row that failed.
-    pub failures: u32,
-    /// Why the last call failed, if it did.
-    pub trouble: Option<TroubleView>,
-    /// It does not answer and is left alone until then.
-    pub wait_until: Option<Timestamp>,
-    /// `subscribed` where it sends its events (`bmc.events_url`), else why it does not; null where it was not asked to.
-    #[serde(default)]
-    pub events: Option<String>,
-    /// When the controller itself was last restarted.
-    pub reset_at: Option<Timestamp>,
-    /// When a person last changed this.
-    pub changed: Timestamp,
-}
-
-/// Why a controller did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TroubleView {
-    /// The kind; null where it is known from before a restart of the server.
-    pub kind: Option<ErrorKind>,
-    /// In words.
-    pub message: String,
-    /// What to do.
-    #[serde(default)]
-    pub hint: String,
-}
-
-/// A management controller that the agent found in the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BmcFound {
-    /// Its address.
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub address: Option<Ipv4Addr>,
-    /// Its Ethernet address.
-    pub mac: Option<MacAddr>,
-    /// Its firmware version.
-    pub firmware: Option<String>,
-    /// IANA enterprise number of its maker.
-    pub manufacturer_id: Option<u32>,
-}
-
-impl BmcFound {
-    /// What the inventory says of it.
-    pub fn of(inventory: &Inventory) -> Option<Self> {
-        inventory.bmc.as_ref().map(|bmc| Self {
-            address: bmc.address.filter(|address| !address.is_unspecified()),
-            mac: bmc.mac,
-            firmware: bmc.firmware.clone(),
-            manufacturer_id: bmc.manufacturer_id,
-        })
-    }
-
-    /// Where it is, in words.
-    pub fn place(&self) -> String {
-        match (self.address, self.mac) {
-            (Some(address), _) => address.to_string(),
-            (None, Some(mac)) => format!("{mac}, which has no IPv4 address yet"),
-            (None, None) => "an address that it does not tell".to_owned(),
-        }
-    }
-}
-
-/// Something that answers as a management controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ScanFound {
-    /// Where.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
-    /// It speaks Redfish, and says this of itself to everybody.
-    pub redfish: Option<FoundRedfish>,
-    /// It answers a presence ping and supports IPMI.
-    pub ipmi: bool,
-    /// The node whose controller it is: by what is stored, or by what the agent found in the machine.
-    pub node: Option<String>,
-}
-
-/// What a Redfish service says of itself to everybody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FoundRedfish {
-    /// SHA-256 of its certificate.
-    pub certificate: Option<String>,
-    /// Maker.
-    pub vendor: Option<String>,
-    /// Product.
-    pub product: Option<String>,
-    /// Version of Redfish.
-    pub version: Option<String>,
-}
-
-/// What an import did, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ImportView {
-    /// Nothing was changed.
-    pub dry_run: bool,
-    /// Each line of the list, in its order.
-    pub lines: Vec<ImportedLine>,
-}
-
-/// One line of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ImportedLine {
-    /// Its number in the list, from 1.
-    pub line: usize,
-    /// Name of the node.
-    pub node: Option<String>,
-    /// The node is new.
-    pub new_node: bool,
-    /// The node's controller was known before.
-    pub replaces: bool,
-    /// Why it was refused.
-    pub refused: Option<Problem>,
-}
-
-/// What is not as it should be in a machine: for whoever goes there with a spare part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FaultReport {
-    /// Name of the node.
-    pub node: String,
-    /// Maker and model of the machine.
-    pub product: String,
-    /// Serial number of the machine.
-    pub serial: Option<String>,
-    /// The rack and unit where it stands, where somebody said so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
-    /// Where it is plugged in, as far as the network tells: switches and ports.
-    pub switch_ports: Vec<String>,
-    /// How well it is; null where no management controller has said so.
-    pub health: Option<Verdict>,
-    /// What is wrong, the worst first.
-    pub faults: Vec<Part>,
-}
-
-/// Power of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PowerView {
-    /// As it was read for this answer.
-    pub state: PowerState,
-    /// What was asked for has happened: read back. False: it was accepted, and does not show yet.
-    pub confirmed: bool,
 }
 
 /// A boot that was ordered.
@@ -513,60 +343,6 @@ pub struct PhaseView {
     pub took_ms: Option<u64>,
 }
 
-/// An image.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ImageView {
-    /// Names it for ever.
-    pub id: ImageId,
-    /// Name.
-    pub name: String,
-    /// Version.
-    pub version: String,
-    /// `x86_64` or `aarch64`.
-    pub architecture: String,
-    /// `bios`, `uefi`.
-    pub firmware: Vec<String>,
-    /// Size of the raw disk in bytes.
-    pub raw_bytes: u64,
-    /// Raw bytes that are not holes.
-    pub data_bytes: u64,
-    /// Smallest disk in bytes.
-    pub minimum_disk: u64,
-    /// SHA-256 of the raw disk.
-    pub sha256: Sha256,
-    /// Default user.
-    pub default_user: Option<String>,
-    /// How the OS in it is told who it is, where a deploy does not say.
-    pub datasource: Datasource,
-    /// Chunks that hold data.
-    pub chunks: u64,
-    /// When it was added.
-    pub added: Timestamp,
-    /// How it came here: `upload`, a path or a URL.
-    pub origin: String,
-    /// Nodes that run it.
-    pub used_by: Vec<String>,
-}
-
-/// An ingest on its way or ended.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct IngestView {
-    /// Names it.
-    pub id: Uuid,
-    /// Name and version of the image to be.
-    pub image: String,
-    /// Bytes read from the source.
-    pub bytes_read: u64,
-    /// Bytes of the source, where it says so.
-    pub bytes_total: Option<u64>,
-    /// Raw bytes stored so far.
-    pub raw_bytes: u64,
-    /// The image, once it is there.
-    pub finished: Option<ImageId>,
-    /// The reason, where it was refused.
-    pub failed: Option<Problem>,
-}
-
 /// One line of what happened.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
@@ -613,103 +389,6 @@ pub struct DeployPreview {
     pub disks: Vec<DiskFate>,
     /// Why it would be refused, if it would.
     pub refused: Option<Problem>,
-}
-
-/// What reading an image back found.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct VerifyView {
-    /// The image.
-    pub image: ImageId,
-    /// Every byte is there and right.
-    pub good: bool,
-    /// Chunks looked at; holes are not counted.
-    pub checked: u64,
-    /// Chunks that are missing or wrong, in disk order.
-    pub bad: Vec<BadChunkView>,
-    /// SHA-256 of the whole raw disk, where no chunk is bad and it is still not what it should be.
-    pub whole: Option<Sha256>,
-}
-
-/// A chunk that cannot be used.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct BadChunkView {
-    /// Its place in the image.
-    pub index: u64,
-    /// Its offset on the raw disk in bytes.
-    pub offset: u64,
-    /// Its id.
-    pub id: ChunkId,
-    /// What is wrong with it.
-    pub fault: String,
-}
-
-/// How the server is.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct StatusView {
-    /// Version of the program.
-    pub version: String,
-    /// Since when it runs.
-    pub started: Timestamp,
-    /// The provisioning interface.
-    pub interface: Option<String>,
-    /// Our address on it.
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub address: Option<Ipv4Addr>,
-    /// Our IPv6 address on it.
-    #[serde(default)]
-    #[schema(value_type = Option<String>, format = Ipv6)]
-    pub address6: Option<Ipv6Addr>,
-    /// DHCP.
-    pub dhcp: DhcpView,
-    /// Nodes by state.
-    pub nodes: BTreeMap<String, u64>,
-    /// What machines boot.
-    pub ramdisk: RamdiskView,
-    /// DHCP servers on the wire other than this one, as seen lately.
-    #[serde(default)]
-    pub dhcp_servers: Vec<DhcpServerView>,
-}
-
-/// A DHCP server that is not this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DhcpServerView {
-    /// Its address, as it names itself.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
-    /// Its hardware address (behind a relay: the relay's); null where only its clients told of it.
-    pub mac: Option<MacAddr>,
-    /// The interface that it was seen on.
-    pub interface: String,
-    /// When it was first seen.
-    pub first_seen: Timestamp,
-    /// When it was last seen.
-    pub last_seen: Timestamp,
-    /// It lends addresses.
-    pub lends: bool,
-    /// It tells machines what to boot.
-    pub boots: bool,
-    /// It may be there: this server works beside the site's own DHCP.
-    pub expected: bool,
-}
-
-/// DHCP in numbers.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct DhcpView {
-    /// It is on.
-    pub enabled: bool,
-    /// Leases that have not ended.
-    pub leases: u64,
-}
-
-/// Kernel and ramdisk.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RamdiskView {
-    /// Both are there.
-    pub present: bool,
-    /// Version of the kernel, where the file tells.
-    pub kernel: Option<String>,
-    /// Size of both in bytes.
-    pub bytes: u64,
 }
 
 /// A named token, without its secret.

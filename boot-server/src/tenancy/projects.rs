@@ -36,6 +36,11 @@ impl Tenancy {
         lock(&self.0.known).projects.get(&id).cloned()
     }
 
+    /// What people call it; its id where it is not known.
+    pub fn project_name(&self, id: ProjectId) -> String {
+        self.project_with_id(id).map_or_else(|| id.to_string(), |project| project.name)
+    }
+
     /// Makes a project.
     ///
     /// # Errors

@@ -31,7 +31,8 @@ const EVENTS: usize = 60;
 struct NodePage<'a> {
     nav: &'static str,
     node: NodeView,
-    lent: Option<LentView>,
+    /// The server that it is, and the name of its project.
+    lent: Option<(LentView, String)>,
     look: Look,
     problem: Option<Problem>,
     failed_during: &'static str,
@@ -187,7 +188,10 @@ async fn page_with(
         service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
         service,
         recipe: actions::recipe(node, &actions),
-        lent: ui.engine.lent_to(node.id).await,
+        lent: ui.engine.lent_to(node.id).await.map(|lent| {
+            let project = ui.known.tenancy().project_name(lent.project);
+            (lent, project)
+        }),
         actions,
         node: view,
         problem,

@@ -106,9 +106,7 @@ pub(super) async fn pools(State(ui): State<Ui>, Query(asked): Query<Edit>) -> Re
     let projects = match &pool.offered {
         Offer::All => String::new(),
         Offer::Projects(ids) => {
-            let tenancy = ui.known.tenancy();
-            let name =
-                |id| tenancy.project_with_id(id).map_or_else(|| id.to_string(), |project| project.name);
+            let name = |id| ui.known.tenancy().project_name(id);
             ids.iter().copied().map(name).collect::<Vec<_>>().join(" ")
         }
     };
