@@ -26,6 +26,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// Largest answer that is read, in bytes: a screenshot of a long page.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// A kind of picture: its name, width and height of the window in CSS pixels, and whether it is dark.
+type Kind = (&'static str, u32, u32, bool);
+const BY_DAY: [Kind; 2] = [("1280", 1280, 900, false), ("390", 390, 844, false)];
+
 /// A browser with one window; it ends when dropped.
 #[derive(Debug)]
 pub struct Browser {
@@ -202,10 +206,20 @@ impl Browser {
     /// # Errors
     /// Where it is wider than its window, or none can be written.
     pub fn picture(&self, name: &str) -> Result<()> {
+        self.pictures(name, &[BY_DAY[0], ("dark", 1280, 900, true), BY_DAY[1]])
+    }
+
+    /// As [`picture`](Self::picture), without the dark one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn picture_by_day(&self, name: &str) -> Result<()> {
+        self.pictures(name, &BY_DAY)
+    }
+
+    fn pictures(&self, name: &str, kinds: &[Kind]) -> Result<()> {
         let dir = crate::site::target().join("ui-screenshots");
-        for (kind, width, height, dark) in
-            [("1280", 1280, 900, false), ("dark", 1280, 900, true), ("390", 390, 844, false)]
-        {
+        for &(kind, width, height, dark) in kinds {
             self.dark(dark)?;
             self.resize(width, height)?;
             let wide = self.execute("return [document.documentElement.scrollWidth, window.innerWidth]")?;

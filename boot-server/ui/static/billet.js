@@ -36,6 +36,17 @@
     wasOffline = is;
   };
 
+  // A page that was left is kept by the browser for the way back, with its stream; of six such pages, all connections to this
+  // server are taken, and the next page waits for a minute. So a stream ends with its page, and a page that comes back is
+  // fetched anew: it missed something.
+  const streams = [];
+  const openStream = (url) => {
+    streams.push(new EventSource(url, { withCredentials: true }));
+    return streams.at(-1);
+  };
+  addEventListener("pagehide", () => streams.forEach((stream) => stream.close()));
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
   // Morphing keeps what the reader did: folds that are open, fields that are being typed in.
   const configureMorph = () => {
     if (!window.Idiomorph) return;
@@ -138,7 +149,9 @@
   document.addEventListener("htmx:afterSwap", tellTimes);
   document.addEventListener("htmx:sseOpen", () => offline(false));
   document.addEventListener("htmx:sseError", () => offline(true));
+  // Registered before htmx looks at the page.
   document.addEventListener("DOMContentLoaded", () => {
+    htmx.createEventSource = openStream;
     configureMorph();
     tellTimes();
     setInterval(tellTimes, 5000);
