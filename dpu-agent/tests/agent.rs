@@ -271,6 +271,7 @@ fn a_dpu_becomes_what_it_is_to_be_and_stays_so_without_us() {
     a_change_of_what_is_in_use_waits(&dpu, connection);
     a_reboot_without_the_server(&dpu);
     what_others_have_is_left(&dpu);
+    a_bad_disk_harms_nobody(&dpu);
     nothing_is_left(&dpu);
 }
 
@@ -427,10 +428,43 @@ fn what_others_have_is_left(dpu: &Dpu) {
     assert_eq!(dpu.ports("br-int"), ["h0", "tap0", "x0"]);
 }
 
+/// An exporter that dies at once is tried ever less often, until its settings are mended; the others go on.
+fn a_bad_disk_harms_nobody(dpu: &Dpu) {
+    let _agent = dpu.agent();
+    let mut state = dpu.state(4, 1, Some("TWO"));
+    let mut volume = state["volumes"][0].clone();
+    (volume["name"], volume["socket"]) = ("bad".into(), json!(dpu.dir.join("run/bad.sock")));
+    let image = "de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65";
+    let layer = dpu.dir.join("layer");
+    volume["exporter"]["serves"] = json!({ "kind": "image", "image": image, "store": "/nowhere", "layer": layer, "size": 1 << 20, "rate": 0 });
+    state["volumes"].as_array_mut().unwrap().push(volume);
+    dpu.wish(&state);
+    let of = |status: &Observed, name: &str| {
+        status.volumes.iter().find(|volume| volume.name.as_str() == name).cloned()
+    };
+    let begun = Instant::now();
+    let status = dpu.reports("it is tried three times", |status| {
+        let is_said = status.problems.iter().any(|line| line.contains("volume bad died"));
+        is_said && of(status, "bad").is_some_and(|volume| volume.restarts >= 2)
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(3), "1 s and 2 s: {:?}", begun.elapsed());
+    let said = fs::read_to_string(dpu.dir.join("agent/exporters/bad.log")).unwrap();
+    assert!(said.contains("cannot begin the layer"), "the command line is understood: {said}");
+    let good = of(&status, "data").unwrap();
+    let serves = json!({ "kind": "file", "path": dpu.dir.join("other") });
+    File::create(dpu.dir.join("other")).unwrap().set_len(1 << 20).unwrap();
+    state["volumes"][1]["exporter"]["serves"] = serves;
+    state["generation"] = json!(5);
+    dpu.wish(&state);
+    let status = dpu.settles(5);
+    assert!(of(&status, "bad").unwrap().pid.is_some());
+    assert_eq!(of(&status, "data").unwrap().pid, good.pid);
+}
+
 fn nothing_is_left(dpu: &Dpu) {
     let _agent = dpu.agent();
-    dpu.wish(&dpu.state(4, 0, None));
-    let status = dpu.settles(4);
+    dpu.wish(&dpu.state(6, 0, None));
+    let status = dpu.settles(6);
     assert!(status.ports.is_empty() && status.mirrors.is_empty() && status.volumes.is_empty(), "{status:?}");
     assert_eq!((dpu.ports("br-int"), dpu.ports("br-phy")), (vec!["x0".to_owned()], vec!["f0".to_owned()]));
     assert!(!dpu.socket().exists());
