@@ -1,3 +1,5 @@
+//! Plans against a model of a switch and of exporters: where they lead, and what they never touch.
+
 use ovsdb::{Atom, Datum, Mutator, Operation, Row};
 use proptest::prelude::*;
 use protocol::PortId;
