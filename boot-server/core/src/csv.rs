@@ -65,14 +65,6 @@ fn places(line: usize, headings: &[String], columns: &[&str]) -> Result<Vec<usiz
     headings.iter().map(place).collect()
 }
 
-/// A field as it is written into a list: quoted where needed, and one that a spreadsheet would take for a formula begins with
-/// an apostrophe (OWASP, CSV injection).
-pub fn field(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-}
-
 /// Rows with the number of the line in which each begins.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, ListError> {
     let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
@@ -126,11 +118,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::usage::cell;
 
     proptest! {
         #[test]
         fn what_is_written_is_read_again(text in "[ -~]{1,30}") {
-            let list = format!("a,b\nx,{}\n", field(&text));
+            let list = format!("a,b\nx,{}\n", cell(&text));
             let rows = read(&list, &["a", "b"], 10).unwrap();
             let back = rows[0].1[1].clone();
             // White space at the ends of a field without quotes says nothing.
@@ -144,8 +137,8 @@ mod tests {
 
     #[test]
     fn formulas_are_text() {
-        assert_eq!(field("=HYPERLINK(\"http://x\")"), "\"'=HYPERLINK(\"\"http://x\"\")\"");
-        assert_eq!(field("-1"), "'-1");
-        assert_eq!(field("R4"), "R4");
+        assert_eq!(cell("=HYPERLINK(\"http://x\")"), "\"'=HYPERLINK(\"\"http://x\"\")\"");
+        assert_eq!(cell("-1"), "'-1");
+        assert_eq!(cell("R4"), "R4");
     }
 }
