@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Password;
 use crate::ids::{ImageId, MacAddr, PortId};
 
 /// Version of these types.
@@ -177,6 +178,9 @@ pub struct Volume {
     pub socket: String,
     /// Who serves it, and what.
     pub exporter: Exporter,
+    /// Limits; without, it is as fast as it can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<IoLimits>,
 }
 
 /// Who serves a volume.
@@ -188,6 +192,83 @@ pub enum Exporter {
         /// What it serves.
         serves: Serves,
     },
+}
+
+/// Where the bytes of a volume are, beyond the DPU or on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Backend {
+    /// A file or a block device of the DPU itself.
+    File {
+        /// Absolute path.
+        path: String,
+    },
+    /// A logical unit of an iSCSI target (RFC 7143).
+    Iscsi {
+        /// Address and port of the portal, such as `10.77.0.1:3260`.
+        portal: String,
+        /// Name of the target (`iqn.…`).
+        target: String,
+        /// Logical unit.
+        lun: u32,
+        /// Name that is given to the target; the program's own where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        initiator: Option<String>,
+        /// Proof of who asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chap: Option<Chap>,
+    },
+    /// An image of Ceph.
+    Rbd {
+        /// Addresses and ports of the monitors.
+        monitors: Vec<String>,
+        /// Pool.
+        pool: String,
+        /// Image.
+        image: String,
+        /// User without `client.`, such as `billet`.
+        user: String,
+        /// Its key (base64).
+        key: Password,
+    },
+    /// A namespace over NVMe/TCP.
+    NvmeTcp {
+        /// Address and port, such as `10.77.0.1:4420`.
+        address: String,
+        /// Name of the subsystem (`nqn.…`).
+        subsystem: String,
+        /// Namespace.
+        namespace: u32,
+    },
+    /// An export of a server of the Network Block Device protocol.
+    Nbd {
+        /// Address and port, such as `10.77.0.1:10809`.
+        address: String,
+        /// Export.
+        export: String,
+    },
+}
+
+/// Proof of who asks (RFC 7143 section 13.11, RFC 1994).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chap {
+    /// User.
+    pub user: String,
+    /// 12 to 16 octets.
+    pub password: Password,
+}
+
+/// Limits of a disk; what is above waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IoLimits {
+    /// Requests per second, of reads and writes together, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    /// Bytes per second, of reads and writes together, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What `billet-blk` serves.

@@ -93,6 +93,9 @@ uuid_id!(
     "floating address id (a UUID)"
 );
 uuid_id!(MirrorId, "A copy of a port's traffic.", "mirror id (a UUID)");
+uuid_id!(DpuId, "The small computer between a host and its network.", "DPU id (a UUID)");
+uuid_id!(VolumeId, "A disk of a project.", "volume id (a UUID)");
+uuid_id!(SnapshotId, "A volume as it was at one moment.", "snapshot id (a UUID)");
 uuid_id!(GroupId, "Servers that are to be spread, or kept together.", "server group id (a UUID)");
 
 /// A SHA-256 digest (FIPS 180-4), printed as 64 lower-case hexadecimal digits.

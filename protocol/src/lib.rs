@@ -4,6 +4,7 @@
 //! per version live in `tests/`. No logic beyond parsing and printing: what to *do* is decided in the cores.
 
 pub mod agent;
+pub mod dial;
 pub mod dpu;
 pub mod fault;
 pub mod ids;
@@ -13,8 +14,9 @@ pub mod limits;
 pub mod report;
 
 pub use ids::{
-    ChunkId, DiskId, FloatingId, GroupId, ImageId, JobId, MacAddr, MirrorId, NetworkId, NodeId, PortId,
-    ProjectId, RouterId, SecurityGroupId, ServerId, Sha256, SubnetId, Timestamp, UserId,
+    ChunkId, DiskId, DpuId, FloatingId, GroupId, ImageId, JobId, MacAddr, MirrorId, NetworkId, NodeId,
+    PortId, ProjectId, RouterId, SecurityGroupId, ServerId, Sha256, SnapshotId, SubnetId, Timestamp, UserId,
+    VolumeId,
 };
 
 /// Version of the agent protocol spoken by this build. The server refuses an agent whose major differs.

@@ -276,6 +276,7 @@ fn volume(n: usize, disk: usize) -> Volume {
         serial: String::new(),
         socket: format!("/run/s{disk}"),
         exporter: Exporter::Blk { serves: Serves::File { path: format!("/disk{disk}"), read_only: false } },
+        limits: None,
     }
 }
 
