@@ -14,7 +14,7 @@ use crate::ids::{ImageId, MacAddr, PortId};
 
 /// Version of these types.
 pub const VERSION: u32 = 1;
-/// Largest desired state, in octets: [`PORTS_MAX`] ports, [`MIRRORS_MAX`] mirrors and [`VOLUMES_MAX`] volumes fit in half of it.
+/// Largest desired state, in octets: [`PORTS_MAX`] ports of either kind, [`MIRRORS_MAX`] mirrors and [`VOLUMES_MAX`] volumes fit in half of it.
 pub const STATE_MAX: usize = 1 << 20;
 /// Ports of a DPU: two physical functions with 127 virtual ones each, and room for as many again.
 pub const PORTS_MAX: usize = 512;
@@ -22,6 +22,8 @@ pub const PORTS_MAX: usize = 512;
 pub const MIRRORS_MAX: usize = 32;
 /// Volumes of a DPU: virtio functions of a SNAP-4 emulation manager.
 pub const VOLUMES_MAX: usize = 256;
+/// The bridge of a DPU that has the provisioning network's wire, where nobody gave it another name.
+pub const PROVISIONING_BRIDGE: &str = "br-provision";
 
 /// What a DPU is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +35,13 @@ pub struct Desired {
     pub generation: u64,
     /// Settings of the switch.
     pub chassis: Chassis,
-    /// What is plugged in.
+    /// What is plugged into OVN's bridge.
     #[serde(default)]
     pub ports: Vec<Port>,
+    /// What is plugged into the provisioning network instead: while a host is deployed, its ports are here and not in
+    /// [`ports`](Self::ports).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provisioning: Vec<Access>,
     /// Copies of traffic.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,
@@ -112,6 +118,18 @@ pub struct Port {
     /// Limit of what the host gets, in thousands of bits per second, from 1 to 10^9: more is queued, then dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_kbps: Option<u64>,
+}
+
+/// An interface that is plugged into a bridge of the DPU that is there already, with the wire of another network than OVN's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// The representor of the host's function.
+    pub interface: InterfaceName,
+    /// Address of the host's function.
+    pub mac: MacAddr,
+    /// The bridge, such as [`PROVISIONING_BRIDGE`]. Neither it nor its wire is made by the agent.
+    pub bridge: InterfaceName,
 }
 
 /// A limit of traffic.
@@ -326,8 +344,11 @@ pub struct Observed {
 pub struct PortSeen {
     /// The interface.
     pub interface: String,
-    /// The logical port, unless it is a mirror's output.
+    /// The logical port, unless it is a mirror's output or on another bridge than OVN's.
     pub port: Option<String>,
+    /// The bridge, where it is not OVN's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     /// Its number in the switch (OpenFlow); `None` where it has none.
     pub number: Option<i64>,
     /// True where the link is up.
@@ -432,9 +453,10 @@ mod tests {
     /// If this test fails, do not change the test: DPUs with this text are in racks.
     #[test]
     fn golden_version_1() {
-        let text = include_str!("dpu.v1.json");
-        let state: Desired = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
+        for text in [include_str!("dpu.v1.json"), include_str!("dpu-provisioning.v1.json")] {
+            let state: Desired = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
+        }
         let text = include_str!("dpu-observed.v1.json");
         let seen: Observed = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use protocol::dpu::{
-    Desired, Exporter, InterfaceName, MIRRORS_MAX, PORTS_MAX, STATE_MAX, Serves, VERSION, VOLUMES_MAX,
+    Access, Desired, Exporter, InterfaceName, MIRRORS_MAX, PORTS_MAX, STATE_MAX, Serves, VERSION, VOLUMES_MAX,
 };
 
 use crate::exporter::paths;
@@ -104,7 +104,8 @@ impl State {
         &self.0
     }
 
-    /// Whether it may take the place of `have`: true where it is another.
+    /// Whether it may take the place of `have`: true where it is another. An older one that says the same is neither taken
+    /// nor refused: so it is after the server's database was put back from a backup, where nothing changed meanwhile.
     ///
     /// # Errors
     /// [`Stale`].
@@ -115,8 +116,17 @@ impl State {
             std::cmp::Ordering::Greater => Ok(true),
             std::cmp::Ordering::Equal if self == have => Ok(false),
             std::cmp::Ordering::Equal => Err(Stale::Same(new)),
+            std::cmp::Ordering::Less if self.says_the_same(have) => Ok(false),
             std::cmp::Ordering::Less => Err(Stale::Older { have: have_generation, new }),
         }
+    }
+}
+
+impl State {
+    /// True where the generation is all that differs.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let generation = other.0.generation;
+        Desired { generation, ..self.0.clone() } == other.0
     }
 }
 
@@ -133,7 +143,7 @@ fn once<T: Ord + fmt::Display>(what: &str, all: impl IntoIterator<Item = T>, wro
 
 fn counts(desired: &Desired, wrong: &mut Vec<String>) {
     for (what, count, most) in [
-        ("ports", desired.ports.len(), PORTS_MAX),
+        ("ports", desired.ports.len() + desired.provisioning.len(), PORTS_MAX),
         ("mirrors", desired.mirrors.len(), MIRRORS_MAX),
         ("volumes", desired.volumes.len(), VOLUMES_MAX),
     ] {
@@ -175,17 +185,25 @@ fn mtu(of: &str, mtu: Option<u16>, wrong: &mut Vec<String>) {
 }
 
 fn ports(desired: &Desired, wrong: &mut Vec<String>) {
-    once("interface", desired.ports.iter().map(|port| &port.interface), wrong);
+    let here = || desired.ports.iter().map(|port| (&port.interface, port.mac));
+    let access = || desired.provisioning.iter().map(|access| (&access.interface, access.mac));
+    once("interface", here().chain(access()).map(|(interface, _)| interface), wrong);
     once("logical port", desired.ports.iter().map(|port| port.port), wrong);
-    once("MAC address", desired.ports.iter().map(|port| port.mac), wrong);
+    once("MAC address", here().chain(access()).map(|(_, mac)| mac), wrong);
+    let is_bridge = |name: &str| desired.provisioning.iter().any(|access| access.bridge.as_str() == name);
+    for (name, mac) in here().chain(access()) {
+        if name.as_str() == BRIDGE || is_bridge(name.as_str()) {
+            wrong.push(format!("{name} is a bridge itself and cannot be plugged into one"));
+        }
+        if !mac.is_station() {
+            wrong.push(format!("MAC address {mac} of {name} is not that of one station"));
+        }
+    }
+    if is_bridge(BRIDGE) {
+        wrong.push(format!("{BRIDGE} is OVN's bridge and has no other network"));
+    }
     for port in &desired.ports {
         let name = &port.interface;
-        if name.as_str() == BRIDGE {
-            wrong.push(format!("{BRIDGE} is the bridge itself and cannot be plugged into it"));
-        }
-        if !port.mac.is_station() {
-            wrong.push(format!("MAC address {} of {name} is not that of one station", port.mac));
-        }
         mtu(name.as_str(), port.mtu, wrong);
         let ingress = port.ingress.into_iter().flat_map(|rate| [rate.kbps, rate.burst_kb]);
         if !ingress.chain(port.egress_kbps).all(|n| (1..=RATE_MAX).contains(&n)) {
@@ -203,7 +221,11 @@ fn mirrors(desired: &Desired, wrong: &mut Vec<String>) {
         if !is_port(&mirror.source) {
             wrong.push(format!("mirror {name} copies {}, which is none of the ports", mirror.source));
         }
-        if is_port(&mirror.output) || mirror.output.as_str() == BRIDGE {
+        let is_used = |access: &Access| [&access.interface, &access.bridge].contains(&&mirror.output);
+        if is_port(&mirror.output)
+            || mirror.output.as_str() == BRIDGE
+            || desired.provisioning.iter().any(is_used)
+        {
             wrong.push(format!(
                 "mirror {name} leaves by {}, which a host or the switch itself uses",
                 mirror.output
@@ -285,14 +307,19 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let cases: [(&str, serde_json::Value, &str); 20] = [
+        let access = |interface: &str, bridge: &str| serde_json::json!([{ "interface": interface, "mac": "52:54:00:00:00:02", "bridge": bridge }]);
+        let cases: [(&str, serde_json::Value, &str); 24] = [
             ("/version", 2.into(), "version 2"),
             ("/chassis/system_id", "a b".into(), "system_id `a b`"),
             ("/chassis/ovn_remote", "tcp:192.0.2.1".into(), "ovn_remote"),
             ("/chassis/ovn_remote", "tcp:192.0.2.1:0".into(), "ovn_remote"),
             ("/chassis/encap/address", "0.0.0.0".into(), "encap address"),
             ("/chassis/mtu", 70.into(), "MTU 70 of br-int"),
-            ("/ports/0/interface", "br-int".into(), "the bridge itself"),
+            ("/ports/0/interface", "br-int".into(), "a bridge itself"),
+            ("/provisioning", access("pf0hpf", "br-p"), "interface pf0hpf is named twice"),
+            ("/provisioning", access("pf1hpf", "pf0hpf"), "pf0hpf is a bridge itself"),
+            ("/provisioning", access("pf1hpf", "br-int"), "br-int is OVN's bridge"),
+            ("/provisioning", access("gre-watch", "br-p"), "leaves by gre-watch"),
             ("/ports/0/mac", "ff:ff:ff:ff:ff:ff".into(), "one station"),
             ("/ports/0/mtu", 10_000.into(), "MTU 10000 of pf0hpf"),
             ("/ports/0/ingress/kbps", 0.into(), "bursts of pf0hpf"),
@@ -309,6 +336,7 @@ mod tests {
         ];
         for (place, value, words) in cases {
             let mut state = golden();
+            state["provisioning"] = serde_json::json!([]);
             *state.pointer_mut(place).unwrap() = value;
             let error = State::check(serde_json::from_value(state).unwrap()).unwrap_err().to_string();
             assert!(error.contains(words), "{place}: {error}");
@@ -338,6 +366,7 @@ mod tests {
         assert_eq!(of(6, "b").follows(Some(&have)), Ok(true));
         assert_eq!(of(5, "a").follows(Some(&have)), Ok(false));
         assert_eq!(of(5, "b").follows(Some(&have)), Err(Stale::Same(5)));
-        assert_eq!(of(4, "a").follows(Some(&have)), Err(Stale::Older { have: 5, new: 4 }));
+        assert_eq!(of(4, "b").follows(Some(&have)), Err(Stale::Older { have: 5, new: 4 }));
+        assert_eq!(of(4, "a").follows(Some(&have)), Ok(false));
     }
 }

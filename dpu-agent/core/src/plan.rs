@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   exporters:  stop what is not wanted ─▶ start what is missing        (a host may wait for its disk, so first)
-//!   switch:     bridge, chassis ─▶ mirrors that go or change ─▶ ports that go ─▶ logical ports that move let go
+//!   switch:     bridge, chassis ─▶ mirrors that go or change ─▶ ports that go or change bridge ─▶ logical ports that move let go
 //!                 ─▶ ports that come or change ─▶ mirrors that come
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::fmt;
 use ovsdb::Replica;
 use protocol::dpu::{Desired, Name, Volume};
 
-use crate::check::State;
+use crate::check::{BRIDGE, State};
 use crate::exporter::{Exporters, Life, paths};
 use crate::switch::{Change, Plug, View};
 
@@ -78,7 +78,11 @@ impl fmt::Display for Change {
 }
 
 fn of(plug: &Plug) -> String {
-    plug.iface_id().map_or_else(|| " (output of a mirror)".to_owned(), |id| format!(" (logical port {id})"))
+    match plug.iface_id() {
+        Some(id) => format!(" (logical port {id})"),
+        None if plug.bridge != BRIDGE => format!(" (on {})", plug.bridge),
+        None => " (output of a mirror)".to_owned(),
+    }
 }
 
 /// What is to be done. `switch` is `None` while its database is out of reach.
@@ -170,22 +174,25 @@ fn plan_switch(desired: &Desired, view: &View<'_>, plan: &mut Plan) {
         }
     }
 
-    let hosts = desired.ports.iter().map(Plug::host);
+    let hosts = desired.ports.iter().map(Plug::host).chain(desired.provisioning.iter().map(Plug::access));
     let plugs: Vec<Plug> = hosts.chain(desired.mirrors.iter().map(Plug::output)).collect();
-    let wanted: BTreeSet<&str> = plugs.iter().map(|plug| plug.interface.as_str()).collect();
-    let gone = view.our_ports().filter(|name| !wanted.contains(name));
+    let wanted: BTreeMap<&str, &str> =
+        plugs.iter().map(|plug| (plug.interface.as_str(), plug.bridge.as_str())).collect();
+    let stays = |name: &str| view.bridge_of(name).is_some_and(|on| wanted.get(name) == Some(&on));
+    let gone = view.our_ports().filter(|name| !stays(name));
     changes.extend(gone.map(|name| Change::RemovePort(name.to_owned())));
     changes.extend(view.loose_limits().map(Change::RemoveLimits));
     let moves = |plug: &&Plug| {
         let has = view.iface_id(&plug.interface).filter(|has| plug.iface_id() != Some(*has));
-        has.is_some_and(|has| plugs.iter().any(|other| other.iface_id() == Some(has)))
+        stays(&plug.interface)
+            && has.is_some_and(|has| plugs.iter().any(|other| other.iface_id() == Some(has)))
     };
     changes.extend(plugs.iter().filter(moves).map(|plug| Change::Unbind(plug.interface.clone())));
 
     let blocked: BTreeMap<&str, String> =
         plugs.iter().filter_map(|plug| Some((plug.interface.as_str(), in_the_way(plug, view)?))).collect();
     for plug in plugs.iter().filter(|plug| !blocked.contains_key(plug.interface.as_str())) {
-        if !view.has(&plug.interface) {
+        if !stays(&plug.interface) {
             changes.push(Change::AddPort(plug.clone()));
         } else if !view.is_set(plug) {
             changes.push(Change::SetPort(plug.clone()));
@@ -202,7 +209,12 @@ fn plan_switch(desired: &Desired, view: &View<'_>, plan: &mut Plan) {
 
 /// Why a port is left as it is.
 fn in_the_way(plug: &Plug, view: &View<'_>) -> Option<String> {
-    let name = &plug.interface;
+    let (name, bridge) = (&plug.interface, &plug.bridge);
+    if bridge != BRIDGE && !view.has_bridge(bridge) {
+        return Some(format!(
+            "{name} belongs on bridge {bridge}, which is not there: make it, with the wire of the provisioning network (`ovs-vsctl add-br {bridge} -- add-port {bridge} UPLINK`)"
+        ));
+    }
     if view.is_taken(name) {
         return Some(format!(
             "{name} is plugged into the switch by somebody else: take it out (`ovs-vsctl del-port {name}`), or name another interface"

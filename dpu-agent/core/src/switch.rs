@@ -1,13 +1,13 @@
 //! Open vSwitch's own database (`ovs-vswitchd.conf.db(5)`): what of it is ours, and the operations that change it.
 //!
-//! Ours are rows with [`OURS`] in `external_ids`, on the bridge [`BRIDGE`]. Of rows that are not, the agent sets what a chassis
-//! is set up by, and nothing else: [`CHASSIS`]'s keys of the one row of `Open_vSwitch`, the MTU of the bridge's own interface, and
-//! our members among the bridge's ports and mirrors.
+//! Ours are rows with [`OURS`] in `external_ids`, on a bridge. Of rows that are not, the agent sets what a chassis
+//! is set up by, and nothing else: [`CHASSIS`]'s keys of the one row of `Open_vSwitch`, the MTU of [`BRIDGE`]'s own interface, and
+//! our members among the ports of bridges and the mirrors of [`BRIDGE`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::{Atom, Datum, Mutation, Mutator, Replica, Row, Wanted};
-use protocol::dpu::{Chassis, Datapath, Direction, EncapKind, Mirror, Port, PortSeen};
+use protocol::dpu::{Access, Chassis, Datapath, Direction, EncapKind, Mirror, Port, PortSeen};
 use uuid::Uuid;
 
 use crate::check::BRIDGE;
@@ -69,6 +69,7 @@ pub struct View<'a> {
     pub root: Option<Found<'a>>,
     /// [`BRIDGE`].
     pub bridge: Option<Found<'a>>,
+    bridges: BTreeMap<&'a str, Found<'a>>,
     ports: BTreeMap<&'a str, PortRow<'a>>,
     /// Names of all interfaces.
     interfaces: BTreeSet<&'a str>,
@@ -82,7 +83,9 @@ struct PortRow<'a> {
     port: Found<'a>,
     /// Where it has exactly one.
     interface: Option<Found<'a>>,
-    /// It is on [`BRIDGE`], and it and its interface carry our mark.
+    /// Name of the bridge that it is on.
+    bridge: Option<&'a str>,
+    /// It is on a bridge, and it and its interface carry our mark.
     ours: bool,
 }
 
@@ -91,6 +94,8 @@ struct PortRow<'a> {
 pub struct Plug {
     /// Name of port and interface.
     pub interface: String,
+    /// The bridge that it is on.
+    pub bridge: String,
     kind: &'static str,
     options: BTreeMap<&'static str, String>,
     ids: BTreeMap<&'static str, String>,
@@ -105,6 +110,7 @@ impl Plug {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         Self {
             interface: port.interface.to_string(),
+            bridge: BRIDGE.to_owned(),
             kind: "",
             options: BTreeMap::new(),
             ids: BTreeMap::from([
@@ -118,6 +124,23 @@ impl Plug {
         }
     }
 
+    /// A host's port on another network than OVN's.
+    pub fn access(access: &Access) -> Self {
+        Self {
+            interface: access.interface.to_string(),
+            bridge: access.bridge.to_string(),
+            kind: "",
+            options: BTreeMap::new(),
+            ids: BTreeMap::from([
+                (OURS, "provisioning".to_owned()),
+                ("attached-mac", access.mac.to_string()),
+            ]),
+            mtu: None,
+            policing: [0, 0],
+            max_rate: None,
+        }
+    }
+
     /// Where a mirror's copy leaves.
     pub fn output(mirror: &Mirror) -> Self {
         let options = mirror
@@ -126,6 +149,7 @@ impl Plug {
             .flat_map(|gre| [("remote_ip", gre.remote.to_string()), ("key", gre.key.to_string())]);
         Self {
             interface: mirror.output.to_string(),
+            bridge: BRIDGE.to_owned(),
             kind: if mirror.gre.is_some() { "gre" } else { "" },
             options: options.collect(),
             ids: BTreeMap::from([(OURS, "mirror".to_owned())]),
@@ -168,25 +192,25 @@ impl Plug {
 impl<'a> View<'a> {
     /// Looks at the rows.
     pub fn of(replica: &'a Replica) -> Self {
-        let named = |table: &'static str, name: &'static str| {
-            replica.rows(table).find(move |(_, row)| text(row, "name") == name)
-        };
-        let bridge = named("Bridge", BRIDGE);
-        let on_bridge: BTreeSet<Uuid> =
-            bridge.map(|(_, row)| refs(row, "ports").collect()).unwrap_or_default();
+        let bridges: BTreeMap<&str, Found<'_>> =
+            replica.rows("Bridge").map(|(uuid, row)| (text(row, "name"), (uuid, row))).collect();
+        let bridge_of: BTreeMap<Uuid, &str> = bridges
+            .iter()
+            .flat_map(|(name, (_, row))| refs(row, "ports").map(|port| (port, *name)))
+            .collect();
         let port = |(uuid, row): Found<'a>| {
             let interfaces: Vec<Uuid> = refs(row, "interfaces").collect();
             let interface = match interfaces[..] {
                 [one] => replica.row("Interface", one).map(|row| (one, row)),
                 _ => None,
             };
-            // The bridge's own port carries the mark where the bridge was made here, and is none that comes or goes.
-            let ours = on_bridge.contains(&uuid)
-                && text(row, "name") != BRIDGE
+            let bridge = bridge_of.get(&uuid).copied();
+            // A bridge's own port carries the mark where the bridge was made here, and is none that comes or goes.
+            let ours = bridge.is_some_and(|bridge| bridge != text(row, "name"))
                 && mark(row).is_some()
                 && interface
                     .is_some_and(|(_, of)| mark(of).is_some() && text(of, "name") == text(row, "name"));
-            (text(row, "name"), PortRow { port: (uuid, row), interface, ours })
+            (text(row, "name"), PortRow { port: (uuid, row), interface, bridge, ours })
         };
         let ports: BTreeMap<&str, PortRow<'_>> = replica.rows("Port").map(port).collect();
         let ours: BTreeSet<Uuid> =
@@ -196,7 +220,8 @@ impl<'a> View<'a> {
         Self {
             replica,
             root: replica.rows("Open_vSwitch").next(),
-            bridge,
+            bridge: bridges.get(BRIDGE).copied(),
+            bridges,
             others: others.collect(),
             ports,
             interfaces: replica.rows("Interface").map(|(_, row)| text(row, "name")).collect(),
@@ -223,6 +248,16 @@ impl<'a> View<'a> {
         !self.has(interface) && (self.ports.contains_key(interface) || self.interfaces.contains(interface))
     }
 
+    /// The bridge that one of our ports is on.
+    pub fn bridge_of(&self, interface: &str) -> Option<&'a str> {
+        self.ports.get(interface).filter(|row| row.ours)?.bridge
+    }
+
+    /// True where there is a bridge of this name.
+    pub fn has_bridge(&self, name: &str) -> bool {
+        self.bridges.contains_key(name)
+    }
+
     /// The logical port that one of our interfaces has.
     pub fn iface_id(&self, interface: &str) -> Option<&'a str> {
         self.ours(interface).and_then(|(_, (_, row))| iface_id(row))
@@ -243,6 +278,7 @@ impl<'a> View<'a> {
             _ => false,
         };
         limited
+            && self.bridge_of(&plug.interface) == Some(&plug.bridge)
             && mark(port) == plug.ids.get(OURS).map(String::as_str)
             && plug.columns(interface).is_empty()
             && plug.key_changes(interface).is_empty()
@@ -273,6 +309,7 @@ impl<'a> View<'a> {
             Some(PortSeen {
                 interface: name.to_owned(),
                 port: self.iface_id(name).map(str::to_owned),
+                bridge: self.bridge_of(name).filter(|bridge| *bridge != BRIDGE).map(str::to_owned),
                 // -1 is what vswitchd writes where the interface cannot be opened.
                 number: number.filter(|number| *number > 0),
                 up: text(row, "link_state") == "up",

@@ -4,7 +4,8 @@ use ovsdb::{Atom, Datum, Mutator, Operation, Row};
 use proptest::prelude::*;
 use protocol::PortId;
 use protocol::dpu::{
-    Chassis, Datapath, Direction, Encap, EncapKind, Exporter, Gre, Mirror, Port, Rate, Serves, VERSION,
+    Access, Chassis, Datapath, Direction, Encap, EncapKind, Exporter, Gre, Mirror, Port, Rate, Serves,
+    VERSION,
 };
 use uuid::Uuid;
 
@@ -294,12 +295,13 @@ fn chassis() -> impl Strategy<Value = Chassis> {
 }
 
 prop_compose! {
-    /// Four interfaces, each a host's port, a mirror's output, or nothing; any logical port on any of them.
+    /// Four interfaces, each a host's port, one on the provisioning network, a mirror's output, or nothing; any logical port on
+    /// any of them.
     fn states()(
         generation in 1..9_u64,
         chassis in chassis(),
         ids in Just([1_u128, 2, 3, 4]).prop_shuffle(),
-        roles in prop::array::uniform4(0..3_u8),
+        roles in prop::array::uniform4(0..4_u8),
         knobs in prop::array::uniform4((prop::option::of(1500..1502_u16), prop::option::of(1..3_u64),
             prop::option::of(1..3_u64), 0..3_u8, prop::option::of(1..3_u32))),
         sources in prop::array::uniform4(any::<prop::sample::Index>()),
@@ -323,8 +325,13 @@ prop_compose! {
             output: name(n),
             gre: knobs[n].4.map(|key| Gre { remote: [192, 0, 2, 9].into(), key }),
         }).collect();
+        let provisioning = of(3).map(|n| Access {
+            interface: name(n),
+            mac: protocol::MacAddr([2, 0, 0, 0, 0, ids[n] as u8]),
+            bridge: "br-phy".parse().unwrap(),
+        }).collect();
         let volumes = (0..3).filter(|n| volumes[*n]).map(|n| volume(n, disks[n])).collect();
-        State::check(Desired { version: VERSION, generation, chassis, ports, mirrors, volumes }).unwrap()
+        State::check(Desired { version: VERSION, generation, chassis, ports, provisioning, mirrors, volumes }).unwrap()
     }
 }
 
@@ -361,6 +368,10 @@ proptest! {
                 prop_assert_eq!(in_the_way(&Plug::host(port), &view).is_some(), bridge && taken && clashes);
                 prop_assert!(bridge && taken && clashes || view.is_set(&Plug::host(port)));
             }
+            for access in &state.desired().provisioning {
+                let clashes = bridge && taken && access.interface.as_str() == "i0";
+                prop_assert!(clashes || view.is_set(&Plug::access(access)), "{access:?}");
+            }
             let mirrors: BTreeSet<&str> = view.our_mirrors().map(|(_, name)| name).collect();
             for mirror in &state.desired().mirrors {
                 let port = state.desired().ports.iter().find(|port| port.interface == mirror.source).unwrap();
@@ -381,6 +392,7 @@ proptest! {
         // Nothing of ours is left where nothing is desired.
         let mut nothing = to.desired().clone();
         (nothing.ports, nothing.mirrors, nothing.volumes) = (vec![], vec![], vec![]);
+        nothing.provisioning.clear();
         let nothing = State::check(nothing).unwrap();
         exporters.values_mut().for_each(|started| started.life = Life::Dead { due: true, lived: true });
         carry_out(&nothing, &mut database, &mut exporters);
@@ -411,6 +423,37 @@ fn the_order_of_a_first_plan() {
             "add mirror watch of pf0hpf to gre-watch",
         ]
     );
+}
+
+/// A host that is deployed is on the provisioning network alone, and afterwards on its tenant's alone.
+#[test]
+fn a_host_goes_to_the_provisioning_network_and_back() {
+    let mut database = Database::with_others(true, false);
+    let mut exporters = Exporters::new();
+    carry_out(&golden(), &mut database, &mut exporters);
+    let mut deploy = golden().desired().clone();
+    let port = deploy.ports.remove(0);
+    deploy.mirrors.clear();
+    let bridge = "br-phy".parse().unwrap();
+    deploy.provisioning = vec![Access { interface: port.interface, mac: port.mac, bridge }];
+    let deploy = State::check(deploy).unwrap();
+    let (actions, problems) = carry_out(&deploy, &mut database, &mut exporters);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(
+        actions[1..],
+        ["remove port gre-watch", "remove port pf0hpf", "add port pf0hpf (on br-phy)"],
+        "{actions:?}"
+    );
+    let (ports, _) = View::of(&database.replica).seen();
+    assert_eq!((ports[0].bridge.as_deref(), ports[0].port.as_deref()), (Some("br-phy"), None));
+    let (actions, _) = carry_out(&golden(), &mut database, &mut exporters);
+    assert_eq!(actions[0], "remove port pf0hpf");
+    assert!(actions[1].starts_with("add port pf0hpf (logical port "), "{actions:?}");
+    let mut nowhere = deploy.desired().clone();
+    nowhere.provisioning[0].bridge = "br-none".parse().unwrap();
+    let (actions, problems) = carry_out(&State::check(nowhere).unwrap(), &mut database, &mut exporters);
+    assert!(problems[0].contains("bridge br-none, which is not there"), "{problems:?}");
+    assert!(!actions.iter().any(|action| action.contains("add port")), "{actions:?}");
 }
 
 #[test]

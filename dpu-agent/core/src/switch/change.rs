@@ -48,7 +48,7 @@ impl Change {
             Self::AddBridge(kind) => add_bridge(&view, *kind),
             Self::SetChassis(chassis) => Ok(set_chassis(&view, chassis)),
             Self::RemoveMirror(uuid) => {
-                Ok(vec![members(&view, "mirrors", Mutator::Delete, Atom::Uuid(*uuid))?])
+                Ok(vec![members(&view, BRIDGE, "mirrors", Mutator::Delete, Atom::Uuid(*uuid))?])
             }
             Self::RemovePort(name) => remove_port(&view, name),
             Self::Unbind(name) => {
@@ -99,7 +99,8 @@ fn set_chassis(view: &View<'_>, chassis: &Chassis) -> Vec<Operation> {
 
 fn remove_port(view: &View<'_>, name: &str) -> Result<Vec<Operation>, Gone> {
     let ((uuid, row), _) = view.ours(name).ok_or_else(|| Gone(format!("port {name}")))?;
-    let mut operations = vec![members(view, "ports", Mutator::Delete, Atom::Uuid(uuid))?];
+    let bridge = view.bridge_of(name).unwrap_or(BRIDGE);
+    let mut operations = vec![members(view, bridge, "ports", Mutator::Delete, Atom::Uuid(uuid))?];
     let limits: Vec<Uuid> = our_limits(view, row).collect();
     if !limits.is_empty() {
         // `ovsdb-server` looks for references before it takes away rows that nothing refers to, such as this port's.
@@ -127,7 +128,7 @@ fn add_port(view: &View<'_>, plug: &Plug) -> Result<Vec<Operation>, Gone> {
         row,
         name: Some(name.to_owned()),
     };
-    let plugged = members(view, "ports", Mutator::Insert, Atom::Named("port".to_owned()))?;
+    let plugged = members(view, &plug.bridge, "ports", Mutator::Insert, Atom::Named("port".to_owned()))?;
     Ok(limit
         .into_iter()
         .chain([row("Interface", "interface", interface), row("Port", "port", port), plugged])
@@ -173,7 +174,7 @@ fn add_mirror(view: &View<'_>, mirror: &Mirror) -> Result<Vec<Operation>, Gone> 
         [("name", Datum::from(mirror.name.as_str())), ("external_ids", Datum::map([(OURS, "mirror")]))];
     Ok(vec![
         insert("Mirror", "mirror", columns.into_iter().chain(ports)),
-        members(view, "mirrors", Mutator::Insert, Atom::Named("mirror".to_owned()))?,
+        members(view, BRIDGE, "mirrors", Mutator::Insert, Atom::Named("mirror".to_owned()))?,
     ])
 }
 
@@ -205,9 +206,15 @@ fn delete_limit(uuid: Uuid) -> Operation {
     Operation::Delete { table: "QoS".to_owned(), which: Condition::is_row(uuid) }
 }
 
-/// One member of the bridge's ports or mirrors comes or goes.
-fn members(view: &View<'_>, column: &str, mutator: Mutator, member: Atom) -> Result<Operation, Gone> {
-    let (bridge, _) = view.bridge.ok_or_else(|| Gone(format!("bridge {BRIDGE}")))?;
+/// One member of a bridge's ports or mirrors comes or goes.
+fn members(
+    view: &View<'_>,
+    bridge: &str,
+    column: &str,
+    mutator: Mutator,
+    member: Atom,
+) -> Result<Operation, Gone> {
+    let (bridge, _) = *view.bridges.get(bridge).ok_or_else(|| Gone(format!("bridge {bridge}")))?;
     Ok(mutate("Bridge", bridge, vec![mutation(column, mutator, Datum::Set(BTreeSet::from([member])))]))
 }
 
