@@ -551,6 +551,7 @@ impl BootOrderView {
 impl JobView {
     fn of(run: &boot_server_core::node::Run) -> Self {
         let stage = match run.stage {
+            RunStage::Volume => "volume".to_owned(),
             RunStage::Boot => "boot".to_owned(),
             RunStage::Kernel => "kernel".to_owned(),
             RunStage::Assign => "assign".to_owned(),

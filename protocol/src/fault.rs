@@ -59,6 +59,8 @@ pub enum FaultCode {
     Power,
     /// Firmware or settings could not be changed through the management controller.
     Service,
+    /// A disk that is a volume could not be made, or the DPU could not present it.
+    Volume,
     /// A kind this build does not know.
     #[serde(other)]
     Other,

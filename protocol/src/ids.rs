@@ -199,7 +199,8 @@ impl FromStr for MacAddr {
 text_serde!(MacAddr);
 
 /// What names a disk across reboots, never a `/dev` name: `wwn:…`, `serial:…`, or, where a disk has neither, its
-/// place on the bus `path:…` (which the plan treats as weaker).
+/// place on the bus `path:…` (which the plan treats as weaker). A disk that a DPU presents is `volume:…`; no agent knows it by that
+/// name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(String);
 
@@ -218,6 +219,16 @@ impl DiskId {
             return Some(Self(format!("wwn:{wwn}")));
         }
         clean(bus_path).map(|p| Self(format!("path:{p}")))
+    }
+
+    /// The name of a disk that a DPU presents.
+    pub fn of_volume(volume: VolumeId) -> Self {
+        Self(format!("volume:{volume}"))
+    }
+
+    /// The volume, where a DPU presents the disk.
+    pub fn volume(&self) -> Option<VolumeId> {
+        self.0.strip_prefix("volume:")?.parse().ok()
     }
 
     /// The whole name with its kind.
@@ -245,11 +256,12 @@ impl fmt::Display for DiskId {
 impl FromStr for DiskId {
     type Err = ParseIdError;
     fn from_str(s: &str) -> Result<Self, ParseIdError> {
-        let known = ["wwn:", "serial:", "path:"].iter().any(|p| s.len() > p.len() && s.starts_with(p));
+        let known = ["wwn:", "serial:", "path:"].iter().any(|p| s.len() > p.len() && s.starts_with(p))
+            || s.strip_prefix("volume:").is_some_and(|id| id.parse::<VolumeId>().is_ok());
         if known {
             Ok(Self(s.to_owned()))
         } else {
-            Err(ParseIdError::new(s, "disk id (serial:…, wwn:… or path:…)"))
+            Err(ParseIdError::new(s, "disk id (serial:…, wwn:…, path:… or volume:…)"))
         }
     }
 }
@@ -304,6 +316,10 @@ mod tests {
         assert_eq!(id(Some("0000"), Some("0000"), Some("pci-1")).as_deref(), Some("path:pci-1"));
         assert_eq!(id(None, None, None), None);
         assert!("serial:".parse::<DiskId>().is_err());
+        let volume = VolumeId(Uuid::from_u128(7));
+        let id = DiskId::of_volume(volume);
+        assert_eq!((id.volume(), id.to_string().parse()), (Some(volume), Ok(id)));
+        assert!("volume:x".parse::<DiskId>().is_err());
     }
 
     proptest! {

@@ -53,7 +53,7 @@ impl Engine {
         let Some(job) = waiting(&node) else { return Ok(true) };
         let address = lock(&self.0.bmcs).get(&id).map(|row| row.address.clone()).unwrap_or_default();
         let tell = |news| Event::Power { job, bmc: address.clone(), news };
-        let by_media = self.by_media(&node);
+        let by_media = self.by_media(&node) && !boots_disk(&node);
         let inventory = self.inventory(id).await?;
         if by_media && let Some(NoMedia { what, hint }) = self.no_media(&node, inventory.as_deref()) {
             self.apply(id, Actor::Server, tell(PowerNews::NoWay { what, hint })).await?;
@@ -175,6 +175,10 @@ impl Engine {
     fn wish(&self, id: NodeId, job: JobId, begun: Timestamp) -> Wish {
         let Some(node) = self.0.nodes.get(id) else { return Wish::Over };
         match node.state.run() {
+            // Its own networks are none on which a packet of its firmware would be heard.
+            Some(run) if run.job.id == job && run.stage == RunStage::FirstBoot && run.boots_volume() => {
+                Wish::Waits
+            }
             Some(run) if run.job.id == job && run.stage == RunStage::Boot => {
                 let packet = node.timeline.at(Phase::Dhcp).is_some_and(|at| at > begun);
                 if packet { Wish::Booting } else { Wish::Waits }
@@ -263,7 +267,7 @@ impl Engine {
 
     /// What the firmware is told to boot, once.
     fn boot_for(&self, node: &Node, inventory: Option<&Inventory>) -> BootOverride {
-        if self.by_media(node) {
+        if self.by_media(node) && !boots_disk(node) {
             let mode = Some(BootMode::Uefi);
             return BootOverride { device: BootDevice::Cdrom, repeat: Repeat::Once, mode, http_uri: None };
         }
@@ -283,7 +287,11 @@ impl Engine {
 
 /// The job that waits for its machine to boot.
 fn waiting(node: &Node) -> Option<JobId> {
-    node.state.run().filter(|run| run.stage == RunStage::Boot).map(|run| run.job.id)
+    node.state.run().filter(|run| run.waits_for_restart()).map(|run| run.job.id)
+}
+
+fn boots_disk(node: &Node) -> bool {
+    required_boot(node, now()).kind() == BootKind::LocalDisk
 }
 
 fn words(boot: &BootOverride) -> String {

@@ -29,7 +29,7 @@ impl Node {
             State::Inspecting(run) | State::Cleaning(run) | State::Deploying(run) => match run.stage {
                 RunStage::Assign | RunStage::Agent(_) => Work::Job { job: Box::new(run.job.clone()) },
                 RunStage::Restart | RunStage::FirstBoot => Work::Reboot,
-                RunStage::Boot | RunStage::Kernel => Work::Wait,
+                RunStage::Volume | RunStage::Boot | RunStage::Kernel => Work::Wait,
             },
             State::Manageable | State::Available if self.leaves_agent() => Work::Reboot,
             // An agent that still runs where the disk should: the machine is on its way there.

@@ -23,6 +23,10 @@ pub(super) fn tick(s: &mut Step<'_>) {
     }
     let Some(run) = s.node.state.run_mut() else { return };
     match run.stage {
+        RunStage::Volume => s.fail(timeout(
+            "its disk or its networks were not ready in time",
+            "look at the node's DPU (`billet dpu show`) and at its volume (`billet volume show`), then retry",
+        )),
         RunStage::Boot => {
             let told = run.power.as_ref().filter(|power| power.stage == PowerStage::On);
             let message = match told {

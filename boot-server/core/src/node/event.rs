@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use protocol::agent::Hello;
+use protocol::fault::Fault;
 use protocol::job::{DeploySpec, DiskTarget};
 use protocol::report::ReportBatch;
 use protocol::{JobId, MacAddr, Sha256, Timestamp};
@@ -94,6 +95,13 @@ pub enum Event {
         /// What happened.
         news: PowerNews,
     },
+    /// The disk of a machine that boots from a volume.
+    Prepared {
+        /// The job that it is for.
+        job: JobId,
+        /// How far it is.
+        news: PrepareNews,
+    },
     /// A servicing job went on.
     Service {
         /// The job.
@@ -109,6 +117,20 @@ pub enum Event {
     ServerStarted,
     /// A person or program wants something.
     Verb(Verb),
+}
+
+/// What came of preparing the disk of a machine that boots from a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareNews {
+    /// The image is on it.
+    Written,
+    /// The DPU has everything ready: the machine may be switched on.
+    Ready,
+    /// It cannot be made.
+    Failed {
+        /// Why, and what to do.
+        fault: Fault,
+    },
 }
 
 /// What came of restarting a machine through its management controller.

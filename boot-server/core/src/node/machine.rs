@@ -1,10 +1,10 @@
 //! What the machine itself shows: packets, boot requests, an OS that phones home.
 
 use protocol::job::Task;
-use protocol::{Sha256, Timestamp};
+use protocol::{JobId, Sha256, Timestamp};
 
 use super::boot::{Boot, Usual};
-use super::event::Refused;
+use super::event::{Effect, PrepareNews, Refused};
 use super::state::{Fallback, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
@@ -79,7 +79,7 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
         s.node.state = State::Inspecting(run);
     }
     let now = s.now();
-    let Some(run) = s.node.state.run_mut() else { return };
+    let Some(run) = s.node.state.run_mut().filter(|run| run.stage != RunStage::Volume) else { return };
     if matches!(run.stage, RunStage::Agent(_)) {
         run.restarts = run.restarts.saturating_add(1);
         let (restarts, verb) = (run.restarts, run.job.task.verb());
@@ -103,6 +103,30 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
         run.enter(RunStage::Kernel, now);
     }
     s.mark(Phase::Script);
+}
+
+/// The disk of a machine that boots from a volume is ready, or it cannot be made so.
+pub(super) fn prepared(s: &mut Step<'_>, job: JobId, news: PrepareNews) -> Result<(), Refused> {
+    let now = s.now();
+    let run = s.node.state.run_mut().filter(|run| run.job.id == job && run.stage == RunStage::Volume);
+    let Some(run) = run else { return Err(Refused::StaleJob { job }) };
+    match news {
+        PrepareNews::Written => {
+            run.deadline = now.after(run.stage.patience());
+            s.info("volume.written", "the image is on its volume and was read back");
+            s.mark(Phase::Written);
+        }
+        PrepareNews::Ready => {
+            run.enter(RunStage::FirstBoot, now);
+            s.info("volume.ready", "its DPU has its disk and its networks ready: it is switched on");
+            s.mark(Phase::LocalBoot);
+            // What ran on the machine until now does not run any more.
+            s.drop_agent();
+            s.effects.push(Effect::PowerCycle);
+        }
+        PrepareNews::Failed { fault } => s.fail(fault),
+    }
+    Ok(())
 }
 
 fn boot_local(s: &mut Step<'_>) {

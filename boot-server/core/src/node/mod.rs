@@ -48,7 +48,7 @@ use crate::refresh::{Milestone, Papers};
 
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
 pub use care::{Accepted, Quarantine, Retired};
-pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, Refused, Severity};
+pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, PrepareNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
 pub use medium::Medium;
 pub use network::{HostAddress, NetworkError, StaticNetwork};

@@ -232,6 +232,13 @@ fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
             s.wrong_state("delete", "only an active node, or one whose deploy failed, can be given back")
         );
     }
+    if wipe.is_empty() && boots_volume(&s.node) {
+        // Its disk was never the machine's: whoever asks takes it away with the DPU, and nothing is left on the machine.
+        s.info("node.available", "given back; its disks were volumes, and none of its own was wiped");
+        s.node.installed = None;
+        s.node.state = if s.node.retired.is_some() { State::Manageable } else { State::Available };
+        return Ok(());
+    }
     if wipe.is_empty() {
         return Err(s.wrong_state("delete without a disk to wipe", "name the disk that holds the OS"));
     }
@@ -242,6 +249,11 @@ fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     let run = s.new_run(job, fallback);
     s.node.state = if run.stage == RunStage::Boot { State::Deleting(run) } else { State::Cleaning(run) };
     Ok(())
+}
+
+/// True where the OS on it, or the one that was being put on it, is on a volume.
+fn boots_volume(node: &Node) -> bool {
+    !node.os_disks().is_empty() && node.os_disks().iter().all(|disk| disk.volume().is_some())
 }
 
 fn abort(s: &mut Step<'_>) -> Result<(), Refused> {

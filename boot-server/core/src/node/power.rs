@@ -6,7 +6,7 @@ use protocol::fault::{Fault, FaultCode};
 
 use super::event::PowerNews;
 use super::medium;
-use super::state::{PowerStage, PowerStory, RunStage};
+use super::state::{PowerStage, PowerStory};
 use super::step::Step;
 
 /// No agent runs on a machine that is off, so the next job has to boot it. A job on its way has its own deadline, and a
@@ -18,7 +18,7 @@ pub(super) fn off(s: &mut Step<'_>) {
 }
 
 pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) {
-    let Some(run) = s.node.state.run_mut().filter(|r| r.job.id == job && r.stage == RunStage::Boot) else {
+    let Some(run) = s.node.state.run_mut().filter(|r| r.job.id == job && r.waits_for_restart()) else {
         return;
     };
     let stage = match &news {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use protocol::fault::Fault;
-use protocol::job::Job;
+use protocol::job::{Job, Task};
 use protocol::report::{Progress, Stage};
 use protocol::{Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,8 @@ impl Fallback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "stage", content = "of")]
 pub enum RunStage {
+    /// The machine's disk is a volume: waits for what its DPU is to present. The machine is off, or what ran on it still runs.
+    Volume,
     /// Waits for the machine to boot from the network.
     Boot,
     /// The script was served: waits for the agent's hello.
@@ -185,6 +187,8 @@ impl RunStage {
     /// minutes to POST; a person may have to press the power button.
     pub fn patience(self) -> Duration {
         let minutes = match self {
+            // An image is written through a network into a store; the shell gives up before, with a reason.
+            Self::Volume => 60,
             Self::Boot => 30,
             Self::Kernel => 10,
             // The agent inspects before it asks for work, and a machine with many slow disks takes its time.
@@ -294,12 +298,24 @@ impl Run {
 
     /// True where no agent can have changed anything for this job yet. A restart in the middle of a write is not that.
     pub fn is_untouched(&self) -> bool {
-        self.restarts == 0 && matches!(self.stage, RunStage::Boot | RunStage::Kernel | RunStage::Assign)
+        self.restarts == 0
+            && matches!(self.stage, RunStage::Volume | RunStage::Boot | RunStage::Kernel | RunStage::Assign)
+    }
+
+    /// True where the OS is put on a volume, so that the machine boots it and nothing else.
+    pub fn boots_volume(&self) -> bool {
+        matches!(&self.job.task, Task::Deploy(spec) if spec.target.id.volume().is_some())
+    }
+
+    /// True while the machine is to be restarted for this job.
+    pub fn waits_for_restart(&self) -> bool {
+        self.stage == RunStage::Boot || (self.stage == RunStage::FirstBoot && self.boots_volume())
     }
 
     /// What it waits for, in words.
     pub fn waits_for(&self, macs: &str) -> String {
         match self.stage {
+            RunStage::Volume => "the server and the DPU to have its disk and its networks ready".to_owned(),
             RunStage::Boot => self.waits_for_boot(macs),
             RunStage::Kernel => {
                 "the agent's hello: the boot script was served, kernel and ramdisk are loading".to_owned()

@@ -33,6 +33,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
         Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),
+        Event::Prepared { job, news } => machine::prepared(&mut s, job, news)?,
         Event::Service { job, news } => service::news(&mut s, job, news),
         Event::PoweredOff => power::off(&mut s),
         Event::Tick => deadline::tick(&mut s),
@@ -95,9 +96,12 @@ impl Step<'_> {
         run
     }
 
-    /// Sends a run to its first stage: with an agent at hand the job is assigned, else the machine must boot.
+    /// Sends a run to its first stage: a disk that is a volume is prepared; else, with an agent at hand, the job is assigned, or
+    /// the machine must boot.
     pub fn begin(&mut self, run: &mut Run) {
-        if self.node.link.session.is_some() {
+        if run.boots_volume() {
+            run.enter(RunStage::Volume, self.now());
+        } else if self.node.link.session.is_some() {
             run.enter(RunStage::Assign, self.now());
             self.effects.push(Effect::WakeAgent);
         } else {

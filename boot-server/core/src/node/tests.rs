@@ -8,7 +8,7 @@ use protocol::agent::{Hello, Work};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DeploySpec, DiskTarget, Job, Task};
 use protocol::report::{Progress, Report, ReportBatch, ReportBody, Stage, Summary};
-use protocol::{ImageId, JobId, MacAddr, NodeId, PROTOCOL_VERSION, Sha256, Timestamp};
+use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, PROTOCOL_VERSION, Sha256, Timestamp, VolumeId};
 use uuid::Uuid;
 
 use super::boot::{AGENT_AGAIN, DISK_AGAIN};
@@ -84,7 +84,9 @@ fn node(state: State) -> Node {
     let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
     let session = Session { sha256: SESSION, since: NOW, agent_version: "1".into(), nonce: None, used: true };
     let stage = state.run().map(|r| r.stage);
+    let volume = state.run().is_some_and(Run::boots_volume);
     match (&state, stage) {
+        _ if volume => {}
         (_, Some(RunStage::Kernel)) => {
             node.link.nonce = Some(Nonce { sha256: NONCE, issued: NOW, epoch: 0 });
         }
@@ -155,6 +157,15 @@ fn service_news(news: ServiceNews) -> Event {
     Event::Service { job: JobId(Uuid::from_u128(1)), news }
 }
 
+/// A deploy whose disk is a volume.
+fn on_volume(stage: RunStage, fallback: Fallback) -> State {
+    let mut run = run(StateName::Deploying, stage, fallback);
+    let target =
+        DiskTarget { id: DiskId::of_volume(VolumeId(Uuid::from_u128(9))), size_bytes: disk().size_bytes };
+    run.job.task = Task::Deploy(Box::new(DeploySpec { target, ..spec() }));
+    State::Deploying(run)
+}
+
 /// Every state with every stage it can be in.
 fn states() -> Vec<(&'static str, State)> {
     use RunStage as S;
@@ -182,6 +193,9 @@ fn states() -> Vec<(&'static str, State)> {
         ("deploying/agent", deploying(S::Agent(Stage::Write))),
         ("deploying/restart", deploying(S::Restart)),
         ("deploying/first_boot", deploying(S::FirstBoot)),
+        ("deploying volume/volume", on_volume(S::Volume, Fallback::Available)),
+        ("deploying volume/first_boot", on_volume(S::FirstBoot, Fallback::Available)),
+        ("rebuilding volume/volume", on_volume(S::Volume, Fallback::Active)),
         ("rebuilding/boot", State::Deploying(run(N::Deploying, S::Boot, Fallback::Active))),
         ("active", State::Active),
         ("deleting/boot", State::Deleting(run(N::Deleting, S::Boot, Fallback::Active))),
@@ -321,6 +335,15 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("no way", power_news(PowerNews::NoWay { what: "no drive".into(), hint: "get one".into() })),
         ("power without effect", power_news(PowerNews::NoEffect { wanted: "on" })),
         ("power failed", power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() })),
+        ("disk written", Event::Prepared { job, news: PrepareNews::Written }),
+        ("disk ready", Event::Prepared { job, news: PrepareNews::Ready }),
+        (
+            "disk not to be had",
+            Event::Prepared {
+                job,
+                news: PrepareNews::Failed { fault: Fault::new(FaultCode::Volume, "no DPU", "get one") },
+            },
+        ),
         ("resumed", service_news(ServiceNews::Resumed)),
         ("BIOS as wanted", looked(cores(8))),
         ("BIOS differs", looked(cores(16))),
