@@ -1,0 +1,153 @@
+//! What backends are asked and what they answer.
+
+use std::net::IpAddr;
+
+use protocol::job::CloudConfig;
+use protocol::{DpuId, ImageId, SnapshotId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// What a backend is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Files in a directory.
+    File,
+    /// Files in a directory behind an iSCSI target that Billet runs.
+    Iscsi,
+    /// Logical units of a target that somebody else runs.
+    IscsiExternal,
+    /// Images of Ceph.
+    Rbd,
+    /// Namespaces of an NVMe subsystem that somebody else runs.
+    NvmeTcp,
+}
+
+impl Kind {
+    /// As it is written in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Iscsi => "iscsi",
+            Self::IscsiExternal => "iscsi-external",
+            Self::Rbd => "rbd",
+            Self::NvmeTcp => "nvme-tcp",
+        }
+    }
+}
+
+/// What a new volume holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Zeros.
+    Blank,
+    /// What a volume of the same backend held.
+    Snapshot {
+        /// Whose snapshot.
+        volume: VolumeId,
+        /// Which.
+        snapshot: SnapshotId,
+    },
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grantee {
+    /// The DPU.
+    pub dpu: DpuId,
+    /// Name that it gives to targets (`iqn.…`).
+    pub initiator: String,
+    /// Where it connects from; where there are any, nobody is let in from elsewhere.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// An image, and what is to become of it on its disk.
+#[derive(Debug, Clone)]
+pub struct ImageSource {
+    /// Where its chunks are.
+    pub store: images::Store,
+    /// The image.
+    pub image: ImageId,
+    /// Files of the config partition; `None` leaves the image as it is.
+    pub config: Option<CloudConfig>,
+    /// Grow the last partition to the end of the volume.
+    pub grow_root: bool,
+}
+
+/// How far a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What is being done.
+    pub step: Step,
+    /// Bytes of it.
+    pub done: u64,
+    /// Bytes it has.
+    pub total: u64,
+}
+
+/// What a write is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Looks whether the image fits.
+    #[default]
+    Plan,
+    /// Writes chunks.
+    Write,
+    /// Reads back.
+    Verify,
+    /// Makes it bootable.
+    Customise,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ImageWritten {
+    /// Bytes of chunks, config partition and partition tables.
+    pub written: u64,
+    /// Bytes of holes.
+    pub zeroed: u64,
+    /// Bytes that were read back.
+    pub verified: u64,
+    /// Number and bytes of the partition that was grown.
+    pub grown: Option<(u32, u64)>,
+}
+
+/// How much fits, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Capacity {
+    /// All there is.
+    pub total: u64,
+    /// What can still be written.
+    pub free: u64,
+    /// What volumes and snapshots take.
+    pub used: u64,
+}
+
+/// Something that a backend keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Stored {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its snapshot, or else the volume itself.
+    pub snapshot: Option<SnapshotId>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What is left of a call that was never finished.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Leftover {
+    /// Such as a path, in the backend's own words.
+    pub what: String,
+}
+
+/// Who is connected to a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Stats {
+    /// Who was let in.
+    pub granted: Option<DpuId>,
+    /// Names or addresses of who is connected; `None` where the backend does not know.
+    pub connected: Option<Vec<String>>,
+}
