@@ -25,7 +25,7 @@ use ovsdb::{Follower, Operation, Settings, Version};
 use protocol::Timestamp;
 use protocol::dpu::{Observed, STATE_MAX, VERSION, VolumeSeen};
 
-use crate::exporters::Processes;
+use crate::exporters::{Processes, Programs};
 use crate::files;
 
 /// Between two looks at everything. A dead exporter is started again within this.
@@ -94,13 +94,13 @@ impl Agent {
     ///
     /// # Errors
     /// Where another one runs, or a file cannot be read.
-    pub fn start(files: Files, database: Address, blk: PathBuf) -> anyhow::Result<Self> {
+    pub fn start(files: Files, database: Address, programs: &Programs) -> anyhow::Result<Self> {
         fs::create_dir_all(&files.dir).with_context(|| format!("making {}", files.dir.display()))?;
         let path = files.dir.join("agent.lock");
         let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
         lock.try_lock().with_context(|| format!("another billet-dpu runs on {}", files.dir.display()))?;
         let clock = Clock::start();
-        let processes = Processes::load(&files.dir, &blk, QUIET, clock.now())?;
+        let processes = Processes::load(&files.dir, programs, QUIET, clock.now())?;
         let kept = files.dir.join("desired.json");
         let state = if kept.exists() {
             let text = files::read(&kept, STATE_MAX)?;
@@ -148,7 +148,7 @@ impl Agent {
         let state = State::parse(text).map_err(|e| words(&e))?;
         if state.follows(self.state.as_ref()).map_err(|e| words(&e))? {
             // Before it is acted on: after a reboot without a server this is all there is.
-            files::replace(&self.files.dir.join("desired.json"), text).map_err(|e| words(&e))?;
+            files::replace_private(&self.files.dir.join("desired.json"), text).map_err(|e| words(&e))?;
             tracing::info!(generation = state.desired().generation, "a new state is followed");
             self.state = Some(state);
         }

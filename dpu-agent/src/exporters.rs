@@ -2,9 +2,11 @@
 //! in files.
 //!
 //! ```text
-//! <dir>/exporters/<volume>.json   the volume and the command line, written before the start
-//!                 <volume>.lock   locked by the process for as long as it lives: it is its standard input
-//!                 <volume>.log    what it says
+//! <dir>/exporters/<volume>.json     the volume and the command line, written before the start
+//!                 <volume>.lock     locked by the process for as long as it lives: it is its standard input
+//!                 <volume>.log      what it says
+//!                 <volume>.secret   for its eyes: what it proves itself with
+//!                 <volume>.conf     for its eyes: settings of a client of Ceph
 //! ```
 //!
 //! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use dpu_agent_core::exporter::{Attempts, Exporters, Life, Record, Started, arguments};
+use dpu_agent_core::exporter::{Attempts, Exporters, Life, Program, Record, Started, launch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
@@ -77,11 +79,22 @@ pub enum ExporterError {
     Ends(Name),
 }
 
+/// Where the programs are that serve volumes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Programs {
+    /// The program that serves files and images.
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/billet-blk")]
+    blk: PathBuf,
+    /// The program that serves volumes of iSCSI, Ceph and NBD.
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/qemu-storage-daemon")]
+    qsd: PathBuf,
+}
+
 /// All that were started here.
 #[derive(Debug)]
 pub struct Processes {
     dir: PathBuf,
-    program: PathBuf,
+    programs: Programs,
     /// So long after the last connection a volume counts as in use: QEMU comes back after a second.
     quiet: Duration,
     all: BTreeMap<Name, Process>,
@@ -105,9 +118,16 @@ impl Processes {
     ///
     /// # Errors
     /// [`ExporterError`], where a file cannot be read.
-    pub fn load(dir: &Path, program: &Path, quiet: Duration, now: Timestamp) -> Result<Self, ExporterError> {
+    pub fn load(
+        dir: &Path,
+        programs: &Programs,
+        quiet: Duration,
+        now: Timestamp,
+    ) -> Result<Self, ExporterError> {
         let dir = dir.join("exporters");
         fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
+        // Exporters are told of their files, and begin in another directory.
+        let dir = fs::canonicalize(&dir).map_err(failed("find", &dir))?;
         let mut all = BTreeMap::new();
         for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
             let path = entry.map_err(failed("read", &dir))?.path();
@@ -122,7 +142,7 @@ impl Processes {
                 return Err(ExporterError::Many(dir));
             }
         }
-        Ok(Self { dir, program: program.to_owned(), quiet, all })
+        Ok(Self { dir, programs: programs.clone(), quiet, all })
     }
 
     /// Looks at each.
@@ -163,13 +183,22 @@ impl Processes {
             return Err(ExporterError::Taken(volume.socket.clone()));
         }
         let lock = locked(&lock_of(&self.dir, name))?.ok_or_else(|| ExporterError::Runs(name.clone()))?;
-        let program = self.program.display().to_string();
-        let command = [program].into_iter().chain(arguments(volume)).collect();
+        let own = self.dir.join(name.as_str()).display().to_string();
+        let launch = launch(volume, &own);
+        let program = match launch.program {
+            Program::Blk => &self.programs.blk,
+            Program::Qsd => &self.programs.qsd,
+        };
+        let command = [program.display().to_string()].into_iter().chain(launch.arguments).collect();
         let record = Record { volume: volume.clone(), command };
         // Where it is there already, a disk that is full keeps nobody from coming back.
         if self.all.get(name).is_none_or(|process| process.record != record) {
             let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
-            files::replace(&self.dir.join(format!("{name}.json")), &text)?;
+            for file in &launch.files {
+                let path = PathBuf::from(format!("{own}{}", file.extension));
+                files::replace_private(&path, file.text.as_bytes())?;
+            }
+            files::replace_private(&self.dir.join(format!("{name}.json")), &text)?;
         }
         let process = self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), now));
         process.record = record;
@@ -206,7 +235,7 @@ impl Processes {
         if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
             files::remove(socket)?;
         }
-        for kind in ["json", "log", "lock"] {
+        for kind in ["json", "log", "secret", "conf", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What failed with which file.
@@ -30,9 +31,20 @@ pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
 
 /// Puts a file in the place of what is there: after a crash or a power cut either is there, whole.
 pub fn replace(path: &Path, text: &[u8]) -> Result<(), FileError> {
+    replace_with(path, text, 0o644)
+}
+
+/// As [`replace`], for nobody's eyes but ours.
+pub fn replace_private(path: &Path, text: &[u8]) -> Result<(), FileError> {
+    replace_with(path, text, 0o600)
+}
+
+fn replace_with(path: &Path, text: &[u8], mode: u32) -> Result<(), FileError> {
     let next = path.with_extension("next");
+    // What an earlier one left would keep its mode.
+    remove(&next)?;
     let write = || {
-        let mut file = File::create(&next)?;
+        let mut file = File::options().create_new(true).write(true).mode(mode).open(&next)?;
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&next, path)?;

@@ -18,7 +18,7 @@ use jsonrpc::Address;
 use protocol::dpu::STATE_MAX;
 
 use crate::agent::{Agent, Files};
-use crate::exporters::Processes;
+use crate::exporters::{Processes, Programs};
 
 /// How long `billet-dpu plan` waits for the rows of the switch.
 const ROWS: Duration = Duration::from_secs(10);
@@ -67,9 +67,8 @@ struct Place {
     /// Open vSwitch's database.
     #[arg(long, value_name = "ADDRESS", default_value = "unix:/run/openvswitch/db.sock")]
     database: Address,
-    /// The program that serves volumes.
-    #[arg(long, value_name = "PATH", default_value = "/usr/bin/billet-blk")]
-    blk: PathBuf,
+    #[command(flatten)]
+    programs: Programs,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -92,7 +91,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Plan { file, place } => print_plan(&read(&file)?, &place).await,
         Verb::Run { state, status, place } => {
             let files = Files { state, status, dir: place.dir };
-            match Agent::start(files, place.database, place.blk)?.run().await {}
+            match Agent::start(files, place.database, &place.programs)?.run().await {}
         }
     }
 }
@@ -104,7 +103,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<State> {
 
 async fn print_plan(state: &State, place: &Place) -> anyhow::Result<()> {
     let now = agent::Clock::start().now();
-    let mut processes = Processes::load(&place.dir, &place.blk, Duration::ZERO, now)?;
+    let mut processes = Processes::load(&place.dir, &place.programs, Duration::ZERO, now)?;
     let follower = agent::follow(place.database.clone());
     // What keeps the rows away is said by the look at them.
     let _ = tokio::time::timeout(ROWS, follower.wait_for(|_| true)).await;

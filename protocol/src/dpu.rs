@@ -24,6 +24,10 @@ pub const MIRRORS_MAX: usize = 32;
 pub const VOLUMES_MAX: usize = 256;
 /// The bridge of a DPU that has the provisioning network's wire, where nobody gave it another name.
 pub const PROVISIONING_BRIDGE: &str = "br-provision";
+/// Seconds that a request waits for a backend that is away, where a volume does not say how long.
+pub const DEADLINE: u32 = 300;
+/// Most seconds that it can wait: a day.
+pub const DEADLINE_MAX: u32 = 86_400;
 
 /// What a DPU is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,7 +193,8 @@ pub struct Gre {
 pub struct Volume {
     /// Names the volume on this DPU.
     pub name: Name,
-    /// Serial number that the host sees: up to 20 printable ASCII characters without spaces.
+    /// Serial number that the host sees: up to 20 printable ASCII characters without spaces. With [`Exporter::Qsd`] the host
+    /// sees `vhost_user_blk` in its place, which that program has fixed.
     #[serde(default)]
     pub serial: String,
     /// The vhost-user socket: an absolute path of up to 107 octets.
@@ -199,6 +204,10 @@ pub struct Volume {
     /// Limits; without, it is as fast as it can be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
+    /// Seconds, from 1 to [`DEADLINE_MAX`], that the host's requests wait for a backend that is away before they are errors;
+    /// [`DEADLINE`] where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u32>,
 }
 
 /// Who serves a volume.
@@ -210,6 +219,11 @@ pub enum Exporter {
         /// What it serves.
         serves: Serves,
     },
+    /// `qemu-storage-daemon`: any backend but NVMe/TCP.
+    Qsd {
+        /// What it serves.
+        backend: Backend,
+    },
 }
 
 /// Where the bytes of a volume are, beyond the DPU or on it.
@@ -218,7 +232,7 @@ pub enum Exporter {
 pub enum Backend {
     /// A file or a block device of the DPU itself.
     File {
-        /// Absolute path.
+        /// Absolute path. What lies under `/dev/`, but for `/dev/shm/`, is a block device.
         path: String,
     },
     /// A logical unit of an iSCSI target (RFC 7143).
@@ -457,6 +471,9 @@ mod tests {
             let state: Desired = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
         }
+        let text = include_str!("dpu-backends.v1.json");
+        let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
         let text = include_str!("dpu-observed.v1.json");
         let seen: Observed = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());

@@ -1,25 +1,21 @@
 //! A desired state that can be carried out, or what is wrong with it.
 
+mod volumes;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
 use protocol::dpu::{
-    Access, Desired, Exporter, InterfaceName, MIRRORS_MAX, PORTS_MAX, STATE_MAX, Serves, VERSION, VOLUMES_MAX,
+    Access, Desired, InterfaceName, MIRRORS_MAX, PORTS_MAX, STATE_MAX, VERSION, VOLUMES_MAX,
 };
 
-use crate::exporter::paths;
-
-/// Octets of a path that a socket can have (`sun_path` of `unix(7)`, without the NUL).
-const SOCKET_PATH_MAX: usize = 107;
 /// Octets of another path (`PATH_MAX` of Linux, without the NUL).
 const PATH_MAX: usize = 4095;
 /// MTU in octets: what IPv4 asks of every host, and what common cards take at most.
 const MTU: std::ops::RangeInclusive<u16> = 576..=9978;
 /// Largest rate, in thousands of bits per second: 1 Tbit/s.
 const RATE_MAX: u64 = 1_000_000_000;
-/// Smallest and largest volume of `billet-blk`, in bytes: a sector, and what a signed offset reaches.
-const SECTOR: u64 = 512;
 /// The integration bridge.
 pub const BRIDGE: &str = "br-int";
 
@@ -95,7 +91,7 @@ impl State {
         chassis(&desired, &mut wrong);
         ports(&desired, &mut wrong);
         mirrors(&desired, &mut wrong);
-        volumes(&desired, &mut wrong);
+        volumes::volumes(&desired, &mut wrong);
         if wrong.is_empty() { Ok(Self(desired)) } else { Err(StateError::Wrong(Problems(wrong))) }
     }
 
@@ -237,52 +233,6 @@ fn mirrors(desired: &Desired, wrong: &mut Vec<String>) {
             wrong.push(format!("the other end {} of mirror {name} is not one machine", gre.remote));
         }
     }
-}
-
-fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
-    once("volume", desired.volumes.iter().map(|volume| &volume.name), wrong);
-    once("path", desired.volumes.iter().flat_map(paths), wrong);
-    for volume in &desired.volumes {
-        let name = &volume.name;
-        let serial = &volume.serial;
-        if serial.len() > 20 || !serial.bytes().all(|b| b.is_ascii_graphic()) {
-            wrong.push(format!(
-                "serial `{serial}` of volume {name} is not up to 20 printable ASCII characters"
-            ));
-        }
-        if !absolute(&volume.socket, SOCKET_PATH_MAX) {
-            wrong.push(path(name, "socket", SOCKET_PATH_MAX));
-        }
-        let Exporter::Blk { serves } = &volume.exporter;
-        match serves {
-            Serves::File { path: file, .. } if !absolute(file, PATH_MAX) => {
-                wrong.push(path(name, "path", PATH_MAX));
-            }
-            Serves::File { .. } => {}
-            Serves::Image { store, layer, size, .. } => {
-                if !absolute(layer, PATH_MAX) {
-                    wrong.push(path(name, "layer", PATH_MAX));
-                }
-                let graphic = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
-                let url = store.strip_prefix("http://").is_some_and(|rest| !rest.is_empty() && graphic(rest));
-                let fits = store.len() <= PATH_MAX && (url || absolute(store, PATH_MAX));
-                if !fits {
-                    wrong.push(format!(
-                        "store `{store}` of volume {name} is no http:// URL and no absolute path"
-                    ));
-                }
-                if size.is_some_and(|size| size == 0 || size % SECTOR != 0 || i64::try_from(size).is_err()) {
-                    wrong.push(format!("size of volume {name} is no multiple of {SECTOR} up to 2^63"));
-                }
-            }
-        }
-    }
-}
-
-fn path(volume: impl fmt::Display, what: &str, most: usize) -> String {
-    format!(
-        "{what} of volume {volume} is no absolute path of up to {most} octets without `.`, `..`, `//` and control characters"
-    )
 }
 
 /// Written in one way only, so that two texts are two files.

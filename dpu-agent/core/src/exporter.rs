@@ -1,11 +1,16 @@
-//! Exporters: their command lines, what is known of those that were started, and when a dead one is started again.
+//! Exporters: what is run for them, what is known of those that were started, and when a dead one is started again.
 
-use std::collections::BTreeMap;
+mod command;
+mod qsd;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::Timestamp;
-use protocol::dpu::{Exporter, Name, Serves, Volume};
+use protocol::dpu::{Backend, Exporter, Name, Serves, Volume};
 use serde::{Deserialize, Serialize};
+
+pub use command::{Launch, Private, Program, launch};
 
 /// Longest pause before a dead exporter is started again: its host waits.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -53,40 +58,33 @@ pub enum Life {
 /// All that were started, by volume.
 pub type Exporters = BTreeMap<Name, Started>;
 
-/// What only one exporter may have: the socket, and the file or layer.
-pub fn paths(volume: &Volume) -> [&str; 2] {
-    let Exporter::Blk { serves } = &volume.exporter;
-    let (Serves::File { path, .. } | Serves::Image { layer: path, .. }) = serves;
-    [&volume.socket, path]
+/// What only one exporter may have: the socket, and the bytes behind it.
+pub fn claims(volume: &Volume) -> BTreeSet<String> {
+    let mut claims = BTreeSet::from([volume.socket.clone()]);
+    match &volume.exporter {
+        Exporter::Blk { serves: Serves::File { path, .. } | Serves::Image { layer: path, .. } } => {
+            claims.insert(path.clone());
+        }
+        Exporter::Qsd { backend } => claims.extend(places(backend)),
+    }
+    claims
 }
 
-/// The arguments of the program that serves a volume.
-pub fn arguments(volume: &Volume) -> Vec<String> {
-    let mut words = vec!["--socket".to_owned(), volume.socket.clone()];
-    let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
-    if !volume.serial.is_empty() {
-        put("--serial", volume.serial.clone());
-    }
-    let Exporter::Blk { serves } = &volume.exporter;
-    match serves {
-        Serves::File { path, read_only } => {
-            put("--file", path.clone());
-            if *read_only {
-                words.push("--read-only".to_owned());
-            }
+/// The names of a backend's bytes: two backends that have one in common have the same bytes.
+fn places(backend: &Backend) -> Vec<String> {
+    match backend {
+        Backend::File { path } => vec![path.clone()],
+        // The name of a target is the same by whatever portal (RFC 7143, section 4.2.7).
+        Backend::Iscsi { target, lun, .. } => vec![format!("iscsi {target} unit {lun}")],
+        // Two lists that share a monitor are of one cluster.
+        Backend::Rbd { monitors, pool, image, .. } => {
+            monitors.iter().map(|monitor| format!("rbd {pool}/{image} at {monitor}")).collect()
         }
-        Serves::Image { image, store, layer, size, rate } => {
-            put("--image", image.to_string());
-            put("--store", store.clone());
-            put("--layer", layer.clone());
-            for (option, value) in [("--size", size), ("--rate", rate)] {
-                if let Some(value) = value {
-                    put(option, value.to_string());
-                }
-            }
+        Backend::NvmeTcp { subsystem, namespace, .. } => {
+            vec![format!("nvme {subsystem} namespace {namespace}")]
         }
+        Backend::Nbd { address, export } => vec![format!("nbd {export} at {address}")],
     }
-    words
 }
 
 /// When an exporter is started again: at once, then after 1 s, 2 s, 4 s, and so on up to 30 s, until one lived a minute.
@@ -144,20 +142,6 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn command_lines() {
-        let state: protocol::dpu::Desired =
-            serde_json::from_str(include_str!("../../../protocol/src/dpu.v1.json")).unwrap();
-        let lines: Vec<String> = state.volumes.iter().map(|volume| arguments(volume).join(" ")).collect();
-        assert_eq!(
-            lines[0],
-            "--socket /run/billet-dpu/boot.sock --serial BOOT --image \
-             de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65 --store http://10.77.0.1:8080 --layer \
-             /var/lib/billet-dpu/layers/boot --size 10737418240 --rate 33554432"
-        );
-        assert_eq!(lines[1], "--socket /run/billet-dpu/data.sock --serial DATA --file /dev/vg0/data");
-    }
 
     #[test]
     fn who_dies_at_once_is_started_ever_less_often() {

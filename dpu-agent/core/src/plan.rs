@@ -16,7 +16,7 @@ use ovsdb::Replica;
 use protocol::dpu::{Desired, Name, Volume};
 
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Life, paths};
+use crate::exporter::{Exporters, Life, claims};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -141,7 +141,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, plan: &mut Plan) {
         match other {
             None => plan.actions.push(Action::Start(volume.clone())),
             Some(other) => plan.problems.push(format!(
-                "volume {} waits: volume {} still has its socket, file or layer",
+                "volume {} waits: volume {} still has its socket, file, layer or backend",
                 volume.name, other.name
             )),
         }
@@ -149,7 +149,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, plan: &mut Plan) {
 }
 
 fn shares(a: &Volume, b: &Volume) -> bool {
-    paths(a).iter().any(|path| paths(b).contains(path))
+    !claims(a).is_disjoint(&claims(b))
 }
 
 fn plan_switch(desired: &Desired, view: &View<'_>, plan: &mut Plan) {

@@ -13,6 +13,8 @@ const PACKAGES: &[&str] = &[
     "qemu-system-arm",
     "qemu-efi-aarch64",
     "qemu-utils",
+    // backends of volumes for qemu-storage-daemon: iSCSI, Ceph
+    "qemu-block-extra",
     "ovmf",
     "ipxe",
     "ipxe-qemu",

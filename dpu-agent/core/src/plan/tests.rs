@@ -278,6 +278,7 @@ fn volume(n: usize, disk: usize) -> Volume {
         socket: format!("/run/s{disk}"),
         exporter: Exporter::Blk { serves: Serves::File { path: format!("/disk{disk}"), read_only: false } },
         limits: None,
+        deadline: None,
     }
 }
 

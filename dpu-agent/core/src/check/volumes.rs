@@ -1,0 +1,238 @@
+//! Volumes that can be served, or what is wrong with them.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use protocol::dpu::{Backend, Chap, DEADLINE_MAX, Desired, Exporter, IoLimits, Name, Serves, Volume};
+
+use super::{PATH_MAX, absolute, once};
+use crate::exporter::claims;
+
+/// Octets of a path that a socket can have (`sun_path` of `unix(7)`, without the NUL).
+const SOCKET_PATH_MAX: usize = 107;
+/// Smallest and largest volume of `billet-blk`, in bytes: a sector, and what a signed offset reaches.
+const SECTOR: u64 = 512;
+/// Octets of a name of iSCSI and NVMe (RFC 7143 section 4.2.7.1; NVM Express base specification 2.0, section 4.5).
+const QUALIFIED_NAME_MAX: usize = 223;
+/// Octets of names of pools, images, users and exports: NBD's limit is 4096, file systems' is 255, and nobody's names are longer.
+const NAME_MAX: usize = 255;
+/// Monitors of a cluster: Ceph advises seven at most.
+const MONITORS_MAX: usize = 16;
+/// Largest number of an iSCSI logical unit that is addressed flatly (SAM-5, 4.7.7.1).
+const LUN_MAX: u32 = 16_383;
+/// Octets of a CHAP password.
+const CHAP_PASSWORD: std::ops::RangeInclusive<usize> = 12..=16;
+/// Largest limit of requests or bytes (`THROTTLE_VALUE_MAX` of QEMU: 10^15).
+const LIMIT_MAX: u64 = 1_000_000_000_000_000;
+
+/// What is wrong with the volumes.
+pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
+    once("volume", desired.volumes.iter().map(|volume| &volume.name), wrong);
+    once("place", desired.volumes.iter().flat_map(claims), wrong);
+    for volume in &desired.volumes {
+        let name = &volume.name;
+        let serial = &volume.serial;
+        if serial.len() > 20 || !serial.bytes().all(|b| b.is_ascii_graphic()) {
+            wrong.push(format!(
+                "serial `{serial}` of volume {name} is not up to 20 printable ASCII characters"
+            ));
+        }
+        if !absolute(&volume.socket, SOCKET_PATH_MAX) {
+            wrong.push(path(name, "socket", SOCKET_PATH_MAX));
+        }
+        if volume.deadline.is_some_and(|deadline| !(1..=DEADLINE_MAX).contains(&deadline)) {
+            wrong.push(format!("deadline of volume {name} is not from 1 to {DEADLINE_MAX} seconds"));
+        }
+        limits(volume, wrong);
+        match &volume.exporter {
+            Exporter::Blk { serves } => blk(name, serves, wrong),
+            Exporter::Qsd { backend } => {
+                self::backend(name, backend, wrong);
+                if matches!(backend, Backend::NvmeTcp { .. }) {
+                    wrong.push(format!(
+                        "volume {name} is reached by NVMe/TCP, which qemu-storage-daemon does not speak: another exporter does"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn limits(volume: &Volume, wrong: &mut Vec<String>) {
+    let Some(IoLimits { iops, bytes_per_second }) = volume.limits else { return };
+    let name = &volume.name;
+    let mut all = iops.into_iter().chain(bytes_per_second);
+    if iops.is_none() && bytes_per_second.is_none() {
+        wrong.push(format!("limits of volume {name} limit nothing: leave them out"));
+    }
+    if all.any(|limit| !(1..=LIMIT_MAX).contains(&limit)) {
+        wrong.push(format!("limits of volume {name} are not from 1 to {LIMIT_MAX}"));
+    }
+    if matches!(volume.exporter, Exporter::Blk { .. }) {
+        wrong
+            .push(format!("volume {name} has limits, which billet-blk does not keep: take another exporter"));
+    }
+}
+
+fn blk(name: &Name, serves: &Serves, wrong: &mut Vec<String>) {
+    match serves {
+        Serves::File { path: file, .. } if !absolute(file, PATH_MAX) => {
+            wrong.push(path(name, "path", PATH_MAX));
+        }
+        Serves::File { .. } => {}
+        Serves::Image { store, layer, size, .. } => {
+            if !absolute(layer, PATH_MAX) {
+                wrong.push(path(name, "layer", PATH_MAX));
+            }
+            let url = store.strip_prefix("http://").is_some_and(|rest| is_word(rest, PATH_MAX));
+            let fits = store.len() <= PATH_MAX && (url || absolute(store, PATH_MAX));
+            if !fits {
+                wrong
+                    .push(format!("store `{store}` of volume {name} is no http:// URL and no absolute path"));
+            }
+            if size.is_some_and(|size| size == 0 || size % SECTOR != 0 || i64::try_from(size).is_err()) {
+                wrong.push(format!("size of volume {name} is no multiple of {SECTOR} up to 2^63"));
+            }
+        }
+    }
+}
+
+fn backend(name: &Name, backend: &Backend, wrong: &mut Vec<String>) {
+    let mut address = |what: &str, text: &str| {
+        if !text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) {
+            wrong.push(format!("{what} `{text}` of volume {name} is not ADDRESS:PORT"));
+        }
+    };
+    match backend {
+        Backend::File { path: file } => {
+            if !absolute(file, PATH_MAX) {
+                wrong.push(path(name, "path", PATH_MAX));
+            }
+        }
+        Backend::Iscsi { portal, target, lun, initiator, chap } => {
+            address("portal", portal);
+            words(name, [("target", target.as_str())], QUALIFIED_NAME_MAX, wrong);
+            words(name, initiator.iter().map(|i| ("initiator", i.as_str())), QUALIFIED_NAME_MAX, wrong);
+            if *lun > LUN_MAX {
+                wrong.push(format!("logical unit {lun} of volume {name} is above {LUN_MAX}"));
+            }
+            if let Some(Chap { user, password }) = chap {
+                words(name, [("user", user.as_str())], NAME_MAX, wrong);
+                if !is_word(&password.0, *CHAP_PASSWORD.end()) || password.0.len() < *CHAP_PASSWORD.start() {
+                    wrong.push(format!(
+                        "password of volume {name} is not {} to {} printable ASCII characters without spaces",
+                        CHAP_PASSWORD.start(),
+                        CHAP_PASSWORD.end()
+                    ));
+                }
+            }
+        }
+        Backend::Rbd { monitors, pool, image, user, key } => {
+            monitors.iter().for_each(|monitor| address("monitor", monitor));
+            if monitors.is_empty() || monitors.len() > MONITORS_MAX {
+                wrong.push(format!("volume {name} has {} monitors, not 1 to {MONITORS_MAX}", monitors.len()));
+            }
+            let names = [("pool", pool), ("image", image), ("user", user)];
+            words(name, names.map(|(what, text)| (what, text.as_str())), NAME_MAX, wrong);
+            let is_digit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+            if !is_word(&key.0, NAME_MAX) || !key.0.bytes().all(is_digit) || key.0.len() % 4 != 0 {
+                wrong.push(format!("key of volume {name} is no base64"));
+            }
+        }
+        Backend::NvmeTcp { address: to, subsystem, namespace } => {
+            address("address", to);
+            words(name, [("subsystem", subsystem.as_str())], QUALIFIED_NAME_MAX, wrong);
+            if matches!(*namespace, 0 | u32::MAX) {
+                wrong.push(format!("namespace {namespace} of volume {name} is none"));
+            }
+        }
+        Backend::Nbd { address: to, export } => {
+            address("address", to);
+            if !export.is_empty() {
+                words(name, [("export", export.as_str())], NAME_MAX, wrong);
+            }
+        }
+    }
+}
+
+/// Names what is not printable, empty or too long.
+fn words<'a>(
+    volume: &Name,
+    texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+    most: usize,
+    wrong: &mut Vec<String>,
+) {
+    for (what, _) in texts.into_iter().filter(|(_, text)| !is_word(text, most)) {
+        wrong.push(format!(
+            "{what} of volume {volume} is not 1 to {most} printable ASCII characters without spaces"
+        ));
+    }
+}
+
+fn is_word(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn path(volume: impl fmt::Display, what: &str, most: usize) -> String {
+    format!(
+        "{what} of volume {volume} is no absolute path of up to {most} octets without `.`, `..`, `//` and control characters"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::check::State;
+
+    fn golden() -> Value {
+        let mut state: Value =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu.v1.json")).unwrap();
+        state["volumes"] =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-backends.v1.json")).unwrap();
+        state
+    }
+
+    #[test]
+    fn good_backends_are_taken() {
+        let state = State::check(serde_json::from_value(golden()).unwrap()).unwrap();
+        assert_eq!(state.desired().volumes.len(), 4);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_backend_is_said() {
+        let cases: [(&str, Value, &str); 16] = [
+            ("/0/exporter/backend/path", "disk".into(), "path of volume file"),
+            ("/0/limits/iops", 0.into(), "limits of volume file are not"),
+            ("/0/limits", serde_json::json!({}), "limit nothing"),
+            ("/0/deadline", 0.into(), "deadline of volume file"),
+            ("/1/exporter/backend/portal", "10.77.0.1".into(), "portal `10.77.0.1`"),
+            ("/1/exporter/backend/target", "iqn a".into(), "target of volume iscsi"),
+            ("/1/exporter/backend/initiator", "".into(), "initiator of volume iscsi"),
+            ("/1/exporter/backend/lun", 16384.into(), "logical unit 16384"),
+            ("/1/exporter/backend/chap/password", "short".into(), "password of volume iscsi"),
+            ("/2/exporter/backend/monitors", serde_json::json!([]), "0 monitors"),
+            ("/2/exporter/backend/monitors/0", "mon:6789".into(), "monitor `mon:6789`"),
+            ("/2/exporter/backend/key", "a b=".into(), "key of volume rbd"),
+            ("/2/exporter/backend/pool", "".into(), "pool of volume rbd"),
+            ("/3/exporter/backend/address", "10.0.0.1:0".into(), "address `10.0.0.1:0`"),
+            (
+                "/3/exporter/backend",
+                serde_json::json!({"kind": "nvme_tcp", "address": "10.0.0.1:4420", "subsystem": "nqn.x", "namespace": 1}),
+                "does not speak",
+            ),
+            (
+                "/3/exporter/backend",
+                serde_json::json!({"kind": "iscsi", "portal": "10.9.9.9:3260", "target": "iqn.2026-01.org.example:vol1", "lun": 1}),
+                "iscsi iqn.2026-01.org.example:vol1 unit 1 is named twice",
+            ),
+        ];
+        for (place, value, words) in cases {
+            let mut state = golden();
+            *state["volumes"].pointer_mut(place).unwrap() = value;
+            let error = State::check(serde_json::from_value(state).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(words), "{place}: {error}");
+            assert!(!error.contains("short"), "a secret is told: {error}");
+        }
+    }
+}
