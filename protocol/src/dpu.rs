@@ -208,6 +208,9 @@ pub struct Volume {
     /// [`DEADLINE`] where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u32>,
+    /// The host is to boot from it: of its disks it comes first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub boot: bool,
 }
 
 /// Who serves a volume.

@@ -279,6 +279,7 @@ fn volume(n: usize, disk: usize) -> Volume {
         exporter: Exporter::Blk { serves: Serves::File { path: format!("/disk{disk}"), read_only: false } },
         limits: None,
         deadline: None,
+        boot: false,
     }
 }
 

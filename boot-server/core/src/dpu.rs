@@ -1,0 +1,355 @@
+//! A DPU: the small computer between a host and its networks and disks. Who it is, and what it is to be ([`desired`]).
+//!
+//! ```text
+//!   registered with a token ──── hello with the token ────▶ accepted ◀──── somebody accepts it ──── introduced itself
+//! ```
+//!
+//! What a DPU is to be follows from what is stored of its host's server alone: the same rows give the same state, whoever asks.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use protocol::dial::Facts;
+use protocol::dpu::{
+    Access, Backend, Chassis, Datapath, Desired, Encap, EncapKind, Exporter, InterfaceName, Name, Observed,
+    PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk,
+};
+use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::node::state::Fallback;
+use crate::node::{Node, RunStage, State};
+use crate::volume::Volume;
+
+/// Where sockets of volumes are on a DPU.
+const SOCKETS: &str = "/run/billet-dpu";
+/// A DPU that said nothing for so long is not there: three of its heartbeats.
+pub const SILENT_MS: u64 = 90_000;
+
+/// A DPU as the server remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dpu {
+    /// Names it for ever.
+    pub id: DpuId,
+    /// Names it for people, and in OVN; unique; a host name (RFC 1123).
+    pub name: String,
+    /// Its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// SHA-256 of the secret that it made for itself; none before it said hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Sha256>,
+    /// SHA-256 of the token that it may come in with, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Sha256>,
+    /// It is the site's: it gets networks and disks.
+    pub accepted: bool,
+    /// Own end of tunnels; the address that it dials out from where nobody gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_address: Option<IpAddr>,
+    /// Who forwards packets.
+    #[serde(default)]
+    pub datapath: Datapath,
+    /// The bridge with the provisioning network's wire.
+    pub provisioning_bridge: InterfaceName,
+    /// What it said of itself.
+    #[serde(default)]
+    pub facts: Facts,
+    /// Where it dials out from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Who registered it, or accepted it.
+    pub by: String,
+    /// When it was first known.
+    pub created: Timestamp,
+    /// Grows by one with every change.
+    pub version: i64,
+}
+
+impl Dpu {
+    /// One that nobody announced, or one that somebody registers.
+    pub fn new(id: DpuId, name: String, by: String, now: Timestamp) -> Self {
+        let bridge = PROVISIONING_BRIDGE.parse().unwrap_or_else(|_| unreachable!("it is a name"));
+        Self {
+            id,
+            name,
+            node: None,
+            secret: None,
+            token: None,
+            accepted: false,
+            tunnel_address: None,
+            datapath: Datapath::default(),
+            provisioning_bridge: bridge,
+            facts: Facts::default(),
+            address: None,
+            by,
+            created: now,
+            version: 1,
+        }
+    }
+
+    /// The name that it gives to iSCSI targets (RFC 7143 section 4.2.7.3.1; the date is that of the naming authority).
+    pub fn initiator(&self) -> String {
+        format!("iqn.2026-11.billet:dpu.{}", self.id)
+    }
+}
+
+/// On which side of the DPU its host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// On the provisioning network: it is inspected, deployed or wiped, or waits.
+    Provisioning,
+    /// On the networks of the project that has it.
+    Tenant,
+}
+
+/// On which side a host is. It goes over when it starts what was put on it for a tenant, and comes back before anything else is done
+/// with it.
+pub fn side(node: &Node) -> Side {
+    let runs_os = match &node.state {
+        State::Active => true,
+        State::Deploying(run) => run.stage == RunStage::FirstBoot,
+        State::Servicing(service) => service.back == Fallback::Active,
+        State::Failed(failure) => failure.boot == crate::node::Usual::LocalDisk,
+        State::Enroll
+        | State::Inspecting(_)
+        | State::Manageable
+        | State::Cleaning(_)
+        | State::Available
+        | State::Deleting(_) => false,
+    };
+    if runs_os { Side::Tenant } else { Side::Provisioning }
+}
+
+/// The site's overlay, as DPUs are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// OVN's southbound database, as DPUs reach it.
+    pub southbound: String,
+    /// How packets are wrapped.
+    pub encap: EncapKind,
+}
+
+/// A logical port for the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// In OVN.
+    pub port: PortId,
+    /// On Ethernet.
+    pub mac: MacAddr,
+    /// Largest IP packet of its network, in octets.
+    pub mtu: u16,
+}
+
+/// A disk for the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDisk {
+    /// The volume.
+    pub volume: Volume,
+    /// What the DPU connects to.
+    pub backend: Backend,
+}
+
+/// What a DPU's host is to have.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Its logical ports, in the order in which they get functions.
+    pub ports: Vec<HostPort>,
+    /// Its disks.
+    pub disks: Vec<HostDisk>,
+}
+
+/// Why a DPU cannot be told what to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotDesired {
+    /// The site has no overlay.
+    #[error("the site has no overlay: set [overlay] in the server's configuration")]
+    NoOverlay,
+    /// It has no end for tunnels.
+    #[error("no tunnel address is known: set it (`billet dpu set NAME --tunnel-address ADDRESS`)")]
+    NoTunnelAddress,
+    /// More ports than functions.
+    #[error("{wanted} ports are more than the {have} functions of the host that the DPU told of")]
+    Functions {
+        /// Ports.
+        wanted: usize,
+        /// Functions.
+        have: usize,
+    },
+    /// More than one DPU takes.
+    #[error("{0} disks are more than the {VOLUMES_MAX} of a DPU")]
+    Disks(usize),
+}
+
+/// What a DPU is to be, with `generation` 0: whoever keeps it numbers it. A host without ports of its own stays on the provisioning
+/// network, whatever it runs.
+///
+/// # Errors
+/// [`NotDesired`]; then it stays as it is.
+pub fn desired(
+    dpu: &Dpu,
+    overlay: Option<&Overlay>,
+    host: Option<&Node>,
+    wanted: &Wanted,
+) -> Result<Desired, NotDesired> {
+    let overlay = overlay.ok_or(NotDesired::NoOverlay)?;
+    let address = dpu.tunnel_address.or(dpu.address).ok_or(NotDesired::NoTunnelAddress)?;
+    let functions = &dpu.facts.functions;
+    let tenant = host.is_some_and(|node| side(node) == Side::Tenant) && !wanted.ports.is_empty();
+    if tenant && wanted.ports.len() > functions.len() {
+        return Err(NotDesired::Functions { wanted: wanted.ports.len(), have: functions.len() });
+    }
+    if wanted.disks.len() > VOLUMES_MAX {
+        return Err(NotDesired::Disks(wanted.disks.len()));
+    }
+    let interfaces =
+        functions.iter().filter_map(|f| Some((f.interface.parse::<InterfaceName>().ok()?, f.mac)));
+    let interfaces: Vec<(InterfaceName, MacAddr)> = interfaces.take(PORTS_MAX).collect();
+    let ports = if tenant { wanted.ports.as_slice() } else { &[] };
+    let plugged = interfaces.iter().zip(ports).map(|((interface, _), port)| Port {
+        interface: interface.clone(),
+        port: port.port,
+        mac: port.mac,
+        mtu: Some(port.mtu),
+        ingress: None,
+        egress_kbps: None,
+    });
+    let access = interfaces.iter().map(|(interface, mac)| Access {
+        interface: interface.clone(),
+        mac: *mac,
+        bridge: dpu.provisioning_bridge.clone(),
+    });
+    Ok(Desired {
+        version: VERSION,
+        generation: 0,
+        chassis: Chassis {
+            system_id: dpu.name.clone(),
+            ovn_remote: overlay.southbound.clone(),
+            encap: Encap { kind: overlay.encap, address },
+            datapath: dpu.datapath,
+            mtu: None,
+        },
+        ports: plugged.collect(),
+        // Nothing of a tenant's host is on the provisioning network, not even a function that it does not use.
+        provisioning: if tenant { Vec::new() } else { access.collect() },
+        mirrors: Vec::new(),
+        volumes: wanted.disks.iter().filter_map(disk).collect(),
+    })
+}
+
+fn disk(disk: &HostDisk) -> Option<Disk> {
+    let HostDisk { volume, backend } = disk;
+    Some(Disk {
+        name: volume.id.to_string().parse::<Name>().ok()?,
+        serial: volume.serial(),
+        socket: format!("{SOCKETS}/{}.sock", volume.id),
+        exporter: Exporter::Qsd { backend: backend.clone() },
+        limits: volume.limits,
+        deadline: None,
+        boot: volume.attachment.as_ref().is_some_and(|at| at.boot),
+    })
+}
+
+/// Whether a DPU presents a volume, as it says. What it said of an older state than the one that it is to have does not count.
+pub fn presents(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
+    let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
+    let name = volume.id.to_string();
+    seen.volumes.iter().any(|one| one.name.as_str() == name && one.pid.is_some())
+}
+
+/// Whether a DPU does not have a volume any more, as it says of the newest state.
+pub fn withdrew(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
+    let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
+    let name = volume.id.to_string();
+    !seen.volumes.iter().any(|one| one.name.as_str() == name)
+}
+
+/// Whether a DPU is as it is to be, as far as its host's networks go.
+pub fn plugged(observed: Option<&Observed>, desired: &Desired) -> bool {
+    let Some(seen) = observed.filter(|seen| seen.generation == Some(desired.generation)) else {
+        return false;
+    };
+    let have: BTreeSet<(&str, String)> =
+        seen.ports.iter().filter_map(|port| Some((port.interface.as_str(), port.port.clone()?))).collect();
+    desired.ports.iter().all(|port| have.contains(&(port.interface.as_str(), port.port.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::dial::HostFunction;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::node::Identity;
+
+    fn dpu() -> Dpu {
+        let mut dpu = Dpu::new(DpuId(Uuid::from_u128(1)), "dpu-1".into(), "x".into(), Timestamp(0));
+        dpu.address = Some("10.77.0.9".parse().unwrap());
+        dpu.facts.functions = vec![
+            HostFunction { interface: "pf0hpf".into(), mac: MacAddr([2, 0, 0, 0, 0, 1]) },
+            HostFunction { interface: "pf1hpf".into(), mac: MacAddr([2, 0, 0, 0, 0, 2]) },
+        ];
+        dpu
+    }
+
+    fn node(state: State) -> Node {
+        let identity = Identity { uuid: None, serial: None, macs: [MacAddr([2, 0, 0, 0, 0, 1])].into() };
+        let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
+        node.state = state;
+        node
+    }
+
+    fn overlay() -> Overlay {
+        Overlay { southbound: "tcp:10.77.0.1:6642".into(), encap: EncapKind::Geneve }
+    }
+
+    fn ports(count: u128) -> Wanted {
+        let port = |n| HostPort {
+            port: PortId(Uuid::from_u128(n)),
+            mac: MacAddr([0x0a, 0xb1, 0x1e, 0, 0, n as u8]),
+            mtu: 1442,
+        };
+        Wanted { ports: (0..count).map(port).collect(), disks: Vec::new() }
+    }
+
+    #[test]
+    fn a_host_is_on_one_side_alone() {
+        for (state, tenant) in [(State::Available, false), (State::Active, true), (State::Enroll, false)] {
+            let state = desired(&dpu(), Some(&overlay()), Some(&node(state)), &ports(1)).unwrap();
+            assert_eq!((state.ports.len(), state.provisioning.len()), if tenant { (1, 0) } else { (0, 2) });
+        }
+        let plain = desired(&dpu(), Some(&overlay()), Some(&node(State::Active)), &ports(0)).unwrap();
+        assert_eq!((plain.ports.len(), plain.provisioning.len()), (0, 2), "it has no networks of a project");
+        let alone = desired(&dpu(), Some(&overlay()), None, &Wanted::default()).unwrap();
+        assert_eq!(alone.provisioning.len(), 2);
+        assert_eq!(alone.chassis.encap.address.to_string(), "10.77.0.9");
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let active = node(State::Active);
+        let error = |dpu: &Dpu, overlay: Option<&Overlay>, wanted: &Wanted| {
+            desired(dpu, overlay, Some(&active), wanted).unwrap_err()
+        };
+        assert_eq!(error(&dpu(), None, &ports(1)), NotDesired::NoOverlay);
+        assert_eq!(error(&dpu(), Some(&overlay()), &ports(3)), NotDesired::Functions { wanted: 3, have: 2 });
+        let lost = Dpu { address: None, ..dpu() };
+        assert_eq!(error(&lost, Some(&overlay()), &ports(1)), NotDesired::NoTunnelAddress);
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_newest_state_counts() {
+        let active = node(State::Active);
+        let mut state = desired(&dpu(), Some(&overlay()), Some(&active), &ports(1)).unwrap();
+        state.generation = 8;
+        let mut seen: Observed =
+            serde_json::from_str(include_str!("../../../protocol/src/dpu-observed.v1.json")).unwrap();
+        seen.generation = Some(8);
+        assert!(!plugged(Some(&seen), &state), "another port");
+        seen.ports[0].interface = "pf0hpf".into();
+        seen.ports[0].port = Some(PortId(Uuid::from_u128(0)).to_string());
+        assert!(plugged(Some(&seen), &state));
+        seen.generation = Some(7);
+        assert!(!plugged(Some(&seen), &state) && !plugged(None, &state));
+    }
+}

@@ -1,0 +1,416 @@
+//! A volume: a disk of a project that lives in a store of the site and is presented to a machine by its DPU.
+//!
+//! ```text
+//!              made (and written)          granted to a DPU         presented
+//!   creating ─────────────────▶ available ─────────────────▶ attaching ──────▶ in use
+//!                                  │  ▲                                          │
+//!                         deleting ◀  └──── revoked ◀── withdrawn ◀── detaching ◀┘
+//!                            │
+//!                         deleted
+//! ```
+//!
+//! [`next`] is the one place that says what is to be done. That nobody writes to a volume who is not granted it is the backend's
+//! business (fencing): a grant ends by revoking it there, never by trusting a DPU that it has let go.
+
+use std::fmt;
+
+use protocol::dpu::IoLimits;
+use protocol::{DpuId, ImageId, ProjectId, ServerId, SnapshotId, Timestamp, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// Smallest volume, in bytes.
+pub const SIZE_MIN: u64 = 1 << 20;
+/// Largest volume, in bytes: 1 PiB.
+pub const SIZE_MAX: u64 = 1 << 50;
+/// A size is a multiple of this: what every backend can do.
+pub const SIZE_UNIT: u64 = 1 << 20;
+/// Characters of a name.
+pub const NAME_MAX: usize = 64;
+/// Octets of the serial number that a host reads of a virtio disk (virtio 1.2, section 5.2.6.1).
+const SERIAL: usize = 20;
+
+/// A disk of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Names it for ever.
+    pub id: VolumeId,
+    /// Whose.
+    pub project: ProjectId,
+    /// Names it for people; one living volume of a project has it.
+    pub name: String,
+    /// The type, which says where it is kept.
+    pub kind: String,
+    /// In bytes.
+    pub size: u64,
+    /// What was on it at first.
+    pub source: Source,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whose disk it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
+    /// How fast it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<IoLimits>,
+    /// It stays when the server that it was made with is deleted.
+    #[serde(default)]
+    pub keep: bool,
+    /// Why it does not go on, in words for its project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Who asked for it.
+    pub by: String,
+    /// When.
+    pub created: Timestamp,
+    /// When it was gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Timestamp>,
+    /// Grows by one with every change.
+    pub version: i64,
+}
+
+/// What was on a volume at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Source {
+    /// Zeros.
+    Blank,
+    /// An image as it is.
+    Image {
+        /// The image.
+        image: ImageId,
+        /// Its name and version, for people.
+        image_name: String,
+    },
+    /// An image that was given a server's name, keys and networks.
+    Os {
+        /// The image.
+        image: ImageId,
+        /// Its name and version, for people.
+        image_name: String,
+    },
+    /// A snapshot.
+    Snapshot {
+        /// Which.
+        snapshot: SnapshotId,
+        /// Of this volume.
+        volume: VolumeId,
+    },
+}
+
+/// Where a volume stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is being made.
+    Creating,
+    /// It is there.
+    Available,
+    /// It could not be made.
+    Error,
+    /// It is being removed.
+    Deleting,
+    /// It is no more.
+    Deleted,
+}
+
+/// Whose disk a volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The server.
+    pub server: ServerId,
+    /// The server boots from it.
+    #[serde(default)]
+    pub boot: bool,
+    /// How far it is.
+    pub stage: Stage,
+    /// Who may write to it; none before it was granted to anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpu: Option<DpuId>,
+}
+
+/// How far an attachment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Asked for; a boot volume waits in it for its server.
+    Wanted,
+    /// A DPU may have it, and is to present it.
+    Granted,
+    /// The machine has it.
+    Attached,
+    /// The DPU is to take it away.
+    Detaching,
+}
+
+/// How a volume is shown (Cinder's words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = VolumeStatus))]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "phases and stages, documented there")]
+pub enum Status {
+    Creating,
+    Available,
+    Attaching,
+    InUse,
+    Detaching,
+    Deleting,
+    Deleted,
+    Error,
+}
+
+impl Status {
+    /// As it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Available => "available",
+            Self::Attaching => "attaching",
+            Self::InUse => "in_use",
+            Self::Detaching => "detaching",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Volume {
+    /// How it is shown.
+    pub fn status(&self) -> Status {
+        match (self.phase, &self.attachment) {
+            (Phase::Creating, _) => Status::Creating,
+            (Phase::Error, _) => Status::Error,
+            (Phase::Deleting, _) => Status::Deleting,
+            (Phase::Deleted, _) => Status::Deleted,
+            (Phase::Available, None) => Status::Available,
+            (Phase::Available, Some(attachment)) => match attachment.stage {
+                Stage::Wanted | Stage::Granted => Status::Attaching,
+                Stage::Attached => Status::InUse,
+                Stage::Detaching => Status::Detaching,
+            },
+        }
+    }
+
+    /// The server whose disk it is, or is about to be.
+    pub fn server(&self) -> Option<ServerId> {
+        self.attachment.as_ref().map(|attachment| attachment.server)
+    }
+
+    /// The DPU that is to present it.
+    pub fn presenter(&self) -> Option<DpuId> {
+        let attachment = self.attachment.as_ref()?;
+        attachment.dpu.filter(|_| matches!(attachment.stage, Stage::Granted | Stage::Attached))
+    }
+
+    /// The serial number that its host reads: the last digits of its id, which are chance (RFC 9562 section 5.7).
+    pub fn serial(&self) -> String {
+        let id = self.id.0.simple().to_string();
+        id[id.len() - SERIAL..].to_owned()
+    }
+}
+
+/// What is known of what a volume waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// What is to be written on it is known: always so, unless it is a server's OS, which waits for its server.
+    pub writable: bool,
+    /// The DPU of its server's machine, where that machine is ready to be given the disk.
+    pub dpu: Option<DpuId>,
+    /// The DPU that has it says that it presents it.
+    pub presented: bool,
+    /// The DPU that had it says that it does not, or it can no longer say anything: its grant is ended by force.
+    pub withdrawn: bool,
+}
+
+/// What is to be done for a volume. Each does no harm when it is done twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Make it, and write on it what is to be on it.
+    Create,
+    /// Let this DPU have it.
+    Grant(DpuId),
+    /// Note that its machine has it.
+    Attached,
+    /// Let nobody have it any more.
+    Revoke,
+    /// Remove it.
+    Delete,
+}
+
+/// What is to be done for a volume now; `None` where it waits, or nothing is.
+pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
+    match (volume.phase, &volume.attachment) {
+        (Phase::Deleted | Phase::Error, _) => None,
+        (Phase::Creating, _) => facts.writable.then_some(Act::Create),
+        // Nobody may have what is removed.
+        (Phase::Deleting, None) => Some(Act::Delete),
+        (Phase::Deleting, Some(Attachment { dpu: None, .. })) => Some(Act::Revoke),
+        (Phase::Deleting, Some(_)) => facts.withdrawn.then_some(Act::Revoke),
+        (Phase::Available, None) => None,
+        (Phase::Available, Some(attachment)) => match (attachment.stage, attachment.dpu) {
+            (Stage::Wanted, _) => facts.dpu.map(Act::Grant),
+            (Stage::Granted, Some(_)) => facts.presented.then_some(Act::Attached),
+            (Stage::Attached, Some(_)) => None,
+            (Stage::Granted | Stage::Attached, None) => facts.dpu.map(Act::Grant),
+            (Stage::Detaching, None) => Some(Act::Revoke),
+            (Stage::Detaching, Some(_)) => facts.withdrawn.then_some(Act::Revoke),
+        },
+    }
+}
+
+/// Whether this is a name for a volume or a snapshot.
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Whether this is a size for a volume, in bytes.
+pub fn is_size(size: u64) -> bool {
+    (SIZE_MIN..=SIZE_MAX).contains(&size) && size.is_multiple_of(SIZE_UNIT)
+}
+
+/// A volume as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Names it for ever.
+    pub id: SnapshotId,
+    /// Whose.
+    pub project: ProjectId,
+    /// Of this volume.
+    pub volume: VolumeId,
+    /// Names it for people; one snapshot of a project has it.
+    pub name: String,
+    /// Type of the volume.
+    pub kind: String,
+    /// Size of the volume then, in bytes.
+    pub size: u64,
+    /// Who asked for it.
+    pub by: String,
+    /// When.
+    pub created: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn volume(phase: Phase, attachment: Option<(Stage, bool)>) -> Volume {
+        let dpu = DpuId(Uuid::from_u128(3));
+        Volume {
+            id: VolumeId(Uuid::from_u128(1)),
+            project: ProjectId(Uuid::nil()),
+            name: "v".into(),
+            kind: "standard".into(),
+            size: SIZE_MIN,
+            source: Source::Blank,
+            phase,
+            attachment: attachment.map(|(stage, granted)| Attachment {
+                server: ServerId(Uuid::nil()),
+                boot: false,
+                stage,
+                dpu: granted.then_some(dpu),
+            }),
+            limits: None,
+            keep: false,
+            note: None,
+            by: "x".into(),
+            created: Timestamp(0),
+            deleted: None,
+            version: 1,
+        }
+    }
+
+    const PHASES: [Phase; 5] =
+        [Phase::Creating, Phase::Available, Phase::Error, Phase::Deleting, Phase::Deleted];
+    const STAGES: [Stage; 4] = [Stage::Wanted, Stage::Granted, Stage::Attached, Stage::Detaching];
+
+    fn all() -> impl Iterator<Item = Volume> {
+        let attachments = STAGES.into_iter().flat_map(|stage| [Some((stage, false)), Some((stage, true))]);
+        let attachments: Vec<_> = [None].into_iter().chain(attachments).collect();
+        PHASES.into_iter().flat_map(move |phase| {
+            attachments.clone().into_iter().map(move |attachment| volume(phase, attachment))
+        })
+    }
+
+    fn facts() -> impl Iterator<Item = Facts> {
+        let dpu = Some(DpuId(Uuid::from_u128(4)));
+        (0..16).map(move |bits| Facts {
+            writable: bits & 1 != 0,
+            dpu: dpu.filter(|_| bits & 2 != 0),
+            presented: bits & 4 != 0,
+            withdrawn: bits & 8 != 0,
+        })
+    }
+
+    #[test]
+    fn the_whole_table() {
+        let mut table = String::new();
+        let known =
+            Facts { writable: true, dpu: Some(DpuId(Uuid::from_u128(4))), presented: true, withdrawn: true };
+        for volume in all() {
+            let at = volume.attachment.as_ref().map(|at| (at.stage, at.dpu.is_some()));
+            writeln!(
+                table,
+                "{:?} {at:?}: {}, waits {:?}, then {:?}",
+                volume.phase,
+                volume.status(),
+                next(&volume, &Facts::default()),
+                next(&volume, &known)
+            )
+            .unwrap();
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn nobody_has_what_is_removed_and_no_grant_is_given_over_another() {
+        for volume in all() {
+            for facts in facts() {
+                match next(&volume, &facts) {
+                    Some(Act::Delete) => assert_eq!(volume.attachment, None),
+                    Some(Act::Grant(_)) => {
+                        assert_eq!(volume.phase, Phase::Available);
+                        assert_eq!(volume.presenter(), None, "one at a time");
+                    }
+                    Some(Act::Revoke) => {
+                        let granted = volume.attachment.as_ref().is_some_and(|at| at.dpu.is_some());
+                        assert!(facts.withdrawn || !granted, "its host still has it");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_sizes() {
+        assert!(
+            is_name("data-1_a.b")
+                && !is_name("")
+                && !is_name("-a")
+                && !is_name("a b")
+                && !is_name(&"a".repeat(65))
+        );
+        assert!(
+            is_size(SIZE_MIN)
+                && is_size(SIZE_MAX)
+                && !is_size(0)
+                && !is_size(SIZE_MIN + 512)
+                && !is_size(SIZE_MAX + SIZE_UNIT)
+        );
+        assert_eq!(volume(Phase::Available, None).serial(), "00000000000000000001");
+    }
+}
