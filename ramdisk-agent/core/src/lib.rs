@@ -2,6 +2,7 @@
 //! random source is known here. How the plans are carried out is the agent's shell's business (`ramdisk-agent/src`).
 
 pub mod bmc_account;
+pub mod cidata;
 pub mod cmdline;
 pub mod content;
 pub mod cpu;
@@ -16,5 +17,6 @@ pub mod modules;
 pub mod plan;
 pub mod progress;
 pub mod retry;
+pub mod seal;
 pub mod smbios;
 pub mod wipe;

@@ -40,21 +40,31 @@ pub struct WritePlan {
 /// The first reason why the disk must not or cannot be written.
 pub fn deploy(spec: &DeploySpec, manifest: &Manifest, disks: &[Disk]) -> Result<WritePlan, Fault> {
     let disk = find(&spec.target, disks)?;
-    let (edges, mut warnings) = (check_size(manifest, disk)?, Vec::new());
+    let mut plan = for_disk(manifest, disk, spec.config.is_some())?;
     if spec.target.id.is_weak() {
-        warnings.push(format!(
+        plan.warnings.push(format!(
             "{} reports no serial number and no WWN; it is known only by the slot it is in",
             describe(disk)
         ));
     }
+    plan.untouched = disks.iter().filter(|d| d.name != disk.name).map(describe).collect();
+    Ok(plan)
+}
+
+/// Plans a write to this very disk, with a config partition or without.
+///
+/// # Errors
+/// Where the image cannot be written to it.
+pub fn for_disk(manifest: &Manifest, disk: &Disk, config: bool) -> Result<WritePlan, Fault> {
+    let edges = check_size(manifest, disk)?;
     check_sectors(manifest, disk)?;
-    if spec.config.is_some() {
+    if config {
         check_config(manifest, disk)?;
     }
     Ok(WritePlan {
         disk: disk.clone(),
-        untouched: disks.iter().filter(|d| d.name != disk.name).map(describe).collect(),
-        warnings,
+        untouched: Vec::new(),
+        warnings: Vec::new(),
         data_chunks: manifest.chunks.iter().filter(|c| c.is_some()).count() as u64,
         data_bytes: manifest.data_bytes(),
         holes: holes(manifest, edges),

@@ -1,14 +1,15 @@
 //! The end of a write: config partition, backup table, and last of all the first MiB. Each is flushed and read back
 //! before the next, so the disk becomes bootable in one step, when everything else on it is right.
 
-use protocol::fault::{Fault, FaultCode};
-use protocol::job::DeploySpec;
+use protocol::fault::Fault;
+use protocol::job::{CloudConfig, DeploySpec};
 use protocol::report::Stage;
+use ramdisk_agent_core::cidata;
 use ramdisk_agent_core::edges::EDGE;
-use ramdisk_agent_core::gpt::{Entry, SECTOR, Table};
+use ramdisk_agent_core::gpt::{CONFIG_SIZE, Entry};
+use ramdisk_agent_core::seal::Ends;
 
 use super::Held;
-use crate::customise::cidata;
 use crate::device::Target;
 use crate::feed::Feed;
 use crate::sys::Buffer;
@@ -37,20 +38,10 @@ pub fn seal(
     feed.check_abort()?;
     let mut sealed = Sealed::default();
     if gpt {
-        let volume = spec.config.as_ref().map(cidata::volume).transpose()?;
+        let volume = spec.config.as_ref().map(config_volume).transpose()?;
         let guid = volume.is_some().then(partition_guid);
-        let refuse = |e| {
-            Fault::new(
-                FaultCode::Customise,
-                format!("{} cannot be adapted to the disk: {e}", spec.image_name),
-                "use a larger disk, or an image whose partition table is sound (`sgdisk -v`)",
-            )
-        };
-        let table = Table::parse(&held.head, SECTOR).map_err(refuse)?;
-        let new = table.relocate(&held.head, target.size(), spec.grow_root, guid).map_err(refuse)?;
-        held.head[..new.head.len()].copy_from_slice(&new.head);
-        let at = EDGE as usize - new.tail.len();
-        held.tail[at..].copy_from_slice(&new.tail);
+        let ends = Ends { head: &mut held.head, tail: &mut held.tail, disk_size: target.size() };
+        let new = ends.adapt(&spec.image_name, spec.grow_root, guid)?;
         if let Some((number, size)) = new.grown {
             feed.note(format!("partition {number} grown to {} MiB", size >> 20));
         }
@@ -70,6 +61,12 @@ pub fn seal(
         eprintln!("billet: the kernel keeps its old view of the partitions: {e}");
     }
     Ok(sealed)
+}
+
+fn config_volume(config: &CloudConfig) -> Result<Buffer, Fault> {
+    let mut volume = Buffer::new(CONFIG_SIZE as usize);
+    cidata::make(config, &mut volume)?;
+    Ok(volume)
 }
 
 /// Writes, flushes, reads back, compares.

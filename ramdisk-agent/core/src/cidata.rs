@@ -7,9 +7,6 @@ use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::CloudConfig;
 use protocol::limits::USER_DATA_MAX;
-use ramdisk_agent_core::gpt::CONFIG_SIZE;
-
-use crate::sys::Buffer;
 
 /// Label of a NoCloud volume, padded as FAT has it.
 const NOCLOUD: [u8; 11] = *b"CIDATA     ";
@@ -18,11 +15,12 @@ const CONFIG_DRIVE: [u8; 11] = *b"CONFIG-2   ";
 /// Largest file: user data and eight times as much beside it; Ignition configs carry it escaped (three octets for one).
 const FILE_MAX: usize = 8 * USER_DATA_MAX;
 
-/// The volume, ready to be written. The same config makes the same bytes.
+/// Makes the volume in `volume`, [`CONFIG_SIZE`](crate::gpt::CONFIG_SIZE) zeros, ready to be written. The same config makes
+/// the same bytes.
 ///
 /// # Errors
 /// Where a file is too large, or the volume cannot be made.
-pub fn volume(config: &CloudConfig) -> Result<Buffer, Fault> {
+pub fn make(config: &CloudConfig, volume: &mut [u8]) -> Result<(), Fault> {
     let nocloud = [
         ("meta-data", Some(&config.meta_data)),
         ("user-data", Some(&config.user_data)),
@@ -42,11 +40,9 @@ pub fn volume(config: &CloudConfig) -> Result<Buffer, Fault> {
             "shorten it, or let it fetch the rest when the OS runs",
         ));
     }
-    let mut volume = Buffer::new(CONFIG_SIZE as usize);
-    fill(&mut volume, label, &files).map_err(|e| {
+    fill(volume, label, &files).map_err(|e| {
         Fault::new(FaultCode::Customise, format!("make the config volume: {e}"), "report the fault")
-    })?;
-    Ok(volume)
+    })
 }
 
 /// What the volume is called in messages.
@@ -78,8 +74,14 @@ mod tests {
     use protocol::job::SeedFile;
 
     use super::*;
+    use crate::gpt::CONFIG_SIZE;
 
-    fn read(volume: &mut Buffer, path: &str) -> String {
+    fn volume(config: &CloudConfig) -> Result<Vec<u8>, Fault> {
+        let mut volume = vec![0; CONFIG_SIZE as usize];
+        make(config, &mut volume).map(|()| volume)
+    }
+
+    fn read(volume: &mut [u8], path: &str) -> String {
         let fs = FileSystem::new(Cursor::new(&mut volume[..]), FsOptions::new()).unwrap();
         let mut text = String::new();
         fs.root_dir().open_file(path).unwrap().read_to_string(&mut text).unwrap();
