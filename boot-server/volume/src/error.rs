@@ -1,7 +1,7 @@
 //! Why a backend did not do what it was asked.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use protocol::{DpuId, SnapshotId, VolumeId};
 
@@ -118,5 +118,9 @@ impl BackendError {
     /// True where the same call may succeed later without anybody's doing.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Program { .. } | Self::InUse { .. })
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Io { action, path: path.to_owned(), cause }
     }
 }

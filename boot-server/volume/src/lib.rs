@@ -5,6 +5,13 @@
 //! Every call may be done again: a server that does not know whether a call was carried out makes it once more.
 
 mod error;
+mod file;
+mod files;
+mod grants;
+mod imaging;
+mod iscsi;
+mod medium;
+mod program;
 mod types;
 
 use async_trait::async_trait;
@@ -13,6 +20,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use error::BackendError;
+pub use file::FileBackend;
+pub use iscsi::{IscsiBackend, IscsiSettings};
 pub use types::{
     Capacity, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step, Stored,
 };

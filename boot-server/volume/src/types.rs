@@ -1,7 +1,5 @@
 //! What backends are asked and what they answer.
 
-use std::net::IpAddr;
-
 use protocol::job::CloudConfig;
 use protocol::{DpuId, ImageId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -57,9 +55,6 @@ pub struct Grantee {
     pub dpu: DpuId,
     /// Name that it gives to targets (`iqn.…`).
     pub initiator: String,
-    /// Where it connects from; where there are any, nobody is let in from elsewhere.
-    #[serde(default)]
-    pub addresses: Vec<IpAddr>,
 }
 
 /// An image, and what is to become of it on its disk.
