@@ -1,9 +1,9 @@
 //! The loop: what is desired, what is there, what is done about it, what is reported.
 //!
 //! ```text
-//!   state file ─▶ checked ─▶ kept on the disk ─▶ followed ─┐
-//!                                                          ├─ plan ─▶ actions ─▶ plan again ─▶ report
-//!   rows of the switch, exporters ─────────────────────────┘
+//!   state file, or server ─▶ checked ─▶ kept on the disk ─▶ followed ─┐
+//!                                                                     ├─ plan ─▶ actions ─▶ plan again ─▶ report
+//!   rows of the switch, exporters ────────────────────────────────────┘
 //! ```
 //!
 //! Nothing is done at the end: what runs goes on.
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -25,6 +25,7 @@ use ovsdb::{Follower, Operation, Settings, Version};
 use protocol::Timestamp;
 use protocol::dpu::{Observed, STATE_MAX, VERSION, VolumeSeen};
 
+use crate::dial::{self, Line, Offer, Verdict};
 use crate::exporters::{Processes, Programs};
 use crate::files;
 
@@ -37,11 +38,18 @@ const PROBE: Duration = Duration::from_secs(5);
 /// So long after the last connection a volume counts as in use: QEMU comes back after a second, and may be slow.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Where the desired state comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A file, which is read again when it changes.
+    File(PathBuf),
+    /// The server.
+    Server(Box<dial::Settings>),
+}
+
 /// Where things are.
 #[derive(Debug)]
 pub struct Files {
-    /// The desired state.
-    pub state: PathBuf,
     /// The report, where it is wanted.
     pub status: Option<PathBuf>,
     /// Our own directory.
@@ -56,19 +64,27 @@ pub struct Clock(Instant);
 #[derive(Debug)]
 pub struct Agent {
     files: Files,
+    inlet: Inlet,
     /// Held as long as we live: two of us would start two exporters of one disk.
     _lock: File,
     clock: Clock,
     follower: Follower,
     processes: Processes,
     state: Option<State>,
-    /// The text of the state file that was looked at last.
-    text: Vec<u8>,
-    /// What is wrong with that file.
+    /// What is wrong with the state that was offered last.
     refused: Option<String>,
     /// The switch is left alone until then, for this reason.
     pause: Option<(Timestamp, String)>,
     reported: Option<Observed>,
+}
+
+/// Where offers come in.
+#[derive(Debug)]
+enum Inlet {
+    /// A file, with the text that was looked at last.
+    File { path: PathBuf, text: Vec<u8> },
+    /// The server.
+    Line(Line),
 }
 
 impl Clock {
@@ -89,16 +105,30 @@ pub fn follow(address: Address) -> Follower {
     Follower::start(Settings { address, database, wanted, version: Version::Since, lock: None, probe: PROBE })
 }
 
+/// Takes our directory for ourselves, for as long as the file is open.
+///
+/// # Errors
+/// Where it cannot be made, or another one runs.
+pub fn lock(dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let path = dir.join("agent.lock");
+    let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+    lock.try_lock().with_context(|| format!("another billet-dpu runs on {}", dir.display()))?;
+    Ok(lock)
+}
+
 impl Agent {
-    /// Takes up what is on the disk.
+    /// Takes up what is on the disk. The lock is [`lock`]'s.
     ///
     /// # Errors
-    /// Where another one runs, or a file cannot be read.
-    pub fn start(files: Files, database: Address, programs: &Programs) -> anyhow::Result<Self> {
-        fs::create_dir_all(&files.dir).with_context(|| format!("making {}", files.dir.display()))?;
-        let path = files.dir.join("agent.lock");
-        let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
-        lock.try_lock().with_context(|| format!("another billet-dpu runs on {}", files.dir.display()))?;
+    /// Where a file cannot be read.
+    pub fn start(
+        files: Files,
+        lock: File,
+        source: Source,
+        database: Address,
+        programs: &Programs,
+    ) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let processes = Processes::load(&files.dir, programs, QUIET, clock.now())?;
         let kept = files.dir.join("desired.json");
@@ -108,9 +138,16 @@ impl Agent {
         } else {
             None
         };
-        let (text, follower) = (Vec::new(), follow(database));
+        let inlet = match source {
+            Source::File(path) => Inlet::File { path, text: Vec::new() },
+            Source::Server(settings) => {
+                let generation = state.as_ref().map(|state| state.desired().generation);
+                Inlet::Line(dial::start(*settings, generation).context("starting to dial")?)
+            }
+        };
+        let follower = follow(database);
         let (refused, pause, reported) = (None, None, None);
-        Ok(Self { files, _lock: lock, clock, follower, processes, state, text, refused, pause, reported })
+        Ok(Self { files, inlet, _lock: lock, clock, follower, processes, state, refused, pause, reported })
     }
 
     /// Follows for ever.
@@ -124,35 +161,62 @@ impl Agent {
                 problems.extend(self.carry_out(&action).await);
             }
             self.report(problems);
-            tokio::time::sleep(LOOK).await;
+            self.pass_time().await;
         }
+    }
+
+    /// Until the next look, which an offer of the server brings forward.
+    async fn pass_time(&mut self) {
+        let Inlet::Line(line) = &mut self.inlet else { return tokio::time::sleep(LOOK).await };
+        let Ok(Some((offer, verdict))) = tokio::time::timeout(LOOK, line.next()).await else { return };
+        let taken = match offer {
+            Offer::State(state) => match serde_json::to_vec(&state) {
+                Ok(text) => self.take(&text),
+                Err(e) => Err(words(&e)),
+            },
+            Offer::Unreadable(why) => Err(format!("it cannot be read: {why}: upgrade billet-dpu")),
+        };
+        // Where the other end is gone the next offer comes from a new one.
+        let _ = verdict.send(match taken {
+            Ok(true) => Verdict::Taken,
+            Ok(false) => Verdict::Known,
+            Err(_) => Verdict::Refused,
+        });
+        self.refused = taken.err().map(|why| format!("the server's state is not followed: {why}"));
     }
 
     /// Looks at the state file. One that cannot be followed is left; the last good one is followed on.
     fn read_state(&mut self) {
-        let text = match files::read(&self.files.state, STATE_MAX) {
-            Ok(text) if text == self.text && self.refused.is_none() => return,
+        let Inlet::File { path, text: known } = &mut self.inlet else { return };
+        let text = match files::read(path, STATE_MAX) {
+            Ok(text) if text == *known && self.refused.is_none() => return,
             Ok(text) => text,
             Err(e) => {
                 self.refused = Some(words(&e));
                 return;
             }
         };
-        let file = self.files.state.display().to_string();
+        known.clone_from(&text);
+        let file = path.display().to_string();
         self.refused = self.take(&text).err().map(|why| format!("{file}: {why}"));
-        self.text = text;
     }
 
-    /// Follows a state from now on; or why not.
-    fn take(&mut self, text: &[u8]) -> Result<(), String> {
+    /// Follows a state from now on; false where it is followed already, or why not.
+    fn take(&mut self, text: &[u8]) -> Result<bool, String> {
         let state = State::parse(text).map_err(|e| words(&e))?;
-        if state.follows(self.state.as_ref()).map_err(|e| words(&e))? {
-            // Before it is acted on: after a reboot without a server this is all there is.
-            files::replace_private(&self.files.dir.join("desired.json"), text).map_err(|e| words(&e))?;
-            tracing::info!(generation = state.desired().generation, "a new state is followed");
+        let is_new = state.follows(self.state.as_ref()).map_err(|e| words(&e))?;
+        if is_new {
+            // Before it is acted on: after a reboot without a server this is all there is. It may hold passwords of volumes.
+            let kept = self.files.dir.join("desired.json");
+            files::replace_private(&kept, text).map_err(|e| words(&e))?;
+            let generation = state.desired().generation;
+            tracing::info!(generation, "a new state is followed");
+            if let Inlet::Line(line) = &self.inlet {
+                line.follows(generation);
+            }
             self.state = Some(state);
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn plan(&self, exporters: &Exporters) -> Plan {
@@ -234,6 +298,9 @@ impl Agent {
         };
         if self.reported.as_ref() == Some(&observed) {
             return;
+        }
+        if let Inlet::Line(line) = &self.inlet {
+            line.observe(&observed);
         }
         let line = serde_json::to_string(&observed).expect("a report is texts and numbers");
         // Whoever read it may be gone; the switch and the disks go on.

@@ -90,6 +90,13 @@ pub struct Programs {
     qsd: PathBuf,
 }
 
+impl Programs {
+    /// All of them.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [&self.blk, &self.qsd].into_iter().map(PathBuf::as_path)
+    }
+}
+
 /// All that were started here.
 #[derive(Debug)]
 pub struct Processes {

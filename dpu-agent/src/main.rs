@@ -1,9 +1,12 @@
 //! `billet-dpu`: makes a DPU what a desired state says, and reports what it is. What is to be done is decided in
-//! `dpu-agent-core`; here are the files, the connection to Open vSwitch's database and the processes.
+//! `dpu-agent-core`; here are the files, the connections to Open vSwitch's database and to the server, and the processes.
 
 mod agent;
+mod dial;
 mod exporters;
+mod facts;
 mod files;
+mod identity;
 mod sys;
 mod unix;
 
@@ -15,10 +18,13 @@ use clap::{Args, Parser, Subcommand};
 use dpu_agent_core::check::State;
 use dpu_agent_core::plan::plan;
 use jsonrpc::Address;
-use protocol::dpu::STATE_MAX;
+use protocol::dial::HostFunction;
+use protocol::dpu::{InterfaceName, NameError, STATE_MAX};
+use protocol::ids::ParseIdError;
 
-use crate::agent::{Agent, Files};
+use crate::agent::{Agent, Files, Source};
 use crate::exporters::{Processes, Programs};
+use crate::facts::Given;
 
 /// How long `billet-dpu plan` waits for the rows of the switch.
 const ROWS: Duration = Duration::from_secs(10);
@@ -46,17 +52,35 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
-    /// Follows a state for ever. Prints what the DPU is as a line of JSON whenever it changes.
+    /// Follows a state for ever: of the server, or of a file. Prints what the DPU is as a line of JSON whenever it changes.
     Run {
-        /// The state, as JSON. It is read again when it changes; a change needs a higher generation.
-        #[arg(long, value_name = "FILE")]
-        state: PathBuf,
+        #[command(flatten)]
+        source: SourceArguments,
         /// File for what the DPU is, as JSON.
         #[arg(long, value_name = "FILE")]
         status: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Debug, Args)]
+struct SourceArguments {
+    /// The state, as JSON. It is read again when it changes; a change needs a higher generation.
+    #[arg(long, value_name = "FILE", required_unless_present = "server")]
+    state: Option<PathBuf>,
+    /// The server that says what the DPU is to be: `http://`, the address of its provisioning listener, and the port.
+    #[arg(long, value_name = "URL", conflicts_with = "state", value_parser = server)]
+    server: Option<String>,
+    /// One-time token from whoever registered the DPU. Without one, somebody has to accept it.
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    /// Serial number of the DPU, where neither SMBIOS nor the device tree has it.
+    #[arg(long, value_name = "TEXT", requires = "server")]
+    serial: Option<String>,
+    /// A representor, and the address that the host's function has; again for each. Those of a BlueField are found.
+    #[arg(long, value_name = "INTERFACE=MAC", requires = "server", value_parser = function)]
+    function: Vec<HostFunction>,
 }
 
 #[derive(Debug, Args)]
@@ -89,11 +113,47 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Plan { file, place } => print_plan(&read(&file)?, &place).await,
-        Verb::Run { state, status, place } => {
-            let files = Files { state, status, dir: place.dir };
-            match Agent::start(files, place.database, &place.programs)?.run().await {}
+        Verb::Run { source, status, place } => {
+            // First: of two that start at once one is to make the identity.
+            let lock = agent::lock(&place.dir)?;
+            let source = source.open(&place)?;
+            let files = Files { status, dir: place.dir };
+            match Agent::start(files, lock, source, place.database, &place.programs)?.run().await {}
         }
     }
+}
+
+impl SourceArguments {
+    fn open(self, place: &Place) -> anyhow::Result<Source> {
+        match (self.state, self.server) {
+            (Some(state), _) => Ok(Source::File(state)),
+            (None, Some(server)) => Ok(Source::Server(Box::new(dial::Settings {
+                server,
+                secret: identity::load(&place.dir)?,
+                token: self.token_file,
+                given: Given { serial: self.serial, functions: self.function },
+                programs: place.programs.clone(),
+            }))),
+            (None, None) => anyhow::bail!("neither a state nor a server is given"),
+        }
+    }
+}
+
+/// The base URL of a server.
+fn server(text: &str) -> Result<String, String> {
+    let base = text.trim_end_matches('/');
+    if protocol_http::is_literal(base) {
+        return Ok(base.to_owned());
+    }
+    Err("it is `http://`, an address (no name) and a port, such as http://10.77.0.1:8080".to_owned())
+}
+
+/// A representor and its function's address.
+fn function(text: &str) -> Result<HostFunction, String> {
+    let (interface, mac) = text.split_once('=').ok_or("it is INTERFACE=MAC")?;
+    let interface: InterfaceName = interface.parse().map_err(|e: NameError| e.to_string())?;
+    let mac = mac.parse().map_err(|e: ParseIdError| e.to_string())?;
+    Ok(HostFunction { interface: interface.into(), mac })
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<State> {

@@ -17,9 +17,9 @@ use protocol::inventory::Inventory;
 use protocol::job::{Job, Task};
 use protocol::report::{Stage, Summary};
 use protocol::{JobId, PROTOCOL_VERSION};
-use ramdisk_agent_core::retry::Backoff;
+use protocol_http::{Backoff, HttpError};
 
-use crate::client::{Client, ClientError};
+use crate::client::Client;
 use crate::feed::Feed;
 use crate::fetch::random;
 use crate::init::panic::Current;
@@ -316,6 +316,6 @@ fn deliver(settings: &Settings, session: &str, feed: &Feed, done: &AtomicBool, l
     }
 }
 
-fn give_up(error: &ClientError) -> bool {
+fn give_up(error: &HttpError) -> bool {
     error.is_unknown_session()
 }

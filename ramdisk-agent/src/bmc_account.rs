@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use protocol::agent::{AccountOrder, AccountReport};
+use protocol_http::Backoff;
 use ramdisk_agent_core::bmc_account::{self, AccountError, Made, Wanted};
-use ramdisk_agent_core::retry::Backoff;
 
 use crate::client::Client;
 use crate::fetch::random;

@@ -296,7 +296,7 @@ fn read_job(path: &Path) -> anyhow::Result<Job> {
 fn read_manifest(from: &str) -> anyhow::Result<Manifest> {
     let bytes = if from.starts_with("http://") {
         let mut bytes = Vec::new();
-        fetch::get(&fetch::http_agent(), from, images::manifest::MANIFEST_MAX, &mut bytes)?;
+        protocol_http::get(&fetch::http_agent(), from, images::manifest::MANIFEST_MAX, &mut bytes)?;
         bytes
     } else {
         std::fs::read(from).with_context(|| format!("read {from}"))?

@@ -4,37 +4,13 @@ use protocol::agent::{AccountOrder, AccountReport, Hello, Introduction, ReportRe
 use protocol::inventory::Inventory;
 use protocol::limits::JSON_BODY_MAX;
 use protocol::report::ReportBatch;
-use serde::Serialize;
+use protocol_http::{HttpError, body_of, check};
 use serde::de::DeserializeOwned;
 
-use crate::fetch::{FetchError, http_agent};
+use crate::fetch::http_agent;
 
 /// Seconds that the server may hold a request for work.
 const WORK_WAIT: u32 = 25;
-
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The request itself failed.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// The answer is not what it should be.
-    #[error("{url}: the answer makes no sense: {cause}")]
-    Answer {
-        /// What was asked.
-        url: String,
-        /// Why.
-        #[source]
-        cause: serde_json::Error,
-    },
-}
-
-impl ClientError {
-    /// True where the server does not know this session or nonce (any more).
-    pub fn is_unknown_session(&self) -> bool {
-        matches!(self, Self::Fetch(e) if matches!(e.status(), Some(401 | 403)))
-    }
-}
 
 /// A client of one server, with one kept connection.
 pub struct Client {
@@ -52,7 +28,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached.
-    pub fn introduction(&self, hello: &Hello) -> Result<Introduction, ClientError> {
+    pub fn introduction(&self, hello: &Hello) -> Result<Introduction, HttpError> {
         let url = self.url("introduction");
         let body = body_of(&url, hello)?;
         self.answer(&url, self.http.post(&url).header("content-type", "application/json").send(&body[..]))
@@ -62,7 +38,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn hello(&self, hello: &Hello) -> Result<Welcome, ClientError> {
+    pub fn hello(&self, hello: &Hello) -> Result<Welcome, HttpError> {
         let url = self.url("hello");
         let body = body_of(&url, hello)?;
         self.answer(&url, self.http.post(&url).header("content-type", "application/json").send(&body[..]))
@@ -72,7 +48,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn inventory(&self, session: &str, inventory: &Inventory) -> Result<(), ClientError> {
+    pub fn inventory(&self, session: &str, inventory: &Inventory) -> Result<(), HttpError> {
         let url = self.url("inventory");
         let body = body_of(&url, inventory)?;
         let request = self.http.put(&url).header("content-type", "application/json");
@@ -85,10 +61,10 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn account_order(&self, session: &str) -> Result<Option<AccountOrder>, ClientError> {
+    pub fn account_order(&self, session: &str) -> Result<Option<AccountOrder>, HttpError> {
         let url = self.url("bmc-account");
         match self.answer(&url, self.http.post(&url).header("authorization", bearer(session)).send_empty()) {
-            Err(ClientError::Fetch(e)) if matches!(e.status(), Some(404 | 405)) => Ok(None),
+            Err(e) if matches!(e.status(), Some(404 | 405)) => Ok(None),
             other => other.map(Some),
         }
     }
@@ -97,7 +73,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn account_report(&self, session: &str, report: &AccountReport) -> Result<(), ClientError> {
+    pub fn account_report(&self, session: &str, report: &AccountReport) -> Result<(), HttpError> {
         let url = self.url("bmc-account");
         let body = body_of(&url, report)?;
         let request = self.http.put(&url).header("content-type", "application/json");
@@ -109,7 +85,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn work(&self, session: &str) -> Result<Work, ClientError> {
+    pub fn work(&self, session: &str) -> Result<Work, HttpError> {
         let url = format!("{}?wait={WORK_WAIT}", self.url("work"));
         self.answer(&url, self.http.get(&url).header("authorization", bearer(session)).call())
     }
@@ -118,7 +94,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the server cannot be reached or refuses.
-    pub fn report(&self, session: &str, batch: &ReportBatch) -> Result<ReportReply, ClientError> {
+    pub fn report(&self, session: &str, batch: &ReportBatch) -> Result<ReportReply, HttpError> {
         let url = self.url("report");
         let body = body_of(&url, batch)?;
         let request = self.http.post(&url).header("content-type", "application/json");
@@ -133,32 +109,11 @@ impl Client {
         &self,
         url: &str,
         response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<T, ClientError> {
-        let body = check(url, response)?.into_body();
-        let bytes = body
-            .into_with_config()
-            .limit(JSON_BODY_MAX as u64)
-            .read_to_vec()
-            .map_err(|e| FetchError::network(url, e))?;
-        serde_json::from_slice(&bytes).map_err(|cause| ClientError::Answer { url: url.to_owned(), cause })
+    ) -> Result<T, HttpError> {
+        protocol_http::json(url, response, JSON_BODY_MAX)
     }
-}
-
-fn body_of(url: &str, value: &impl Serialize) -> Result<Vec<u8>, ClientError> {
-    serde_json::to_vec(value).map_err(|cause| ClientError::Answer { url: url.to_owned(), cause })
 }
 
 fn bearer(session: &str) -> String {
     format!("Bearer {session}")
-}
-
-fn check(
-    url: &str,
-    response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
-    let response = response.map_err(|e| FetchError::network(url, e))?;
-    match response.status().as_u16() {
-        200..=299 => Ok(response),
-        status => Err(FetchError::Status { url: url.to_owned(), status }),
-    }
 }

@@ -1,5 +1,5 @@
 //! Fetching from the provisioning listener over plain HTTP/1.1 with a kept connection. Manifests and chunks are named
-//! by their hash, so who answers need not be trusted. No name is ever looked up: a static binary has no NSS.
+//! by their hash, so who answers need not be trusted.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,10 +9,7 @@ use images::chunk::{self, ChunkError};
 use images::manifest::{CHUNK_SIZE, MANIFEST_MAX, Manifest};
 use protocol::fault::{Fault, FaultCode};
 use protocol::{ChunkId, ImageId};
-use ramdisk_agent_core::retry::Backoff;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use protocol_http::{Backoff, HttpError, Waits, get};
 
 use crate::feed::Feed;
 
@@ -27,86 +24,27 @@ const CORRUPT_TRIES: u32 = 3;
 /// Answers that say "there is no such thing", before the job fails: a restoring server may say so for a moment.
 const MISSING_TRIES: u32 = 5;
 
-/// Why one request failed.
+/// Why a chunk or manifest was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The connection failed, or the answer broke off.
-    #[error("{url}: {cause}")]
-    Network {
-        /// What was asked for.
-        url: String,
-        /// Why.
-        #[source]
-        cause: Box<ureq::Error>,
-    },
-    /// An answer other than 2xx.
-    #[error("{url}: HTTP status {status}")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// HTTP status code.
-        status: u16,
-    },
-    /// An answer larger than it may be.
-    #[error("{url}: answer is larger than {max} bytes")]
-    TooLarge {
-        /// What was asked for.
-        url: String,
-        /// Limit in bytes.
-        max: usize,
-    },
+    /// The request failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// Not the chunk.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
 }
 
 impl FetchError {
-    /// HTTP status, where that is the failure.
-    pub fn status(&self) -> Option<u16> {
-        if let Self::Status { status, .. } = self { Some(*status) } else { None }
-    }
-
-    /// True where the server says no and means it (RFC 9110, 15.5), not "later" (408, 429).
-    pub fn is_refusal(&self) -> bool {
-        matches!(self.status(), Some(400..=499)) && !matches!(self.status(), Some(408 | 429))
-    }
-
-    pub(crate) fn network(url: &str, cause: ureq::Error) -> Self {
-        Self::Network { url: url.to_owned(), cause: Box::new(cause) }
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Http(e) if e.is_refusal())
     }
 }
 
-/// An HTTP client of our own kind: literal addresses, no redirects, no proxy from the environment.
+/// An HTTP client of our own kind.
 pub fn http_agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_redirects(0)
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(HEAD))
-        .timeout_recv_body(Some(BODY))
-        .user_agent(concat!("billet-agent/", env!("CARGO_PKG_VERSION")))
-        .build();
-    ureq::Agent::with_parts(config, DefaultConnector::default(), LiteralResolver)
-}
-
-/// Resolves addresses only.
-#[derive(Debug)]
-struct LiteralResolver;
-
-impl Resolver for LiteralResolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _: &ureq::config::Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let ip = host.parse().map_err(|_| ureq::Error::HostNotFound)?;
-        let mut found = self.empty();
-        found.push(std::net::SocketAddr::new(ip, uri.port_u16().unwrap_or(80)));
-        Ok(found)
-    }
+    let waits = Waits { connect: CONNECT, head: HEAD, body: BODY };
+    protocol_http::agent(concat!("billet-agent/", env!("CARGO_PKG_VERSION")), waits)
 }
 
 /// One connection's worth of fetching, with its buffers.
@@ -146,7 +84,7 @@ impl Fetcher {
                 Ok(bytes) => return Ok(bytes),
                 Err(e) => e,
             };
-            if matches!(error, FetchError::Chunk(_) | FetchError::TooLarge { .. }) {
+            if matches!(error, FetchError::Chunk(_) | FetchError::Http(HttpError::TooLarge { .. })) {
                 corrupt += 1;
                 feed.note(format!(
                     "chunk {index} is not what the manifest names, try {corrupt} of {CORRUPT_TRIES}: {error}"
@@ -197,6 +135,7 @@ impl Fetcher {
                     });
                 }
                 Err(error) => {
+                    let error = FetchError::from(error);
                     missing += u32::from(error.is_refusal());
                     if missing >= MISSING_TRIES {
                         return Err(missing_fault(&format!("image {id}"), &error));
@@ -206,28 +145,6 @@ impl Fetcher {
             }
         }
     }
-}
-
-/// Fetches a body of at most `max` bytes.
-pub(crate) fn get(agent: &ureq::Agent, url: &str, max: usize, into: &mut Vec<u8>) -> Result<(), FetchError> {
-    let response = agent.get(url).call().map_err(|e| FetchError::network(url, e))?;
-    let status = response.status().as_u16();
-    if status != 200 {
-        return Err(FetchError::Status { url: url.to_owned(), status });
-    }
-    let body = response.into_body();
-    if body.content_length().is_some_and(|n| n > max as u64) {
-        return Err(FetchError::TooLarge { url: url.to_owned(), max });
-    }
-    let reader = body.into_with_config().limit(max as u64 + 1).reader();
-    reader
-        .take(max as u64 + 1)
-        .read_to_end(into)
-        .map_err(|e| FetchError::network(url, ureq::Error::from(e)))?;
-    if into.len() > max {
-        return Err(FetchError::TooLarge { url: url.to_owned(), max });
-    }
-    Ok(())
 }
 
 fn wait(feed: &Feed, backoff: &mut Backoff, error: &FetchError) -> Result<(), Fault> {

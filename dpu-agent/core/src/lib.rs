@@ -11,5 +11,6 @@
 
 pub mod check;
 pub mod exporter;
+pub mod facts;
 pub mod plan;
 pub mod switch;

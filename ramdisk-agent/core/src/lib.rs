@@ -16,7 +16,6 @@ pub mod lldp;
 pub mod modules;
 pub mod plan;
 pub mod progress;
-pub mod retry;
 pub mod seal;
 pub mod smbios;
 pub mod wipe;

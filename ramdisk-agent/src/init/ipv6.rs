@@ -6,9 +6,9 @@ use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use protocol::MacAddr;
+use protocol_http::Backoff;
 use ramdisk_agent_core::dhcp6::{Exchange, Lease};
 use ramdisk_agent_core::inet6::{self, Readiness};
-use ramdisk_agent_core::retry::Backoff;
 
 use crate::fetch::random;
 use crate::sys;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::MacAddr;
+use protocol_http::Backoff;
 use ramdisk_agent_core::cmdline::Fixed;
-use ramdisk_agent_core::retry::Backoff;
 
 use super::dhcp::{self, Lease};
 use super::ipv6;
