@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use dpu_agent_core::bus::{Bus, Found};
 use dpu_agent_core::check::State;
 use dpu_agent_core::exporter::{Exporters, Life};
 use dpu_agent_core::plan::{Action, Plan, plan};
@@ -25,6 +26,7 @@ use ovsdb::{Follower, Operation, Settings, Version};
 use protocol::Timestamp;
 use protocol::dpu::{Observed, STATE_MAX, VERSION, VolumeSeen};
 
+use crate::bus::{BusError, HostBus, Qmp};
 use crate::dial::{self, Line, Offer, Verdict};
 use crate::exporters::{Processes, Programs};
 use crate::files;
@@ -70,6 +72,9 @@ pub struct Agent {
     clock: Clock,
     follower: Follower,
     processes: Processes,
+    /// The host's, where it has one, and what was there at the last look.
+    host: Option<Qmp>,
+    bus: Option<Bus>,
     state: Option<State>,
     /// What is wrong with the state that was offered last.
     refused: Option<String>,
@@ -128,6 +133,7 @@ impl Agent {
         source: Source,
         database: Address,
         programs: &Programs,
+        host: Option<Qmp>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let processes = Processes::load(&files.dir, programs, QUIET, clock.now())?;
@@ -146,22 +152,43 @@ impl Agent {
             }
         };
         let follower = follow(database);
-        let (refused, pause, reported) = (None, None, None);
-        Ok(Self { files, inlet, _lock: lock, clock, follower, processes, state, refused, pause, reported })
+        let (refused, pause, reported, bus) = (None, None, None, None);
+        Ok(Self {
+            files,
+            inlet,
+            _lock: lock,
+            clock,
+            follower,
+            processes,
+            host,
+            bus,
+            state,
+            refused,
+            pause,
+            reported,
+        })
     }
 
     /// Follows for ever.
     pub async fn run(mut self) -> Infallible {
         loop {
             self.read_state();
+            self.look_at_bus().await;
             let exporters = self.processes.look(self.clock.now());
             let plan = self.plan(&exporters);
             let mut problems = Vec::new();
             for action in plan.actions {
                 problems.extend(self.carry_out(&action).await);
             }
+            self.look_at_bus().await;
             self.report(problems);
             self.pass_time().await;
+        }
+    }
+
+    async fn look_at_bus(&mut self) {
+        if let Some(host) = &mut self.host {
+            self.bus = host.look(self.clock.now()).await;
         }
     }
 
@@ -221,13 +248,13 @@ impl Agent {
 
     fn plan(&self, exporters: &Exporters) -> Plan {
         let Some(state) = &self.state else { return Plan::default() };
-        let now = self.clock.now();
+        let (now, bus) = (self.clock.now(), self.bus.as_ref());
         if self.pause.as_ref().is_some_and(|(until, _)| now < *until) {
-            return plan(state, None, exporters);
+            return plan(state, None, exporters, bus);
         }
         self.follower
-            .read(|rows| plan(state, Some(rows), exporters))
-            .unwrap_or_else(|_| plan(state, None, exporters))
+            .read(|rows| plan(state, Some(rows), exporters, bus))
+            .unwrap_or_else(|_| plan(state, None, exporters, bus))
     }
 
     /// Does one thing; what went wrong. After a change of the switch that failed the others wait.
@@ -236,6 +263,8 @@ impl Agent {
         let done: Result<(), String> = match action {
             Action::Stop { name, pid } => self.processes.stop(name, *pid).await.map_err(|e| words(&e)),
             Action::Start(volume) => self.processes.start(volume, now).map_err(|e| words(&e)),
+            Action::Plug(volume) => self.host_does(async |host| host.plug(volume, now).await).await,
+            Action::Unplug(name) => self.host_does(async |host| host.unplug(name, now).await).await,
             Action::Switch(_) if self.pause.as_ref().is_some_and(|(until, _)| now < *until) => return None,
             Action::Switch(change) => {
                 let done = self.switch(change, action.to_string()).await;
@@ -251,6 +280,14 @@ impl Agent {
             }
         }
         None
+    }
+
+    async fn host_does(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Qmp) -> Result<(), BusError>,
+    ) -> Result<(), String> {
+        let Some(host) = &mut self.host else { return Ok(()) };
+        work(host).await.map_err(|e| words(&e))
     }
 
     async fn switch(&self, change: &Change, what: String) -> Result<(), String> {
@@ -282,10 +319,12 @@ impl Agent {
         problems.retain(|line| once.insert(line.clone()));
         let volumes = exporters.iter().map(|(name, started)| {
             let (pid, in_use) = match started.life {
-                Life::Runs { pid, in_use } => (pid, in_use),
+                Life::Runs { pid, held } => (pid, held.in_use()),
                 Life::Dead { .. } => (None, false),
             };
-            VolumeSeen { name: name.clone(), pid, in_use, restarts: self.processes.restarts(name) }
+            let plugged = self.bus.as_ref().map(|bus| matches!(bus.of(name), Some(Found::Plugged)));
+            let restarts = self.processes.restarts(name);
+            VolumeSeen { name: name.clone(), pid, in_use, restarts, plugged }
         });
         let observed = Observed {
             version: VERSION,

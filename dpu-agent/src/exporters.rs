@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use dpu_agent_core::exporter::{Attempts, Exporters, Life, Program, Record, Started, launch};
+use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Program, Record, Started, launch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
@@ -267,7 +267,13 @@ impl Process {
         if connected {
             self.used = now;
         }
-        Life::Runs { pid: self.pid, in_use: connected || now.since(self.used) < quiet }
+        let held = match uses {
+            Uses { listens: false, .. } => Held::Opening,
+            Uses { connected: true, .. } => Held::Connected,
+            _ if now.since(self.used) < quiet => Held::Lately,
+            _ => Held::Free,
+        };
+        Life::Runs { pid: self.pid, held }
     }
 
     fn look_dead(&mut self, now: Timestamp) -> Life {

@@ -2,6 +2,7 @@
 //! `dpu-agent-core`; here are the files, the connections to Open vSwitch's database and to the server, and the processes.
 
 mod agent;
+mod bus;
 mod dial;
 mod exporters;
 mod facts;
@@ -23,6 +24,7 @@ use protocol::dpu::{InterfaceName, NameError, STATE_MAX};
 use protocol::ids::ParseIdError;
 
 use crate::agent::{Agent, Files, Source};
+use crate::bus::Qmp;
 use crate::exporters::{Processes, Programs};
 use crate::facts::Given;
 
@@ -59,6 +61,10 @@ enum Verb {
         /// File for what the DPU is, as JSON.
         #[arg(long, value_name = "FILE")]
         status: Option<PathBuf>,
+        /// QEMU's monitor (QMP) of a host that is a virtual machine: volumes are plugged into it and out of it while it runs.
+        /// It needs a free pcie-root-port for each.
+        #[arg(long, value_name = "SOCKET")]
+        host_qmp: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -113,12 +119,13 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Plan { file, place } => print_plan(&read(&file)?, &place).await,
-        Verb::Run { source, status, place } => {
+        Verb::Run { source, status, host_qmp, place } => {
             // First: of two that start at once one is to make the identity.
             let lock = agent::lock(&place.dir)?;
             let source = source.open(&place)?;
             let files = Files { status, dir: place.dir };
-            match Agent::start(files, lock, source, place.database, &place.programs)?.run().await {}
+            let host = host_qmp.map(Qmp::new);
+            match Agent::start(files, lock, source, place.database, &place.programs, host)?.run().await {}
         }
     }
 }
@@ -168,7 +175,7 @@ async fn print_plan(state: &State, place: &Place) -> anyhow::Result<()> {
     // What keeps the rows away is said by the look at them.
     let _ = tokio::time::timeout(ROWS, follower.wait_for(|_| true)).await;
     let exporters = processes.look(now);
-    let plan = follower.read(|rows| plan(state, Some(rows), &exporters))?;
+    let plan = follower.read(|rows| plan(state, Some(rows), &exporters, None))?;
     for action in &plan.actions {
         println!("{action}");
     }

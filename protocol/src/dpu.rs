@@ -386,6 +386,9 @@ pub struct VolumeSeen {
     pub in_use: bool,
     /// How often it was started again since this agent runs.
     pub restarts: u32,
+    /// Whether the host's bus has the disk; `None` where nobody can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugged: Option<bool>,
 }
 
 /// A text that is no name.

@@ -52,7 +52,7 @@ impl Exporter {
         ensure!(self.process.is_none(), "the exporter runs already");
         let before = self.count("serving")?;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(binary()?);
+        command.args(["netns", "exec", &self.namespace]).arg(built("billet-blk")?);
         command.arg("--socket").arg(&self.socket).args(&self.arguments);
         self.process = Some(Process::start("billet-blk", command, &self.log)?);
         self.wait_count("serving", before + 1, START)
@@ -140,20 +140,26 @@ impl Exporter {
     /// # Errors
     /// Where the ramdisk was not built, or busybox is missing.
     pub fn scripted(&self, name: &str, dir: &Path, script: &str) -> Result<MachineSpec> {
-        let kernel = artifact("ramdisk/vmlinuz")?;
-        let initrd = dir.join(format!("{name}.initrd"));
-        std::fs::write(&initrd, script_ramdisk(script)?)?;
-        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
-        let machine = self.machine(name)?;
-        Ok(machine.extra(&[
-            "-kernel",
-            &text(&kernel)?,
-            "-initrd",
-            &text(&initrd)?,
-            "-append",
-            "console=ttyS0 quiet panic=1",
-        ]))
+        with_script(self.machine(name)?, &dir.join(format!("{name}.initrd")), script)
     }
+}
+
+/// A machine that runs `script` as soon as it has a `/dev/vda`, then switches itself off. Its ramdisk is written to `initrd`.
+///
+/// # Errors
+/// As [`Exporter::scripted`].
+pub fn with_script(machine: MachineSpec, initrd: &Path, script: &str) -> Result<MachineSpec> {
+    let kernel = artifact("ramdisk/vmlinuz")?;
+    std::fs::write(initrd, script_ramdisk(script)?)?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
+    Ok(machine.extra(&[
+        "-kernel",
+        &text(&kernel)?,
+        "-initrd",
+        &text(initrd)?,
+        "-append",
+        "console=ttyS0 quiet panic=1",
+    ]))
 }
 
 /// The deploy ramdisk's modules with a busybox and a script in the place of the agent.
@@ -178,10 +184,13 @@ fn script_ramdisk(script: &str) -> Result<Vec<u8>> {
     Ok(initramfs::concatenate(&[&base, &initramfs::write(&entries)?]))
 }
 
-/// `billet-blk` of the build that this test belongs to.
-fn binary() -> Result<PathBuf> {
+/// A program of the build that this test belongs to.
+///
+/// # Errors
+/// Where it was not built.
+pub fn built(program: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let path = test.parent().and_then(Path::parent).context("a test in no directory")?.join("billet-blk");
-    ensure!(path.exists(), "{} is missing: run `cargo build -p dpu-agent-blk`", path.display());
+    let path = test.parent().and_then(Path::parent).context("a test in no directory")?.join(program);
+    ensure!(path.exists(), "{} is missing: run `cargo build --workspace --bins`", path.display());
     Ok(path)
 }

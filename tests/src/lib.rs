@@ -7,6 +7,7 @@ pub mod browser;
 pub mod dhcp_load;
 pub mod dhcp_wire;
 pub mod exporter;
+pub mod exports;
 pub mod fleet;
 pub mod measured;
 pub mod overlay;

@@ -43,8 +43,8 @@ pub enum Life {
     Runs {
         /// Its process; `None` while it cannot be told.
         pid: Option<u32>,
-        /// A host is connected, or was a moment ago, or may be about to come back.
-        in_use: bool,
+        /// Whether a host has it.
+        held: Held,
     },
     /// It died.
     Dead {
@@ -53,6 +53,26 @@ pub enum Life {
         /// It had run well, as far as is known: a host may wait for it.
         lived: bool,
     },
+}
+
+/// Whether a host has a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The exporter cannot be connected to yet, or it cannot be told.
+    Opening,
+    /// A host is connected.
+    Connected,
+    /// One was a moment ago, and may be about to come back.
+    Lately,
+    /// None.
+    Free,
+}
+
+impl Held {
+    /// What cannot be told is as good as in use.
+    pub fn in_use(self) -> bool {
+        self != Self::Free
+    }
 }
 
 /// All that were started, by volume.

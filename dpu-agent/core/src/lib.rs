@@ -3,12 +3,14 @@
 //! ```text
 //!   text ── check ──▶ State ─┐
 //!   rows of Open vSwitch ────┼─ plan ──▶ actions: transactions of the switch, starts and stops of exporters
-//!   exporters that run ──────┘           and what is in the way, in words
+//!   exporters that run ──────┤           plugs and unplugs on the host's bus,
+//!   the host's bus ──────────┘           and what is in the way, in words
 //! ```
 //!
 //! Nothing here opens a socket or a file. An action touches what carries our mark ([`switch::OURS`]) and what was recorded as
 //! started by us, and nothing else; where all is as it is to be there is none, so a new start of the agent does nothing.
 
+pub mod bus;
 pub mod check;
 pub mod exporter;
 pub mod facts;

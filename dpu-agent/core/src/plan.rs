@@ -1,7 +1,8 @@
 //! From what is desired and what is there to actions, in order.
 //!
 //! ```text
-//!   exporters:  stop what is not wanted ─▶ start what is missing        (a host may wait for its disk, so first)
+//!   exporters:  unplug, then stop what is not wanted ─▶ start what is missing ─▶ plug what is served
+//!                                                                       (a host may wait for its disk, so first)
 //!   switch:     bridge, chassis ─▶ mirrors that go or change ─▶ ports that go or change bridge ─▶ logical ports that move let go
 //!                 ─▶ ports that come or change ─▶ mirrors that come
 //! ```
@@ -15,8 +16,9 @@ use std::fmt;
 use ovsdb::Replica;
 use protocol::dpu::{Desired, Name, Volume};
 
+use crate::bus::{Bus, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Life, claims};
+use crate::exporter::{Exporters, Held, Life, claims};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -31,6 +33,10 @@ pub enum Action {
     },
     /// Starts an exporter.
     Start(Volume),
+    /// Gives the host the disk.
+    Plug(Volume),
+    /// Asks the host to let go of the disk; where it has, removes what is left of the connection.
+    Unplug(Name),
     /// Changes the switch, by one transaction.
     Switch(Change),
 }
@@ -54,6 +60,8 @@ impl fmt::Display for Action {
             Self::Start(volume) => {
                 write!(f, "start the exporter of volume {} at {}", volume.name, volume.socket)
             }
+            Self::Plug(volume) => write!(f, "plug volume {} into the host", volume.name),
+            Self::Unplug(name) => write!(f, "unplug volume {name} from the host"),
             Self::Switch(change) => change.fmt(f),
         }
     }
@@ -85,44 +93,53 @@ fn of(plug: &Plug) -> String {
     }
 }
 
-/// What is to be done. `switch` is `None` while its database is out of reach.
-pub fn plan(state: &State, switch: Option<&Replica>, exporters: &Exporters) -> Plan {
+/// What is to be done. `switch` is `None` while its database is out of reach, `bus` where the host's bus is, or where the
+/// host has none that volumes can be plugged into.
+pub fn plan(state: &State, switch: Option<&Replica>, exporters: &Exporters, bus: Option<&Bus>) -> Plan {
     let mut plan = Plan::default();
-    plan_exporters(state.desired(), exporters, &mut plan);
+    plan_exporters(state.desired(), exporters, bus, &mut plan);
     if let Some(replica) = switch {
         plan_switch(state.desired(), &View::of(replica), &mut plan);
     }
     plan
 }
 
-fn plan_exporters(desired: &Desired, exporters: &Exporters, plan: &mut Plan) {
+fn plan_exporters(desired: &Desired, exporters: &Exporters, bus: Option<&Bus>, plan: &mut Plan) {
     let wanted: BTreeMap<&Name, &Volume> =
         desired.volumes.iter().map(|volume| (&volume.name, volume)).collect();
     // Those that go on running with what they have; nobody else may take it.
     let mut kept: Vec<&Volume> = Vec::new();
     let mut starts = Vec::new();
+    let mut plugs = Vec::new();
     for (name, started) in exporters {
         let want = wanted.get(name).copied();
         let is_wanted = want == Some(&started.volume);
+        let found = bus.and_then(|bus| bus.of(name));
         match started.life {
-            Life::Runs { .. } if is_wanted => kept.push(&started.volume),
-            Life::Runs { pid: Some(pid), in_use: false } => {
+            Life::Runs { held, .. } if is_wanted => {
+                kept.push(&started.volume);
+                if bus.is_some() && held != Held::Opening && found != Some(Found::Plugged) {
+                    plugs.push((&started.volume, found));
+                }
+            }
+            Life::Runs { pid: Some(pid), held } if is_free(held, bus, found) => {
                 plan.actions.push(Action::Stop { name: name.clone(), pid: Some(pid) });
                 starts.extend(want);
             }
             Life::Runs { .. } => {
                 kept.push(&started.volume);
-                let how = if want.is_some() { "with other settings" } else { "and is not wanted any more" };
-                plan.problems.push(format!("volume {name} is in use {how}: unplug it from the host first"));
+                plan_release(name, want.is_some(), found, plan);
             }
-            Life::Dead { .. } if want.is_none() => {
+            Life::Dead { .. } if want.is_none() && matches!(found, None | Some(Found::Remnant)) => {
+                plan.actions.extend(found.map(|_| Action::Unplug(name.clone())));
                 plan.actions.push(Action::Stop { name: name.clone(), pid: None });
             }
-            Life::Dead { lived: false, .. } if !is_wanted => {
+            Life::Dead { lived: false, .. } if want.is_some() && !is_wanted => {
                 plan.actions.push(Action::Stop { name: name.clone(), pid: None });
                 starts.extend(want);
             }
-            // As it was, even where it is to be otherwise: whether a host waits for it shows when it runs.
+            // As it was, even where it is to be otherwise: whether a host waits for it shows when it runs. A host that still
+            // has the disk lets go of it only when it is served.
             Life::Dead { due, .. } => {
                 kept.push(&started.volume);
                 if due {
@@ -144,6 +161,42 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, plan: &mut Plan) {
                 "volume {} waits: volume {} still has its socket, file, layer or backend",
                 volume.name, other.name
             )),
+        }
+    }
+    plan_plugs(plugs, plan);
+}
+
+/// Whether an exporter may be ended. A bus that does not have the disk has no host that comes back for it.
+fn is_free(held: Held, bus: Option<&Bus>, found: Option<Found>) -> bool {
+    match held {
+        Held::Free => found.is_none(),
+        Held::Lately => bus.is_some() && found.is_none(),
+        Held::Opening | Held::Connected => false,
+    }
+}
+
+/// What becomes of an exporter in use that is not to go on as it is.
+fn plan_release(name: &Name, is_changed: bool, found: Option<Found>, plan: &mut Plan) {
+    match found {
+        Some(Found::Remnant) => plan.actions.push(Action::Unplug(name.clone())),
+        Some(Found::Plugged) if !is_changed => plan.actions.push(Action::Unplug(name.clone())),
+        Some(Found::Leaves) => {
+            plan.problems.push(format!("the host has not let go of volume {name} yet"));
+        }
+        // A disk that is mounted is not taken away for the sake of a setting.
+        _ => {
+            let how = if is_changed { "with other settings" } else { "and is not wanted any more" };
+            plan.problems.push(format!("volume {name} is in use {how}: unplug it from the host first"));
+        }
+    }
+}
+
+fn plan_plugs(plugs: Vec<(&Volume, Option<Found>)>, plan: &mut Plan) {
+    for (volume, found) in plugs {
+        if found == Some(Found::Leaves) {
+            plan.problems.push(format!("the host has not let go of volume {} yet", volume.name));
+        } else {
+            plan.actions.push(Action::Plug(volume.clone()));
         }
     }
 }

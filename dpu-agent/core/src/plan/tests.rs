@@ -236,14 +236,17 @@ fn carry_out(
     state: &State,
     database: &mut Database,
     exporters: &mut Exporters,
+    bus: &mut Option<Bus>,
 ) -> (Vec<String>, Vec<String>) {
     let foreign = database.foreign();
-    let plan = plan(state, Some(&database.replica), exporters);
+    let plan = plan(state, Some(&database.replica), exporters, bus.as_ref());
     for action in &plan.actions {
         match action {
             Action::Stop { name, .. } => {
                 let gone = exporters.remove(name).expect("only what was started is stopped");
-                assert!(!matches!(gone.life, Life::Runs { in_use: true, .. }), "{name} was in use");
+                let used = matches!(gone.life, Life::Runs { held: Held::Opening | Held::Connected, .. });
+                assert!(!used, "{name} was in use");
+                assert_eq!(bus.as_ref().and_then(|bus| bus.of(name)), None, "{name} was plugged in");
             }
             Action::Start(volume) => {
                 let clash = exporters.values().find(|other| {
@@ -252,12 +255,35 @@ fn carry_out(
                         && matches!(other.life, Life::Runs { .. })
                 });
                 assert_eq!(clash, None, "two exporters of one disk");
-                let life = Life::Runs { pid: Some(9), in_use: true };
+                let life = Life::Runs { pid: Some(9), held: Held::Opening };
                 let before = exporters.insert(volume.name.clone(), Started { volume: volume.clone(), life });
                 assert!(
                     before.is_none_or(|before| matches!(before.life, Life::Dead { .. })),
                     "it ran already"
                 );
+            }
+            Action::Plug(volume) => {
+                let started = exporters.get_mut(&volume.name).expect("only what is served is plugged in");
+                assert_eq!(started.volume, *volume);
+                let Life::Runs { held, .. } = &mut started.life else { panic!("{action}: nobody serves it") };
+                assert_ne!(
+                    std::mem::replace(held, Held::Connected),
+                    Held::Opening,
+                    "{action}: not served yet"
+                );
+                let bus = bus.as_mut().expect("a bus");
+                let before = bus.0.insert(crate::bus::id(&volume.name), Found::Plugged);
+                assert!(matches!(before, None | Some(Found::Remnant)), "{action}: it was plugged in");
+            }
+            Action::Unplug(name) => {
+                let wanted = state.desired().volumes.iter().any(|volume| volume.name == *name);
+                let bus = bus.as_mut().expect("a bus");
+                assert!(!wanted || bus.of(name) == Some(Found::Remnant), "{action}: it is wanted");
+                match bus.of(name) {
+                    Some(Found::Plugged) => drop(bus.0.insert(crate::bus::id(name), Found::Leaves)),
+                    Some(Found::Remnant) => drop(bus.0.remove(&crate::bus::id(name))),
+                    other => panic!("{action}: {other:?}"),
+                }
             }
             Action::Switch(change) => {
                 let operations = change.operations(&database.replica).unwrap();
@@ -269,6 +295,19 @@ fn carry_out(
         assert_eq!(database.foreign(), foreign, "after {action}");
     }
     (plan.actions.iter().map(ToString::to_string).collect(), plan.problems)
+}
+
+/// What hosts and exporters do by themselves: exporters open, hosts let go of what they were asked for and of what nobody
+/// plugs in.
+fn time_passes(exporters: &mut Exporters, bus: &mut Bus) {
+    for found in bus.0.values_mut().filter(|found| **found == Found::Leaves) {
+        *found = Found::Remnant;
+    }
+    for (name, started) in exporters {
+        if let Life::Runs { held, .. } = &mut started.life {
+            *held = if bus.of(name).is_some() { Held::Connected } else { Held::Lately };
+        }
+    }
 }
 
 fn volume(n: usize, disk: usize) -> Volume {
@@ -348,7 +387,7 @@ proptest! {
         let mut database = Database::with_others(bridge, taken);
         let mut exporters = Exporters::new();
         for state in [&from, &to] {
-            let (_, problems) = carry_out(state, &mut database, &mut exporters);
+            let (_, problems) = carry_out(state, &mut database, &mut exporters, &mut None);
             let is_clash = |line: &String| line.contains("somebody else") && taken;
             let volumes_keep_running = |line: &String| line.contains("in use") || line.contains(" waits: ");
             prop_assert!(problems.iter().all(|line| is_clash(line) || volumes_keep_running(line)), "{problems:?}");
@@ -361,7 +400,7 @@ proptest! {
                 mutate(row.entry("external_ids".into()), Mutator::Insert, Datum::map([("ovn-installed", "true")]));
                 database.replica.put("Interface", uuid, row);
             }
-            let again = plan(state, Some(&database.replica), &exporters);
+            let again = plan(state, Some(&database.replica), &exporters, None);
             prop_assert_eq!(again.actions, vec![], "a second plan");
             let view = View::of(&database.replica);
             prop_assert!(view.is_chassis_set(&state.desired().chassis));
@@ -385,9 +424,9 @@ proptest! {
             prop_assert!(mirrors.iter().all(wanted), "{mirrors:?}");
             // Hosts let go of what runs: then the exporters are as desired, too.
             for started in exporters.values_mut() {
-                started.life = Life::Runs { pid: Some(9), in_use: false };
+                started.life = Life::Runs { pid: Some(9), held: Held::Free };
             }
-            carry_out(state, &mut database, &mut exporters);
+            carry_out(state, &mut database, &mut exporters, &mut None);
             let running: Vec<&Volume> = exporters.values().map(|started| &started.volume).collect();
             prop_assert_eq!(running, state.desired().volumes.iter().collect::<Vec<_>>());
         }
@@ -397,10 +436,42 @@ proptest! {
         nothing.provisioning.clear();
         let nothing = State::check(nothing).unwrap();
         exporters.values_mut().for_each(|started| started.life = Life::Dead { due: true, lived: true });
-        carry_out(&nothing, &mut database, &mut exporters);
+        carry_out(&nothing, &mut database, &mut exporters, &mut None);
         prop_assert_eq!(View::of(&database.replica).our_ports().count(), 0);
         prop_assert_eq!(database.replica.len("QoS"), 1);
         prop_assert!(exporters.is_empty());
+    }
+}
+
+proptest! {
+    /// With a bus nobody has to unplug anything by hand: what is desired is plugged in, what is not is gone, and no exporter
+    /// is ended that a host has. A volume with other settings is the exception.
+    #[test]
+    fn volumes_come_and_go_with_the_host_running(states in prop::collection::vec(states(), 1..4), dies in 0..12_usize) {
+        let mut database = Database::with_others(false, false);
+        let (mut exporters, mut bus) = (Exporters::new(), Some(Bus::default()));
+        for state in &states {
+            for round in 0..8 {
+                let (actions, _) = carry_out(state, &mut database, &mut exporters, &mut bus);
+                if round > 0 && actions.is_empty() {
+                    break;
+                }
+                time_passes(&mut exporters, bus.as_mut().unwrap());
+                if round == dies / 3 && let Some(started) = exporters.values_mut().nth(dies % 3) {
+                    started.life = Life::Dead { due: true, lived: true };
+                }
+            }
+            let again = plan(state, Some(&database.replica), &exporters, bus.as_ref());
+            prop_assert_eq!(&again.actions, &vec![]);
+            for volume in &state.desired().volumes {
+                let is_there = exporters.get(&volume.name).is_some_and(|started| started.volume == *volume);
+                let waits = again.problems.iter().any(|line| line.contains(volume.name.as_str()));
+                let found = bus.as_ref().unwrap().of(&volume.name);
+                prop_assert!(is_there && found == Some(Found::Plugged) || waits, "{volume:?} {found:?} {again:?}");
+            }
+            let wanted = |name: &Name| state.desired().volumes.iter().any(|volume| volume.name == *name);
+            prop_assert!(exporters.keys().all(wanted), "{exporters:?}");
+        }
     }
 }
 
@@ -411,7 +482,7 @@ fn golden() -> State {
 #[test]
 fn the_order_of_a_first_plan() {
     let (actions, problems) =
-        carry_out(&golden(), &mut Database::with_others(false, false), &mut Exporters::new());
+        carry_out(&golden(), &mut Database::with_others(false, false), &mut Exporters::new(), &mut None);
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(
         actions,
@@ -432,14 +503,14 @@ fn the_order_of_a_first_plan() {
 fn a_host_goes_to_the_provisioning_network_and_back() {
     let mut database = Database::with_others(true, false);
     let mut exporters = Exporters::new();
-    carry_out(&golden(), &mut database, &mut exporters);
+    carry_out(&golden(), &mut database, &mut exporters, &mut None);
     let mut deploy = golden().desired().clone();
     let port = deploy.ports.remove(0);
     deploy.mirrors.clear();
     let bridge = "br-phy".parse().unwrap();
     deploy.provisioning = vec![Access { interface: port.interface, mac: port.mac, bridge }];
     let deploy = State::check(deploy).unwrap();
-    let (actions, problems) = carry_out(&deploy, &mut database, &mut exporters);
+    let (actions, problems) = carry_out(&deploy, &mut database, &mut exporters, &mut None);
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(
         actions[1..],
@@ -448,51 +519,66 @@ fn a_host_goes_to_the_provisioning_network_and_back() {
     );
     let (ports, _) = View::of(&database.replica).seen();
     assert_eq!((ports[0].bridge.as_deref(), ports[0].port.as_deref()), (Some("br-phy"), None));
-    let (actions, _) = carry_out(&golden(), &mut database, &mut exporters);
+    let (actions, _) = carry_out(&golden(), &mut database, &mut exporters, &mut None);
     assert_eq!(actions[0], "remove port pf0hpf");
     assert!(actions[1].starts_with("add port pf0hpf (logical port "), "{actions:?}");
     let mut nowhere = deploy.desired().clone();
     nowhere.provisioning[0].bridge = "br-none".parse().unwrap();
-    let (actions, problems) = carry_out(&State::check(nowhere).unwrap(), &mut database, &mut exporters);
+    let (actions, problems) =
+        carry_out(&State::check(nowhere).unwrap(), &mut database, &mut exporters, &mut None);
     assert!(problems[0].contains("bridge br-none, which is not there"), "{problems:?}");
     assert!(!actions.iter().any(|action| action.contains("add port")), "{actions:?}");
 }
 
 #[test]
 fn without_the_switch_disks_go_on() {
-    let plan = plan(&golden(), None, &Exporters::new());
+    let plan = plan(&golden(), None, &Exporters::new(), None);
     assert!(plan.actions.iter().all(|action| matches!(action, Action::Start(_))) && plan.actions.len() == 2);
-    let empty = super::plan(&golden(), Some(&Replica::default()), &Exporters::new());
+    let empty = super::plan(&golden(), Some(&Replica::default()), &Exporters::new(), None);
     assert_eq!(empty.problems, ["Open vSwitch's database is empty: start ovs-vswitchd"]);
 }
 
-/// Each (life, wish) of one volume, and what is done.
+/// Each (life, wish, what the bus has) of one volume, and what is done.
 #[test]
 fn exporters_by_life_and_wish() {
+    let runs = |pid, held| Life::Runs { pid, held };
     let lives = [
-        ("runs, used", Life::Runs { pid: Some(7), in_use: true }),
-        ("runs, idle", Life::Runs { pid: Some(7), in_use: false }),
-        ("begins", Life::Runs { pid: None, in_use: false }),
+        ("runs, used", runs(Some(7), Held::Connected)),
+        ("runs, lately used", runs(Some(7), Held::Lately)),
+        ("runs, idle", runs(Some(7), Held::Free)),
+        ("begins", runs(None, Held::Opening)),
         ("died", Life::Dead { due: true, lived: true }),
         ("dies at once", Life::Dead { due: true, lived: false }),
         ("dies at once, soon again", Life::Dead { due: false, lived: false }),
     ];
     let wishes = [("same", Some(volume(0, 0))), ("changed", Some(volume(0, 1))), ("none", None)];
+    let on_bus =
+        |found: Option<Found>| Bus(found.map(|found| ("v0".to_owned(), found)).into_iter().collect());
+    let buses = [
+        ("", None),
+        (", not plugged", Some(on_bus(None))),
+        (", plugged", Some(on_bus(Some(Found::Plugged)))),
+        (", leaves", Some(on_bus(Some(Found::Leaves)))),
+        (", remnant", Some(on_bus(Some(Found::Remnant)))),
+    ];
     let mut table = String::new();
-    for (name, life) in lives {
+    for ((name, life), (where_it_is, bus)) in
+        buses.iter().flat_map(|bus| lives.iter().map(move |life| (life, bus)))
+    {
         for (wish, wanted) in &wishes {
             let mut desired = golden().desired().clone();
             desired.volumes = wanted.iter().cloned().collect();
             let have = volume(0, 0);
-            let exporters = Exporters::from([(have.name.clone(), Started { volume: have, life })]);
-            let plan = plan(&State::check(desired).unwrap(), None, &exporters);
+            let exporters = Exporters::from([(have.name.clone(), Started { volume: have, life: *life })]);
+            let plan = plan(&State::check(desired).unwrap(), None, &exporters, bus.as_ref());
             let words = plan
                 .actions
                 .iter()
                 .map(ToString::to_string)
                 .chain(plan.problems.iter().map(|p| format!("! {p}")));
             let words = words.collect::<Vec<_>>().join("; ");
-            table += &format!("{name} / {wish}: {}\n", if words.is_empty() { "-" } else { &words });
+            table +=
+                &format!("{name}{where_it_is} / {wish}: {}\n", if words.is_empty() { "-" } else { &words });
         }
     }
     insta::assert_snapshot!(table.trim_end());
