@@ -13,9 +13,18 @@ use crate::rack::{Firmware, MachineSpec, Namespace, Process, artifact};
 /// Time for the exporter to open its volume and its socket.
 const START: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
-/// Modules of a guest that only has virtio disks, in the order in which they are loaded.
-const MODULES: &[&str] =
-    &["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+/// Modules of a guest that only has virtio disks and NICs, in the order in which they are loaded.
+const MODULES: &[&str] = &[
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
 
 /// An exporter of one volume.
 #[derive(Debug)]
@@ -184,13 +193,16 @@ fn script_ramdisk(script: &str) -> Result<Vec<u8>> {
     Ok(initramfs::concatenate(&[&base, &initramfs::write(&entries)?]))
 }
 
-/// A program of the build that this test belongs to.
+/// A program of the build that this test, or program, belongs to.
 ///
 /// # Errors
 /// Where it was not built.
 pub fn built(program: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let path = test.parent().and_then(Path::parent).context("a test in no directory")?.join(program);
+    let own = std::env::current_exe()?;
+    // A test is in a directory of its own beside the programs.
+    let mut places = own.ancestors().skip(1).take(2).map(|place| place.join(program));
+    let (beside, above) = (places.next().context("a program in no directory")?, places.next());
+    let path = above.filter(|above| above.exists()).unwrap_or(beside);
     ensure!(path.exists(), "{} is missing: run `cargo build --workspace --bins`", path.display());
     Ok(path)
 }

@@ -6,6 +6,7 @@ pub mod bmc;
 pub mod browser;
 pub mod dhcp_load;
 pub mod dhcp_wire;
+pub mod dpu;
 pub mod exporter;
 pub mod exports;
 pub mod fleet;

@@ -61,6 +61,20 @@ impl Overlay {
     /// # Errors
     /// Where a program does not come up (root, and the packages openvswitch-switch, ovn-central and ovn-host, are needed).
     pub fn new(name: &str, chassis: usize, encap: &str) -> Result<Self> {
+        let overlay = Self::start_all(name, chassis, Some(encap))?;
+        overlay.wait_registered()?;
+        Ok(overlay)
+    }
+
+    /// The same of machines that nobody told what they are: OVN's controllers wait.
+    ///
+    /// # Errors
+    /// As [`Overlay::new`].
+    pub fn unset(name: &str, chassis: usize) -> Result<Self> {
+        Self::start_all(name, chassis, None)
+    }
+
+    fn start_all(name: &str, chassis: usize, encap: Option<&str>) -> Result<Self> {
         let dir = target().join("rack").join(format!("ovn-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
@@ -72,11 +86,18 @@ impl Overlay {
         for n in 0..chassis {
             overlay.start_chassis(n, encap)?;
         }
-        let all = |rows: &str| rows.lines().filter(|line| !line.is_empty()).count() == chassis;
-        wait("the chassis are registered", || {
-            Ok(all(&overlay.southbound(&["--bare", "--columns=name", "list", "Chassis"])?))
-        })?;
         Ok(overlay)
+    }
+
+    /// Waits until OVN knows all chassis.
+    ///
+    /// # Errors
+    /// Where it does not within half a minute.
+    pub fn wait_registered(&self) -> Result<()> {
+        let all = |rows: &str| rows.lines().filter(|line| !line.is_empty()).count() == self.chassis.len();
+        wait("the chassis are registered", || {
+            Ok(all(&self.southbound(&["--bare", "--columns=name", "list", "Chassis"])?))
+        })
     }
 
     fn start_central(&mut self) -> Result<()> {
@@ -106,7 +127,7 @@ impl Overlay {
         self.start("northd", command)
     }
 
-    fn start_chassis(&mut self, n: usize, encap: &str) -> Result<()> {
+    fn start_chassis(&mut self, n: usize, encap: Option<&str>) -> Result<()> {
         let dir = self.dir.join(format!("chassis{n}"));
         fs::create_dir_all(&dir)?;
         let namespace = Namespace::new()?;
@@ -131,23 +152,11 @@ impl Overlay {
             .arg(&database);
         self.start(&format!("ovsdb{n}"), command)?;
         wait("a chassis' database listens", || Ok(socket.exists()))?;
-        let ids = [
-            format!("system-id=chassis{n}"),
-            format!("hostname=chassis{n}"),
-            format!("ovn-remote=tcp:{CENTRAL}:6642"),
-            format!("ovn-encap-type={encap}"),
-            format!("ovn-encap-ip={address}"),
-            "ovn-bridge-datapath-type=netdev".to_owned(),
-            format!("ovn-bridge-mappings={WIRE}:br-phy"),
-        ];
-        let ids: Vec<String> = ids.into_iter().map(|id| format!("external_ids:{id}")).collect();
         self.chassis.push(Chassis { namespace, dir: dir.clone() });
         self.vsctl(n, &["--no-wait", "init"])?;
-        let words: Vec<&str> = ["--no-wait", "set", "Open_vSwitch", "."]
-            .into_iter()
-            .chain(ids.iter().map(String::as_str))
-            .collect();
-        self.vsctl(n, &words)?;
+        if let Some(encap) = encap {
+            self.set_chassis(n, encap, &address)?;
+        }
         let mut command = self.chassis[n].namespace.command("ovs-vswitchd");
         command
             .arg(&remote)
@@ -167,6 +176,25 @@ impl Overlay {
         let mut command = namespace.command("ovn-controller");
         command.arg(&remote).env("OVS_RUNDIR", &dir).env("OVN_RUNDIR", &dir);
         self.start(&format!("controller{n}"), command)
+    }
+
+    /// What OVN's controller reads.
+    fn set_chassis(&self, n: usize, encap: &str, address: &str) -> Result<()> {
+        let ids = [
+            format!("system-id=chassis{n}"),
+            format!("hostname=chassis{n}"),
+            format!("ovn-remote=tcp:{CENTRAL}:6642"),
+            format!("ovn-encap-type={encap}"),
+            format!("ovn-encap-ip={address}"),
+            "ovn-bridge-datapath-type=netdev".to_owned(),
+            format!("ovn-bridge-mappings={WIRE}:br-phy"),
+        ];
+        let ids: Vec<String> = ids.into_iter().map(|id| format!("external_ids:{id}")).collect();
+        let words: Vec<&str> = ["--no-wait", "set", "Open_vSwitch", "."]
+            .into_iter()
+            .chain(ids.iter().map(String::as_str))
+            .collect();
+        self.vsctl(n, &words).map(drop)
     }
 
     fn start(&mut self, name: &str, command: Command) -> Result<()> {
@@ -235,7 +263,16 @@ impl Overlay {
         text.trim().parse().with_context(|| format!("`{text}` is the number of network {network}"))
     }
 
-    fn vsctl(&self, chassis: usize, words: &[&str]) -> Result<String> {
+    /// A chassis' namespace.
+    pub fn chassis(&self, chassis: usize) -> &Namespace {
+        &self.chassis[chassis].namespace
+    }
+
+    /// Runs `ovs-vsctl` on a chassis; what it said.
+    ///
+    /// # Errors
+    /// Where it fails, with its words.
+    pub fn vsctl(&self, chassis: usize, words: &[&str]) -> Result<String> {
         let address = self.chassis_address(chassis);
         run(Command::new("ovs-vsctl").arg(format!("--db={address}")).arg("--timeout=30").args(words))
     }
@@ -439,7 +476,10 @@ fn watch(
 }
 
 /// Open vSwitch in user space does not complete checksums that the kernel left to a network card.
-fn checksums_off(namespace: &Namespace, interface: &str) -> Result<()> {
+///
+/// # Errors
+/// Where `ethtool` fails.
+pub fn checksums_off(namespace: &Namespace, interface: &str) -> Result<()> {
     namespace.run("ethtool", &["-K", interface, "tx", "off"]).map(drop)
 }
 

@@ -24,6 +24,8 @@ const CDROM_BUS: &str = "ide.5";
 pub(super) struct Boot {
     nics: usize,
     disks: usize,
+    /// Names of disks of a DPU that the machine boots from, before its own disks.
+    volumes: Vec<String>,
     disk_first: bool,
     drive: bool,
     resets_again: bool,
@@ -37,6 +39,7 @@ impl Boot {
         Self {
             nics: spec.nics.len(),
             disks: spec.disks.len(),
+            volumes: Vec::new(),
             disk_first: spec.disk_first,
             drive: spec.cdrom,
             resets_again: spec.firmware == Firmware::Bios,
@@ -46,20 +49,35 @@ impl Boot {
         }
     }
 
+    /// Disks of a DPU that the machine boots from at this start.
+    pub(super) fn set_volumes(&mut self, volumes: Vec<String>) {
+        self.volumes = volumes;
+    }
+
     /// `bootindex` of a disk.
     pub(super) fn disk(&self, index: usize) -> usize {
+        self.nth(self.volumes.len() + index)
+    }
+
+    /// `bootindex` of a disk of a DPU, where the machine boots from it.
+    pub(super) fn volume(&self, id: &str) -> Option<usize> {
+        self.volumes.iter().position(|volume| volume == id).map(|index| self.nth(index))
+    }
+
+    /// Of all disks.
+    fn nth(&self, index: usize) -> usize {
         let usual = index + 2 + if self.disk_first { 0 } else { self.nics };
         if self.first == Some(BootFirst::Disk) && index == 0 { 1 } else { usual }
     }
 
     /// `bootindex` of a NIC.
     pub(super) fn nic(&self, index: usize) -> usize {
-        let usual = index + 2 + if self.disk_first { self.disks } else { 0 };
+        let usual = index + 2 + if self.disk_first { self.disks + self.volumes.len() } else { 0 };
         if self.first == Some(BootFirst::Network) && index == 0 { 1 } else { usual }
     }
 
     fn cd(&self) -> usize {
-        if self.first == Some(BootFirst::Cdrom) { 1 } else { 2 + self.nics + self.disks }
+        if self.first == Some(BootFirst::Cdrom) { 1 } else { 2 + self.nics + self.disks + self.volumes.len() }
     }
 
     pub(super) fn cdrom_arguments(&self, arguments: &mut Vec<String>) -> Result<()> {
@@ -121,6 +139,7 @@ impl Machine {
         let boot = &self.boot;
         let mut order: Vec<(String, usize)> = Vec::new();
         order.extend((0..boot.nics).map(|i| (format!("nic{i}"), boot.nic(i))));
+        order.extend(boot.volumes.iter().enumerate().map(|(i, id)| (id.clone(), boot.nth(i))));
         order.extend((0..boot.disks).map(|i| (format!("disk{i}"), boot.disk(i))));
         if boot.drive {
             order.push(("cd0".into(), boot.cd()));

@@ -13,6 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::BRIDGE;
+use super::behind::SocketDisk;
 use super::boot::Boot;
 use super::namespace::Namespace;
 use super::process::Process;
@@ -62,7 +63,9 @@ impl Machine {
         let namespace_name = namespace.name().to_owned();
         let boot = Boot::new(&spec);
         let machine = Self { spec, number, dir, namespace_name, serial, boot, running: None };
-        for index in 0..machine.spec.nics.len() {
+        // Those of a machine behind a DPU are the DPU's.
+        let own = if machine.spec.behind.is_none() { machine.spec.nics.len() } else { 0 };
+        for index in 0..own {
             namespace.tap(&machine.tap(index), BRIDGE)?;
         }
         Ok(machine)
@@ -104,9 +107,12 @@ impl Machine {
         let socket = self.dir.join("qmp.sock");
         let _ = fs::remove_file(&socket);
         let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.namespace_name, "qemu-system-x86_64"])
-            .args(self.arguments(&socket)?);
+        let behind = self.spec.behind.as_ref();
+        let prefix = behind.map_or_else(Vec::new, |behind| behind.prefix.clone());
+        let volumes = behind.map_or_else(|| Ok(Vec::new()), |behind| (behind.disks)())?;
+        self.boot.set_volumes(volumes.iter().filter(|disk| disk.boot).map(|disk| disk.id.clone()).collect());
+        command.args(["netns", "exec", &self.namespace_name]).args(prefix).arg("qemu-system-x86_64");
+        command.args(self.arguments(&socket, volumes)?);
         let log = File::options().create(true).append(true).open(self.dir.join("qemu.log"))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut process = Process::spawn(&format!("QEMU of {}", self.spec.name), command)?;
@@ -251,10 +257,13 @@ impl Machine {
 
     /// At most 15 characters, and unique within the namespace.
     pub(super) fn tap(&self, nic: usize) -> String {
+        if let Some(name) = self.spec.behind.as_ref().and_then(|behind| behind.representors.get(nic)) {
+            return name.clone();
+        }
         format!("tap{}n{nic}", self.number)
     }
 
-    fn arguments(&self, qmp: &Path) -> Result<Vec<String>> {
+    fn arguments(&self, qmp: &Path, volumes: Vec<SocketDisk>) -> Result<Vec<String>> {
         let spec = &self.spec;
         let mut args = Arguments::default();
         args.add(&["-name", &spec.name, "-nodefaults", "-no-user-config", "-display", "none"]);
@@ -278,6 +287,11 @@ impl Machine {
         }
         for (index, disk) in spec.disks.iter().enumerate() {
             disk_arguments(index, disk, self.boot.disk(index), &self.disk_path(index), &mut args)?;
+        }
+        if let Some(behind) = &spec.behind {
+            let place = |disk: SocketDisk| (disk.clone(), self.boot.volume(&disk.id));
+            let volumes: Vec<_> = volumes.into_iter().map(place).collect();
+            args.0.extend(behind.arguments(spec.memory_mib, &volumes)?);
         }
         self.boot.cdrom_arguments(&mut args.0)?;
         if spec.bmc {
@@ -316,7 +330,9 @@ impl Machine {
             NicModel::E1000e => "e1000e",
         };
         let tap = self.tap(index);
-        args.add(&["-netdev", &format!("tap,id=net{index},ifname={tap},script=no,downscript=no")]);
+        // Open vSwitch in user space knows no header of virtio's before a frame.
+        let header = if self.spec.behind.is_some() { ",vnet_hdr=off" } else { "" };
+        args.add(&["-netdev", &format!("tap,id=net{index},ifname={tap},script=no,downscript=no{header}")]);
         let boot = self.boot.nic(index);
         let mac = self.mac(index);
         let mut device = format!("{model},id=nic{index},netdev=net{index},mac={mac},bootindex={boot}");

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 mod api;
+mod behind;
 mod boot;
 mod capture;
 mod forward;
@@ -34,6 +35,7 @@ mod server;
 mod spec;
 
 pub use api::{Api, ApiError};
+pub use behind::{Behind, Disks, SocketDisk};
 pub use capture::{DhcpReply, dhcp_replies};
 pub use forward::Forward;
 pub use interrupt::Interrupt;
@@ -144,6 +146,15 @@ impl Rack {
     pub fn machine(&mut self, spec: MachineSpec) -> Result<Machine> {
         self.machines += 1;
         Machine::new(spec, self.machines, &self.namespace, &self.dir)
+    }
+
+    /// A machine in another namespace than the rack's, whose NICs are taps that are there ([`MachineSpec::behind`]).
+    ///
+    /// # Errors
+    /// As [`Rack::machine`].
+    pub fn machine_in(&mut self, namespace: &Namespace, spec: MachineSpec) -> Result<Machine> {
+        self.machines += 1;
+        Machine::new(spec, self.machines, namespace, &self.dir)
     }
 
     /// A switch that introduces itself on a machine's port, until it is dropped.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::behind::Behind;
+
 /// What starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -96,6 +98,7 @@ pub struct MachineSpec {
     pub(super) disk_first: bool,
     pub(super) cdrom: bool,
     pub(super) secure_boot: Option<PathBuf>,
+    pub(super) behind: Option<Behind>,
     pub(super) extra: Vec<String>,
 }
 
@@ -117,6 +120,7 @@ impl MachineSpec {
             disk_first: false,
             cdrom: false,
             secure_boot: None,
+            behind: None,
             extra: Vec::new(),
         }
     }
@@ -208,6 +212,13 @@ impl MachineSpec {
     #[must_use]
     pub fn secure_boot_by(mut self, variables: &Path) -> Self {
         self.secure_boot = Some(variables.to_owned());
+        self
+    }
+
+    /// Puts it behind a DPU.
+    #[must_use]
+    pub fn behind(mut self, dpu: Behind) -> Self {
+        self.behind = Some(dpu);
         self
     }
 

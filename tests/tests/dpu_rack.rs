@@ -1,0 +1,213 @@
+//! A DPU and its host: the real `billet-dpu` that dials out, real Open vSwitch and OVN, and a QEMU machine whose only NIC and only
+//! disk are the DPU's. The server is a stand-in where it has to be away.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tests::dpu::{Dpu, Dpus, Level, Pings, REPRESENTOR, StandIn};
+use tests::exporter::with_script;
+use tests::overlay::{CENTRAL, pings};
+use tests::rack::{Firmware, Rack, SERVER_ADDRESS, within};
+
+/// Time for a machine to do what it is for, under emulation on a busy machine.
+const WORK: Duration = Duration::from_secs(120);
+/// Logical ports of the hosts, and their addresses on the tenant's network.
+const PORTS: [(&str, &str); 2] = [
+    ("5f6a4e3e-0000-4000-8000-000000000011", "10.0.0.11"),
+    ("5f6a4e3e-0000-4000-8000-000000000012", "10.0.0.12"),
+];
+/// The first host's address on the provisioning network.
+const PROVISIONED: &str = "10.77.0.50";
+/// Octets of a write, and blocks of the volume that are written again and again.
+const BLOCK: usize = 64 << 10;
+const BLOCKS: usize = 16;
+/// No packet may be lost beyond this.
+const GAP: Duration = Duration::from_secs(1);
+
+/// Where a host's port is.
+#[derive(Clone, Copy)]
+enum Side {
+    Provisioning,
+    Tenant,
+}
+
+fn state(dpu: &Dpu, number: usize, generation: u64, side: Side, volume: Option<&Path>) -> Value {
+    let mac = dpu.host_mac().to_string();
+    let (ports, access) = match side {
+        Side::Tenant => {
+            (json!([{ "interface": REPRESENTOR, "port": PORTS[number].0, "mac": mac }]), json!([]))
+        }
+        Side::Provisioning => {
+            (json!([]), json!([{ "interface": REPRESENTOR, "mac": mac, "bridge": "br-provision" }]))
+        }
+    };
+    let volumes = volume.map(|file| {
+        json!({
+            "name": "6c0b9f1e-0000-4000-8000-000000000001", "serial": "VOLUME-1", "boot": true,
+            "socket": "/run/billet-dpu/6c0b9f1e-0000-4000-8000-000000000001.sock",
+            "exporter": { "kind": "blk", "serves": { "kind": "file", "path": file } },
+        })
+    });
+    json!({
+        "version": 1, "generation": generation,
+        "chassis": {
+            "system_id": format!("dpu-{number}"),
+            "ovn_remote": format!("tcp:{CENTRAL}:6642"),
+            "encap": { "kind": "geneve", "address": dpu.tunnel_address() },
+            "datapath": "netdev",
+        },
+        "ports": ports, "provisioning": access, "volumes": volumes.into_iter().collect::<Vec<_>>(),
+    })
+}
+
+/// A server for each DPU at an address of the rack's.
+fn server(rack: &Rack, port: u16) -> Result<StandIn> {
+    let listen = || Ok(TcpListener::bind((SERVER_ADDRESS, port))?);
+    Ok(StandIn::start(within(&rack.namespace().clone_handle()?, listen)?)?)
+}
+
+/// What a host does: it waits for the server on the provisioning network, then writes for a while.
+fn work(seconds: u32) -> String {
+    format!(
+        "ip link set eth0 up; ip addr add {PROVISIONED}/24 dev eth0; ip addr add {}/24 dev eth0
+until ping -c 1 -W 1 {SERVER_ADDRESS} >/dev/null; do :; done; echo provisioned=yes
+end=$(( $(date +%s) + {seconds} )); i=0
+while [ $(date +%s) -lt $end ]; do
+  yes $i | head -c {BLOCK} > /block
+  dd if=/block of=/dev/vda bs={BLOCK} seek=$((i % {BLOCKS})) oflag=direct conv=fsync,notrunc 2>/dev/null || echo FAILED $i
+  i=$((i+1)); [ $((i % 10)) = 0 ] && echo wrote=$i; done
+echo 3 > /proc/sys/vm/drop_caches
+echo count=$i sum=$(sha256sum < /dev/vda)",
+        PORTS[0].1
+    )
+}
+
+/// The volume after `count` writes.
+fn written(count: usize) -> Vec<u8> {
+    let mut volume = vec![0; BLOCKS * BLOCK];
+    for index in count.saturating_sub(BLOCKS)..count {
+        let line = format!("{index}\n").into_bytes();
+        let block = &mut volume[(index % BLOCKS) * BLOCK..][..BLOCK];
+        block.iter_mut().zip(line.iter().cycle()).for_each(|(to, from)| *to = *from);
+    }
+    volume
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + WORK;
+    while !is_so()? {
+        ensure!(Instant::now() < end, "not so: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agent_may_die_be_upgraded_and_lose_its_server_under_traffic_and_io() -> Result<()> {
+    let mut rack = Rack::new("dpu-agent")?;
+    let dir = rack.dir().to_owned();
+    let mut dpus = Dpus::new("dpu-agent", rack.namespace(), 2)?;
+    let servers = [server(&rack, 8080)?, server(&rack, 8081)?];
+    let volume = dir.join("volume.raw");
+    File::create(&volume)?.set_len((BLOCKS * BLOCK) as u64)?;
+
+    // The first comes in by a token, the second is a stranger.
+    servers[0].accept_token("one-time");
+    servers[1].accept_anybody();
+    servers[0].want(state(dpus.get(0), 0, 1, Side::Provisioning, Some(&volume)));
+    servers[1].want(state(dpus.get(1), 1, 1, Side::Tenant, None));
+    let other = dpus.host_namespace(1)?;
+    other.ip(&["addr", "add", &format!("{}/24", PORTS[1].1), "dev", "eth0"])?;
+    let spec = dpus.host_machine(0, Firmware::Bios)?.memory(256);
+    dpus.get(0).start(&servers[0].url(), Level::Token("one-time"))?;
+    dpus.get(1).start(&servers[1].url(), Level::Stranger)?;
+    dpus.overlay.wait_registered()?;
+    let network = ["ls-add", "tenant"];
+    dpus.overlay.northbound(&network)?;
+    for (number, (port, address)) in PORTS.into_iter().enumerate() {
+        dpus.overlay.northbound(&["lsp-add", "tenant", port])?;
+        let addresses = format!("{} {address}", dpus.get(number).host_mac());
+        dpus.overlay.northbound(&["lsp-set-addresses", port, &addresses])?;
+    }
+    dpus.get(0).settles(1)?;
+    dpus.get(1).settles(1)?;
+    let facts = servers[0].hellos().remove(0).facts;
+    ensure!(facts.serial == Some(dpus.get(0).serial()), "{facts:?}");
+    ensure!(facts.programs.iter().any(|program| program.name == "ovs-vswitchd"), "{facts:?}");
+
+    let spec = with_script(spec, &dir.join("host.initrd"), &work(30))?;
+    let mut machine = rack.machine_in(dpus.overlay.chassis(0), spec)?;
+    machine.power_on()?;
+    machine.serial().wait_for("provisioned=yes", WORK)?;
+    ensure!(pings(rack.namespace(), &[PROVISIONED])?, "the host is on the provisioning network");
+    ensure!(!pings(&other, &[PORTS[0].1])?, "the host is not on its tenant's network yet");
+
+    let began = Instant::now();
+    servers[0].want(state(dpus.get(0), 0, 2, Side::Tenant, Some(&volume)));
+    dpus.get(0).settles(2)?;
+    dpus.overlay.settle()?;
+    until("the hosts see each other", || pings(&other, &[PORTS[0].1]))?;
+    println!("network_change {:.1} s", began.elapsed().as_secs_f64());
+    ensure!(!pings(rack.namespace(), &[PROVISIONED])?, "the host left the provisioning network");
+
+    let asked = Pings::start(&other, PORTS[0].1, &dir)?;
+    machine.serial().wait_for("wrote=", WORK)?;
+    for _ in 0..3 {
+        dpus.get(0).kill()?;
+        std::thread::sleep(Duration::from_secs(2));
+        dpus.get(0).start_again()?;
+        dpus.get(0).settles(2)?;
+    }
+    dpus.get(0).upgrade()?;
+    dpus.get(0).settles(2)?;
+    for server in &servers {
+        server.set_away(true);
+    }
+    dpus.get(0).kill()?;
+    dpus.get(0).start_again()?;
+    dpus.get(0).settles(2)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let told = asked.finish()?;
+    println!(
+        "agent_killed answered {} lost {} longest {:.1} s",
+        told.answered,
+        told.lost,
+        told.longest.as_secs_f64()
+    );
+    ensure!(told.longest <= GAP, "{told:?}");
+    ensure!(told.answered > 80, "{told:?}");
+
+    let said = machine.serial().wait_for("count=", WORK)?.text;
+    machine.wait_off(WORK)?;
+    ensure!(!machine.serial().said("FAILED") && !machine.serial().said("I/O error"), "a request failed");
+    let count = said.split_once("count=").and_then(|(_, rest)| rest.split(' ').next());
+    let count: usize = count.context("a count")?.parse()?;
+    let expected = written(count);
+    ensure!(fs::read(&volume)? == expected, "the volume does not hold what the host wrote");
+    let sum: String = Sha256::digest(&expected).iter().map(|b| format!("{b:02x}")).collect();
+    ensure!(said.contains(&sum), "the host read something else: {said}");
+    println!("writes {count}");
+    let seen = dpus.get(0).settles(2)?;
+    ensure!(seen.volumes[0].restarts == 0, "the exporter was never started again: {seen:?}");
+    drop(machine);
+
+    // The servers come back; one that forgot the DPU gets a hello, and another state afterwards.
+    for server in &servers {
+        server.set_away(false);
+    }
+    servers[0].forget();
+    let hellos = servers[0].hellos().len();
+    until("it says hello again", || Ok(servers[0].hellos().len() > hellos))?;
+    servers[0].accept_anybody();
+    servers[0].want(state(dpus.get(0), 0, 3, Side::Provisioning, None));
+    dpus.get(0).settles(3)?;
+    ensure!(dpus.get(1).runs());
+    dpus.overlay.passed();
+    rack.passed();
+    Ok(())
+}
