@@ -19,3 +19,4 @@ pub mod scenario;
 pub mod simulated;
 pub mod site;
 pub mod tftp;
+pub mod volumes;

@@ -15,7 +15,7 @@ use crate::grants::Grants;
 use crate::imaging::{self, Watched};
 use crate::medium::FileMedium;
 use crate::{
-    Backend, BackendError, Capacity, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
+    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
     Stats, Stored,
 };
 
@@ -57,6 +57,10 @@ impl FileBackend {
 impl Backend for FileBackend {
     fn kind(&self) -> Kind {
         Kind::File
+    }
+
+    fn fencing(&self) -> Fencing {
+        Fencing::Refuses
     }
 
     async fn create(&self, volume: VolumeId, size: u64, from: Origin) -> Result<(), BackendError> {

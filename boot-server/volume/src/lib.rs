@@ -5,13 +5,16 @@
 //! Every call may be done again: a server that does not know whether a call was carried out makes it once more.
 
 mod error;
+mod external;
 mod file;
 mod files;
 mod grants;
 mod imaging;
 mod iscsi;
 mod medium;
+mod nbd;
 mod program;
+mod rbd;
 mod types;
 
 use async_trait::async_trait;
@@ -20,10 +23,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use error::BackendError;
+pub use external::{ExternalBackend, ExternalSettings, Unit};
 pub use file::FileBackend;
 pub use iscsi::{IscsiBackend, IscsiSettings};
+pub use rbd::{RbdBackend, RbdSettings};
 pub use types::{
-    Capacity, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step, Stored,
+    Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step, Stored,
 };
 
 /// One place where volumes are kept.
@@ -31,6 +36,9 @@ pub use types::{
 pub trait Backend: Send + Sync {
     /// What it is.
     fn kind(&self) -> Kind;
+
+    /// What [`Backend::revoke`] is worth.
+    fn fencing(&self) -> Fencing;
 
     /// Makes a volume of `size` bytes, a multiple of [`SECTOR`]. A copy of a snapshot that is smaller is followed by zeros.
     ///
@@ -70,7 +78,8 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::Granted`] where another has it: it is revoked first.
     async fn grant(&self, volume: VolumeId, to: &Grantee) -> Result<protocol::dpu::Backend, BackendError>;
 
-    /// Takes that away and cuts the connection: when it returns, nobody can write. Nothing is said where there is no volume.
+    /// Takes that away and cuts the connection: when it returns, nobody can write, as far as [`Backend::fencing`] goes. Nothing
+    /// is said where there is no volume.
     ///
     /// # Errors
     /// Where that cannot be said for sure; then the volume must be given to nobody else.

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::BackendError;
@@ -17,7 +16,6 @@ pub(crate) struct Call {
     program: &'static str,
     what: String,
     command: Command,
-    stdin: Vec<u8>,
     timeout: Duration,
 }
 
@@ -26,7 +24,7 @@ impl Call {
     pub(crate) fn new(program: &'static str, what: impl Into<String>, timeout: Duration) -> Self {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        Self { program, what: what.into(), command, stdin: Vec::new(), timeout }
+        Self { program, what: what.into(), command, timeout }
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
@@ -36,12 +34,6 @@ impl Call {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
-        self
-    }
-
-    /// What it reads: the way for secrets, which arguments would show to everybody.
-    pub(crate) fn stdin(mut self, bytes: Vec<u8>) -> Self {
-        self.stdin = bytes;
         self
     }
 
@@ -68,14 +60,6 @@ impl Call {
     }
 
     async fn run(mut self) -> std::io::Result<std::process::Output> {
-        if self.stdin.is_empty() {
-            return self.command.stdin(Stdio::null()).spawn()?.wait_with_output().await;
-        }
-        let mut child = self.command.stdin(Stdio::piped()).spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that ends without reading says why itself.
-            let _ = stdin.write_all(&self.stdin).await;
-        }
-        child.wait_with_output().await
+        self.command.stdin(Stdio::null()).spawn()?.wait_with_output().await
     }
 }

@@ -33,6 +33,18 @@ impl Kind {
     }
 }
 
+/// What [`Backend::revoke`](crate::Backend::revoke) is worth where somebody does not let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fencing {
+    /// It cuts the connection: a machine that cannot be reached may be replaced.
+    Cuts,
+    /// It fails for as long as somebody has the volume open.
+    Refuses,
+    /// It only forgets: nobody here knows who is connected, so the DPU must have said that it let go.
+    Trusts,
+}
+
 /// What a new volume holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

@@ -24,7 +24,7 @@ use crate::files::{Files, Writers};
 use crate::grants::{Grant, Grants};
 use crate::imaging::Watched;
 use crate::{
-    Backend, BackendError, Capacity, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
+    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
     Stats, Stored,
 };
 
@@ -206,6 +206,10 @@ impl Inner {
 impl Backend for IscsiBackend {
     fn kind(&self) -> Kind {
         Kind::Iscsi
+    }
+
+    fn fencing(&self) -> Fencing {
+        Fencing::Cuts
     }
 
     async fn create(&self, volume: VolumeId, size: u64, from: Origin) -> Result<(), BackendError> {
