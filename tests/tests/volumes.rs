@@ -187,8 +187,7 @@ impl<'a> Begun<'a> {
             grow_root: true,
         };
         let (progress, seen) = watch::channel(Progress::default());
-        let written =
-            self.call(|b| async move { b.write_image(volume, image, progress, cancel).await })?;
+        let written = self.call(|b| async move { b.write_image(volume, image, progress, cancel).await })?;
         ensure!(seen.borrow().step == Step::Customise, "{:?}", *seen.borrow());
         Ok(written)
     }
@@ -424,7 +423,8 @@ impl<'a> Begun<'a> {
         })?;
         let (_, disk) = self.let_in(volume, "two")?;
         disk.io(&["write -P 3 0 16M"])?;
-        let late = kept.io(&["write -P 4 0 1M"], CUT);
+        // librbd takes a write into memory; whether it is written, the flush says.
+        let late = kept.io(&["write -P 4 0 1M", "flush"], CUT);
         ensure!(late.is_err(), "who was cut off still writes");
         disk.io(&["read -P 3 0 16M"])?;
         println!("{}: a writer is cut off in {:.2} s", self.backend.kind().as_str(), began.as_secs_f64());

@@ -369,7 +369,10 @@ impl Backend for ExternalBackend {
 
     async fn list(&self) -> Result<Vec<Stored>, BackendError> {
         let all = self.all_taken()?;
-        Ok(all.iter().map(|(volume, taken)| Stored { volume: *volume, snapshot: None, size: taken.size }).collect())
+        Ok(all
+            .iter()
+            .map(|(volume, taken)| Stored { volume: *volume, snapshot: None, size: taken.size })
+            .collect())
     }
 
     /// What a program that was killed left of its files.

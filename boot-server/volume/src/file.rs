@@ -15,8 +15,8 @@ use crate::grants::Grants;
 use crate::imaging::{self, Watched};
 use crate::medium::FileMedium;
 use crate::{
-    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
-    Stats, Stored,
+    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin,
+    Progress, Stats, Stored,
 };
 
 /// Volumes as files in a directory.

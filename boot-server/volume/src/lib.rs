@@ -28,7 +28,8 @@ pub use file::FileBackend;
 pub use iscsi::{IscsiBackend, IscsiSettings};
 pub use rbd::{RbdBackend, RbdSettings};
 pub use types::{
-    Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step, Stored,
+    Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step,
+    Stored,
 };
 
 /// One place where volumes are kept.

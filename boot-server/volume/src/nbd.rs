@@ -88,8 +88,7 @@ impl NbdMedium {
         let mut program = Program { child, dir: dir.to_owned() };
         let stream = program.connect(&socket, &log)?;
         let name = PathBuf::from(name(told));
-        let (connection, size) =
-            Connection::open(stream).map_err(BackendError::io("open", &name))?;
+        let (connection, size) = Connection::open(stream).map_err(BackendError::io("open", &name))?;
         Ok(Self { connection: Mutex::new(connection), size, name, _program: program })
     }
 
@@ -147,7 +146,11 @@ impl Program {
             if ended.is_some() || Instant::now() > end {
                 let said = fs::read_to_string(log).unwrap_or_default();
                 let said = said.trim().chars().take(300).collect();
-                return Err(BackendError::Program { program: "qemu-nbd", what: "open the volume".into(), said });
+                return Err(BackendError::Program {
+                    program: "qemu-nbd",
+                    what: "open the volume".into(),
+                    said,
+                });
             }
             std::thread::sleep(START_LOOK);
         }
@@ -294,7 +297,9 @@ fn image_options(told: &Backend, dir: &Path, command: &mut Command) -> Result<St
     let mut secret = |id: &str, text: &str, format: &str| {
         let path = dir.join(id);
         durable(&path, text.as_bytes())?;
-        command.arg("--object").arg(format!("secret,id={id},format={format},file={}", plain(&path.display())));
+        command
+            .arg("--object")
+            .arg(format!("secret,id={id},format={format},file={}", plain(&path.display())));
         Ok::<_, BackendError>(())
     };
     let mut all = vec![("driver".to_owned(), "raw".to_owned()), ("discard".into(), "unmap".into())];

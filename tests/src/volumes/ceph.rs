@@ -64,7 +64,10 @@ impl Ceph {
         let keyring = self.dir.join("billet.keyring");
         let path = keyring.to_str().context("a path that is not UTF-8")?;
         let osd = format!("profile rbd pool={POOL}");
-        self.run("ceph", &["auth", "get-or-create", "client.billet", "mon", RIGHTS, "osd", &osd, "-o", path])?;
+        self.run(
+            "ceph",
+            &["auth", "get-or-create", "client.billet", "mon", RIGHTS, "osd", &osd, "-o", path],
+        )?;
         Ok(keyring)
     }
 
@@ -112,10 +115,7 @@ impl Ceph {
         let keyring = keyring.to_str().context("a path that is not UTF-8")?;
         let id = uuid::Uuid::new_v4().to_string();
         self.run("ceph", &["osd", "new", &id])?;
-        run(
-            Command::new("ceph-authtool").args(["-C", keyring, "-n", "osd.0", "--gen-key"]),
-            PATIENCE,
-        )?;
+        run(Command::new("ceph-authtool").args(["-C", keyring, "-n", "osd.0", "--gen-key"]), PATIENCE)?;
         // The store asks the monitor for its settings before it makes its files, so it must be known already.
         let caps = ["mon", "allow profile osd", "osd", "allow *", "mgr", "allow profile osd"];
         self.run("ceph", &[&["auth", "add", "osd.0"], &caps[..], &["-i", keyring]].concat())?;

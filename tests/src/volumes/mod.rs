@@ -300,7 +300,6 @@ pub fn some_image(dir: &Path) -> Result<SomeImage> {
     let store = Store::open(dir.join("store"))?;
     let options = IngestOptions::new("some", "1", Architecture::X86_64);
     let source = Source::File(File::open(&path)?);
-    let manifest =
-        images::ingest(&store, source, options, &mut |_| std::ops::ControlFlow::Continue(()))?;
+    let manifest = images::ingest(&store, source, options, &mut |_| std::ops::ControlFlow::Continue(()))?;
     Ok(SomeImage { store, id: manifest.id(), raw: fs::read(&path)? })
 }

@@ -62,13 +62,8 @@ impl ExternalTarget {
     pub fn settings(&self, place: &Place) -> Result<ExternalSettings> {
         let portal = format!("{ADDRESS}:{PORTAL}").parse()?;
         let chap = Chap { user: USER.into(), password: Password(PASSWORD.into()) };
-        let unit = |(lun, size)| Unit::Iscsi {
-            portal,
-            target: NAME.into(),
-            lun,
-            size,
-            chap: Some(chap.clone()),
-        };
+        let unit =
+            |(lun, size)| Unit::Iscsi { portal, target: NAME.into(), lun, size, chap: Some(chap.clone()) };
         Ok(ExternalSettings {
             directory: place.dir().join("billet"),
             units: (1..).zip(UNITS).map(unit).collect(),

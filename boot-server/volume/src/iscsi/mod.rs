@@ -24,8 +24,8 @@ use crate::files::{Files, Writers};
 use crate::grants::{Grant, Grants};
 use crate::imaging::Watched;
 use crate::{
-    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress,
-    Stats, Stored,
+    Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin,
+    Progress, Stats, Stored,
 };
 
 /// How often it is looked whether tgtd lives: a host's requests stall for about as long when it dies.

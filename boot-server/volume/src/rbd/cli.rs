@@ -202,11 +202,7 @@ impl Cli {
         self.call("rbd", "make a snapshot", TIMEOUT, &words).output().await.map(drop)
     }
 
-    pub(super) async fn remove_snapshot(
-        &self,
-        name: &str,
-        snapshot: SnapshotId,
-    ) -> Result<(), BackendError> {
+    pub(super) async fn remove_snapshot(&self, name: &str, snapshot: SnapshotId) -> Result<(), BackendError> {
         let words = ["snap", "rm", &format!("{}@{snapshot}", self.image(name)), "--no-progress"];
         absent(self.call("rbd", "remove a snapshot", LONG, &words).output().await).map(drop)
     }

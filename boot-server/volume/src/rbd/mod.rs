@@ -162,8 +162,9 @@ impl RbdBackend {
             .clone()
             .unwrap_or_else(|| PathBuf::from(format!("/etc/ceph/ceph.client.{user}.keyring")));
         let text = std::fs::read_to_string(&path).map_err(BackendError::io("read", &path))?;
-        let key = key_of(&text, user)
-            .ok_or_else(|| BackendError::Refused(format!("{} has no key of client.{user}", path.display())))?;
+        let key = key_of(&text, user).ok_or_else(|| {
+            BackendError::Refused(format!("{} has no key of client.{user}", path.display()))
+        })?;
         Ok(self.told(image_name(volume), user.clone(), key.to_owned()))
     }
 
@@ -268,9 +269,7 @@ impl Backend for RbdBackend {
         self.info(volume).await?;
         match self.snapshot_size(volume, snapshot).await {
             Ok(_) => Ok(()),
-            Err(BackendError::NoSnapshot { .. }) => {
-                self.cli.snapshot(&image_name(volume), snapshot).await
-            }
+            Err(BackendError::NoSnapshot { .. }) => self.cli.snapshot(&image_name(volume), snapshot).await,
             Err(e) => Err(e),
         }
     }
@@ -371,10 +370,7 @@ impl Backend for RbdBackend {
     async fn stats(&self, volume: VolumeId) -> Result<Stats, BackendError> {
         self.info(volume).await?;
         let connected = self.cli.watchers(&image_name(volume)).await?;
-        Ok(Stats {
-            granted: self.grants.of(volume)?.map(|grant| grant.to.dpu),
-            connected: Some(connected),
-        })
+        Ok(Stats { granted: self.grants.of(volume)?.map(|grant| grant.to.dpu), connected: Some(connected) })
     }
 }
 
