@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Program, Record, Started, launch};
+use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Record, Started, launch, link};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
@@ -82,10 +82,10 @@ pub enum ExporterError {
 /// Where the programs are that serve volumes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Programs {
-    /// The program that serves files and images.
+    /// The program that serves volumes to the host.
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/billet-blk")]
     blk: PathBuf,
-    /// The program that serves volumes of iSCSI, Ceph and NBD.
+    /// The program behind it that reaches iSCSI, Ceph and NBD.
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/qemu-storage-daemon")]
     qsd: PathBuf,
 }
@@ -192,11 +192,12 @@ impl Processes {
         let lock = locked(&lock_of(&self.dir, name))?.ok_or_else(|| ExporterError::Runs(name.clone()))?;
         let own = self.dir.join(name.as_str()).display().to_string();
         let launch = launch(volume, &own);
-        let program = match launch.program {
-            Program::Blk => &self.programs.blk,
-            Program::Qsd => &self.programs.qsd,
-        };
-        let command = [program.display().to_string()].into_iter().chain(launch.arguments).collect();
+        let mut command = vec![self.programs.blk.display().to_string()];
+        command.extend(launch.arguments);
+        if let Some(arguments) = launch.daemon {
+            command.extend(["--daemon".to_owned(), self.programs.qsd.display().to_string(), "--".to_owned()]);
+            command.extend(arguments);
+        }
         let record = Record { volume: volume.clone(), command };
         // Where it is there already, a disk that is full keeps nobody from coming back.
         if self.all.get(name).is_none_or(|process| process.record != record) {
@@ -238,9 +239,11 @@ impl Processes {
             tokio::time::sleep(LOOK).await;
             waited += LOOK;
         }
-        let socket = Path::new(&process.record.volume.socket);
-        if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
-            files::remove(socket)?;
+        let volume = &process.record.volume;
+        for socket in [&volume.socket, &link(volume)].map(Path::new) {
+            if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
+                files::remove(socket)?;
+            }
         }
         for kind in ["json", "log", "secret", "conf", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;

@@ -193,11 +193,10 @@ pub struct Gre {
 pub struct Volume {
     /// Names the volume on this DPU.
     pub name: Name,
-    /// Serial number that the host sees: up to 20 printable ASCII characters without spaces. With [`Exporter::Qsd`] the host
-    /// sees `vhost_user_blk` in its place, which that program has fixed.
+    /// Serial number that the host sees: up to 20 printable ASCII characters without spaces.
     #[serde(default)]
     pub serial: String,
-    /// The vhost-user socket: an absolute path of up to 107 octets.
+    /// The vhost-user socket: an absolute path of up to 103 octets.
     pub socket: String,
     /// Who serves it, and what.
     pub exporter: Exporter,
@@ -222,7 +221,7 @@ pub enum Exporter {
         /// What it serves.
         serves: Serves,
     },
-    /// `qemu-storage-daemon`: any backend but NVMe/TCP.
+    /// `qemu-storage-daemon` behind `billet-blk`: any backend but NVMe/TCP.
     Qsd {
         /// What it serves.
         backend: Backend,

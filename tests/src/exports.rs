@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::dpu::{Observed, VolumeSeen};
@@ -24,6 +25,9 @@ pub const TARGET: &str = "iqn.2026-01.rack:volume";
 pub const CHAP: [&str; 2] = ["dpu1", "secretsecret12"];
 /// Where the target listens, within its namespace.
 pub const PORTAL: &str = "127.0.0.1:3260";
+
+/// Targets of this process so far.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// `billet-dpu` with volumes.
 #[derive(Debug)]
@@ -156,10 +160,41 @@ pub fn kill_exporter(seen: &VolumeSeen) -> Result<()> {
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
+/// Ends the daemon behind an exporter at once.
+///
+/// # Errors
+/// Where it has none.
+pub fn kill_daemon(seen: &VolumeSeen) -> Result<()> {
+    let parent = seen.pid.context("an exporter without a process")?.to_string();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // proc_pid_stat(5): after the name, in parentheses, come state and parent.
+        let parent_of = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        if parent_of == Some(parent.as_str()) {
+            return Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?);
+        }
+    }
+    bail!("the exporter {parent} has no daemon")
+}
+
+/// Plugs a volume into a host from its start on.
+pub fn with_volume(host: MachineSpec, volume: &str, socket: &Path) -> MachineSpec {
+    host.extra(&[
+        "-chardev",
+        &format!("socket,id={volume}-chardev,path={},reconnect=1", socket.display()),
+        "-device",
+        &format!("vhost-user-blk-pci,id={volume},chardev={volume}-chardev,bus=rp1"),
+    ])
+}
+
 /// An iSCSI target with one disk, which asks for [`CHAP`].
 #[derive(Debug)]
 pub struct Target {
     daemon: Option<Process>,
+    /// The daemon's control socket is a file, which the namespace does not part: a number of our own.
+    control: String,
     namespace: String,
     disk: PathBuf,
     log: PathBuf,
@@ -172,7 +207,10 @@ impl Target {
     /// Where tgt is missing or does not come up.
     pub fn start(namespace: &Namespace, disk: &Path, log: &Path) -> Result<Self> {
         let namespace = namespace.name().to_owned();
-        let mut target = Self { daemon: None, namespace, disk: disk.to_owned(), log: log.to_owned() };
+        let number = std::process::id() % 3000 * 10 + NEXT.fetch_add(1, Ordering::Relaxed) % 10;
+        let control = (1000 + number).to_string();
+        let mut target =
+            Self { daemon: None, control, namespace, disk: disk.to_owned(), log: log.to_owned() };
         target.start_again()?;
         Ok(target)
     }
@@ -191,7 +229,7 @@ impl Target {
     /// As [`Target::start`].
     pub fn start_again(&mut self) -> Result<()> {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "tgtd", "-f", "-C", &control()]);
+        command.args(["netns", "exec", &self.namespace, "tgtd", "-f", "-C", &self.control]);
         command.args(["--iscsi", &format!("portal={PORTAL}")]);
         self.daemon = Some(Process::start("tgtd", command, &self.log)?);
         let end = Instant::now() + PATIENCE;
@@ -210,7 +248,7 @@ impl Target {
 
     fn admin(&self, op: &str, mode: &str, words: &[&str]) -> Result<()> {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "tgtadm", "-C", &control(), "--lld", "iscsi"]);
+        command.args(["netns", "exec", &self.namespace, "tgtadm", "-C", &self.control, "--lld", "iscsi"]);
         let done = command.args(["--op", op, "--mode", mode]).args(words).output()?;
         ensure!(done.status.success(), "tgtadm {op} {mode}: {}", String::from_utf8_lossy(&done.stderr));
         Ok(())
@@ -221,11 +259,6 @@ impl Target {
         json!({"kind": "iscsi", "portal": PORTAL, "target": TARGET, "lun": 1,
                "chap": {"user": CHAP[0], "password": CHAP[1]}})
     }
-}
-
-/// The daemon's control socket is a file, which the namespace does not part: a number of our own. One of a process at a time.
-fn control() -> String {
-    (1000 + std::process::id() % 30_000).to_string()
 }
 
 /// A host of 512 MiB whose bus has three free places for volumes, and a monitor at `qmp`.

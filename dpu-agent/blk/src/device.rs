@@ -1,23 +1,36 @@
 //! A request carried out: between the guest's memory and the volume, in pieces of bounded size.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::chain::{Chain, ChainError, Pieces, Table};
 use crate::event::{Event, say};
-use crate::request::{Disk, HEAD, SERIAL, Status, Work, ZERO_RANGE, Zeroing};
+use crate::nbd::{Command, Export};
+use crate::remote::{Remote, Request, STEP, Step};
+use crate::request::{Disk, HEAD, SECTOR, SERIAL, Status, Work, ZERO_RANGE, Zeroing};
 use crate::ring::Memory;
 use crate::volume::{Then, Volume};
 
 /// Bytes that are copied at once; each queue has a buffer of this size.
 const PIECE: u32 = 256 << 10;
 
-/// A disk: a volume and its serial number.
+/// A disk: its bytes and its serial number.
 #[derive(Clone)]
 pub struct Device {
-    volume: Arc<dyn Volume>,
+    back: Back,
     serial: [u8; SERIAL],
+}
+
+/// Where the bytes are.
+#[derive(Clone)]
+enum Back {
+    /// Here, or fetched piece by piece.
+    Volume(Arc<dyn Volume>),
+    /// Beyond a program that may die, and a network.
+    Remote(Arc<Remote>),
 }
 
 /// What became of a request.
@@ -27,6 +40,8 @@ pub enum Outcome {
     Done(u32),
     /// It needs a part of the volume that is not here; nothing was done.
     Wait(u32),
+    /// It is to be carried out by [`Device::submit`]; nothing was done.
+    Submit(VecDeque<Step>),
 }
 
 /// A request's data and where its status goes.
@@ -40,16 +55,31 @@ struct Parts {
 impl Device {
     /// A disk whose driver sees `serial` (the first 20 bytes count; VIRTIO 1.2, 5.2.6).
     pub fn new(volume: Arc<dyn Volume>, serial: &str) -> Self {
+        Self::with(Back::Volume(volume), serial)
+    }
+
+    /// A disk whose bytes are behind a daemon.
+    pub fn remote(remote: Arc<Remote>, serial: &str) -> Self {
+        Self::with(Back::Remote(remote), serial)
+    }
+
+    fn with(back: Back, serial: &str) -> Self {
         let mut bytes = [0; SERIAL];
         for (to, from) in bytes.iter_mut().zip(serial.bytes()) {
             *to = from;
         }
-        Self { volume, serial: bytes }
+        Self { back, serial: bytes }
     }
 
     /// What requests are judged by.
     pub fn disk(&self) -> Disk {
-        Disk { size: self.volume.size(), read_only: self.volume.read_only() }
+        match &self.back {
+            Back::Volume(volume) => Disk { size: volume.size(), read_only: volume.read_only() },
+            Back::Remote(remote) => {
+                let Export { size, read_only } = remote.export();
+                Disk { size: size / SECTOR * SECTOR, read_only }
+            }
+        }
     }
 
     /// Carries out the request whose chain begins at descriptor `head`.
@@ -64,18 +94,19 @@ impl Device {
         buffer: &mut Vec<u8>,
     ) -> Result<Outcome, ChainError> {
         let parts = self.parts(memory, table, head)?;
-        if let Ok(Work::Read(range)) = &parts.work
-            && let Some(missing) = self.volume.missing(range)
-        {
-            return Ok(Outcome::Wait(missing));
-        }
-        let status = match &parts.work {
-            Ok(work) => self.work(memory, work, &parts, buffer),
-            Err(status) => Err(*status),
+        let status = match (&parts.work, &self.back) {
+            (Ok(Work::Read(range)), Back::Volume(volume)) if volume.missing(range).is_some() => {
+                return Ok(Outcome::Wait(volume.missing(range).unwrap_or_default()));
+            }
+            (Ok(Work::Serial), _) => put(memory, &mut parts.to_guest.clone(), &self.serial),
+            (Ok(work), Back::Volume(volume)) => self.work(&**volume, memory, work, &parts, buffer),
+            (Ok(work), Back::Remote(_)) => match self.steps(memory, work, &parts) {
+                Ok(steps) => return Ok(Outcome::Submit(steps)),
+                Err(status) => Err(status),
+            },
+            (Err(status), _) => Err(*status),
         };
-        let read = matches!(parts.work, Ok(Work::Read(_) | Work::Serial)) && status.is_ok();
-        let written = if read { u32::try_from(parts.to_guest.len()).unwrap_or(u32::MAX - 1) + 1 } else { 1 };
-        answer(memory, parts.status, status.err().unwrap_or(Status::Ok)).map(|()| Outcome::Done(written))
+        answer(memory, &parts, status.err().unwrap_or(Status::Ok))
     }
 
     /// Answers that the request failed.
@@ -83,13 +114,73 @@ impl Device {
     /// # Errors
     /// As [`Device::carry_out`].
     pub fn fail(&self, memory: &Memory, table: Table, head: u16) -> Result<Outcome, ChainError> {
-        let parts = self.parts(memory, table, head)?;
-        answer(memory, parts.status, Status::Failed).map(|()| Outcome::Done(1))
+        answer(memory, &self.parts(memory, table, head)?, Status::Failed)
+    }
+
+    /// Answers that a request which was submitted is done.
+    ///
+    /// # Errors
+    /// As [`Device::carry_out`].
+    pub fn succeed(&self, memory: &Memory, table: Table, head: u16) -> Result<Outcome, ChainError> {
+        answer(memory, &self.parts(memory, table, head)?, Status::Ok)
+    }
+
+    /// Carries out the steps of [`Outcome::Submit`].
+    pub fn submit(&self, steps: VecDeque<Step>, request: Arc<dyn Request>) {
+        match &self.back {
+            Back::Remote(remote) => remote.submit(steps, request),
+            Back::Volume(_) => request.done(false),
+        }
+    }
+
+    /// What was submitted so far; see [`Device::is_settled`].
+    pub fn newest(&self) -> u64 {
+        if let Back::Remote(remote) = &self.back { remote.newest() } else { 0 }
+    }
+
+    /// Whether all that was submitted up to then is done.
+    pub fn is_settled(&self, up_to: u64) -> bool {
+        if let Back::Remote(remote) = &self.back { remote.is_settled(up_to) } else { true }
+    }
+
+    /// Copies bytes of a write, from `skip` on, out of the guest's memory.
+    ///
+    /// # Errors
+    /// As [`Device::carry_out`].
+    pub fn gather(
+        &self,
+        memory: &Memory,
+        (table, head): (Table, u16),
+        skip: u64,
+        into: &mut [u8],
+    ) -> Result<(), ChainError> {
+        let mut pieces = self.parts(memory, table, head)?.from_guest;
+        pieces.take(u32::try_from(skip).map_err(|_| ChainError::Short)?)?;
+        pieces.take(into.len() as u32)?.read(memory, into)
+    }
+
+    /// Copies bytes that were read, to `skip` of the request's data, into the guest's memory.
+    ///
+    /// # Errors
+    /// As [`Device::carry_out`].
+    pub fn scatter(
+        &self,
+        memory: &Memory,
+        (table, head): (Table, u16),
+        skip: u64,
+        from: &[u8],
+    ) -> Result<(), ChainError> {
+        let mut pieces = self.parts(memory, table, head)?.to_guest;
+        pieces.take(u32::try_from(skip).map_err(|_| ChainError::Short)?)?;
+        pieces.take(from.len() as u32)?.write(memory, from)
     }
 
     /// See [`Volume::when_here`].
     pub fn when_here(&self, missing: u32, then: Then) {
-        self.volume.when_here(missing, then);
+        match &self.back {
+            Back::Volume(volume) => volume.when_here(missing, then),
+            Back::Remote(_) => then(false),
+        }
     }
 
     fn parts(&self, memory: &Memory, table: Table, head: u16) -> Result<Parts, ChainError> {
@@ -101,31 +192,71 @@ impl Device {
         Ok(Parts { work, from_guest, to_guest, status })
     }
 
-    fn work(&self, memory: &Memory, work: &Work, parts: &Parts, buffer: &mut Vec<u8>) -> Result<(), Status> {
+    fn work(
+        &self,
+        volume: &dyn Volume,
+        memory: &Memory,
+        work: &Work,
+        parts: &Parts,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Status> {
         let (mut from_guest, mut to_guest) = (parts.from_guest.clone(), parts.to_guest.clone());
         match work {
             Work::Read(range) => each_piece(range.start, range.end, buffer, |piece, offset| {
-                self.volume.read(piece, offset).map_err(|e| failed("read", &e))?;
+                volume.read(piece, offset).map_err(|e| failed("read", &e))?;
                 put(memory, &mut to_guest, piece)
             }),
             Work::Write(range) => each_piece(range.start, range.end, buffer, |piece, offset| {
                 get(memory, &mut from_guest, piece)?;
-                self.volume.write(piece, offset).map_err(|e| failed("write", &e))
+                volume.write(piece, offset).map_err(|e| failed("write", &e))
             }),
-            Work::Flush => self.volume.flush().map_err(|e| failed("flush", &e)),
+            Work::Flush => volume.flush().map_err(|e| failed("flush", &e)),
             Work::Serial => put(memory, &mut to_guest, &self.serial),
-            Work::Zero(kind) => self.zero(memory, *kind, &mut from_guest),
+            Work::Zero(kind) => {
+                let ranges = self.zero_ranges(memory, *kind, &mut from_guest)?;
+                ranges.into_iter().try_for_each(|range| volume.zero(range).map_err(|e| failed("zero", &e)))
+            }
         }
     }
 
-    fn zero(&self, memory: &Memory, kind: Zeroing, from_guest: &mut Pieces) -> Result<(), Status> {
+    /// The steps of a request to a remote backend.
+    fn steps(&self, memory: &Memory, work: &Work, parts: &Parts) -> Result<VecDeque<Step>, Status> {
+        let pieces = |command, range: &Range<u64>| {
+            let (start, end) = (range.start, range.end);
+            let step = move |at: u64| {
+                let length = (end - at).min(u64::from(STEP)) as u32;
+                Step { command, at, length, skip: at - start }
+            };
+            (start..end).step_by(STEP as usize).map(step).collect()
+        };
+        Ok(match work {
+            Work::Read(range) => pieces(Command::Read, range),
+            Work::Write(range) => pieces(Command::Write, range),
+            Work::Flush => VecDeque::from([Step { command: Command::Flush, at: 0, length: 0, skip: 0 }]),
+            // Answered here.
+            Work::Serial => VecDeque::new(),
+            Work::Zero(kind) => {
+                let ranges = self.zero_ranges(memory, *kind, &mut parts.from_guest.clone())?;
+                let step = |range: Range<u64>| {
+                    // `ZERO_SECTORS_MAX` keeps a range below 4 GiB.
+                    let length = u32::try_from(range.end - range.start).map_err(|_| Status::Failed)?;
+                    Ok(Step { command: Command::Zero, at: range.start, length, skip: 0 })
+                };
+                ranges.into_iter().filter(|range| !range.is_empty()).map(step).collect::<Result<_, _>>()?
+            }
+        })
+    }
+
+    fn zero_ranges(
+        &self,
+        memory: &Memory,
+        kind: Zeroing,
+        from_guest: &mut Pieces,
+    ) -> Result<Vec<Range<u64>>, Status> {
         let most = ZERO_RANGE * (crate::config::ZERO_RANGES_MAX as usize + 1);
         let mut ranges = vec![0; usize::try_from(from_guest.len()).unwrap_or(most).min(most)];
         get(memory, from_guest, &mut ranges)?;
-        for range in self.disk().zero_ranges(kind, &ranges)? {
-            self.volume.zero(range).map_err(|e| failed("zero", &e))?;
-        }
-        Ok(())
+        self.disk().zero_ranges(kind, &ranges)
     }
 }
 
@@ -154,8 +285,11 @@ fn put(memory: &Memory, pieces: &mut Pieces, from: &[u8]) -> Result<(), Status> 
     take.write(memory, from).map_err(|_| Status::Failed)
 }
 
-fn answer(memory: &Memory, at: GuestAddress, status: Status) -> Result<(), ChainError> {
-    memory.write_obj(status as u8, at).map_err(|_| ChainError::Outside)
+fn answer(memory: &Memory, parts: &Parts, status: Status) -> Result<Outcome, ChainError> {
+    let read = matches!(parts.work, Ok(Work::Read(_) | Work::Serial)) && status == Status::Ok;
+    let written = if read { u32::try_from(parts.to_guest.len()).unwrap_or(u32::MAX - 1) + 1 } else { 1 };
+    memory.write_obj(status as u8, parts.status).map_err(|_| ChainError::Outside)?;
+    Ok(Outcome::Done(written))
 }
 
 fn failed(action: &'static str, cause: &std::io::Error) -> Status {

@@ -38,6 +38,23 @@ pub enum Event {
         /// Why not.
         reason: String,
     },
+    /// The backend, or the program that reaches it, is gone. What the guest asks for waits.
+    BackendAway {
+        /// Why.
+        reason: String,
+    },
+    /// The backend can be reached again.
+    BackendBack,
+    /// Requests that the backend did not answer were sent again, in their order.
+    Resent {
+        /// Requests.
+        requests: usize,
+    },
+    /// Requests waited for the backend until the deadline. The guest got I/O errors.
+    BackendLate {
+        /// Requests.
+        requests: usize,
+    },
     /// The image store does not answer. What the guest waits for waits, and is asked for again and again.
     StoreAway {
         /// Why.

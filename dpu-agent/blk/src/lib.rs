@@ -1,27 +1,33 @@
 //! Crate `dpu-agent-blk`: a volume as a virtio-blk disk by vhost-user, for a host that is a virtual machine or sits behind
-//! a DPU. A volume is a file, a block device, or an image under a copy-on-write layer (instant volume).
+//! a DPU. A volume is a file, a block device, an image under a copy-on-write layer (instant volume), or what a daemon behind us
+//! reaches.
 //!
 //! ```text
 //! guest ──virtqueue──▶ ring ─▶ device ─▶ volume::Volume ─▶ volume::FileVolume ─▶ file or block device
-//!           vhost-user ▲  │ inflight                    └▶ hydrate::InstantVolume ─▶ instant::Layer ─▶ layer, journal
+//!           vhost-user ▲  │ inflight      │              └▶ hydrate::InstantVolume ─▶ instant::Layer ─▶ layer, journal
 //!              session ┘  ▼                                      ▲ chunks
 //!                   survives us: shared with the frontend      source ─▶ image store
+//!                                       └▶ remote ─▶ daemon: qemu-storage-daemon ─▶ iSCSI, Ceph, NBD
 //! ```
 //!
 //! What is decided (`request`, `config`, `layer`) is apart from what waits (`session`, `ring`, `hydrate`, `source`).
 
 pub mod chain;
 pub mod config;
+pub mod daemon;
 pub mod device;
 pub mod event;
 pub mod hydrate;
 pub mod inflight;
 pub mod instant;
 pub mod layer;
+pub mod nbd;
 pub mod open;
+pub mod remote;
 pub mod request;
 pub mod ring;
 pub mod serve;
 pub mod session;
 pub mod source;
+mod sys;
 pub mod volume;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser};
+use dpu_agent_blk::daemon::Daemon;
 use dpu_agent_blk::device::Device;
 use dpu_agent_blk::event::{Event, say};
 use dpu_agent_blk::layer::plan::Pace;
 use dpu_agent_blk::open::Instant;
+use dpu_agent_blk::remote::Remote;
 use dpu_agent_blk::serve;
 use dpu_agent_blk::source::Source;
 use dpu_agent_blk::volume::{FileVolume, Volume};
@@ -45,10 +47,15 @@ struct Arguments {
     /// limit. What the OS waits for is not limited.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, requires = "image")]
     rate: u64,
-    /// Seconds that a read may wait for the image store before it becomes an I/O error.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "image",
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Seconds that a request may wait for the image store or the backend before it becomes an I/O error.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
+    /// Socket at which the daemon of `--daemon` serves its export `disk`.
+    #[arg(long, value_name = "PATH", requires = "daemon")]
+    link: Option<PathBuf>,
+    /// Arguments of the daemon.
+    #[arg(last = true, requires = "daemon")]
+    daemon_arguments: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -60,27 +67,48 @@ struct What {
     /// Id of the image of an instant volume.
     #[arg(long, value_name = "ID", requires = "layer")]
     image: Option<ImageId>,
+    /// Program (qemu-storage-daemon) that reaches the volume and serves it to us by NBD. It is started again when it ends;
+    /// requests wait and are sent again.
+    #[arg(long, value_name = "PATH", requires = "link")]
+    daemon: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     // Locks last as long as their files.
-    let (volume, _lock) = volume(&arguments)?;
-    let size = volume.size();
-    let device = Device::new(volume, &arguments.serial);
+    let (device, _lock) = device(&arguments)?;
+    let size = device.disk().size;
     let listener = serve::listen(&arguments.socket)?;
     say(&Event::Serving { socket: arguments.socket.display().to_string(), size });
     serve::serve(&listener, &device).context("waiting for a frontend")
 }
 
-fn volume(arguments: &Arguments) -> anyhow::Result<(Arc<dyn Volume>, Option<std::fs::File>)> {
+fn device(arguments: &Arguments) -> anyhow::Result<(Device, Option<std::fs::File>)> {
+    let deadline = Duration::from_secs(arguments.deadline);
+    if let (Some(program), Some(socket)) = (&arguments.what.daemon, &arguments.link) {
+        let daemon = Daemon {
+            program: program.clone(),
+            arguments: arguments.daemon_arguments.clone(),
+            socket: socket.clone(),
+        };
+        let remote = Remote::start(daemon, deadline).context("starting the daemon")?;
+        return Ok((Device::remote(Arc::new(remote), &arguments.serial), None));
+    }
+    let (volume, lock) = volume(arguments, deadline)?;
+    Ok((Device::new(volume, &arguments.serial), lock))
+}
+
+fn volume(
+    arguments: &Arguments,
+    deadline: Duration,
+) -> anyhow::Result<(Arc<dyn Volume>, Option<std::fs::File>)> {
     if let Some(file) = &arguments.what.file {
         return Ok((Arc::new(FileVolume::open(file, arguments.read_only)?), None));
     }
     let image = arguments.what.image.context("neither --file nor --image")?;
     let dir = arguments.layer.as_deref().context("--image needs --layer")?;
     let rate = (arguments.rate > 0).then_some(arguments.rate);
-    let pace = Pace { rate, deadline: Duration::from_secs(arguments.deadline) };
+    let pace = Pace { rate, deadline };
     let source = Source::new(&arguments.store);
     let (volume, lock) = Instant { dir, image, size: arguments.size, source, pace }.open()?;
     Ok((Arc::new(volume), Some(lock)))

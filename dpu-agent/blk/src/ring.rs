@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -19,6 +20,10 @@ use crate::config::QUEUE_SIZE_MAX;
 use crate::device::{Device, Outcome};
 use crate::event::{Event, say};
 use crate::inflight::Inflight;
+use crate::remote::Request;
+
+/// Between two looks at requests of a queue before this one.
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// The guest's memory.
 pub type Memory = GuestMemoryMmap<()>;
@@ -175,6 +180,12 @@ impl Worker {
     }
 
     fn work(&mut self, left: &[u16]) -> Result<(), RingError> {
+        // What a queue before this one submitted may still be under way: the same once more could overtake newer writes.
+        let newest = self.shared.device.newest();
+        while !left.is_empty() && !self.shared.device.is_settled(newest) {
+            drop(self.shared.running()?);
+            std::thread::sleep(SETTLE);
+        }
         for head in left {
             self.shared.carry_out(*head, &mut self.buffer)?;
         }
@@ -223,6 +234,49 @@ impl Worker {
     }
 }
 
+/// A request that a remote backend carries out. What comes for it after the queue was stopped is dropped: it is still marked as
+/// under way.
+struct Submitted {
+    shared: Arc<Shared>,
+    head: u16,
+}
+
+impl Submitted {
+    fn with<T>(
+        &self,
+        copy: impl FnOnce(&Device, &Memory, (Table, u16)) -> Result<T, crate::chain::ChainError>,
+    ) -> Option<T> {
+        let done = self.shared.running().and_then(|_running| {
+            let memory = self.shared.memory.memory();
+            Ok(copy(&self.shared.device, &memory, (self.shared.table, self.head))?)
+        });
+        done.map_err(|error| self.end(&error)).ok()
+    }
+
+    fn end(&self, error: &RingError) {
+        if !matches!(error, RingError::Stopped) {
+            self.shared.broken(error);
+        }
+    }
+}
+
+impl Request for Submitted {
+    fn gather(&self, skip: u64, into: &mut [u8]) -> bool {
+        self.with(|device, memory, chain| device.gather(memory, chain, skip, into)).is_some()
+    }
+
+    fn scatter(&self, skip: u64, from: &[u8]) {
+        self.with(|device, memory, chain| device.scatter(memory, chain, skip, from));
+    }
+
+    fn done(&self, is_done: bool) {
+        let done = if is_done { self.shared.succeed(self.head) } else { self.shared.fail(self.head) };
+        if let Err(error) = done {
+            self.end(&error);
+        }
+    }
+}
+
 impl Shared {
     /// Turns kicks off, or on; then true where requests came meanwhile.
     fn quiet(&self, quiet: bool) -> Result<bool, RingError> {
@@ -256,6 +310,12 @@ impl Shared {
                 self.device.when_here(missing, Box::new(move |here| shared.go_on(head, here)));
                 Ok(())
             }
+            Outcome::Submit(steps) => {
+                drop(running);
+                let request = Submitted { shared: self.clone(), head };
+                self.device.submit(steps, Arc::new(request));
+                Ok(())
+            }
         }
     }
 
@@ -271,9 +331,21 @@ impl Shared {
     fn fail(&self, head: u16) -> Result<(), RingError> {
         let _running = self.running()?;
         let memory = self.memory.memory();
-        match self.device.fail(&memory, self.table, head)? {
-            Outcome::Done(written) => self.answer(&memory, head, written),
-            Outcome::Wait(_) => Ok(()),
+        let outcome = self.device.fail(&memory, self.table, head)?;
+        self.answered(&memory, head, &outcome)
+    }
+
+    fn succeed(&self, head: u16) -> Result<(), RingError> {
+        let _running = self.running()?;
+        let memory = self.memory.memory();
+        let outcome = self.device.succeed(&memory, self.table, head)?;
+        self.answered(&memory, head, &outcome)
+    }
+
+    fn answered(&self, memory: &Memory, head: u16, outcome: &Outcome) -> Result<(), RingError> {
+        match outcome {
+            Outcome::Done(written) => self.answer(memory, head, *written),
+            Outcome::Wait(_) | Outcome::Submit(_) => Ok(()),
         }
     }
 

@@ -10,7 +10,7 @@ use protocol::Timestamp;
 use protocol::dpu::{Backend, Exporter, Name, Serves, Volume};
 use serde::{Deserialize, Serialize};
 
-pub use command::{Launch, Private, Program, launch};
+pub use command::{LINK, Launch, Private, launch, link};
 
 /// Longest pause before a dead exporter is started again: its host waits.
 const PAUSE_MAX: Duration = Duration::from_secs(30);

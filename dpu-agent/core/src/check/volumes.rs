@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use protocol::dpu::{Backend, Chap, DEADLINE_MAX, Desired, Exporter, IoLimits, Name, Serves, Volume};
 
 use super::{PATH_MAX, absolute, once};
-use crate::exporter::claims;
+use crate::exporter::{LINK, claims};
 
 /// Octets of a path that a socket can have (`sun_path` of `unix(7)`, without the NUL).
 const SOCKET_PATH_MAX: usize = 107;
@@ -37,8 +37,10 @@ pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
                 "serial `{serial}` of volume {name} is not up to 20 printable ASCII characters"
             ));
         }
-        if !absolute(&volume.socket, SOCKET_PATH_MAX) {
-            wrong.push(path(name, "socket", SOCKET_PATH_MAX));
+        // Beside it is the socket of the daemon behind it.
+        let most = SOCKET_PATH_MAX - LINK.len();
+        if !absolute(&volume.socket, most) {
+            wrong.push(path(name, "socket", most));
         }
         if volume.deadline.is_some_and(|deadline| !(1..=DEADLINE_MAX).contains(&deadline)) {
             wrong.push(format!("deadline of volume {name} is not from 1 to {DEADLINE_MAX} seconds"));

@@ -1,25 +1,23 @@
-//! What is run for a volume: which program, with which arguments, and which files it reads.
+//! What is run for a volume: with which arguments, what behind it, and which files that reads.
+//!
+//! The host always talks to `billet-blk`. `qemu-storage-daemon` has an export for vhost-user of its own, but forgets what was
+//! under way when it dies, lets requests to a dead iSCSI target wait for ever, and shows a serial number that is not the
+//! volume's (decision 37).
 
-use protocol::dpu::{DEADLINE, Exporter, Serves, Volume};
+use protocol::dpu::{Exporter, Serves, Volume};
 
 use super::qsd;
 
-/// A program that serves volumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Program {
-    /// `billet-blk`.
-    Blk,
-    /// `qemu-storage-daemon`.
-    Qsd,
-}
+/// What is appended to a volume's socket for the socket behind it.
+pub const LINK: &str = ".qsd";
 
 /// What is run. No secret is in the arguments, which everybody on the machine can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The program.
-    pub program: Program,
-    /// Its arguments.
+    /// The arguments of `billet-blk`.
     pub arguments: Vec<String>,
+    /// The arguments of `qemu-storage-daemon`, where that is to run behind it.
+    pub daemon: Option<Vec<String>>,
     /// Files that must be there before it starts, for its eyes alone.
     pub files: Vec<Private>,
 }
@@ -43,24 +41,30 @@ impl std::fmt::Debug for Private {
 pub fn launch(volume: &Volume, files: &str) -> Launch {
     match &volume.exporter {
         Exporter::Blk { serves } => {
-            Launch { program: Program::Blk, arguments: blk(volume, serves), files: Vec::new() }
+            Launch { arguments: blk(volume, serves), daemon: None, files: Vec::new() }
         }
         Exporter::Qsd { backend } => qsd::launch(volume, backend, files),
     }
 }
 
-/// Seconds that a request of this volume waits for its backend.
-pub(super) fn deadline(volume: &Volume) -> u32 {
-    volume.deadline.unwrap_or(DEADLINE)
+/// Where the daemon behind a volume meets `billet-blk`.
+pub fn link(volume: &Volume) -> String {
+    format!("{}{LINK}", volume.socket)
 }
 
-/// The arguments of `billet-blk`.
-fn blk(volume: &Volume, serves: &Serves) -> Vec<String> {
+/// What every disk has.
+pub(super) fn disk(volume: &Volume) -> Vec<String> {
     let mut words = vec!["--socket".to_owned(), volume.socket.clone()];
-    let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
     if !volume.serial.is_empty() {
-        put("--serial", volume.serial.clone());
+        words.extend(["--serial".to_owned(), volume.serial.clone()]);
     }
+    words
+}
+
+/// The arguments of `billet-blk` for what it serves by itself.
+fn blk(volume: &Volume, serves: &Serves) -> Vec<String> {
+    let mut words = disk(volume);
+    let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
     match serves {
         Serves::File { path, read_only } => {
             put("--file", path.clone());
@@ -114,10 +118,12 @@ mod tests {
         let mut text = String::new();
         for volume in volumes {
             let launch = launch(&volume, "/var/lib/billet-dpu/exporters/x");
-            let words = launch.arguments.join("\n  ");
+            let daemon = launch.daemon.iter().flatten().cloned();
+            let words =
+                [launch.arguments.join(" ")].into_iter().chain(daemon).collect::<Vec<_>>().join("\n  ");
             assert!(!words.contains("secretsecret") && !words.contains("AQBv"), "{words}");
             assert!(!format!("{launch:?}").contains("secretsecret"));
-            text += &format!("{}: {:?}\n  {words}\n", volume.name, launch.program);
+            text += &format!("{}: {words}\n", volume.name);
             for file in launch.files {
                 text += &format!("{}:\n{}\n", file.extension, file.text);
             }

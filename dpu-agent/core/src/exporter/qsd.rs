@@ -1,26 +1,25 @@
-//! `qemu-storage-daemon(1)`: a backend as a chain of block nodes, the last of them exported.
+//! `qemu-storage-daemon(1)`: a backend as a chain of block nodes, the last of them exported to `billet-blk`.
 //!
 //! ```text
-//!   backend (iscsi, rbd, nbd, file) ◀─ limited (throttle, where there are limits) ◀─ disk (raw) ◀─ vhost-user-blk
+//!   backend (iscsi, rbd, nbd, file) ◀─ limited (throttle, where there are limits) ◀─ disk (raw) ◀─ NBD ◀─ billet-blk
 //! ```
 //!
 //! Nodes are given as JSON, in which no name can be taken for an option. The names of options are those of QEMU's
-//! `qapi/block-core.json` and `qapi/block-export.json`, version 7.2.
+//! `qapi/block-core.json` and `qapi/block-export.json`, version 7.2. Nothing here has a deadline: that is `billet-blk`'s, which
+//! ends the daemon with all that it still holds.
 
-use protocol::dpu::{Backend, Chap, IoLimits, Volume};
+use protocol::dpu::{Backend, Chap, DEADLINE, DEADLINE_MAX, IoLimits, Volume};
 use serde_json::{Value, json};
 
-use super::command::{Launch, Private, Program, deadline};
+use super::command::{Launch, Private, disk, link};
 
-/// Queues of a disk. A host that asks for more than there are does not start, so there are as many as `billet-blk` has.
-const QUEUES: u16 = 64;
-/// How often QEMU sends a command of iSCSI again that got no answer in time (`ISCSI_CMD_RETRIES` in `block/iscsi.c`): so the
-/// last of one and seven ends at the deadline.
-const ISCSI_TRIES: u32 = 8;
 /// Of the file with the CHAP password or the key of Ceph.
 const SECRET: &str = ".secret";
 /// Of the file with settings of the client of Ceph.
 const CONF: &str = ".conf";
+/// Not the machine's own settings, and no files of the client's. Its cache is off (`cache.direct`, which QEMU makes `rbd_cache`
+/// of): what was answered would die with the daemon.
+const CEPH_CONF: &str = "[client]\nlog_to_stderr = false\nlog_file =\nadmin_socket =\n";
 
 /// What is run for a volume with this backend.
 pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
@@ -33,9 +32,9 @@ pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
         private.push(Private { extension: SECRET, text: text.to_owned() });
     }
     if matches!(backend, Backend::Rbd { .. }) {
-        private.push(Private { extension: CONF, text: ceph_conf(deadline(volume)) });
+        private.push(Private { extension: CONF, text: CEPH_CONF.to_owned() });
     }
-    put("blockdev", node(backend, deadline(volume), files));
+    put("blockdev", node(backend, files));
     let mut below = "backend";
     if let Some(limits) = &volume.limits {
         put("object", json!({"qom-type": "throttle-group", "id": "limits", "limits": group(limits)}));
@@ -47,12 +46,16 @@ pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
         below = "limited";
     }
     put("blockdev", json!({"driver": "raw", "node-name": "disk", "file": below, "discard": "unmap"}));
+    let meets = link(volume);
+    put("nbd-server", json!({"addr": {"type": "unix", "path": meets}, "max-connections": 1}));
     put(
         "export",
-        json!({"type": "vhost-user-blk", "id": "disk", "node-name": "disk", "writable": true,
-               "num-queues": QUEUES, "addr": {"type": "unix", "path": volume.socket}}),
+        json!({"type": "nbd", "id": "disk", "node-name": "disk", "name": "disk", "writable": true}),
     );
-    Launch { program: Program::Qsd, arguments, files: private }
+    let mut words = disk(volume);
+    let seconds = volume.deadline.unwrap_or(DEADLINE).to_string();
+    words.extend(["--deadline".to_owned(), seconds, "--link".to_owned(), meets]);
+    Launch { arguments: words, daemon: Some(arguments), files: private }
 }
 
 /// The secret of a backend, and how it is written.
@@ -68,19 +71,20 @@ fn secret(backend: &Backend) -> Option<(&'static str, &str)> {
 }
 
 /// The lowest node.
-fn node(backend: &Backend, deadline: u32, files: &str) -> Value {
+fn node(backend: &Backend, files: &str) -> Value {
     let mut node = match backend {
         Backend::File { path } => {
             let driver = if is_device(path) { "host_device" } else { "file" };
             json!({"driver": driver, "filename": path})
         }
         Backend::Iscsi { portal, target, lun, initiator, chap } => {
-            iscsi([portal, target], *lun, initiator.as_deref(), chap.as_ref(), deadline)
+            iscsi([portal, target], *lun, initiator.as_deref(), chap.as_ref())
         }
         Backend::Rbd { monitors, pool, image, user, .. } => {
             let server: Vec<Value> = monitors.iter().map(|monitor| inet(monitor)).collect();
             json!({"driver": "rbd", "pool": pool, "image": image, "user": user, "key-secret": "secret",
-                   "auth-client-required": ["cephx"], "server": server, "conf": format!("{files}{CONF}")})
+                   "auth-client-required": ["cephx"], "server": server, "conf": format!("{files}{CONF}"),
+                   "cache": {"direct": true}})
         }
         // A check refuses these; the program would say that it has no such driver.
         Backend::NvmeTcp { subsystem, .. } => json!({"driver": "nvme-tcp", "subsystem": subsystem}),
@@ -88,7 +92,7 @@ fn node(backend: &Backend, deadline: u32, files: &str) -> Value {
             let mut server = inet(address);
             server["type"] = "inet".into();
             // Requests wait so long for the connection to come back.
-            json!({"driver": "nbd", "server": server, "export": export, "reconnect-delay": deadline})
+            json!({"driver": "nbd", "server": server, "export": export, "reconnect-delay": DEADLINE_MAX})
         }
     };
     node["node-name"] = "backend".into();
@@ -96,15 +100,9 @@ fn node(backend: &Backend, deadline: u32, files: &str) -> Value {
     node
 }
 
-fn iscsi(
-    [portal, target]: [&str; 2],
-    lun: u32,
-    initiator: Option<&str>,
-    chap: Option<&Chap>,
-    deadline: u32,
-) -> Value {
-    let mut node = json!({"driver": "iscsi", "transport": "tcp", "portal": portal, "target": target, "lun": lun,
-                          "timeout": (deadline / ISCSI_TRIES).max(1)});
+fn iscsi([portal, target]: [&str; 2], lun: u32, initiator: Option<&str>, chap: Option<&Chap>) -> Value {
+    let mut node =
+        json!({"driver": "iscsi", "transport": "tcp", "portal": portal, "target": target, "lun": lun});
     if let Some(initiator) = initiator {
         node["initiator-name"] = initiator.into();
     }
@@ -135,12 +133,4 @@ fn group(limits: &IoLimits) -> Value {
 /// Whether a path is a block device's, of which QEMU wants to be told.
 fn is_device(path: &str) -> bool {
     path.starts_with("/dev/") && !path.starts_with("/dev/shm/")
-}
-
-/// Ceph's client gives up after so many seconds; without these it never does (Ceph's documentation, "librados: options").
-fn ceph_conf(deadline: u32) -> String {
-    format!(
-        "[client]\nclient_mount_timeout = {deadline}\nrados_mon_op_timeout = {deadline}\nrados_osd_op_timeout = {deadline}\n\
-         log_to_stderr = false\nlog_file =\nadmin_socket =\n"
-    )
 }
