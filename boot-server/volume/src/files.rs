@@ -329,3 +329,83 @@ fn names(dir: &Path) -> Result<Vec<String>, BackendError> {
     names.sort_unstable();
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn scratch() -> (Scratch, Files) {
+        let dir = std::env::temp_dir().join(format!("billet-volumes-{}", uuid::Uuid::new_v4()));
+        let files = Files::open(&dir).unwrap();
+        (Scratch(dir), files)
+    }
+
+    fn new() -> (VolumeId, SnapshotId) {
+        (VolumeId(uuid::Uuid::new_v4()), SnapshotId(uuid::Uuid::new_v4()))
+    }
+
+    #[test]
+    fn a_copy_is_as_sparse_as_what_it_was_made_of() {
+        let (_scratch, files) = scratch();
+        let (volume, snapshot) = new();
+        files.create(volume, 64 << 20, Origin::Blank).unwrap();
+        let file = File::options().write(true).open(files.path(volume)).unwrap();
+        for at in [0, 20 << 20, (64 << 20) - 4096] {
+            file.write_all_at(&[7; 4096], at).unwrap();
+        }
+        files.snapshot(volume, snapshot, Writers::None).unwrap();
+        let (copy, _) = new();
+        files.create(copy, 96 << 20, Origin::Snapshot { volume, snapshot }).unwrap();
+        let (one, two) = (fs::read(files.path(volume)).unwrap(), fs::read(files.path(copy)).unwrap());
+        assert!(one[..] == two[..one.len()] && two[one.len()..].iter().all(|b| *b == 0));
+        assert!(fs::metadata(files.path(copy)).unwrap().blocks() * 512 < 1 << 20);
+        let space = files.capacity().unwrap();
+        assert!(space.used >= 3 * 4096 && space.used < 3 << 20, "{space:?}");
+    }
+
+    #[test]
+    fn what_was_being_made_is_a_leftover() {
+        let (scratch, files) = scratch();
+        assert_eq!(files.leftovers().unwrap(), []);
+        fs::write(scratch.0.join("tmp/half.raw"), b"x").unwrap();
+        assert_eq!(files.leftovers().unwrap().len(), 1);
+        assert_eq!(files.list().unwrap(), []);
+        files.sweep().unwrap();
+        assert_eq!(files.leftovers().unwrap(), []);
+    }
+
+    #[test]
+    fn a_volume_that_cannot_fit_is_refused() {
+        let (_scratch, files) = scratch();
+        let (volume, _) = new();
+        let refused = files.create(volume, 1 << 60, Origin::Blank);
+        assert!(matches!(refused, Err(BackendError::NoRoom { .. })), "{refused:?}");
+        assert_eq!(files.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_copy_of_what_is_written_is_made_at_once_or_not_at_all() {
+        let (_scratch, files) = scratch();
+        let (volume, snapshot) = new();
+        files.create(volume, 1 << 20, Origin::Blank).unwrap();
+        let probe = File::create(files.root().join("probe")).unwrap();
+        let whole = ioctl_ficlone(&probe, File::open(files.path(volume)).unwrap()).is_ok();
+        let made = files.snapshot(volume, snapshot, Writers::Perhaps);
+        match made {
+            Ok(()) => assert!(whole),
+            Err(BackendError::InUse { volume: named, .. }) => assert!(!whole && named == volume),
+            Err(e) => panic!("{e}"),
+        }
+        assert_eq!(files.leftovers().unwrap(), []);
+    }
+}

@@ -125,3 +125,34 @@ pub(crate) fn durable(path: &Path, bytes: &[u8]) -> Result<(), BackendError> {
     fs::rename(&tmp, path).map_err(BackendError::io("name", path))?;
     sync_dir(path.parent().unwrap_or(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use protocol::DpuId;
+
+    use super::*;
+
+    #[test]
+    fn a_grant_is_kept_until_it_is_taken_and_read_by_root_alone() {
+        let dir = std::env::temp_dir().join(format!("billet-grants-{}", uuid::Uuid::new_v4()));
+        fs::create_dir_all(&dir).unwrap();
+        let grants = Grants::in_dir(dir.clone());
+        let volume = VolumeId(uuid::Uuid::new_v4());
+        let to = |name: &str| Grantee { dpu: DpuId(uuid::Uuid::new_v4()), initiator: name.into() };
+        let one = to("iqn.one");
+        let given = grants.give(volume, &one).unwrap();
+        assert_eq!(grants.give(volume, &one).unwrap(), given);
+        assert!(matches!(grants.give(volume, &to("iqn.two")), Err(BackendError::Granted { .. })));
+        // RFC 7143 section 12.1.3: 12 octets at least; tgt and others take 16 at most.
+        assert_eq!(given.chap.password.0.len(), 16);
+        let mode = fs::metadata(grants.path(volume)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(grants.all().unwrap(), [volume]);
+        grants.take(volume).unwrap();
+        grants.take(volume).unwrap();
+        assert_ne!(grants.give(volume, &one).unwrap().chap, given.chap);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

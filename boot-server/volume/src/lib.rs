@@ -15,6 +15,7 @@ mod medium;
 mod nbd;
 mod program;
 mod rbd;
+mod settings;
 mod types;
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ pub use external::{ExternalBackend, ExternalSettings, Unit};
 pub use file::FileBackend;
 pub use iscsi::{IscsiBackend, IscsiSettings};
 pub use rbd::{RbdBackend, RbdSettings};
+pub use settings::{FileSettings, Settings};
 pub use types::{
     Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step,
     Stored,

@@ -88,6 +88,10 @@ const PACKAGES: &[&str] = &[
     "ovn-central",
     "ovn-host",
     "iputils-ping",
+    // volumes of Ceph: one node, in memory
+    "ceph-mon",
+    "ceph-osd",
+    "ceph-common",
     // the store that is not SQLite
     "postgresql",
 ];
