@@ -22,6 +22,7 @@ mod metadata;
 mod oidc;
 mod store;
 pub mod tls;
+mod volumes;
 mod webhooks;
 
 pub use audit::{ApprovalSettings, Approvals, Audit, AuditSettings};
@@ -34,6 +35,7 @@ pub use metadata::Metadata;
 pub(crate) use oidc::may_be_asked;
 pub use oidc::{Grant, Oidc, OidcSettings};
 pub use store::{Store, server as store_server};
+pub use volumes::{VolumePlace, VolumeSettings, VolumeType};
 pub use webhooks::{Hook, Webhook};
 
 /// The file as it is written. Unknown keys are refused.
@@ -76,6 +78,8 @@ pub struct Config {
     pub oidc: Option<Oidc>,
     /// Who is told of events.
     pub webhooks: Vec<Webhook>,
+    /// Where volumes are kept.
+    pub volumes: Vec<VolumeType>,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -260,6 +264,7 @@ impl Default for Config {
             bmc: Bmc::default(),
             oidc: None,
             webhooks: Vec::new(),
+            volumes: Vec::new(),
             images: Images::default(),
             log: Log::default(),
         }
@@ -383,6 +388,9 @@ pub enum ConfigError {
     /// Nobody can be told this way.
     #[error("webhooks: {0}")]
     Webhook(String),
+    /// Types of volumes that make no sense.
+    #[error("volumes: {0}")]
+    Volumes(String),
     /// Settings of approvals that make no sense.
     #[error("approvals: {0}")]
     Approvals(String),
@@ -497,6 +505,8 @@ pub struct Settings {
     pub oidc: Option<OidcSettings>,
     /// Who is told of events.
     pub webhooks: Vec<Hook>,
+    /// Types of volumes, in the order of the file.
+    pub volumes: Vec<VolumeSettings>,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -566,6 +576,7 @@ impl Settings {
             match_leases: config.provisioning.match_leases,
             oidc: config.oidc.as_ref().map(oidc::settings).transpose()?,
             webhooks: webhooks::hooks(&config.webhooks)?,
+            volumes: volumes::settings(&config.volumes, first, &config.state_dir)?,
             audit: AuditSettings::from(&config.audit),
             approvals: ApprovalSettings::new(&config.approvals)?,
             bmc: BmcSettings::new(&config.bmc)?,

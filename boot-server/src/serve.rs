@@ -231,6 +231,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(webhooks::run(engine.clone(), settings.webhooks.clone(), stop.clone()));
     let (servers, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { servers.run_servers(token).await });
+    let (volumes, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { volumes.run_volumes(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     let (audit, token) = (engine.clone(), stop.clone());

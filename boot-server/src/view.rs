@@ -28,6 +28,7 @@ use crate::engine::now;
 mod audit;
 mod console;
 mod controller;
+pub mod dpus;
 mod expected;
 mod image;
 pub mod place;

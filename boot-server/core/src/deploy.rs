@@ -96,6 +96,8 @@ pub struct Given<'a> {
     pub now: Timestamp,
     /// The node's network settings, where it gets none by DHCP.
     pub network: Option<&'a StaticNetwork>,
+    /// The volume that the OS goes to; no disk of the machine is looked for then.
+    pub volume: Option<&'a DiskTarget>,
 }
 
 /// Why a request is refused; nothing was changed.
@@ -150,7 +152,10 @@ pub fn plan(
         );
     }
     check_firmware(inventory, manifest)?;
-    let disk = choose_disk(&request.disk, inventory, manifest)?;
+    let disk = match given.volume {
+        Some(volume) => check_volume(volume, manifest)?,
+        None => choose_disk(&request.disk, inventory, manifest)?,
+    };
     let hostname =
         request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| given.node_name.to_owned());
     let datasource = datasource_of(request, manifest);
@@ -164,6 +169,18 @@ pub fn plan(
         boot_entry: (inventory.firmware.mode == FirmwareMode::Uefi).then(|| BOOT_ENTRY.to_owned()),
     };
     Ok(Plan { spec, instance, phones_home: datasource != Datasource::None })
+}
+
+fn check_volume(volume: &DiskTarget, manifest: &Manifest) -> Result<DiskTarget, DeployRefused> {
+    let need = manifest.minimum_disk;
+    if volume.size_bytes >= need {
+        return Ok(volume.clone());
+    }
+    refuse(
+        "disk-too-small",
+        format!("the volume has {} bytes, image {} needs {need}", volume.size_bytes, manifest.name),
+        "ask for a larger volume",
+    )
 }
 
 /// What the request says, else the image.

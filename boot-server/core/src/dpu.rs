@@ -108,7 +108,10 @@ pub enum Side {
 pub fn side(node: &Node) -> Side {
     let runs_os = match &node.state {
         State::Active => true,
-        State::Deploying(run) => run.stage == RunStage::FirstBoot,
+        // On a volume there is nothing to write that the machine would have to be booted for.
+        State::Deploying(run) => {
+            run.stage == RunStage::FirstBoot || (run.stage == RunStage::Volume && run.boots_volume())
+        }
         State::Servicing(service) => service.back == Fallback::Active,
         State::Failed(failure) => failure.boot == crate::node::Usual::LocalDisk,
         State::Enroll

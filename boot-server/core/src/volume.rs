@@ -55,6 +55,9 @@ pub struct Volume {
     /// It stays when the server that it was made with is deleted.
     #[serde(default)]
     pub keep: bool,
+    /// This server booted from it before it was installed anew; it goes when the new one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_of: Option<ServerId>,
     /// Why it does not go on, in words for its project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -325,6 +328,7 @@ mod tests {
             }),
             limits: None,
             keep: false,
+            previous_of: None,
             note: None,
             by: "x".into(),
             created: Timestamp(0),

@@ -13,6 +13,7 @@ mod client;
 mod console;
 mod context;
 mod deploy;
+mod dpu;
 mod event;
 mod flavor;
 mod group;
@@ -39,6 +40,7 @@ mod token;
 mod uki;
 mod usage;
 mod user;
+mod volume;
 mod watch;
 
 use std::io::{self, Write};
@@ -105,6 +107,15 @@ pub enum Command {
     /// Kinds of machines, by rules over what machines are
     #[command(subcommand, visible_alias = "flavors")]
     Flavor(flavor::FlavorCommand),
+    /// The small computers between machines and their networks and disks: register, accept, look
+    #[command(subcommand, visible_alias = "dpus")]
+    Dpu(dpu::DpuCommand),
+    /// Disks of a project that DPUs present to machines: make, attach, detach, remove
+    #[command(visible_alias = "volumes")]
+    Volume(volume::VolumeArgs),
+    /// Volumes as they were at one moment
+    #[command(visible_alias = "snapshots")]
+    Snapshot(volume::SnapshotArgs),
     /// Server groups of a project: kept together or apart
     #[command(visible_alias = "groups")]
     Group(group::GroupArgs),
@@ -292,6 +303,9 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Serve(_) => Ok(()), // handled by the caller
         Command::Pool(command) => pool::run(&connection.client()?, format, command),
         Command::Flavor(command) => flavor::run(&connection.client()?, format, command),
+        Command::Dpu(command) => dpu::run(&connection.client()?, format, command),
+        Command::Volume(args) => volume::run(&connection.client()?, format, args),
+        Command::Snapshot(args) => volume::snapshots(&connection.client()?, format, args),
         Command::Group(args) => group::run(&connection.client()?, format, args),
         Command::Catalogue(args) => group::catalogue(&connection.client()?, format, args),
         Command::Placement(command) => placement::run(&connection.client()?, format, command),

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use boot_server_core::server::Phase;
+use boot_server_core::server::{BootVolume, Phase};
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
@@ -251,6 +251,21 @@ pub struct CreateArgs {
     /// Server group
     #[arg(long)]
     group: Option<String>,
+    /// Put the OS on a volume, which the machine's DPU presents
+    #[arg(long)]
+    boot_volume: bool,
+    /// Type of that volume; the site's first where none is given
+    #[arg(long, value_name = "TYPE", requires = "boot_volume")]
+    volume_type: Option<String>,
+    /// Size of that volume, such as 20G; the image's smallest disk where it is not given
+    #[arg(long, value_name = "SIZE", requires = "boot_volume", value_parser = super::volume::size)]
+    volume_size: Option<u64>,
+    /// That volume stays when the server is deleted
+    #[arg(long, requires = "boot_volume")]
+    keep_volume: bool,
+    /// A network of the project, on which each gets a port; again for more
+    #[arg(long, value_name = "NETWORK")]
+    network: Vec<String>,
     /// Done once under this key, however often it is asked for
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -330,6 +345,12 @@ fn create(client: &Client, format: Format, project: &ProjectArg, args: CreateArg
         ssh_keys: args.ssh_key_file.map(read).transpose()?.map(keys_of).unwrap_or_default(),
         user_data: args.user_data.map(read).transpose()?,
         group: args.group,
+        boot_volume: args.boot_volume.then_some(BootVolume {
+            kind: args.volume_type,
+            size: args.volume_size,
+            keep: args.keep_volume,
+        }),
+        networks: args.network,
     };
     let made: ServersCreated = client.post_once(&project.path("servers")?, &request, args.idempotency_key)?;
     stay(client, format, project, made.servers, &args.watch, Phase::Active)

@@ -9,6 +9,7 @@ use boot_server_core::metadata::Instance;
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Context, Event, Node, StateName, step};
 use protocol::inventory::Inventory;
+use protocol::job::DiskTarget;
 use protocol::{JobId, NodeId, Sha256, Timestamp};
 use uuid::Uuid;
 
@@ -48,6 +49,19 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoInventory`], [`EngineError::ImageNotFound`], [`EngineError::DeployRefused`].
     pub async fn plan(&self, node: &Node, request: &DeployRequest) -> Result<PlannedDeploy, EngineError> {
+        self.plan_onto(node, request, None).await
+    }
+
+    /// The same, onto a volume.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`].
+    pub(super) async fn plan_onto(
+        &self,
+        node: &Node,
+        request: &DeployRequest,
+        volume: Option<&DiskTarget>,
+    ) -> Result<PlannedDeploy, EngineError> {
         let inventory = self.inventory(node.id).await?;
         let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
         let (_, manifest) = self.resolve_image(&request.image).await?;
@@ -60,6 +74,7 @@ impl Engine {
             urls: Urls { phone_home: &urls[0], metadata: &urls[1] },
             now: now(),
             network: node.network.as_ref(),
+            volume,
         };
         let plan = deploy::plan(request, &inventory, &manifest, &given)?;
         let phone_home = secret::hash(&phone_home);

@@ -7,8 +7,10 @@ use boot_server_core::node::place::BadPlace;
 use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
+use super::dpus::DpuError;
 use super::pools::PlacingError;
 use super::servers::ServerError;
+use super::volumes::VolumeError;
 use crate::audit::signing::SigningError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
@@ -175,6 +177,12 @@ pub enum EngineError {
         /// Whose.
         project: protocol::ProjectId,
     },
+    /// DPUs.
+    #[error(transparent)]
+    Dpu(#[from] DpuError),
+    /// Volumes.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// A task of the server broke.
     #[error("a task of the server broke")]
     Task(#[from] tokio::task::JoinError),
@@ -205,6 +213,8 @@ impl EngineError {
             Self::Power(error) => return error.problem(),
             Self::Placing(error) => return error.problem(),
             Self::Server(error) => error.parts(),
+            Self::Dpu(error) => error.parts(),
+            Self::Volume(error) => error.parts(),
             Self::Lent { .. } => (
                 409,
                 "node-lent",

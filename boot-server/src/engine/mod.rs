@@ -27,6 +27,8 @@ mod clock;
 mod deploys;
 mod dhcp_servers;
 mod discoveries;
+mod dpu_networks;
+mod dpus;
 mod effects;
 mod enrolments;
 mod error;
@@ -68,6 +70,7 @@ mod switches;
 pub(crate) mod tests;
 mod timers;
 mod together;
+pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +82,7 @@ use boot_server_core::dhcp6;
 use boot_server_core::node::{Context, Event, Node, Note, Outcome, Severity, StateName, event::Verb, step};
 use boot_server_core::server::Server;
 use protocol::inventory::Inventory;
-use protocol::{JobId, MacAddr, NodeId, ProjectId, ServerId};
+use protocol::{DpuId, JobId, MacAddr, NodeId, ProjectId, ServerId, VolumeId};
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
@@ -90,6 +93,7 @@ pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
+pub use dpus::{DpuChange, DpuError, Known as KnownDpu};
 pub use enrolments::Enrolment;
 pub use error::EngineError;
 pub use expected::expecting;
@@ -109,6 +113,7 @@ use crate::config::Settings;
 use crate::power::{self, Power};
 use crate::store::bmcs::{BmcRow, bmcs as stored_bmcs};
 use crate::store::db::Connection;
+use crate::store::dpus::dpus as stored_dpus;
 use crate::store::instances::{self as stored_instances, InstanceRow};
 use crate::store::queries::{self, EventFilter as StoredFilter, NewEvent, Remembered};
 use crate::store::sensors::SensorRow;
@@ -179,6 +184,13 @@ struct Inner {
     shelf: pools::Shelf,
     /// Held while pools and flavors are checked and changed.
     shelf_turn: tokio::sync::Mutex<()>,
+    dpus: dpus::Dpus,
+    /// Held while what a DPU is to be is made, so that its numbers are in order.
+    composing: tokio::sync::Mutex<()>,
+    backends: volumes::Backends,
+    volume_turns: volumes::Turns,
+    /// Machines that are off and have nobody's disk: they may have the boot volume of this job.
+    takes_disk: Mutex<BTreeMap<NodeId, JobId>>,
 }
 
 /// Who did it.
@@ -221,6 +233,15 @@ pub enum Change {
         /// Which.
         server: ServerId,
     },
+    /// A volume of a project.
+    Volume {
+        /// Whose.
+        project: ProjectId,
+        /// Which.
+        volume: VolumeId,
+    },
+    /// This DPU, what it is to be, or what it says that it is.
+    Dpu(DpuId),
     /// The list of images.
     Images,
     /// This ingest went on.
@@ -274,6 +295,8 @@ impl Engine {
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
         let health = health::seed(&store).await?;
         let shelf = pools::Shelf::read(&store).await?;
+        let dpus = dpus::Dpus::read(store.read(stored_dpus).await?, &vault);
+        let backends = volumes::open(&settings).await?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
@@ -315,6 +338,11 @@ impl Engine {
             network_turn: tokio::sync::Mutex::default(),
             shelf,
             shelf_turn: tokio::sync::Mutex::default(),
+            dpus,
+            composing: tokio::sync::Mutex::default(),
+            backends,
+            volume_turns: volumes::Turns::default(),
+            takes_disk: Mutex::default(),
         }));
         engine.reconcile_images().await?;
         Ok(engine)
@@ -348,6 +376,11 @@ impl Engine {
             Err(_) => self.0.nodes.with_name(reference)?.id,
         };
         Some((id, self.0.nodes.slot(id)?.row().version))
+    }
+
+    /// The name of this node, if there is one.
+    pub(crate) fn node_name(&self, id: NodeId) -> Option<String> {
+        self.0.nodes.get(id).map(|node| node.name.clone())
     }
 
     /// Id of the node with this id or name, if there is one.

@@ -112,7 +112,7 @@ async fn report(
 }
 
 /// The session token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str, EngineError> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, EngineError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(EngineError::NoSession) }

@@ -11,6 +11,7 @@ mod bmc_events;
 mod boot;
 mod boot_image;
 mod conditions;
+mod dpu;
 mod encode;
 pub(crate) mod files;
 mod handoff;
@@ -66,6 +67,7 @@ pub fn provisioning(engine: Engine, files: Arc<BootFiles>) -> Router {
         .merge(boot::router(engine.clone(), files.clone()))
         .merge(boot_image::router(engine.clone(), files))
         .merge(agent::router(engine.clone()))
+        .merge(dpu::router(engine.clone()))
         .merge(orders::router(engine.clone()))
         .merge(image::router(engine.clone()))
         .merge(bmc_events::router(engine.clone()))

@@ -20,6 +20,7 @@ pub mod copy;
 pub mod credentials;
 pub mod db;
 pub mod desk;
+pub mod dpus;
 pub mod groups;
 pub mod instances;
 pub mod journal;
@@ -39,6 +40,7 @@ pub mod tenancy;
 pub(crate) mod tests;
 pub mod tokens;
 pub mod usage;
+pub mod volumes;
 mod writer;
 
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ use std::fmt;
 
 use protocol::inventory::{Disk, Inventory};
 use protocol::job::DiskTarget;
-use protocol::{DiskId, GroupId, ImageId, NodeId, ProjectId, ServerId, Timestamp};
+use protocol::{DiskId, GroupId, ImageId, NetworkId, NodeId, ProjectId, ServerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::amounts::Amounts;
@@ -91,6 +91,28 @@ pub struct Spec {
     /// cloud-init user data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+    /// The OS is put on a volume of this kind and not on a disk of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_volume: Option<BootVolume>,
+    /// Networks on which it has a port each, in the order of its NICs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkId>,
+}
+
+/// The volume that a server boots from, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BootVolume {
+    /// Its type; the site's first if not given.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Bytes, a multiple of 1 MiB; the image's smallest disk if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// It stays when the server is deleted.
+    #[serde(default)]
+    pub keep: bool,
 }
 
 /// A machine lent to a project.

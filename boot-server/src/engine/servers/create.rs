@@ -8,7 +8,7 @@ use boot_server_core::cloud_config::Login;
 use boot_server_core::deploy;
 use boot_server_core::node::Severity;
 use boot_server_core::placement::{self, By, Candidate, Reason, ReasonCode, Rejected, Request, Wanted};
-use boot_server_core::server::{BATCH_MAX, Phase, Server, Spec, names, os_disk};
+use boot_server_core::server::{BATCH_MAX, BootVolume, Phase, Server, Spec, names, os_disk};
 use images::Manifest;
 use protocol::limits::USER_DATA_MAX;
 use protocol::{GroupId, NodeId, ProjectId, ServerId};
@@ -51,6 +51,10 @@ pub struct NewServers {
     pub user_data: Option<String>,
     /// A server group of the project, by name or id.
     pub group: Option<String>,
+    /// The OS is put on a volume.
+    pub boot_volume: Option<BootVolume>,
+    /// Networks of the project, by name or id, on which each gets a port.
+    pub networks: Vec<String>,
 }
 
 /// What was asked for, with everything looked up that does not change while machines are looked for.
@@ -135,6 +139,8 @@ impl Engine {
             user,
             ssh_keys,
             user_data: request.user_data,
+            boot_volume: request.boot_volume,
+            networks: self.networks_of(project, &request.networks)?,
         };
         Ok(Wish { project, names, flavor, wanted, billed, spec, manifest, group, pool, words, remember })
     }
@@ -254,7 +260,7 @@ impl Engine {
             })?;
             let before = unfit.len();
             for node in &nodes {
-                if let Err(why) = self.takes_image(*node, &wish.manifest).await? {
+                if let Err(why) = self.takes(*node, wish).await? {
                     let name = self.0.nodes.get(*node).map(|n| n.name.clone()).unwrap_or_default();
                     let reasons = vec![Reason { code: ReasonCode::Flavor, words: why }];
                     unfit.insert(*node, Rejected { node: *node, name, reasons });
@@ -267,7 +273,22 @@ impl Engine {
         }
     }
 
-    /// Whether the image can be put on this machine; if not, why.
+    /// Whether the machine can be what is wished for; if not, why.
+    async fn takes(&self, node: NodeId, wish: &Wish) -> Result<Result<(), String>, EngineError> {
+        let needs_dpu = wish.spec.boot_volume.is_some() || !wish.spec.networks.is_empty();
+        if needs_dpu && self.dpu_of(node).is_none() {
+            return Ok(Err("it has no DPU".to_owned()));
+        }
+        if wish.spec.boot_volume.is_none() {
+            return self.takes_image(node, &wish.manifest).await;
+        }
+        let Some(inventory) = self.inventory(node).await? else {
+            return Ok(Err("it was never inspected".to_owned()));
+        };
+        Ok(deploy::check_firmware(&inventory, &wish.manifest).map_err(|refused| refused.message))
+    }
+
+    /// Whether the image can be put on a disk of this machine; if not, why.
     pub(in crate::engine) async fn takes_image(
         &self,
         node: NodeId,

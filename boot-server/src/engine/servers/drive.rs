@@ -9,7 +9,8 @@ use boot_server_core::node::{Event, Node, Refused, Severity, State};
 use boot_server_core::server::{Act, Phase, Seen, Server, Spec, follow, os_disk, wiped};
 use futures_util::{StreamExt as _, stream};
 use protocol::fault::FaultCode;
-use protocol::{NodeId, ServerId, Timestamp};
+use protocol::job::DiskTarget;
+use protocol::{DiskId, NodeId, ServerId, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,10 @@ impl Engine {
             let Some(server) = self.store().read(move |db| rows::get(db, id)).await? else { return Ok(()) };
             let node = self.0.nodes.get(server.node);
             let next = follow(server.phase, Seen::of(node.as_deref()));
+            // Its disks and networks go first: whatever ran on its machine writes to nothing from then on.
+            if matches!(next.act, Some(Act::GiveBack | Act::Release)) && !self.take_all(&server).await? {
+                return Ok(());
+            }
             let went_on = match (next.act, node.as_deref()) {
                 (None | Some(Act::Release), node) => self.note_phase(server, node, next.phase).await,
                 (Some(act), Some(node)) => self.act(server, node, act).await,
@@ -99,6 +104,25 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Takes what its DPU presents from a server that is given back; false where that is still on its way.
+    async fn take_all(&self, server: &Server) -> Result<bool, EngineError> {
+        match self.take_disks(server).await {
+            Ok(true) => self.release_networks(server).await.map(|()| true),
+            Ok(false) => Ok(false),
+            // Told to its project; it is tried again with the next change and the next look.
+            Err(EngineError::Power(error)) => {
+                let note = Some("its machine could not be switched off yet".to_owned());
+                tracing::warn!(server = %server.id, error = &error as &dyn std::error::Error, "a server is not given back yet");
+                if server.note != note {
+                    let next = Server { note, version: server.version + 1, ..server.clone() };
+                    self.put_server(next, None).await?;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores the phase that follows from how the machine stands; false where nothing changes.
@@ -181,8 +205,10 @@ impl Engine {
         spec: Spec,
         actor: Actor,
     ) -> Result<Server, EngineError> {
+        self.plug_networks(server, &spec).await?;
         let request = self.deploy_request(node, &spec).await?;
-        let planned = self.plan(node, &request).await?;
+        let volume = self.volume_to_boot(server, &spec, &actor).await?;
+        let planned = self.plan_onto(node, &request, volume.as_ref()).await?;
         let deploy = Some(replace::seal(&self.0.vault, node.id, &request)?);
         let at = now();
         let next = Server {
@@ -226,6 +252,20 @@ impl Engine {
             confirm: Some(node.name.clone()),
             ..DeployRequest::default()
         })
+    }
+
+    /// The volume that the OS goes to, made where there is none that waits for it.
+    async fn volume_to_boot(
+        &self,
+        server: &Server,
+        spec: &Spec,
+        actor: &Actor,
+    ) -> Result<Option<DiskTarget>, EngineError> {
+        let Some(wish) = &spec.boot_volume else { return Ok(None) };
+        let server = Server { spec: spec.clone(), ..server.clone() };
+        let (_, manifest) = self.resolve_image(&spec.image.to_string()).await?;
+        let volume = self.ensure_boot_volume(&server, actor, wish, manifest.minimum_disk).await?;
+        Ok(Some(DiskTarget { id: DiskId::of_volume(volume.id), size_bytes: volume.size }))
     }
 
     async fn give_back(&self, server: &Server, node: &Node) -> Result<(), EngineError> {

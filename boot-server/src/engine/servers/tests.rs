@@ -53,6 +53,8 @@ fn wish(name: &str, count: usize) -> NewServers {
         ssh_keys: vec![],
         user_data: None,
         group: None,
+        boot_volume: None,
+        networks: Vec::new(),
     }
 }
 

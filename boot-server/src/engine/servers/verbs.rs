@@ -171,6 +171,8 @@ impl Engine {
             user,
             ssh_keys,
             user_data: change.user_data.or(old.user_data),
+            boot_volume: old.boot_volume,
+            networks: old.networks,
         })
     }
 

@@ -12,6 +12,7 @@ mod care;
 mod console;
 mod desk;
 mod document;
+mod dpus;
 mod events;
 mod extract;
 mod groups;
@@ -40,6 +41,8 @@ mod usage;
 pub(in crate::http) mod users;
 mod verbs;
 mod versions;
+pub mod volume_requests;
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -159,6 +162,8 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "audit", description = "Who did what, in a chain that shows what was done to it"),
         (name = "consoles", description = "Serial consoles, who looks at them, and recordings"),
         (name = "servers", description = "What projects have: servers, keys, what they report"),
+        (name = "volumes", description = "Disks of projects that DPUs present to machines"),
+        (name = "dpus", description = "The small computers between machines and their networks and disks"),
         (name = "usage", description = "What projects may have, what they used, how well it was there"),
         (name = "tokens", description = "Who may come in beside the site's own token"),
         (name = "server", description = "The server itself")
@@ -286,6 +291,16 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(servers::reboot))
         .routes(routes!(servers::reinstall))
         .routes(routes!(servers::attach))
+        .routes(routes!(volumes::types))
+        .routes(routes!(volumes::list, volumes::create))
+        .routes(routes!(volumes::show, volumes::change, volumes::remove))
+        .routes(routes!(volumes::attach))
+        .routes(routes!(volumes::detach))
+        .routes(routes!(volumes::snapshots, volumes::create_snapshot))
+        .routes(routes!(volumes::show_snapshot, volumes::remove_snapshot))
+        .routes(routes!(dpus::list, dpus::create))
+        .routes(routes!(dpus::show, dpus::change, dpus::remove))
+        .routes(routes!(dpus::accept))
         .routes(routes!(events::list_of_project))
         .routes(routes!(stream::stream_of_project))
         .routes(routes!(desk::keys, desk::add_key))

@@ -1,7 +1,7 @@
 //! What is asked of servers, keys, quotas and reports. Unknown fields are refused: nobody sets a project, a phase or a node by
 //! a name that is not here.
 
-use boot_server_core::server::Phase;
+use boot_server_core::server::{BootVolume, Phase};
 use boot_server_core::usage::Period;
 use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,12 @@ pub struct NewServerRequest {
     /// A server group of the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The OS is put on a volume, which the machine's DPU presents, and not on a disk of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_volume: Option<BootVolume>,
+    /// Networks of the project, by name or id; each server gets a port on each, in the order of its NICs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
 }
 
 /// What to change of a server.

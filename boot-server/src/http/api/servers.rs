@@ -111,6 +111,8 @@ pub(super) async fn create(
         ssh_keys: request.ssh_keys,
         user_data: request.user_data,
         group: request.group,
+        boot_volume: request.boot_volume,
+        networks: request.networks,
     };
     let project = within.project.id;
     let made = api.engine.create_servers(project, within.who.actor(), wish, key).await?;

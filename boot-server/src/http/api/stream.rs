@@ -24,6 +24,7 @@ use super::requests::StreamQuery;
 use super::{Answer, Api, ProblemResponse};
 use crate::engine::{Change, EVENTS_MAX, EngineError, EventFilter};
 use crate::principal::Principal;
+use crate::view::dpus::VolumeView;
 use crate::view::{EventView, Problem};
 
 /// A comment is sent so often where nothing happens, so that both sides notice a dead connection.
@@ -187,7 +188,13 @@ impl Reader {
                 }
             }
             // Projects have streams of their own.
-            Ok(Change::Server { .. }) => {}
+            Ok(Change::Server { .. } | Change::Volume { .. }) => {}
+            Ok(Change::Dpu(id)) => {
+                if let Ok(known) = self.api.engine.dpu(&id.to_string()) {
+                    let view = self.api.dpu_view(known);
+                    self.push("dpu", &view);
+                }
+            }
             Ok(Change::Images) => self.push("images", &serde_json::json!({})),
             Err(RecvError::Lagged(_)) => {
                 self.push("reset", &serde_json::json!({}));
@@ -211,6 +218,11 @@ impl Reader {
             Ok(Change::Server { project: whose, server }) if whose == project => {
                 if let Ok(server) = self.api.engine.server(project, &server.to_string()).await {
                     self.push_server(server).await;
+                }
+            }
+            Ok(Change::Volume { project: whose, volume }) if whose == project => {
+                if let Ok(volume) = self.api.engine.volume(project, &volume.to_string()).await {
+                    self.push("volume", &VolumeView::from(volume));
                 }
             }
             Ok(Change::Node(node)) => {

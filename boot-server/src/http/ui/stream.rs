@@ -76,6 +76,10 @@ fn take(change: Result<Change, RecvError>, names: &mut BTreeSet<String>) -> Opti
         Ok(Change::Server { server, .. }) => {
             names.extend(["servers".to_owned(), format!("server-{server}")]);
         }
+        Ok(Change::Volume { volume, .. }) => {
+            names.extend(["volumes".to_owned(), format!("volume-{volume}")]);
+        }
+        Ok(Change::Dpu(dpu)) => names.extend(["dpus".to_owned(), format!("dpu-{dpu}")]),
         Ok(Change::Images | Change::Ingest(_)) => {
             names.insert("images".to_owned());
         }

@@ -128,6 +128,8 @@ impl Typed {
                 "new" => Some(self.new_group.clone()),
                 name => Some(name.to_owned()),
             },
+            boot_volume: None,
+            networks: Vec::new(),
         }
     }
 

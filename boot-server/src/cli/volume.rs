@@ -1,0 +1,324 @@
+//! `billet volume …` and `billet snapshot …`: disks of a project that DPUs present to machines.
+
+use boot_server_core::volume::Status;
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::again::{AgainArgs, SITE};
+use super::client::{Client, encode};
+use super::output::{Format, Show, facts, table};
+use super::server::ProjectArg;
+use super::text::{memory, moment, plain};
+use crate::http::api::requests::EmptyRequest;
+use crate::http::api::volume_requests::{
+    AttachRequest, NewVolumeRequest, SnapshotRequest, VolumeChangeRequest,
+};
+use crate::view::Page;
+use crate::view::dpus::{SnapshotView, VolumeTypeView, VolumeView};
+
+/// Volumes of a project.
+#[derive(Debug, Args)]
+pub struct VolumeArgs {
+    /// In which project.
+    #[command(flatten)]
+    project: ProjectArg,
+    /// What to do.
+    #[command(subcommand)]
+    command: VolumeCommand,
+}
+
+/// What can be done with volumes.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Volumes of the project
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only of this server
+        #[arg(long)]
+        server: Option<String>,
+        #[command(flatten)]
+        again: AgainArgs,
+    },
+    /// Types of volumes that the site has
+    Types(AgainArgs),
+    /// Make a volume
+    Create {
+        /// Name: letters, digits and . _ -
+        name: String,
+        /// Its size, such as 512M, 20G or 1T; as large as what it is made of where it is not given
+        #[arg(long, value_parser = size)]
+        size: Option<u64>,
+        /// Its type; the site's first where none is given
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Write this image on it
+        #[arg(long, conflicts_with = "snapshot")]
+        image: Option<String>,
+        /// Make it of this snapshot
+        #[arg(long)]
+        snapshot: Option<String>,
+        /// Most requests per second
+        #[arg(long)]
+        iops: Option<u64>,
+        /// Most bytes per second, such as 200M
+        #[arg(long, value_name = "BYTES", value_parser = size)]
+        bandwidth: Option<u64>,
+    },
+    /// One volume
+    Show {
+        /// Name or id
+        volume: String,
+    },
+    /// Give a volume another name, or more room while nobody has it
+    Set {
+        /// Name or id
+        volume: String,
+        /// New name
+        #[arg(long)]
+        name: Option<String>,
+        /// New size, such as 40G
+        #[arg(long, value_parser = size)]
+        size: Option<u64>,
+    },
+    /// Give a volume to a server, running or not
+    Attach {
+        /// Name or id
+        volume: String,
+        /// Name or id of the server
+        server: String,
+    },
+    /// Take a volume from its server
+    Detach {
+        /// Name or id
+        volume: String,
+    },
+    /// Remove a volume: what is on it is lost
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        volume: String,
+    },
+}
+
+/// Snapshots of a project.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// In which project.
+    #[command(flatten)]
+    project: ProjectArg,
+    /// What to do.
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+/// What can be done with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Snapshots of the project
+    #[command(visible_alias = "ls")]
+    List(AgainArgs),
+    /// Keep a volume as it is now
+    Create {
+        /// Name: letters, digits and . _ -
+        name: String,
+        /// Name or id of the volume
+        volume: String,
+    },
+    /// One snapshot
+    Show {
+        /// Name or id
+        snapshot: String,
+    },
+    /// Remove a snapshot; volumes that were made of it stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        snapshot: String,
+    },
+}
+
+/// A number of bytes with K, M, G or T for powers of 1,024.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size such as 512M, 20G or 1T");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// Runs `billet volume …`.
+pub(super) fn run(client: &Client, format: Format, args: VolumeArgs) -> Result<(), Failure> {
+    let VolumeArgs { project, command } = args;
+    let of = |volume: &str, rest: &str| project.path(&format!("volumes/{}{rest}", encode(volume)));
+    let stream = || project.path(SITE);
+    match command {
+        VolumeCommand::List { server, again } => {
+            let only = server.map(|server| format!("?server={}", encode(&server))).unwrap_or_default();
+            let list = project.path(&format!("volumes{only}"))?;
+            again.list(client, &stream()?, format, || client.all::<VolumeView>(&list))
+        }
+        VolumeCommand::Types(again) => {
+            let list = project.path("volume-types")?;
+            again.list(client, &stream()?, format, || client.all::<VolumeTypeView>(&list))
+        }
+        VolumeCommand::Create { name, size, kind, image, snapshot, iops, bandwidth } => {
+            let request =
+                NewVolumeRequest { name, kind, size, image, snapshot, iops, bytes_per_second: bandwidth };
+            format.print(&client.post::<_, VolumeView>(&project.path("volumes")?, &request)?)
+        }
+        VolumeCommand::Show { volume } => format.print(&client.get::<VolumeView>(&of(&volume, "")?)?),
+        VolumeCommand::Set { volume, name, size } => {
+            let request = VolumeChangeRequest { name, size };
+            format.print(&client.patch::<_, VolumeView>(&of(&volume, "")?, &request)?)
+        }
+        VolumeCommand::Attach { volume, server } => {
+            let request = AttachRequest { server };
+            format.print(&client.post::<_, VolumeView>(&of(&volume, "/attach")?, &request)?)
+        }
+        VolumeCommand::Detach { volume } => {
+            format.print(&client.post::<_, VolumeView>(&of(&volume, "/detach")?, &EmptyRequest {})?)
+        }
+        VolumeCommand::Delete { volume } => {
+            format.print(&client.delete_with::<VolumeView>(&of(&volume, "")?)?)
+        }
+    }
+}
+
+/// Runs `billet snapshot …`.
+pub(super) fn snapshots(client: &Client, format: Format, args: SnapshotArgs) -> Result<(), Failure> {
+    let SnapshotArgs { project, command } = args;
+    let of = |snapshot: &str| project.path(&format!("snapshots/{}", encode(snapshot)));
+    match command {
+        SnapshotCommand::List(again) => {
+            let (list, stream) = (project.path("snapshots")?, project.path(SITE)?);
+            again.list(client, &stream, format, || client.all::<SnapshotView>(&list))
+        }
+        SnapshotCommand::Create { name, volume } => {
+            let request = SnapshotRequest { name, volume };
+            format.print(&client.post::<_, SnapshotView>(&project.path("snapshots")?, &request)?)
+        }
+        SnapshotCommand::Show { snapshot } => format.print(&client.get::<SnapshotView>(&of(&snapshot)?)?),
+        SnapshotCommand::Delete { snapshot } => client.delete(&of(&snapshot)?),
+    }
+}
+
+impl Show for Page<VolumeTypeView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "This site keeps no volumes.".to_owned();
+        }
+        table(&["type", "kind"], self.items.iter().map(|this| vec![this.name.clone(), this.kind.clone()]))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|this| this.name.clone()).collect()
+    }
+}
+
+impl Show for Page<VolumeView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "No volumes. Make one with `billet volume create NAME --size 20G`.".to_owned();
+        }
+        let rows = self.items.iter().map(|volume| {
+            vec![
+                volume.name.clone(),
+                volume.status.to_string(),
+                memory(volume.size),
+                volume.kind.clone(),
+                volume.server.map_or_else(|| "-".to_owned(), |server| server.to_string()),
+                if volume.boot { "boots".to_owned() } else { String::new() },
+            ]
+        });
+        table(&["volume", "status", "size", "type", "server", ""], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|volume| volume.name.clone()).collect()
+    }
+}
+
+impl Show for VolumeView {
+    fn table(&self) -> String {
+        let note = self.note.as_deref().map(plain);
+        facts(&[
+            ("name", Some(self.name.clone())),
+            ("id", Some(self.id.to_string())),
+            ("status", Some(self.status.to_string())),
+            ("note", note),
+            ("size", Some(memory(self.size))),
+            ("type", Some(self.kind.clone())),
+            ("server", self.server.map(|server| server.to_string())),
+            ("boots", self.boot.then(|| "its server boots from it".to_owned())),
+            ("image", self.image_name.as_deref().map(plain)),
+            ("snapshot", self.snapshot.map(|snapshot| snapshot.to_string())),
+            ("requests per second", self.iops.map(|iops| iops.to_string())),
+            ("bytes per second", self.bytes_per_second.map(|bytes| bytes.to_string())),
+            ("serial", Some(self.serial.clone()).filter(|_| self.status != Status::Deleted)),
+            ("made by", Some(self.created_by.clone())),
+            ("made", Some(moment(self.created))),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+}
+
+impl Show for Page<SnapshotView> {
+    fn table(&self) -> String {
+        if self.items.is_empty() {
+            return "No snapshots. Make one with `billet snapshot create NAME VOLUME`.".to_owned();
+        }
+        let rows = self.items.iter().map(|snapshot| {
+            let (name, size) = (snapshot.name.clone(), memory(snapshot.size));
+            vec![name, size, snapshot.kind.clone(), snapshot.volume.to_string(), moment(snapshot.created)]
+        });
+        table(&["snapshot", "size", "type", "volume", "made"], rows)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|snapshot| snapshot.name.clone()).collect()
+    }
+}
+
+impl Show for SnapshotView {
+    fn table(&self) -> String {
+        facts(&[
+            ("name", Some(self.name.clone())),
+            ("id", Some(self.id.to_string())),
+            ("volume", Some(self.volume.to_string())),
+            ("size", Some(memory(self.size))),
+            ("type", Some(self.kind.clone())),
+            ("made by", Some(self.created_by.clone())),
+            ("made", Some(moment(self.created))),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_people() {
+        assert_eq!(
+            ["4096", "512M", "20GiB", "1T"].map(size),
+            [Ok(4096), Ok(512 << 20), Ok(20 << 30), Ok(1 << 40)]
+        );
+        for bad in ["", "G", "1X", "-1G", "99999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

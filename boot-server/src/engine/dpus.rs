@@ -1,0 +1,651 @@
+//! DPUs: who they are, and what they are told to be.
+//!
+//! ```text
+//!  hello ─▶ accepted? ─▶ state(generation) ──waits──▶ told, as soon as there is a newer one
+//!                                    ▲
+//!  nodes, servers, volumes, ports ─▶ compose ─▶ another state than the stored one: next generation, stored, then told
+//! ```
+//!
+//! A state is stored before anybody is told of it, with its generation: a server that starts again tells the same.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bmc::Secret;
+use boot_server_core::cloud_config::is_hostname;
+use boot_server_core::dpu::{self, Dpu, HostDisk, NotDesired, SILENT_MS, Wanted};
+use boot_server_core::node::{Node, Severity};
+use protocol::dial::{Facts, Hello, Orders, Report, Welcome};
+use protocol::dpu::{Datapath, Desired, InterfaceName, Observed, VERSION};
+use protocol::{DpuId, NodeId, Sha256, Timestamp};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{Actor, Change, Engine, EngineError, lock, now};
+use crate::secret;
+use crate::store::dpus::{self as rows, DpuRow};
+use crate::store::queries::{NewEvent, insert_event};
+use crate::store::{StoreError, volumes};
+use crate::vault::Place;
+
+/// DPUs of one site.
+const DPUS_MAX: usize = 20_000;
+/// DPUs that introduced themselves and that nobody has accepted.
+const WAITING_MAX: usize = 256;
+/// MAC addresses, functions and programs that one may tell of: two ports with 127 virtual functions each.
+const FACTS_MAX: usize = 256;
+/// Characters of a text that it tells of itself.
+const TEXT_MAX: usize = 200;
+
+/// What is wrong with what somebody wants of a DPU.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DpuError {
+    /// No DPU has this id or name.
+    #[error("no DPU `{0}`")]
+    NotFound(String),
+    /// Not a host name.
+    #[error("`{0}` is not a name for a DPU")]
+    BadName(String),
+    /// It speaks another version.
+    #[error("the DPU speaks version {theirs}, this server {VERSION}")]
+    Version {
+        /// The DPU's.
+        theirs: u32,
+    },
+    /// A token that is unknown or was used.
+    #[error("the token is not one that waits for a DPU")]
+    Token,
+    /// A secret that is none.
+    #[error("the secret is not 64 hexadecimal digits")]
+    Secret,
+    /// Nobody knows it.
+    #[error("no DPU has this secret, or it is not accepted")]
+    Stranger,
+    /// Too many.
+    #[error("{0}")]
+    Many(&'static str),
+    /// Another DPU has the node.
+    #[error("node {0} has another DPU")]
+    NodeTaken(String),
+    /// It presents disks or ports.
+    #[error("it has {0} disks of a server")]
+    Used(usize),
+}
+
+impl DpuError {
+    /// Status, code and hint.
+    pub(super) fn parts(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::NotFound(_) => (404, "dpu-not-found", "list them with `billet dpu list`"),
+            Self::BadName(_) => (422, "bad-name", "use letters, digits and -, at most 63 characters"),
+            Self::Version { .. } => (422, "version", "use billet-dpu of the server's version"),
+            Self::Token => (
+                403,
+                "dpu-token",
+                "register it anew (`billet dpu create`), or leave the token out and accept it",
+            ),
+            Self::Secret => (422, "dpu-secret", "remove the file `identity` of the DPU's state directory"),
+            Self::Stranger => (401, "dpu-stranger", "say hello again"),
+            Self::Many(_) => (503, "dpus-full", "remove those that nobody needs (`billet dpu list`)"),
+            Self::NodeTaken(_) => (409, "dpu-taken", "take the node from the other DPU first"),
+            Self::Used(_) => (409, "dpu-used", "detach them, or delete the server"),
+        }
+    }
+}
+
+/// All DPUs as they are known now.
+pub(super) struct Dpus {
+    all: std::sync::Mutex<BTreeMap<DpuId, Known>>,
+    /// Counts states that were made: whoever waits looks again.
+    told: watch::Sender<u64>,
+    /// Held while states are made and DPUs are changed.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A DPU as it is known now.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Who it is.
+    pub dpu: Dpu,
+    /// What it is to be.
+    pub desired: Option<Desired>,
+    /// What it said that it is.
+    pub observed: Option<Observed>,
+    /// When it was last heard of, since this server runs.
+    pub seen: Option<Timestamp>,
+    /// Why it cannot be told what to be.
+    pub problem: Option<NotDesired>,
+    /// The next state has a higher number than this.
+    floor: u64,
+}
+
+impl Known {
+    fn new(dpu: Dpu) -> Self {
+        Self { dpu, desired: None, observed: None, seen: None, problem: None, floor: 0 }
+    }
+
+    /// Of what it said the newest state is what counts.
+    pub fn generation(&self) -> u64 {
+        self.desired.as_ref().map_or(0, |desired| desired.generation)
+    }
+
+    /// Nothing was heard of it for so long that it is taken to be gone.
+    pub fn is_silent(&self, now: Timestamp, opened: Timestamp) -> bool {
+        now.since(self.seen.unwrap_or(opened)) > Duration::from_millis(SILENT_MS)
+    }
+}
+
+/// What somebody says of a DPU; what is not given stays.
+#[derive(Debug, Clone, Default)]
+pub struct DpuChange {
+    /// Its host, by name or id; an empty text takes it away.
+    pub node: Option<String>,
+    /// Own end of tunnels.
+    pub tunnel_address: Option<IpAddr>,
+    /// Who forwards packets.
+    pub datapath: Option<Datapath>,
+    /// The bridge with the provisioning network's wire.
+    pub provisioning_bridge: Option<InterfaceName>,
+    /// It is the site's.
+    pub accept: bool,
+}
+
+fn place(id: DpuId) -> Place {
+    Place { row: id.0, column: "dpus.desired" }
+}
+
+impl Dpus {
+    /// As stored. A state that cannot be opened is made anew; its number is not lost, because it stands before the seal.
+    pub(super) fn read(stored: Vec<DpuRow>, vault: &crate::vault::Vault) -> Self {
+        let known = |row: DpuRow| {
+            let (number, sealed) =
+                row.desired.as_deref().and_then(|text| text.split_once(' ')).unwrap_or_default();
+            let opened = vault.unseal(place(row.dpu.id), sealed).ok();
+            let desired: Option<Desired> = opened.and_then(|text| serde_json::from_str(&text.0).ok());
+            let floor = number.parse().unwrap_or(0);
+            (row.dpu.id, Known { desired, observed: row.observed, floor, ..Known::new(row.dpu) })
+        };
+        let all = stored.into_iter().map(known).collect();
+        Self {
+            all: std::sync::Mutex::new(all),
+            told: watch::channel(0).0,
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+impl Engine {
+    /// All DPUs, by name.
+    pub fn dpus(&self) -> Vec<Known> {
+        let mut all: Vec<Known> = lock(&self.0.dpus.all).values().cloned().collect();
+        all.sort_by(|a, b| a.dpu.name.cmp(&b.dpu.name));
+        all
+    }
+
+    /// The DPU with this id or name.
+    ///
+    /// # Errors
+    /// [`DpuError::NotFound`].
+    pub fn dpu(&self, reference: &str) -> Result<Known, EngineError> {
+        let id = reference.parse::<DpuId>().ok();
+        let all = lock(&self.0.dpus.all);
+        let found = all.values().find(|known| Some(known.dpu.id) == id || known.dpu.name == reference);
+        let short = || DpuError::NotFound(reference.chars().take(80).collect());
+        found.cloned().ok_or_else(|| short().into())
+    }
+
+    pub(super) fn known_dpu(&self, id: DpuId) -> Option<Known> {
+        lock(&self.0.dpus.all).get(&id).cloned()
+    }
+
+    /// The accepted DPU of a node.
+    pub fn dpu_of(&self, node: NodeId) -> Option<Known> {
+        let all = lock(&self.0.dpus.all);
+        all.values().find(|known| known.dpu.node == Some(node) && known.dpu.accepted).cloned()
+    }
+
+    /// Nothing was heard of it for so long that it is taken to be gone.
+    pub fn dpu_is_silent(&self, known: &Known) -> bool {
+        known.is_silent(now(), self.0.opened)
+    }
+
+    /// Registers a DPU that has not come in yet, and makes the token that it comes in with, once.
+    ///
+    /// # Errors
+    /// [`DpuError`], [`EngineError::NameTaken`], or what the store says.
+    pub async fn create_dpu(
+        &self,
+        actor: Actor,
+        name: String,
+        change: DpuChange,
+    ) -> Result<(Known, String), EngineError> {
+        if !is_hostname(&name) || name.contains('.') {
+            return Err(DpuError::BadName(name.chars().take(80).collect()).into());
+        }
+        let _turn = self.0.dpus.turn.lock().await;
+        self.room_for_dpu()?;
+        let token = secret::token()?;
+        let mut dpu = Dpu::new(DpuId(Uuid::now_v7()), name, actor.name().to_owned(), now());
+        dpu.token = Some(secret::hash(&token));
+        let dpu = self.changed_dpu(dpu, change).await?;
+        let event = line(&actor, &dpu, "dpu.registered", Severity::Info, "registered");
+        let known = self.add_dpu(dpu, event).await?;
+        Ok((known, token))
+    }
+
+    /// Changes what is said of a DPU.
+    ///
+    /// # Errors
+    /// [`DpuError`], or what the store says.
+    pub async fn change_dpu(
+        &self,
+        actor: Actor,
+        reference: &str,
+        change: DpuChange,
+    ) -> Result<Known, EngineError> {
+        let _turn = self.0.dpus.turn.lock().await;
+        let before = self.dpu(reference)?.dpu;
+        let accepts = change.accept && !before.accepted;
+        let mut next = self.changed_dpu(before.clone(), change).await?;
+        if next == before {
+            return self.dpu(reference);
+        }
+        if accepts {
+            next.accepted = true;
+            next.by = actor.name().to_owned();
+        }
+        let (kind, what) = if accepts { ("dpu.accepted", "accepted") } else { ("dpu.changed", "changed") };
+        let event = line(&actor, &next, kind, Severity::Info, what);
+        self.put_dpu(next, Some(event)).await?;
+        self.compose_all().await?;
+        self.dpu(&before.id.to_string())
+    }
+
+    async fn changed_dpu(&self, mut dpu: Dpu, change: DpuChange) -> Result<Dpu, EngineError> {
+        match change.node.as_deref() {
+            None => {}
+            Some("") => dpu.node = None,
+            Some(reference) => {
+                let node = self.node(reference).await?;
+                let all = lock(&self.0.dpus.all);
+                if all.values().any(|other| other.dpu.id != dpu.id && other.dpu.node == Some(node.id)) {
+                    return Err(DpuError::NodeTaken(node.name).into());
+                }
+                dpu.node = Some(node.id);
+            }
+        }
+        dpu.tunnel_address = change.tunnel_address.or(dpu.tunnel_address);
+        dpu.datapath = change.datapath.unwrap_or(dpu.datapath);
+        dpu.provisioning_bridge = change.provisioning_bridge.unwrap_or(dpu.provisioning_bridge);
+        dpu.accepted |= change.accept;
+        Ok(dpu)
+    }
+
+    /// Forgets a DPU that has no disk of a server.
+    ///
+    /// # Errors
+    /// [`DpuError::NotFound`], [`DpuError::Used`], or what the store says.
+    pub async fn remove_dpu(&self, actor: Actor, reference: &str) -> Result<(), EngineError> {
+        let _turn = self.0.dpus.turn.lock().await;
+        let dpu = self.dpu(reference)?.dpu;
+        let event = line(&actor, &dpu, "dpu.removed", Severity::Info, "forgotten");
+        let (id, row) = (dpu.id, event.clone());
+        let write = move |db: &_| {
+            let used = volumes::granted(db, id)?.len();
+            if used > 0 {
+                return Ok(Err(used));
+            }
+            rows::remove(db, id)?;
+            insert_event(db, &row).map(Ok)
+        };
+        match self.store().write(write).await? {
+            Ok(number) => {
+                lock(&self.0.dpus.all).remove(&id);
+                self.announce_event(number, event);
+                self.announce(Change::Dpu(id));
+                Ok(())
+            }
+            Err(used) => Err(DpuError::Used(used).into()),
+        }
+    }
+
+    /// A DPU introduces itself.
+    ///
+    /// # Errors
+    /// [`DpuError`], or what the store says.
+    pub async fn dpu_hello(&self, hello: Hello, peer: IpAddr) -> Result<Welcome, EngineError> {
+        if hello.version != VERSION {
+            return Err(DpuError::Version { theirs: hello.version }.into());
+        }
+        if hello.secret.0.parse::<Sha256>().is_err() {
+            return Err(DpuError::Secret.into());
+        }
+        let (secret, facts) = (secret::hash(&hello.secret.0), bounded(hello.facts));
+        let _turn = self.0.dpus.turn.lock().await;
+        let known = self.dpu_with_secret(secret).map(|known| known.dpu);
+        let token = hello.token.as_ref().map(|token| secret::hash(&token.0));
+        let registered = token.and_then(|token| self.dpu_with_token(token));
+        let dpu = match (known, registered, token) {
+            (Some(dpu), _, _) => self.heard_dpu(dpu, facts, peer).await?,
+            (None, Some(dpu), _) => self.redeem_dpu(dpu, secret, facts, peer).await?,
+            (None, None, Some(_)) => return Err(DpuError::Token.into()),
+            (None, None, None) => self.strange_dpu(secret, facts, peer).await?,
+        };
+        if !dpu.accepted {
+            let why = format!("somebody has to accept it: `billet dpu accept {}`", dpu.name);
+            return Ok(Welcome::Waiting { why });
+        }
+        self.compose_all().await?;
+        Ok(Welcome::Accepted { dpu: dpu.id, name: dpu.name })
+    }
+
+    async fn heard_dpu(&self, before: Dpu, facts: Facts, peer: IpAddr) -> Result<Dpu, EngineError> {
+        let mut next = Dpu { facts, address: Some(peer), ..before.clone() };
+        next.node = next.node.or_else(|| self.host_of(&next));
+        if next != before {
+            next = self.put_dpu(next, None).await?;
+        }
+        self.saw_dpu(next.id);
+        Ok(next)
+    }
+
+    async fn redeem_dpu(
+        &self,
+        before: Dpu,
+        secret: Sha256,
+        facts: Facts,
+        peer: IpAddr,
+    ) -> Result<Dpu, EngineError> {
+        let mut next =
+            Dpu { secret: Some(secret), token: None, accepted: true, facts, address: Some(peer), ..before };
+        next.node = next.node.or_else(|| self.host_of(&next));
+        let event = line(&Actor::Server, &next, "dpu.arrived", Severity::Info, "came in with its token");
+        let next = self.put_dpu(next, Some(event)).await?;
+        self.saw_dpu(next.id);
+        Ok(next)
+    }
+
+    async fn strange_dpu(&self, secret: Sha256, facts: Facts, peer: IpAddr) -> Result<Dpu, EngineError> {
+        self.room_for_dpu()?;
+        if self.dpus().iter().filter(|known| !known.dpu.accepted).count() >= WAITING_MAX {
+            return Err(DpuError::Many("as many DPUs as may wait to be accepted do").into());
+        }
+        let mut dpu = Dpu::new(DpuId(Uuid::now_v7()), self.free_dpu_name(&facts), String::new(), now());
+        (dpu.secret, dpu.facts, dpu.address) = (Some(secret), facts, Some(peer));
+        dpu.node = self.host_of(&dpu);
+        let event = line(
+            &Actor::Server,
+            &dpu,
+            "dpu.discovered",
+            Severity::Warning,
+            &format!("introduced itself from {peer}: accept it, or remove it"),
+        );
+        let known = self.add_dpu(dpu, event).await?;
+        self.saw_dpu(known.dpu.id);
+        Ok(known.dpu)
+    }
+
+    fn free_dpu_name(&self, facts: &Facts) -> String {
+        let own = facts.hostname.split('.').next().unwrap_or_default().to_lowercase();
+        let base = if is_hostname(&own) && own.len() <= 50 { own } else { "dpu".to_owned() };
+        let taken = |name: &str| lock(&self.0.dpus.all).values().any(|known| known.dpu.name == name);
+        if !taken(&base) {
+            return base;
+        }
+        (2..=DPUS_MAX).map(|n| format!("{base}-{n}")).find(|name| !taken(name)).unwrap_or(base)
+    }
+
+    fn room_for_dpu(&self) -> Result<(), DpuError> {
+        let full = lock(&self.0.dpus.all).len() >= DPUS_MAX;
+        if full { Err(DpuError::Many("the site has as many DPUs as it may have")) } else { Ok(()) }
+    }
+
+    /// The machine that has one of the DPU's functions as its NIC, unless another DPU has it.
+    fn host_of(&self, dpu: &Dpu) -> Option<NodeId> {
+        let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
+        let node =
+            self.0.nodes.find(|node: &Node| macs.iter().any(|mac| node.identity.macs.contains(mac)))?;
+        let all = lock(&self.0.dpus.all);
+        let taken = all.values().any(|other| other.dpu.id != dpu.id && other.dpu.node == Some(node.id));
+        (!taken).then_some(node.id)
+    }
+
+    fn dpu_with_secret(&self, secret: Sha256) -> Option<Known> {
+        let all = lock(&self.0.dpus.all);
+        all.values().find(|known| known.dpu.secret.is_some_and(|have| secret::same(&have, &secret))).cloned()
+    }
+
+    fn dpu_with_token(&self, token: Sha256) -> Option<Dpu> {
+        let all = lock(&self.0.dpus.all);
+        let found =
+            all.values().find(|known| known.dpu.token.is_some_and(|have| secret::same(&have, &token)));
+        found.map(|known| known.dpu.clone())
+    }
+
+    fn saw_dpu(&self, id: DpuId) {
+        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
+            known.seen = Some(now());
+        }
+    }
+
+    /// Whether an accepted DPU has this secret.
+    ///
+    /// # Errors
+    /// [`DpuError::Stranger`].
+    pub fn check_dpu(&self, secret: &str) -> Result<(), EngineError> {
+        let known = self.dpu_with_secret(secret::hash(secret)).filter(|known| known.dpu.accepted);
+        known.map(drop).ok_or_else(|| DpuError::Stranger.into())
+    }
+
+    /// Takes a report in, and answers with the state as soon as there is another than the one that the DPU has.
+    ///
+    /// # Errors
+    /// [`DpuError::Stranger`], or what the store says.
+    pub async fn dpu_state(
+        &self,
+        secret: &str,
+        report: Report,
+        wait: Duration,
+    ) -> Result<Orders, EngineError> {
+        let mut told = self.0.dpus.told.subscribe();
+        let known = self.dpu_with_secret(secret::hash(secret)).filter(|known| known.dpu.accepted);
+        let id = known.ok_or(DpuError::Stranger)?.dpu.id;
+        self.saw_dpu(id);
+        self.catch_up(id, report.generation).await?;
+        if let Some(observed) = report.observed {
+            self.observe_dpu(id, *observed).await?;
+        }
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            // Marked as seen before it is looked at: what comes in between wakes.
+            told.borrow_and_update();
+            let known = self.known_dpu(id).filter(|known| known.dpu.accepted).ok_or(DpuError::Stranger)?;
+            if let Some(state) = known.desired
+                && report.generation != Some(state.generation)
+            {
+                return Ok(Orders::State { state: Box::new(state) });
+            }
+            tokio::select! {
+                changed = told.changed() => if changed.is_err() { return Ok(Orders::Same) },
+                () = tokio::time::sleep_until(until) => return Ok(Orders::Same),
+            }
+        }
+    }
+
+    /// A DPU that has a newer state than there is was told it by this server before its database was put back: its next state gets a
+    /// number that it takes.
+    async fn catch_up(&self, id: DpuId, generation: Option<u64>) -> Result<(), EngineError> {
+        let generation = generation.unwrap_or(0);
+        let behind = match lock(&self.0.dpus.all).get_mut(&id) {
+            Some(known) if generation > known.generation() && known.desired.is_some() => {
+                known.floor = generation;
+                true
+            }
+            _ => false,
+        };
+        if behind { self.compose(id).await } else { Ok(()) }
+    }
+
+    async fn observe_dpu(&self, id: DpuId, observed: Observed) -> Result<(), EngineError> {
+        let before = self.known_dpu(id).and_then(|known| known.observed);
+        if before.as_ref() == Some(&observed) {
+            return Ok(());
+        }
+        let row = observed.clone();
+        self.store().write(move |db| rows::set_observed(db, id, &row)).await?;
+        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
+            known.observed = Some(observed);
+        }
+        self.announce(Change::Dpu(id));
+        Ok(())
+    }
+
+    async fn add_dpu(&self, dpu: Dpu, event: NewEvent) -> Result<Known, EngineError> {
+        let (row, line) = (dpu.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::insert(db, &row)?;
+            insert_event(db, &line)
+        };
+        let number = self.store().write(write).await?;
+        let known = Known::new(dpu);
+        let id = known.dpu.id;
+        lock(&self.0.dpus.all).insert(id, known.clone());
+        self.announce_event(number, event);
+        self.announce(Change::Dpu(id));
+        Ok(known)
+    }
+
+    /// Stores a DPU's next version.
+    async fn put_dpu(&self, mut dpu: Dpu, event: Option<NewEvent>) -> Result<Dpu, EngineError> {
+        dpu.version += 1;
+        let (row, line) = (dpu.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::update(db, &row)?;
+            line.map(|line| insert_event(db, &line)).transpose()
+        };
+        let number = self.store().write(write).await?;
+        if let Some(known) = lock(&self.0.dpus.all).get_mut(&dpu.id) {
+            known.dpu = dpu.clone();
+        }
+        if let (Some(number), Some(event)) = (number, event) {
+            self.announce_event(number, event);
+        }
+        self.announce(Change::Dpu(dpu.id));
+        Ok(dpu)
+    }
+
+    /// Makes the states of all accepted DPUs, and tells those that are to change. DPUs without a host get the machine that has one of
+    /// their functions.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn compose_all(&self) -> Result<(), EngineError> {
+        for known in self.dpus() {
+            self.compose(known.dpu.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the state of one DPU, and tells it where that is another one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn compose(&self, id: DpuId) -> Result<(), EngineError> {
+        let _turn = self.0.composing.lock().await;
+        let Some(known) = self.known_dpu(id).filter(|known| known.dpu.accepted) else { return Ok(()) };
+        let node = known.dpu.node.and_then(|node| self.0.nodes.get(node));
+        let wanted = self.wanted_of(&known, node.as_deref()).await?;
+        let overlay = self.overlay_of_dpus();
+        let made = dpu::desired(&known.dpu, overlay.as_ref(), node.as_deref(), &wanted);
+        let (mut state, problem) = match made {
+            Ok(state) => (state, None),
+            Err(problem) => return self.cannot_be(id, known.problem.as_ref(), problem).await,
+        };
+        state.generation = known.generation();
+        if known.desired.as_ref() == Some(&state) && known.floor <= known.generation() {
+            if known.problem != problem
+                && let Some(known) = lock(&self.0.dpus.all).get_mut(&id)
+            {
+                known.problem = problem;
+            }
+            return Ok(());
+        }
+        state.generation = known.generation().max(known.floor) + 1;
+        let text = serde_json::to_string(&state).map_err(|cause| StoreError::Row { table: "dpus", cause })?;
+        let sealed = format!("{} {}", state.generation, self.0.vault.seal(place(id), &Secret(text))?);
+        self.store().write(move |db| rows::set_desired(db, id, &sealed)).await?;
+        tracing::info!(dpu = %known.dpu.name, generation = state.generation, "a DPU gets another state");
+        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
+            (known.desired, known.problem) = (Some(state), None);
+        }
+        self.0.dpus.told.send_modify(|count| *count += 1);
+        self.announce(Change::Dpu(id));
+        Ok(())
+    }
+
+    async fn cannot_be(
+        &self,
+        id: DpuId,
+        before: Option<&NotDesired>,
+        problem: NotDesired,
+    ) -> Result<(), EngineError> {
+        if before == Some(&problem) {
+            return Ok(());
+        }
+        tracing::warn!(dpu = %id, error = &problem as &dyn std::error::Error, "a DPU stays as it is");
+        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
+            known.problem = Some(problem);
+        }
+        self.announce(Change::Dpu(id));
+        Ok(())
+    }
+
+    async fn wanted_of(&self, known: &Known, node: Option<&Node>) -> Result<Wanted, EngineError> {
+        let id = known.dpu.id;
+        let granted = self.store().read(move |db| volumes::granted(db, id)).await?;
+        let mut disks = Vec::with_capacity(granted.len());
+        for (volume, sealed) in granted {
+            let backend = self.open_access(volume.id, &sealed)?;
+            disks.push(HostDisk { volume, backend });
+        }
+        let ports = match node {
+            Some(node) => match self.server_of(node.id).await? {
+                Some(server) => self.host_ports(server.id).await?,
+                None => Vec::new(),
+            },
+            None => Vec::new(),
+        };
+        Ok(Wanted { ports, disks })
+    }
+}
+
+/// What a DPU says of itself, cut to what is kept.
+fn bounded(mut facts: Facts) -> Facts {
+    let cut = |text: String| text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect::<String>();
+    facts.macs.truncate(FACTS_MAX);
+    facts.functions.truncate(FACTS_MAX);
+    facts.programs.truncate(FACTS_MAX);
+    for program in &mut facts.programs {
+        program.name = cut(std::mem::take(&mut program.name));
+        program.version = cut(std::mem::take(&mut program.version));
+    }
+    for function in &mut facts.functions {
+        function.interface = cut(std::mem::take(&mut function.interface));
+    }
+    Facts {
+        hostname: cut(facts.hostname),
+        serial: facts.serial.map(cut),
+        model: facts.model.map(cut),
+        kernel: cut(facts.kernel),
+        ..facts
+    }
+}
+
+fn line(actor: &Actor, dpu: &Dpu, kind: &str, severity: Severity, what: &str) -> NewEvent {
+    let event = NewEvent::new(now(), actor.name(), kind, severity, format!("DPU {}: {what}", dpu.name));
+    match dpu.node {
+        Some(node) => event.on(node),
+        None => event,
+    }
+}

@@ -1,0 +1,375 @@
+//! Drives volumes: what they need is done in their backends, and what their DPUs say changes their stage.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use boot_server_core::dpu;
+use boot_server_core::node::Severity;
+use boot_server_core::server::Phase as ServerPhase;
+use boot_server_core::volume::{Act, Attachment, Facts, Phase, Source, Stage, Volume, next};
+use protocol::job::Task;
+use protocol::{DpuId, NodeId, VolumeId};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use volume::{BackendError, Grantee, ImageSource, Origin};
+
+use super::{VolumeError, line};
+use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
+use crate::store::StoreError;
+use crate::store::servers as servers_rows;
+use crate::store::volumes as rows;
+
+/// Between two looks at everything: at DPUs that fell silent, and at what failed in passing.
+const LOOK: Duration = Duration::from_secs(10);
+/// Steps of one volume in a row: from `creating` to `attaching` are two.
+const STEPS_MAX: usize = 8;
+/// Volumes that are made or written at once: each reads and writes as fast as it can.
+const WRITES_MAX: usize = 2;
+/// Longest note, in characters.
+const NOTE_MAX: usize = 500;
+
+/// What is being driven: true where it changed meanwhile.
+#[derive(Debug)]
+pub(in crate::engine) struct Turns {
+    volumes: Mutex<BTreeMap<VolumeId, bool>>,
+    pub(super) nodes: Mutex<BTreeMap<NodeId, bool>>,
+    writes: tokio::sync::Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            volumes: Mutex::default(),
+            nodes: Mutex::default(),
+            writes: tokio::sync::Semaphore::new(WRITES_MAX),
+        }
+    }
+}
+
+/// Whether whoever asks is to drive it; else whoever does drives it once more.
+pub(super) fn take<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: K) -> bool {
+    let mut turns = lock(turns);
+    match turns.get_mut(&key) {
+        Some(again) => {
+            *again = true;
+            false
+        }
+        None => {
+            turns.insert(key, false);
+            true
+        }
+    }
+}
+
+/// Whether it is to be driven once more; else its turn is over.
+pub(super) fn again<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: &K) -> bool {
+    let mut turns = lock(turns);
+    match turns.get_mut(key) {
+        Some(again) if *again => {
+            *again = false;
+            true
+        }
+        _ => {
+            turns.remove(key);
+            false
+        }
+    }
+}
+
+impl Engine {
+    /// Drives all volumes and DPUs until `stop`: first what was left when the server last ran, then what changes.
+    pub async fn run_volumes(&self, stop: CancellationToken) {
+        let mut changes = self.changes();
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let looked = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.look_at_all(&stop).await,
+                change = changes.recv() => match change {
+                    Ok(change) => self.look_at_change(change, &stop).await,
+                    Err(RecvError::Lagged(_)) => self.look_at_all(&stop).await,
+                    Err(RecvError::Closed) => return,
+                },
+            };
+            if let Err(error) = looked {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "volumes are looked at again in {LOOK:?}"
+                );
+            }
+        }
+    }
+
+    async fn look_at_all(&self, stop: &CancellationToken) -> Result<(), EngineError> {
+        self.compose_all().await?;
+        for volume in self.store().read(rows::living).await? {
+            self.drive_volume(volume.id, stop);
+        }
+        for node in self.nodes().await? {
+            if self.dpu_of(node.id).is_some() || node.state.run().is_some_and(|run| run.boots_volume()) {
+                self.drive_prepare(node.id, stop);
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_change(&self, change: Change, stop: &CancellationToken) -> Result<(), EngineError> {
+        let node = match change {
+            Change::Node(node) => Some(node),
+            Change::Server { server, .. } => {
+                self.store().read(move |db| servers_rows::get(db, server)).await?.map(|server| server.node)
+            }
+            Change::Volume { volume, .. } => {
+                self.drive_volume(volume, stop);
+                let found = self.store().read(move |db| rows::get(db, volume)).await?;
+                match found.as_ref().and_then(Volume::server) {
+                    Some(server) => {
+                        let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
+                        server.map(|server| server.node)
+                    }
+                    None => None,
+                }
+            }
+            Change::Dpu(dpu) => self.known_dpu(dpu).and_then(|known| known.dpu.node),
+            _ => return Ok(()),
+        };
+        let Some(node) = node else { return Ok(()) };
+        if let Some(known) = self.dpu_of(node) {
+            self.compose(known.dpu.id).await?;
+        }
+        if let Some(server) = self.server_of(node).await? {
+            for volume in self.volumes_of(server.id).await? {
+                self.drive_volume(volume.id, stop);
+            }
+        }
+        self.drive_prepare(node, stop);
+        Ok(())
+    }
+
+    /// Does for a volume what is to be done, in a task of its own: making one takes as long as its image is large.
+    fn drive_volume(&self, id: VolumeId, stop: &CancellationToken) {
+        if !take(&self.0.volume_turns.volumes, id) {
+            return;
+        }
+        let (engine, stop) = (self.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = engine.volume_steps(id, &stop).await {
+                    tracing::warn!(volume = %id, error = &error as &dyn std::error::Error, "a volume does not go on; it is looked at again");
+                }
+                if !again(&engine.0.volume_turns.volumes, &id) || stop.is_cancelled() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn volume_steps(&self, id: VolumeId, stop: &CancellationToken) -> Result<(), EngineError> {
+        for _ in 0..STEPS_MAX {
+            let Some(volume) = self.store().read(move |db| rows::get(db, id)).await? else { return Ok(()) };
+            let Some(act) = next(&volume, &self.volume_facts(&volume).await?) else { return Ok(()) };
+            match self.act_on_volume(volume, act, stop).await {
+                Ok(()) | Err(EngineError::Store(StoreError::Conflict)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of what a volume waits for.
+    async fn volume_facts(&self, volume: &Volume) -> Result<Facts, EngineError> {
+        let server = match volume.server() {
+            Some(server) => self.store().read(move |db| servers_rows::get(db, server)).await?,
+            None => None,
+        };
+        let living =
+            server.filter(|server| !matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted));
+        let node = living.as_ref().and_then(|server| self.0.nodes.get(server.node));
+        let spec = node.as_ref().and_then(|node| target_spec(node, volume.id));
+        let boots = volume.attachment.as_ref().is_some_and(|at| at.boot);
+        let ready = match &node {
+            Some(node) if boots => self.takes_disk(node, volume.id),
+            Some(_) => living.is_some_and(|server| server.phase != ServerPhase::Claimed),
+            None => false,
+        };
+        let own =
+            node.as_ref().and_then(|node| self.dpu_of(node.id)).filter(|known| !self.dpu_is_silent(known));
+        let had = volume.attachment.as_ref().and_then(|at| at.dpu).and_then(|dpu| self.known_dpu(dpu));
+        let observed = had.as_ref().and_then(|known| known.observed.as_ref());
+        let generation = had.as_ref().map_or(0, |known| known.generation());
+        let name = volume.id.to_string();
+        let wanted = had.as_ref().and_then(|known| known.desired.as_ref());
+        let is_wanted =
+            wanted.is_some_and(|state| state.volumes.iter().any(|disk| disk.name.as_str() == name));
+        let gone = had.as_ref().is_none_or(|known| self.dpu_is_silent(known));
+        Ok(Facts {
+            writable: !matches!(volume.source, Source::Os { .. }) || spec.is_some(),
+            dpu: own.map(|known| known.dpu.id).filter(|_| ready),
+            presented: is_wanted && dpu::presents(observed, generation, volume),
+            withdrawn: gone || (!is_wanted && dpu::withdrew(observed, generation, volume)),
+        })
+    }
+
+    async fn act_on_volume(
+        &self,
+        volume: Volume,
+        act: Act,
+        stop: &CancellationToken,
+    ) -> Result<(), EngineError> {
+        match act {
+            Act::Create => self.make_volume(volume, stop).await,
+            Act::Grant(dpu) => self.grant_volume(volume, dpu).await,
+            Act::Attached => {
+                let event =
+                    line(&volume, &Actor::Server, "volume.attached", Severity::Info, "its machine has it");
+                let attachment =
+                    volume.attachment.clone().map(|at| Attachment { stage: Stage::Attached, ..at });
+                let next = Volume { attachment, note: None, version: volume.version + 1, ..volume };
+                self.put_volume(next, Some(event)).await.map(drop)
+            }
+            Act::Revoke => self.revoke_volume(volume).await,
+            Act::Delete => self.erase_volume(volume).await,
+        }
+    }
+
+    async fn make_volume(&self, volume: Volume, stop: &CancellationToken) -> Result<(), EngineError> {
+        let _turn = self.0.volume_turns.writes.acquire().await;
+        match self.make_in_backend(&volume, stop).await {
+            Ok(()) => {
+                let event = line(&volume, &Actor::Server, "volume.available", Severity::Info, "is there");
+                let next =
+                    Volume { phase: Phase::Available, note: None, version: volume.version + 1, ..volume };
+                self.put_volume(next, Some(event)).await.map(drop)
+            }
+            Err(EngineError::Volume(VolumeError::Backend(error)))
+                if !error.is_passing() && !matches!(error, BackendError::Cancelled) =>
+            {
+                let note = cut(&error.to_string());
+                let event = line(&volume, &Actor::Server, "volume.failed", Severity::Error, &note);
+                let next =
+                    Volume { phase: Phase::Error, note: Some(note), version: volume.version + 1, ..volume };
+                self.put_volume(next, Some(event)).await.map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_in_backend(&self, volume: &Volume, stop: &CancellationToken) -> Result<(), EngineError> {
+        let backend = self.backend(&volume.kind)?;
+        let origin = match volume.source {
+            Source::Snapshot { snapshot, volume } => Origin::Snapshot { volume, snapshot },
+            Source::Blank | Source::Image { .. } | Source::Os { .. } => Origin::Blank,
+        };
+        backend.create(volume.id, volume.size, origin).await.map_err(VolumeError::from)?;
+        let plain =
+            |image| ImageSource { store: self.0.image_store.clone(), image, config: None, grow_root: false };
+        let image = match &volume.source {
+            Source::Blank | Source::Snapshot { .. } => return Ok(()),
+            Source::Image { image, .. } => plain(*image),
+            Source::Os { image, .. } => {
+                let server = volume.server();
+                let node = match server {
+                    Some(server) => {
+                        let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
+                        server.and_then(|server| self.0.nodes.get(server.node))
+                    }
+                    None => None,
+                };
+                // Its server went on without it: it is removed with it.
+                let Some((config, grow_root)) = node.as_ref().and_then(|node| target_spec(node, volume.id))
+                else {
+                    return Err(StoreError::Conflict.into());
+                };
+                ImageSource { config, grow_root, ..plain(*image) }
+            }
+        };
+        let (progress, _) = tokio::sync::watch::channel(volume::Progress::default());
+        let written = backend.write_image(volume.id, image, progress, stop.child_token()).await;
+        let written = written.map_err(VolumeError::from)?;
+        tracing::info!(volume = %volume.id, ?written, "an image was written to a volume and read back");
+        Ok(())
+    }
+
+    async fn grant_volume(&self, volume: Volume, id: DpuId) -> Result<(), EngineError> {
+        let known = self.known_dpu(id).ok_or(StoreError::Conflict)?;
+        let backend = self.backend(&volume.kind)?;
+        let to = Grantee { dpu: id, initiator: known.dpu.initiator() };
+        let access = backend.grant(volume.id, &to).await.map_err(VolumeError::from)?;
+        let sealed = self.seal_access(volume.id, &access)?;
+        let attachment =
+            volume.attachment.clone().map(|at| Attachment { stage: Stage::Granted, dpu: Some(id), ..at });
+        let next = Volume { attachment, version: volume.version + 1, ..volume };
+        let (row, vid) = (next.clone(), next.id);
+        let write = move |db: &_| {
+            rows::update(db, &row)?;
+            rows::set_access(db, vid, Some(&sealed))
+        };
+        // Where the row went on meanwhile, whoever drives it next revokes what was granted here.
+        self.store().write(write).await?;
+        self.announce_volume(&next);
+        Ok(())
+    }
+
+    /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody.
+    async fn revoke_volume(&self, volume: Volume) -> Result<(), EngineError> {
+        let backend = self.backend(&volume.kind)?;
+        backend.revoke(volume.id).await.map_err(VolumeError::from)?;
+        let server = volume.attachment.as_ref().map(|at| at.server);
+        let of_row = match server {
+            Some(server) => self.store().read(move |db| servers_rows::get(db, server)).await?,
+            None => None,
+        };
+        let boots = volume.attachment.as_ref().is_some_and(|at| at.boot);
+        let leaves = of_row
+            .as_ref()
+            .is_none_or(|server| matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted));
+        let previous_of = server.filter(|_| boots && !leaves && !volume.keep);
+        let phase = if boots && leaves && !volume.keep { Phase::Deleting } else { volume.phase };
+        let event =
+            line(&volume, &Actor::Server, "volume.detached", Severity::Info, "nobody has it any more");
+        let next = Volume { attachment: None, previous_of, phase, version: volume.version + 1, ..volume };
+        let (row, row_event, id) = (next.clone(), event.clone(), next.id);
+        let write = move |db: &_| {
+            rows::update(db, &row)?;
+            rows::set_access(db, id, None)?;
+            crate::store::queries::insert_event(db, &row_event)
+        };
+        let number = self.store().write(write).await?;
+        self.announce_event(number, event);
+        self.announce_volume(&next);
+        if let Some(server) = of_row {
+            // It may have waited for this.
+            self.announce(Change::Server { project: server.project, server: server.id });
+        }
+        Ok(())
+    }
+
+    async fn erase_volume(&self, volume: Volume) -> Result<(), EngineError> {
+        let backend = self.backend(&volume.kind)?;
+        backend.delete(volume.id).await.map_err(VolumeError::from)?;
+        let event = line(&volume, &Actor::Server, "volume.deleted", Severity::Info, "removed");
+        let next =
+            Volume { phase: Phase::Deleted, deleted: Some(now()), version: volume.version + 1, ..volume };
+        self.put_volume(next, Some(event)).await.map(drop)
+    }
+}
+
+/// What is to be put on this volume, where the node's deploy waits for it.
+fn target_spec(
+    node: &boot_server_core::node::Node,
+    volume: VolumeId,
+) -> Option<(Option<protocol::job::CloudConfig>, bool)> {
+    let run = node.state.run().filter(|run| run.boots_volume())?;
+    match &run.job.task {
+        Task::Deploy(spec) if spec.target.id.volume() == Some(volume) => {
+            Some((spec.config.clone(), spec.grow_root))
+        }
+        _ => None,
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(NOTE_MAX).collect()
+}

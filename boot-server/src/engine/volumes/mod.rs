@@ -1,0 +1,594 @@
+//! Volumes: disks of projects, kept in backends and presented by DPUs.
+//!
+//! ```text
+//! people ─▶ row (phase, attachment) ─▶ run_volumes: core::volume::next ─▶ backend: create, grant, revoke, delete
+//!                                                        ▲                    └▶ row ─▶ DPU's state
+//!                                     DPU's report ──────┘
+//! ```
+//!
+//! What is to be done follows from the rows and from what DPUs say. Every step may be done again, so whoever starts after a crash goes on
+//! where it stood.
+
+mod drive;
+mod open;
+mod prepare;
+mod snapshots;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bmc::Secret;
+use boot_server_core::node::Severity;
+use boot_server_core::server::{BootVolume, Phase as ServerPhase, Server};
+use boot_server_core::volume::{
+    Attachment, Phase, SIZE_MAX, SIZE_UNIT, Source, Stage, Volume, is_name, is_size,
+};
+use protocol::dpu::IoLimits;
+use protocol::{ProjectId, VolumeId};
+use uuid::Uuid;
+use volume::{Backend, BackendError};
+
+use super::{Actor, Change, Engine, EngineError, now};
+use crate::store::queries::{NewEvent, insert_event};
+use crate::store::volumes::{self as rows, VolumeFilter};
+use crate::store::{StoreError, usage};
+use crate::vault::Place;
+
+pub(super) use drive::Turns;
+pub use open::open;
+
+/// Living volumes of one project, whatever its quota says.
+const VOLUMES_MAX: u64 = 10_000;
+/// How often a change is done again because the volume went on meanwhile.
+const CONFLICTS_MAX: usize = 8;
+
+/// Why nothing is done with a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// No volume of the project has this id or name.
+    #[error("no volume `{0}`")]
+    NotFound(String),
+    /// No snapshot of the project has this id or name.
+    #[error("no snapshot `{0}`")]
+    NoSnapshot(String),
+    /// The site has no such type.
+    #[error("no volume type `{0}`")]
+    NoType(String),
+    /// A request that makes no sense.
+    #[error("{what}")]
+    Bad {
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// It is not as it must be for that.
+    #[error("cannot {verb} a volume that is {status}")]
+    WrongStatus {
+        /// What was asked.
+        verb: &'static str,
+        /// How it is.
+        status: boot_server_core::volume::Status,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// Its server's machine has none.
+    #[error("the machine of server {0} has no DPU")]
+    NoDpu(String),
+    /// As many as a project may have.
+    #[error("the project has too many {0}")]
+    Full(&'static str),
+    /// The backend said no.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl VolumeError {
+    /// Status, code and hint.
+    pub(super) fn parts(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::NotFound(_) => (404, "volume-not-found", "list them with `billet volume list`"),
+            Self::NoSnapshot(_) => (404, "snapshot-not-found", "list them with `billet snapshot list`"),
+            Self::NoType(_) => (404, "volume-type-not-found", "list them with `billet volume types`"),
+            Self::Bad { hint, .. } => (422, "bad-volume", hint),
+            Self::WrongStatus { hint, .. } => (409, "wrong-status", hint),
+            Self::NoDpu(_) => (409, "no-dpu", "ask the site for a machine with a DPU"),
+            Self::Full(_) => (409, "project-full", "delete those that are not needed"),
+            Self::Backend(BackendError::NoRoom { .. }) => {
+                (409, "backend-full", "make it smaller, or ask the site")
+            }
+            Self::Backend(BackendError::HasSnapshots { .. }) => {
+                (409, "has-snapshots", "delete its snapshots first")
+            }
+            Self::Backend(BackendError::Unsupported { .. }) => {
+                (422, "unsupported", "use a volume of another type")
+            }
+            Self::Backend(_) => (503, "backend", "ask again; the server's log says more"),
+        }
+    }
+}
+
+/// Places where volumes are kept, by the name of their type.
+pub type Backends = BTreeMap<String, Arc<dyn Backend>>;
+
+/// A volume that somebody asks for.
+#[derive(Debug, Clone, Default)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: String,
+    /// Its type; the site's first where none is given.
+    pub kind: Option<String>,
+    /// Bytes; as large as what it is made of where none are given.
+    pub size: Option<u64>,
+    /// What is on it at first.
+    pub from: From,
+    /// How fast it may be.
+    pub limits: Option<IoLimits>,
+}
+
+/// What is on a new volume, as people say it.
+#[derive(Debug, Clone, Default)]
+pub enum From {
+    /// Zeros.
+    #[default]
+    Blank,
+    /// An image, by id, name or `name:version`.
+    Image(String),
+    /// A snapshot, by name or id.
+    Snapshot(String),
+}
+
+/// What to change of a volume; what is not given stays.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// More bytes.
+    pub size: Option<u64>,
+}
+
+fn place(id: VolumeId) -> Place {
+    Place { row: id.0, column: "volumes.access" }
+}
+
+pub(super) fn bad(what: impl Into<String>, hint: &'static str) -> VolumeError {
+    VolumeError::Bad { what: what.into(), hint }
+}
+
+impl Engine {
+    /// The types of volumes that the site has: name and kind.
+    pub fn volume_types(&self) -> Vec<(String, volume::Kind)> {
+        self.0.backends.iter().map(|(name, backend)| (name.clone(), backend.kind())).collect()
+    }
+
+    fn backend(&self, kind: &str) -> Result<Arc<dyn Backend>, EngineError> {
+        let found = self.0.backends.get(kind).cloned();
+        Ok(found.ok_or_else(|| VolumeError::NoType(kind.chars().take(80).collect()))?)
+    }
+
+    /// A volume of this project: a living one by name, any by id.
+    ///
+    /// # Errors
+    /// [`VolumeError::NotFound`], or where the store fails.
+    pub async fn volume(&self, project: ProjectId, reference: &str) -> Result<Volume, EngineError> {
+        let text = reference.to_owned();
+        let found = self.store().read(move |db| rows::find(db, project, &text)).await?;
+        let short = || VolumeError::NotFound(reference.chars().take(80).collect());
+        found.ok_or_else(|| short().into())
+    }
+
+    /// Living volumes of a project, oldest first.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn volumes(
+        &self,
+        project: ProjectId,
+        filter: VolumeFilter,
+    ) -> Result<Vec<Volume>, EngineError> {
+        Ok(self.store().read(move |db| rows::list(db, project, &filter)).await?)
+    }
+
+    /// Volumes that a server has, or is to have.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn volumes_of(&self, server: protocol::ServerId) -> Result<Vec<Volume>, EngineError> {
+        Ok(self.store().read(move |db| rows::of_server(db, server)).await?)
+    }
+
+    /// Makes a volume. It is there once its status is `available`.
+    ///
+    /// # Errors
+    /// [`VolumeError`], [`EngineError::NameTaken`], or where the store fails.
+    pub async fn create_volume(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        request: NewVolume,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.new_volume(project, &actor, request).await?;
+        let event = line(&volume, &actor, "volume.created", Severity::Info, "is being made");
+        let (row, event_row) = (volume.clone(), event.clone());
+        let write = move |db: &_| {
+            usage::take_turn(db, project)?;
+            if rows::count(db, project)?.0 >= VOLUMES_MAX {
+                return Ok(None);
+            }
+            rows::insert(db, &row)?;
+            insert_event(db, &event_row).map(Some)
+        };
+        let Some(number) = self.store().write(write).await? else {
+            return Err(VolumeError::Full("volumes").into());
+        };
+        self.announce_event(number, event);
+        self.announce_volume(&volume);
+        Ok(volume)
+    }
+
+    async fn new_volume(
+        &self,
+        project: ProjectId,
+        actor: &Actor,
+        request: NewVolume,
+    ) -> Result<Volume, EngineError> {
+        if !is_name(&request.name) {
+            let short: String = request.name.chars().take(80).collect();
+            return Err(bad(
+                format!("`{short}` is not a name for a volume"),
+                "use letters, digits and . _ -, at most 64, beginning with a letter or digit",
+            )
+            .into());
+        }
+        let (source, kind, least) = match &request.from {
+            From::Blank => (Source::Blank, None, 0),
+            From::Image(reference) => {
+                let (image, manifest) = self.resolve_image(reference).await?;
+                let image_name = format!("{} {}", manifest.name, manifest.version);
+                (Source::Image { image, image_name }, None, manifest.minimum_disk)
+            }
+            From::Snapshot(reference) => {
+                let snapshot = self.snapshot(project, reference).await?;
+                let source = Source::Snapshot { snapshot: snapshot.id, volume: snapshot.volume };
+                (source, Some(snapshot.kind), snapshot.size)
+            }
+        };
+        if let (Some(own), Some(wanted)) = (&kind, &request.kind)
+            && own != wanted
+        {
+            return Err(bad(format!("the snapshot is of type {own}"), "leave the type out").into());
+        }
+        let kind = match kind.or(request.kind) {
+            Some(kind) => kind,
+            None => self.first_type()?,
+        };
+        self.backend(&kind)?;
+        let size = request.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
+        check_size(size, least)?;
+        Ok(fresh(project, actor, request.name, (kind, size, source), request.limits))
+    }
+
+    pub(super) fn first_type(&self) -> Result<String, EngineError> {
+        let first = self.0.backends.keys().next().cloned();
+        Ok(first.ok_or_else(|| {
+            bad("this site keeps no volumes", "set [[volumes]] in the server's configuration")
+        })?)
+    }
+
+    /// The boot volume that waits for a server's deploy, made where there is none. One of another image, from a deploy that was called
+    /// off, is removed.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub(super) async fn ensure_boot_volume(
+        &self,
+        server: &Server,
+        actor: &Actor,
+        wish: &BootVolume,
+        least: u64,
+    ) -> Result<Volume, EngineError> {
+        let wanted = self.boot_volume(server, actor, wish, least)?;
+        for volume in self.volumes_of(server.id).await? {
+            let unused = volume.phase == Phase::Creating
+                && volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted);
+            if unused
+                && (&volume.source, volume.size, &volume.kind) == (&wanted.source, wanted.size, &wanted.kind)
+            {
+                return Ok(volume);
+            }
+            if unused {
+                self.edit_volume(volume.id, |volume| {
+                    Ok(Some((Volume { phase: Phase::Deleting, ..volume.clone() }, None)))
+                })
+                .await?;
+            }
+        }
+        let event =
+            line(&wanted, actor, "volume.created", Severity::Info, "is made for its server to boot from");
+        let (row, row_event) = (wanted.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::insert(db, &row)?;
+            insert_event(db, &row_event)
+        };
+        let number = self.store().write(write).await?;
+        self.announce_event(number, event);
+        self.announce_volume(&wanted);
+        Ok(wanted)
+    }
+
+    fn boot_volume(
+        &self,
+        server: &Server,
+        actor: &Actor,
+        wish: &BootVolume,
+        least: u64,
+    ) -> Result<Volume, EngineError> {
+        let kind = match &wish.kind {
+            Some(kind) => kind.clone(),
+            None => self.first_type()?,
+        };
+        self.backend(&kind)?;
+        let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
+        check_size(size, least)?;
+        let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
+        let id = Uuid::now_v7();
+        let tail = id.simple().to_string();
+        let name = format!("{}-boot-{}", server.name, &tail[tail.len() - 6..]);
+        let mut volume = fresh(server.project, actor, name, (kind, size, source), None);
+        volume.id = VolumeId(id);
+        volume.keep = wish.keep;
+        volume.attachment =
+            Some(Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None });
+        Ok(volume)
+    }
+
+    /// Gives a volume another name, or more room while nobody has it.
+    ///
+    /// # Errors
+    /// [`VolumeError`], [`EngineError::NameTaken`], or where the store fails.
+    pub async fn change_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+        change: VolumeChange,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        if let Some(name) = change.name.as_ref().filter(|name| !is_name(name)) {
+            let short: String = name.chars().take(80).collect();
+            return Err(bad(
+                format!("`{short}` is not a name for a volume"),
+                "use letters, digits and . _ -",
+            )
+            .into());
+        }
+        if let Some(size) = change.size.filter(|size| *size != volume.size) {
+            check_size(size, volume.size)?;
+            if volume.phase != Phase::Available || volume.attachment.is_some() {
+                return Err(wrong("resize", &volume, "detach it first"));
+            }
+            let backend = self.backend(&volume.kind)?;
+            backend.resize(volume.id, size).await.map_err(VolumeError::from)?;
+        }
+        self.edit_volume(volume.id, move |volume| {
+            let mut next = volume.clone();
+            next.name = change.name.clone().unwrap_or(next.name);
+            next.size = change.size.unwrap_or(next.size).max(volume.size);
+            let event = line(&next, &actor, "volume.changed", Severity::Info, "changed");
+            Ok((next != *volume).then_some((next, Some(event))))
+        })
+        .await
+    }
+
+    /// Removes a volume that nobody has.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn delete_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        let id = volume.id;
+        let snapshots = self.store().read(move |db| rows::snapshots_of(db, id)).await?.len();
+        if snapshots > 0 {
+            let what = format!("volume {} has {snapshots} snapshots", volume.name);
+            return Err(bad(what, "delete its snapshots first").into());
+        }
+        self.edit_volume(id, move |volume| {
+            if matches!(volume.phase, Phase::Deleting | Phase::Deleted) {
+                return Ok(None);
+            }
+            if volume.attachment.is_some() {
+                return Err(wrong("delete", volume, "detach it first"));
+            }
+            let next = Volume { phase: Phase::Deleting, note: None, ..volume.clone() };
+            let event = line(&next, &actor, "volume.deleting", Severity::Info, "is being removed");
+            Ok(Some((next, Some(event))))
+        })
+        .await
+    }
+
+    /// Gives a volume to a server, running or not. Its machine has it once its status is `in_use`.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn attach_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+        server: &str,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        let server = self.server(project, server).await?;
+        if matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted) {
+            return Err(
+                bad(format!("server {} is being given back", server.name), "choose another server").into()
+            );
+        }
+        if self.dpu_of(server.node).is_none() {
+            return Err(VolumeError::NoDpu(server.name).into());
+        }
+        self.edit_volume(volume.id, move |volume| {
+            if volume.server() == Some(server.id) {
+                return Ok(None);
+            }
+            if volume.phase != Phase::Available || volume.attachment.is_some() {
+                return Err(wrong(
+                    "attach",
+                    volume,
+                    "wait until it is available, or detach it from its server first",
+                ));
+            }
+            let attachment = Attachment { server: server.id, boot: false, stage: Stage::Wanted, dpu: None };
+            let next = Volume { attachment: Some(attachment), ..volume.clone() };
+            let what = format!("given to server {}", server.name);
+            Ok(Some((next, Some(line(volume, &actor, "volume.attaching", Severity::Info, &what)))))
+        })
+        .await
+    }
+
+    /// Takes a volume from its server. It is available again once nobody can write to it.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn detach_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        self.edit_volume(volume.id, move |volume| {
+            let Some(attachment) = &volume.attachment else { return Ok(None) };
+            if attachment.boot {
+                return Err(wrong(
+                    "detach",
+                    volume,
+                    "its server boots from it: delete the server, or reinstall it",
+                ));
+            }
+            Ok(detaching(volume).map(|next| {
+                let event = line(volume, &actor, "volume.detaching", Severity::Info, "taken from its server");
+                (next, Some(event))
+            }))
+        })
+        .await
+    }
+
+    /// Changes a volume as it stands when its turn comes; `None` leaves it as it is.
+    async fn edit_volume(
+        &self,
+        id: VolumeId,
+        change: impl Fn(&Volume) -> Result<Option<(Volume, Option<NewEvent>)>, EngineError>,
+    ) -> Result<Volume, EngineError> {
+        for _ in 0..CONFLICTS_MAX {
+            let found = self.store().read(move |db| rows::get(db, id)).await?;
+            let before = found.ok_or_else(|| VolumeError::NotFound(id.to_string()))?;
+            let Some((mut next, event)) = change(&before)? else { return Ok(before) };
+            next.version = before.version + 1;
+            match self.put_volume(next, event).await {
+                Err(EngineError::Store(StoreError::Conflict)) => {}
+                other => return other,
+            }
+        }
+        Err(EngineError::Store(StoreError::Conflict))
+    }
+
+    /// Stores a volume's next version with its event.
+    async fn put_volume(&self, volume: Volume, event: Option<NewEvent>) -> Result<Volume, EngineError> {
+        let (row, line) = (volume.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::update(db, &row)?;
+            line.map(|line| insert_event(db, &line)).transpose()
+        };
+        let number = self.store().write(write).await?;
+        if let (Some(number), Some(event)) = (number, event) {
+            self.announce_event(number, event);
+        }
+        self.announce_volume(&volume);
+        Ok(volume)
+    }
+
+    fn announce_volume(&self, volume: &Volume) {
+        self.announce(Change::Volume { project: volume.project, volume: volume.id });
+    }
+
+    /// What a DPU connects to, from what is stored.
+    pub(super) fn open_access(
+        &self,
+        id: VolumeId,
+        sealed: &str,
+    ) -> Result<protocol::dpu::Backend, EngineError> {
+        let text = self.0.vault.unseal(place(id), sealed)?;
+        let parsed = serde_json::from_str(&text.0);
+        Ok(parsed.map_err(|cause| StoreError::Row { table: "volumes", cause })?)
+    }
+
+    fn seal_access(&self, id: VolumeId, backend: &protocol::dpu::Backend) -> Result<String, EngineError> {
+        let text =
+            serde_json::to_string(backend).map_err(|cause| StoreError::Row { table: "volumes", cause })?;
+        Ok(self.0.vault.seal(place(id), &Secret(text))?)
+    }
+}
+
+/// The next version of a volume that is taken from its server; `None` where that goes on already.
+pub(super) fn detaching(volume: &Volume) -> Option<Volume> {
+    let attachment = volume.attachment.as_ref().filter(|at| at.stage != Stage::Detaching)?;
+    let attachment = Attachment { stage: Stage::Detaching, ..attachment.clone() };
+    Some(Volume { attachment: Some(attachment), ..volume.clone() })
+}
+
+fn check_size(size: u64, least: u64) -> Result<(), VolumeError> {
+    if size < least {
+        return Err(bad(
+            format!("{size} bytes are fewer than the {least} of what it is to hold"),
+            "ask for more",
+        ));
+    }
+    if is_size(size) {
+        return Ok(());
+    }
+    let what = format!("{size} bytes are no multiple of {SIZE_UNIT} from {SIZE_UNIT} to {SIZE_MAX}");
+    Err(bad(what, "give a size in whole MiB"))
+}
+
+fn fresh(
+    project: ProjectId,
+    actor: &Actor,
+    name: String,
+    (kind, size, source): (String, u64, Source),
+    limits: Option<IoLimits>,
+) -> Volume {
+    Volume {
+        id: VolumeId(Uuid::now_v7()),
+        project,
+        name,
+        kind,
+        size,
+        source,
+        phase: Phase::Creating,
+        attachment: None,
+        limits,
+        keep: false,
+        previous_of: None,
+        note: None,
+        by: actor.name().to_owned(),
+        created: now(),
+        deleted: None,
+        version: 1,
+    }
+}
+
+fn wrong(verb: &'static str, volume: &Volume, hint: &'static str) -> EngineError {
+    VolumeError::WrongStatus { verb, status: volume.status(), hint }.into()
+}
+
+/// A line about a volume, for its project.
+fn line(volume: &Volume, actor: &Actor, kind: &str, severity: Severity, what: &str) -> NewEvent {
+    let message = format!("volume {}: {what}", volume.name);
+    NewEvent::new(now(), actor.name(), kind, severity, message).of(volume.project)
+}

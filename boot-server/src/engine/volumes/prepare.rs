@@ -1,0 +1,248 @@
+//! Prepares machines that boot from volumes: in this order, so that nobody ever has two systems' disks at once.
+//!
+//! ```text
+//!  image written ─▶ machine off ─▶ the volume before revoked ─▶ new one granted ─▶ DPU presents it, ports plugged ─▶ switched on
+//! ```
+//!
+//! Each look does what can be done then, and is done again when something changes.
+
+use std::time::Duration;
+
+use bmc::{DriverKind, PowerAction, PowerState};
+use boot_server_core::dpu;
+use boot_server_core::node::{Event, Node, Phase as Mark, PrepareNews, RunStage, Severity};
+use boot_server_core::server::{Phase as ServerPhase, Server};
+use boot_server_core::volume::{Phase, Stage, Volume};
+use protocol::fault::{Fault, FaultCode};
+use protocol::job::Task;
+use protocol::{JobId, NodeId, VolumeId};
+use tokio_util::sync::CancellationToken;
+
+use super::drive::{again, take};
+use super::{detaching, line};
+use crate::engine::{Actor, Engine, EngineError, lock};
+use crate::power::Change as PowerChange;
+use crate::store::volumes as rows;
+
+/// How long a machine may take to be off.
+const OFF: Duration = Duration::from_secs(60);
+/// Between two looks whether it is.
+const OFF_LOOK: Duration = Duration::from_millis(500);
+
+impl Engine {
+    /// Prepares a node's machine, in a task of its own: it waits for the machine to be off.
+    pub(super) fn drive_prepare(&self, node: NodeId, stop: &CancellationToken) {
+        if !take(&self.0.volume_turns.nodes, node) {
+            return;
+        }
+        let (engine, stop) = (self.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                let done = tokio::select! {
+                    () = stop.cancelled() => return,
+                    done = engine.prepare(node) => done,
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%node, error = &error as &dyn std::error::Error, "a machine is not prepared yet; it is looked at again");
+                }
+                if !again(&engine.0.volume_turns.nodes, &node) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// True where the machine is off and nobody else's disk is on it: it may have this volume.
+    pub(super) fn takes_disk(&self, node: &Node, volume: VolumeId) -> bool {
+        match waiting(node) {
+            Some((job, target)) => target == volume && lock(&self.0.takes_disk).get(&node.id) == Some(&job),
+            // What runs from it already keeps it, also where a DPU was changed.
+            None => {
+                node.state.run().is_none()
+                    || node.state.run().is_some_and(|run| run.stage == RunStage::FirstBoot)
+            }
+        }
+    }
+
+    async fn prepare(&self, id: NodeId) -> Result<(), EngineError> {
+        let Some(node) = self.0.nodes.get(id) else { return Ok(()) };
+        let Some((job, target)) = waiting(&node) else {
+            lock(&self.0.takes_disk).remove(&id);
+            return self.forget_previous(&node).await;
+        };
+        let Some(server) = self.server_of(id).await? else { return Ok(()) };
+        let volumes = self.volumes_of(server.id).await?;
+        let Some(volume) = volumes.iter().find(|volume| volume.id == target) else {
+            return self.fail_prepare(id, job, "its volume is gone", "reinstall the server").await;
+        };
+        match volume.phase {
+            Phase::Creating => return Ok(()),
+            Phase::Available => {}
+            Phase::Error => {
+                let why = volume.note.clone().unwrap_or_else(|| "its volume could not be made".to_owned());
+                return self.fail_prepare(id, job, &why, "see the volume, then reinstall the server").await;
+            }
+            Phase::Deleting | Phase::Deleted => {
+                return self.fail_prepare(id, job, "its volume was removed", "reinstall the server").await;
+            }
+        }
+        if node.timeline.at(Mark::Written).is_none() {
+            self.tell_prepared(id, job, PrepareNews::Written).await?;
+        }
+        let Some(known) = self.dpu_of(id) else {
+            let hint = "register or accept the DPU (`billet dpu list`), and reinstall the server";
+            return self.fail_prepare(id, job, "its machine has no DPU", hint).await;
+        };
+        if lock(&self.0.takes_disk).get(&id) != Some(&job) {
+            if !self.switch_off(id).await? || !self.take_boot_volumes(&volumes, Some(target)).await? {
+                return Ok(());
+            }
+            lock(&self.0.takes_disk).insert(id, job);
+            self.announce_volume(volume);
+            return Ok(());
+        }
+        let all = volumes.iter().filter(|volume| volume.attachment.is_some());
+        let have_all = all
+            .clone()
+            .all(|volume| volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Attached));
+        let ports = known.desired.as_ref().is_some_and(|state| dpu::plugged(known.observed.as_ref(), state));
+        if have_all && ports && known.problem.is_none() {
+            self.tell_prepared(id, job, PrepareNews::Ready).await?;
+            lock(&self.0.takes_disk).remove(&id);
+        }
+        Ok(())
+    }
+
+    async fn tell_prepared(&self, id: NodeId, job: JobId, news: PrepareNews) -> Result<(), EngineError> {
+        match self.apply(id, Actor::Server, Event::Prepared { job, news }).await {
+            // It was called off meanwhile.
+            Ok(_) | Err(EngineError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fail_prepare(&self, id: NodeId, job: JobId, why: &str, hint: &str) -> Result<(), EngineError> {
+        let fault = Fault::new(FaultCode::Volume, why.to_owned(), hint.to_owned());
+        self.tell_prepared(id, job, PrepareNews::Failed { fault }).await
+    }
+
+    /// Switches a machine off and waits until it is; true where it is, or where nobody but a person can do that.
+    async fn switch_off(&self, id: NodeId) -> Result<bool, EngineError> {
+        if lock(&self.0.bmcs).get(&id).is_none_or(|row| row.driver == DriverKind::Manual) {
+            return Ok(true);
+        }
+        let power = &self.0.power;
+        if power.power_state(id).await? == PowerState::Off {
+            return Ok(true);
+        }
+        power.change(id, PowerChange::Power(PowerAction::ForceOff)).await?;
+        let until = tokio::time::Instant::now() + OFF;
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(OFF_LOOK).await;
+            if power.power_state(id).await? == PowerState::Off {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes boot volumes but this one from their machine; true once nobody has them.
+    async fn take_boot_volumes(
+        &self,
+        volumes: &[Volume],
+        but: Option<VolumeId>,
+    ) -> Result<bool, EngineError> {
+        let mut gone = true;
+        for volume in volumes {
+            let Some(attachment) = &volume.attachment else { continue };
+            if !attachment.boot || Some(volume.id) == but {
+                continue;
+            }
+            gone = false;
+            self.edit_volume(volume.id, |volume| {
+                let event = line(
+                    volume,
+                    &Actor::Server,
+                    "volume.detaching",
+                    Severity::Info,
+                    "another takes its place",
+                );
+                Ok(detaching(volume).map(|next| (next, Some(event))))
+            })
+            .await?;
+        }
+        Ok(gone)
+    }
+
+    /// The new system runs: the volume of the one before is not needed any more.
+    async fn forget_previous(&self, node: &Node) -> Result<(), EngineError> {
+        if !matches!(node.state, boot_server_core::node::State::Active) {
+            return Ok(());
+        }
+        let Some(server) =
+            self.server_of(node.id).await?.filter(|server| server.phase == ServerPhase::Active)
+        else {
+            return Ok(());
+        };
+        self.remove_previous(&server).await
+    }
+
+    async fn remove_previous(&self, server: &Server) -> Result<(), EngineError> {
+        let all = self.store().read(rows::living).await?;
+        for volume in
+            all.iter().filter(|volume| volume.previous_of == Some(server.id) && volume.attachment.is_none())
+        {
+            self.edit_volume(volume.id, |volume| {
+                let event = line(
+                    volume,
+                    &Actor::Server,
+                    "volume.deleting",
+                    Severity::Info,
+                    "its server runs from another",
+                );
+                let next = Volume { phase: Phase::Deleting, previous_of: None, ..volume.clone() };
+                let goes = volume.phase != Phase::Deleting && volume.attachment.is_none();
+                Ok(goes.then_some((next, Some(event))))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes all disks from a server that is given back, its machine off before: whoever had it keeps nothing that writes. True once
+    /// nobody has any.
+    ///
+    /// # Errors
+    /// Where the machine cannot be switched off, or the store fails.
+    pub(in crate::engine) async fn take_disks(&self, server: &Server) -> Result<bool, EngineError> {
+        self.remove_previous(server).await?;
+        let volumes = self.volumes_of(server.id).await?;
+        if volumes.is_empty() {
+            return Ok(true);
+        }
+        if self.0.nodes.get(server.node).is_some() && !self.switch_off(server.node).await? {
+            return Ok(false);
+        }
+        for volume in &volumes {
+            self.edit_volume(volume.id, |volume| {
+                let event = line(
+                    volume,
+                    &Actor::Server,
+                    "volume.detaching",
+                    Severity::Info,
+                    "its server is given back",
+                );
+                Ok(detaching(volume).map(|next| (next, Some(event))))
+            })
+            .await?;
+        }
+        Ok(false)
+    }
+}
+
+/// The job that waits for its volume, and which.
+fn waiting(node: &Node) -> Option<(JobId, VolumeId)> {
+    let run = node.state.run().filter(|run| run.stage == RunStage::Volume)?;
+    let Task::Deploy(spec) = &run.job.task else { return None };
+    Some((run.job.id, spec.target.id.volume()?))
+}

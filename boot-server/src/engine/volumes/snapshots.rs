@@ -1,0 +1,124 @@
+//! Snapshots: volumes as they were at one moment.
+
+use boot_server_core::node::Severity;
+use boot_server_core::volume::{Phase, Snapshot, is_name};
+use protocol::{ProjectId, SnapshotId};
+use uuid::Uuid;
+
+use super::{VolumeError, bad, line, wrong};
+use crate::engine::{Actor, Engine, EngineError, now};
+use crate::store::queries::{NewEvent, insert_event};
+use crate::store::volumes as rows;
+
+/// Snapshots of one project.
+const SNAPSHOTS_MAX: usize = 10_000;
+
+impl Engine {
+    /// Snapshots of a project, oldest first.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn snapshots(&self, project: ProjectId) -> Result<Vec<Snapshot>, EngineError> {
+        Ok(self.store().read(move |db| rows::snapshots(db, project)).await?)
+    }
+
+    /// A snapshot of a project, by name or id.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoSnapshot`], or where the store fails.
+    pub async fn snapshot(&self, project: ProjectId, reference: &str) -> Result<Snapshot, EngineError> {
+        let id = reference.parse::<SnapshotId>().ok();
+        let wanted = |snapshot: &Snapshot| Some(snapshot.id) == id || snapshot.name == reference;
+        let found = self.snapshots(project).await?.into_iter().find(wanted);
+        let short = || VolumeError::NoSnapshot(reference.chars().take(80).collect());
+        found.ok_or_else(|| short().into())
+    }
+
+    /// Keeps a volume as it is now, as after a power cut.
+    ///
+    /// # Errors
+    /// [`VolumeError`], [`EngineError::NameTaken`], or where the store fails.
+    pub async fn create_snapshot(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        volume: &str,
+        name: String,
+    ) -> Result<Snapshot, EngineError> {
+        if !is_name(&name) {
+            let short: String = name.chars().take(80).collect();
+            return Err(bad(
+                format!("`{short}` is not a name for a snapshot"),
+                "use letters, digits and . _ -",
+            )
+            .into());
+        }
+        let volume = self.volume(project, volume).await?;
+        if volume.phase != Phase::Available {
+            return Err(wrong("snapshot", &volume, "wait until it is available"));
+        }
+        let all = self.snapshots(project).await?;
+        if all.len() >= SNAPSHOTS_MAX {
+            return Err(VolumeError::Full("snapshots").into());
+        }
+        if all.iter().any(|other| other.name == name) {
+            return Err(EngineError::NameTaken(name));
+        }
+        let snapshot = Snapshot {
+            id: SnapshotId(Uuid::now_v7()),
+            project,
+            volume: volume.id,
+            name,
+            kind: volume.kind.clone(),
+            size: volume.size,
+            by: actor.name().to_owned(),
+            created: now(),
+        };
+        let backend = self.backend(&volume.kind)?;
+        backend.snapshot(volume.id, snapshot.id).await.map_err(VolumeError::from)?;
+        let what = format!("snapshot {} was made", snapshot.name);
+        let event = line(&volume, &actor, "volume.snapshot", Severity::Info, &what);
+        let (row, row_event) = (snapshot.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::insert_snapshot(db, &row)?;
+            insert_event(db, &row_event)
+        };
+        match self.store().write(write).await {
+            Ok(number) => self.announce_event(number, event),
+            Err(error) => {
+                // Nobody can name it: it is not to take room either.
+                if let Err(left) = backend.delete_snapshot(volume.id, snapshot.id).await {
+                    tracing::warn!(snapshot = %snapshot.id, error = &left as &dyn std::error::Error, "a snapshot is left over");
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// Removes a snapshot. Volumes that were made of it stay.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn delete_snapshot(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        reference: &str,
+    ) -> Result<(), EngineError> {
+        let snapshot = self.snapshot(project, reference).await?;
+        let backend = self.backend(&snapshot.kind)?;
+        backend.delete_snapshot(snapshot.volume, snapshot.id).await.map_err(VolumeError::from)?;
+        let message = format!("snapshot {} was removed", snapshot.name);
+        let event = NewEvent::new(now(), actor.name(), "volume.snapshot_removed", Severity::Info, message)
+            .of(project);
+        let (id, row) = (snapshot.id, event.clone());
+        let write = move |db: &_| {
+            rows::remove_snapshot(db, id)?;
+            insert_event(db, &row)
+        };
+        let number = self.store().write(write).await?;
+        self.announce_event(number, event);
+        Ok(())
+    }
+}

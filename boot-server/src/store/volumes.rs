@@ -1,0 +1,238 @@
+//! The rows of volumes and snapshots. Every statement that people cause names the project.
+
+use boot_server_core::volume::{Phase, Snapshot, Volume};
+use protocol::{DpuId, ProjectId, ServerId, SnapshotId, VolumeId};
+
+use super::StoreError;
+use super::db::{self, Connection, OptionalExtension as _, Row, params};
+use super::queries::{all, json, parsed, word};
+
+/// Which volumes to list.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeFilter {
+    /// Of this server.
+    pub server: Option<ServerId>,
+    /// After this one.
+    pub after: Option<VolumeId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+fn raw(row: &Row<'_>) -> db::Result<(String, i64)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn volume((body, version): (String, i64)) -> Result<Volume, StoreError> {
+    let volume: Volume = parsed("volumes", &body)?;
+    Ok(Volume { version, ..volume })
+}
+
+fn listed(db: &Connection, sql: &str, values: impl db::Params) -> Result<Vec<Volume>, StoreError> {
+    all(db, "list volumes", sql, values, raw)?.into_iter().map(volume).collect()
+}
+
+/// Adds a volume.
+///
+/// # Errors
+/// [`StoreError::NameTaken`], or what the database says.
+pub fn insert(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
+    let sql = "INSERT INTO volumes (id, project, name, phase, server, version, body) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let values = params![
+        volume.id.to_string(),
+        volume.project.to_string(),
+        volume.name,
+        word("volumes", &volume.phase)?,
+        volume.server().map(|server| server.to_string()),
+        volume.version,
+        json("volumes", volume)?
+    ];
+    let added = db.execute(sql, values).map_err(StoreError::sql("store a volume"))?;
+    if added == 1 { Ok(()) } else { Err(StoreError::NameTaken(volume.name.clone())) }
+}
+
+/// Replaces a volume whose row has the version before this one's.
+///
+/// # Errors
+/// [`StoreError::Conflict`], [`StoreError::NameTaken`], or what the database says.
+pub fn update(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
+    let taken = "SELECT id FROM volumes WHERE project = ?1 AND name = ?2 AND phase <> 'deleted' AND id <> ?3";
+    let values = params![volume.project.to_string(), volume.name, volume.id.to_string()];
+    let other: Option<String> = db
+        .query_row(taken, values, |row| row.get(0))
+        .optional()
+        .map_err(StoreError::sql("look up a volume's name"))?;
+    if other.is_some() && volume.phase != Phase::Deleted {
+        return Err(StoreError::NameTaken(volume.name.clone()));
+    }
+    let changed = db
+        .execute(
+            "UPDATE volumes SET name = ?1, phase = ?2, server = ?3, body = ?4, version = version + 1 \
+             WHERE id = ?5 AND version = ?6",
+            params![
+                volume.name,
+                word("volumes", &volume.phase)?,
+                volume.server().map(|server| server.to_string()),
+                json("volumes", volume)?,
+                volume.id.to_string(),
+                volume.version - 1
+            ],
+        )
+        .map_err(StoreError::sql("change a volume"))?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+/// One volume, whatever became of it.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn get(db: &Connection, id: VolumeId) -> Result<Option<Volume>, StoreError> {
+    one(db, "SELECT body, version FROM volumes WHERE id = ?1", params![id.to_string()])
+}
+
+/// A volume of this project: a living one by name, any by id.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn find(db: &Connection, project: ProjectId, reference: &str) -> Result<Option<Volume>, StoreError> {
+    let (sql, value) = match reference.parse::<VolumeId>() {
+        Ok(id) => ("SELECT body, version FROM volumes WHERE project = ?1 AND id = ?2", id.to_string()),
+        Err(_) => (
+            "SELECT body, version FROM volumes WHERE project = ?1 AND name = ?2 AND phase <> 'deleted'",
+            reference.to_owned(),
+        ),
+    };
+    one(db, sql, params![project.to_string(), value])
+}
+
+fn one(db: &Connection, sql: &str, values: impl db::Params) -> Result<Option<Volume>, StoreError> {
+    let found = db.query_row(sql, values, raw).optional().map_err(StoreError::sql("read a volume"))?;
+    found.map(volume).transpose()
+}
+
+/// Living volumes of a project, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn list(db: &Connection, project: ProjectId, filter: &VolumeFilter) -> Result<Vec<Volume>, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE project = ?1 AND id > ?2 AND phase <> 'deleted' \
+               AND (?3 = '' OR server = ?3) ORDER BY id LIMIT ?4";
+    let values = params![
+        project.to_string(),
+        filter.after.map(|after| after.to_string()).unwrap_or_default(),
+        filter.server.map(|server| server.to_string()).unwrap_or_default(),
+        i64::try_from(filter.limit).unwrap_or(i64::MAX)
+    ];
+    listed(db, sql, values)
+}
+
+/// All volumes that live.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn living(db: &Connection) -> Result<Vec<Volume>, StoreError> {
+    listed(db, "SELECT body, version FROM volumes WHERE phase <> 'deleted' ORDER BY id", params![])
+}
+
+/// Volumes that a server has, or is to have, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn of_server(db: &Connection, server: ServerId) -> Result<Vec<Volume>, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE server = ?1 AND phase <> 'deleted' ORDER BY id";
+    listed(db, sql, params![server.to_string()])
+}
+
+/// How many living volumes a project has, and their bytes.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn count(db: &Connection, project: ProjectId) -> Result<(u64, u64), StoreError> {
+    let filter = VolumeFilter { limit: usize::MAX, ..VolumeFilter::default() };
+    let volumes = list(db, project, &filter)?;
+    Ok((volumes.len() as u64, volumes.iter().map(|volume| volume.size).sum()))
+}
+
+/// What a DPU connects to, sealed; `None` once nobody may.
+///
+/// # Errors
+/// What the database says.
+pub fn access(db: &Connection, id: VolumeId) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT access FROM volumes WHERE id = ?1";
+    let found = db.query_row(sql, params![id.to_string()], |row| row.get::<_, Option<String>>(0)).optional();
+    Ok(found.map_err(StoreError::sql("read a grant"))?.flatten())
+}
+
+/// Keeps what a DPU connects to, sealed.
+///
+/// # Errors
+/// What the database says.
+pub fn set_access(db: &Connection, id: VolumeId, sealed: Option<&str>) -> Result<(), StoreError> {
+    let sql = "UPDATE volumes SET access = ?1 WHERE id = ?2";
+    db.execute(sql, params![sealed, id.to_string()]).map_err(StoreError::sql("keep a grant")).map(drop)
+}
+
+/// Volumes that a DPU was granted, with what it connects to, sealed.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn granted(db: &Connection, dpu: DpuId) -> Result<Vec<(Volume, String)>, StoreError> {
+    let sql = "SELECT body, version, access FROM volumes WHERE phase <> 'deleted' AND access IS NOT NULL ORDER BY id";
+    let rows = all(db, "list grants", sql, params![], |row| Ok((raw(row)?, row.get::<_, String>(2)?)))?;
+    let mut found = Vec::new();
+    for (body, access) in rows {
+        let volume = volume(body)?;
+        if volume.presenter() == Some(dpu) {
+            found.push((volume, access));
+        }
+    }
+    Ok(found)
+}
+
+/// Adds a snapshot.
+///
+/// # Errors
+/// [`StoreError::NameTaken`], or what the database says.
+pub fn insert_snapshot(db: &Connection, snapshot: &Snapshot) -> Result<(), StoreError> {
+    let sql = "INSERT INTO snapshots (id, project, volume, name, body) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+    let values = params![
+        snapshot.id.to_string(),
+        snapshot.project.to_string(),
+        snapshot.volume.to_string(),
+        snapshot.name,
+        json("snapshots", snapshot)?
+    ];
+    let added = db.execute(sql, values).map_err(StoreError::sql("store a snapshot"))?;
+    if added == 1 { Ok(()) } else { Err(StoreError::NameTaken(snapshot.name.clone())) }
+}
+
+/// Snapshots of a project, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn snapshots(db: &Connection, project: ProjectId) -> Result<Vec<Snapshot>, StoreError> {
+    let sql = "SELECT body FROM snapshots WHERE project = ?1 ORDER BY id";
+    let rows = all(db, "list snapshots", sql, params![project.to_string()], |row| row.get::<_, String>(0))?;
+    rows.iter().map(|body| parsed("snapshots", body)).collect()
+}
+
+/// Snapshots of a volume.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn snapshots_of(db: &Connection, volume: VolumeId) -> Result<Vec<Snapshot>, StoreError> {
+    let sql = "SELECT body FROM snapshots WHERE volume = ?1 ORDER BY id";
+    let rows = all(db, "list snapshots", sql, params![volume.to_string()], |row| row.get::<_, String>(0))?;
+    rows.iter().map(|body| parsed("snapshots", body)).collect()
+}
+
+/// Removes a snapshot; false where there is none of this id.
+///
+/// # Errors
+/// What the database says.
+pub fn remove_snapshot(db: &Connection, id: SnapshotId) -> Result<bool, StoreError> {
+    let gone = db
+        .execute("DELETE FROM snapshots WHERE id = ?1", params![id.to_string()])
+        .map_err(StoreError::sql("remove a snapshot"))?;
+    Ok(gone == 1)
+}
