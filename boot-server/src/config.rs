@@ -35,7 +35,7 @@ pub use metadata::Metadata;
 pub(crate) use oidc::may_be_asked;
 pub use oidc::{Grant, Oidc, OidcSettings};
 pub use store::{Store, server as store_server};
-pub use volumes::{VolumePlace, VolumeSettings, VolumeType};
+pub use volumes::{VolumeSettings, VolumeType};
 pub use webhooks::{Hook, Webhook};
 
 /// The file as it is written. Unknown keys are refused.

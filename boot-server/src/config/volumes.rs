@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use boot_server_core::volume::is_name;
 use serde::{Deserialize, Serialize};
-use volume::Kind;
+use volume::{Kind, Unit};
 
 use super::ConfigError;
 
@@ -14,9 +14,6 @@ const TYPES_MAX: usize = 64;
 /// Where iSCSI targets listen (RFC 7143 section 4.2.7.1).
 const ISCSI_PORT: u16 = 3260;
 
-/// What names of targets begin with, where nobody says otherwise.
-const TARGET_PREFIX: &str = "iqn.2026-11.org.billet";
-
 /// `[[volumes]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,12 +21,24 @@ const TARGET_PREFIX: &str = "iqn.2026-11.org.billet";
 pub struct VolumeType {
     pub name: String,
     pub kind: Kind,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub portal: Option<SocketAddr>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub monitors: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
 }
 
 /// A type of volumes, with what was left open filled in.
@@ -38,19 +47,7 @@ pub struct VolumeSettings {
     /// Its name.
     pub name: String,
     /// Where they are kept.
-    pub place: VolumePlace,
-}
-
-/// Where volumes are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VolumePlace {
-    /// Files in a directory, for a DPU that is this machine.
-    File {
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// Files in a directory, behind a target of our own.
-    Iscsi(volume::IscsiSettings),
+    pub place: volume::Settings,
 }
 
 /// Checks them.
@@ -77,23 +74,22 @@ pub(super) fn settings(
 }
 
 fn one(this: &VolumeType, own: IpAddr, state_dir: &Path) -> Result<VolumeSettings, ConfigError> {
-    let refuse = |why: &str| Err(ConfigError::Volumes(format!("{}: {why}", this.name)));
-    let directory = this.directory.clone().unwrap_or_else(|| state_dir.join("volumes").join(&this.name));
+    let refuse = |why: String| ConfigError::Volumes(format!("{}: {why}", this.name));
+    let mut filled = this.clone();
+    let directory = filled.directory.get_or_insert_with(|| state_dir.join("volumes").join(&this.name));
     if !directory.is_absolute() {
-        return refuse("directory is no absolute path");
+        return Err(refuse("directory is no absolute path".to_owned()));
     }
-    let place = match this.kind {
-        Kind::File if this.portal.is_some() || this.target_prefix.is_some() => {
-            return refuse("portal and target_prefix are for kind iscsi");
-        }
-        Kind::File => VolumePlace::File { directory },
-        Kind::Iscsi => VolumePlace::Iscsi(volume::IscsiSettings {
-            directory,
-            portal: this.portal.unwrap_or_else(|| SocketAddr::new(own, ISCSI_PORT)),
-            target_prefix: this.target_prefix.clone().unwrap_or_else(|| TARGET_PREFIX.to_owned()),
-        }),
-        kind => return refuse(&format!("this server cannot keep volumes of kind {} yet", kind.as_str())),
+    if this.kind == Kind::Iscsi {
+        filled.portal.get_or_insert_with(|| SocketAddr::new(own, ISCSI_PORT));
+    }
+    // Each kind takes its own keys and refuses those of others.
+    let mut keys = match serde_json::to_value(&filled) {
+        Ok(serde_json::Value::Object(keys)) => keys,
+        _ => return Err(refuse("it cannot be read".to_owned())),
     };
+    keys.remove("name");
+    let place = serde_json::from_value(keys.into()).map_err(|error| refuse(error.to_string()))?;
     Ok(VolumeSettings { name: this.name.clone(), place })
 }
 
@@ -114,9 +110,12 @@ mod tests {
     #[test]
     fn what_is_left_open_is_filled_in() {
         let types = check("[[volumes]]\nname = \"standard\"\nkind = \"iscsi\"").unwrap();
-        let VolumePlace::Iscsi(iscsi) = &types[0].place else { panic!() };
+        let volume::Settings::Iscsi(iscsi) = &types[0].place else { panic!() };
         assert_eq!(iscsi.portal.to_string(), "10.77.0.1:3260");
         assert_eq!(iscsi.directory, Path::new("/state/volumes/standard"));
+        let ceph = "[[volumes]]\nname = \"c\"\nkind = \"rbd\"\nconfiguration = \"/etc/ceph/ceph.conf\"\npool = \"p\"\n\
+                    monitors = [\"10.0.0.1:6789\"]";
+        assert_eq!(check(ceph).unwrap()[0].place.kind(), Kind::Rbd);
     }
 
     #[test]
@@ -130,6 +129,7 @@ mod tests {
             ("[[volumes]]\nname = \"a\"\nkind = \"tape\"", "tape"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\ndirectory = \"x\"", "absolute"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\nportal = \"10.0.0.1:3260\"", "portal"),
+            ("[[volumes]]\nname = \"a\"\nkind = \"rbd\"\npool = \"p\"", "configuration"),
         ] {
             let error = check(text).unwrap_err();
             assert!(error.contains(why), "{error}");

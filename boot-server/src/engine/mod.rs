@@ -296,7 +296,7 @@ impl Engine {
         let health = health::seed(&store).await?;
         let shelf = pools::Shelf::read(&store).await?;
         let dpus = dpus::Dpus::read(store.read(stored_dpus).await?, &vault);
-        let backends = volumes::open(&settings).await?;
+        let backends = volumes::open(&settings)?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
