@@ -2,17 +2,22 @@
 //! disk are the DPU's. The server is a stand-in where it has to be away.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bmc::ipmi::{Driver, Settings};
+use bmc::{Bmc, Credentials, PowerAction, Secret};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tests::bmc::QemuMachine;
+use tests::bmc::ipmi::{Endpoint, Plan};
 use tests::dpu::{Dpu, Dpus, Level, Pings, REPRESENTOR, StandIn};
 use tests::exporter::with_script;
 use tests::overlay::{CENTRAL, pings};
-use tests::rack::{Firmware, Rack, SERVER_ADDRESS, within};
+use tests::rack::{Firmware, Rack, SERVER_ADDRESS, artifact, within};
 
 /// Time for a machine to do what it is for, under emulation on a busy machine.
 const WORK: Duration = Duration::from_secs(120);
@@ -21,6 +26,8 @@ const PORTS: [(&str, &str); 2] = [
     ("5f6a4e3e-0000-4000-8000-000000000011", "10.0.0.11"),
     ("5f6a4e3e-0000-4000-8000-000000000012", "10.0.0.12"),
 ];
+/// Names of volumes, as the server makes them: ids.
+const VOLUMES: [&str; 2] = ["6c0b9f1e-0000-4000-8000-000000000001", "ac0b9f1e-0000-4000-8000-000000000002"];
 /// The first host's address on the provisioning network.
 const PROVISIONED: &str = "10.77.0.50";
 /// Octets of a write, and blocks of the volume that are written again and again.
@@ -36,7 +43,7 @@ enum Side {
     Tenant,
 }
 
-fn state(dpu: &Dpu, number: usize, generation: u64, side: Side, volume: Option<&Path>) -> Value {
+fn state(dpu: &Dpu, number: usize, generation: u64, side: Side, volumes: &[&Path]) -> Value {
     let mac = dpu.host_mac().to_string();
     let (ports, access) = match side {
         Side::Tenant => {
@@ -46,13 +53,7 @@ fn state(dpu: &Dpu, number: usize, generation: u64, side: Side, volume: Option<&
             (json!([]), json!([{ "interface": REPRESENTOR, "mac": mac, "bridge": "br-provision" }]))
         }
     };
-    let volumes = volume.map(|file| {
-        json!({
-            "name": "6c0b9f1e-0000-4000-8000-000000000001", "serial": "VOLUME-1", "boot": true,
-            "socket": "/run/billet-dpu/6c0b9f1e-0000-4000-8000-000000000001.sock",
-            "exporter": { "kind": "blk", "serves": { "kind": "file", "path": file } },
-        })
-    });
+    let volumes: Vec<Value> = volumes.iter().zip(VOLUMES).map(|(file, name)| disk(name, file)).collect();
     json!({
         "version": 1, "generation": generation,
         "chassis": {
@@ -61,7 +62,15 @@ fn state(dpu: &Dpu, number: usize, generation: u64, side: Side, volume: Option<&
             "encap": { "kind": "geneve", "address": dpu.tunnel_address() },
             "datapath": "netdev",
         },
-        "ports": ports, "provisioning": access, "volumes": volumes.into_iter().collect::<Vec<_>>(),
+        "ports": ports, "provisioning": access, "volumes": volumes,
+    })
+}
+
+/// A volume that is a file, which the host boots from where it is the first.
+fn disk(name: &str, file: &Path) -> Value {
+    json!({
+        "name": name, "boot": name == VOLUMES[0], "socket": format!("/run/billet-dpu/{name}.sock"),
+        "exporter": { "kind": "blk", "serves": { "kind": "file", "path": file } },
     })
 }
 
@@ -119,8 +128,8 @@ fn the_agent_may_die_be_upgraded_and_lose_its_server_under_traffic_and_io() -> R
     // The first comes in by a token, the second is a stranger.
     servers[0].accept_token("one-time");
     servers[1].accept_anybody();
-    servers[0].want(state(dpus.get(0), 0, 1, Side::Provisioning, Some(&volume)));
-    servers[1].want(state(dpus.get(1), 1, 1, Side::Tenant, None));
+    servers[0].want(state(dpus.get(0), 0, 1, Side::Provisioning, &[&volume]));
+    servers[1].want(state(dpus.get(1), 1, 1, Side::Tenant, &[]));
     let other = dpus.host_namespace(1)?;
     other.ip(&["addr", "add", &format!("{}/24", PORTS[1].1), "dev", "eth0"])?;
     let spec = dpus.host_machine(0, Firmware::Bios)?.memory(256);
@@ -148,7 +157,7 @@ fn the_agent_may_die_be_upgraded_and_lose_its_server_under_traffic_and_io() -> R
     ensure!(!pings(&other, &[PORTS[0].1])?, "the host is not on its tenant's network yet");
 
     let began = Instant::now();
-    servers[0].want(state(dpus.get(0), 0, 2, Side::Tenant, Some(&volume)));
+    servers[0].want(state(dpus.get(0), 0, 2, Side::Tenant, &[&volume]));
     dpus.get(0).settles(2)?;
     dpus.overlay.settle()?;
     until("the hosts see each other", || pings(&other, &[PORTS[0].1]))?;
@@ -204,10 +213,88 @@ fn the_agent_may_die_be_upgraded_and_lose_its_server_under_traffic_and_io() -> R
     let hellos = servers[0].hellos().len();
     until("it says hello again", || Ok(servers[0].hellos().len() > hellos))?;
     servers[0].accept_anybody();
-    servers[0].want(state(dpus.get(0), 0, 3, Side::Provisioning, None));
+    servers[0].want(state(dpus.get(0), 0, 3, Side::Provisioning, &[]));
     dpus.get(0).settles(3)?;
     ensure!(dpus.get(1).runs());
     dpus.overlay.passed();
     rack.passed();
     Ok(())
+}
+
+/// The power button is the controller's; which disks there are is the DPU's.
+#[test]
+fn a_host_boots_from_what_its_dpu_has_when_it_is_switched_on() -> Result<()> {
+    let mut rack = Rack::new("dpu-boot")?;
+    let dir = rack.dir().to_owned();
+    let mut dpus = Dpus::new("dpu-boot", rack.namespace(), 1)?;
+    let server = server(&rack, 8080)?;
+    server.accept_anybody();
+    let (boot, data) = (dir.join("boot.raw"), dir.join("data.raw"));
+    fs::copy(artifact("images/tiny-a.raw")?, &boot)?;
+    File::create(&data)?.set_len(16 << 20)?;
+    server.want(state(dpus.get(0), 0, 1, Side::Provisioning, &[&boot]));
+    let spec = dpus.host_machine(0, Firmware::Bios)?.disk_first().memory(512);
+    dpus.get(0).start(&server.url(), Level::Stranger)?;
+    dpus.get(0).settles(1)?;
+
+    let machine = rack.machine_in(dpus.overlay.chassis(0), spec)?;
+    let serial = machine.serial().clone();
+    let machine = QemuMachine::new(machine);
+    let handle = rack.namespace().clone_handle()?;
+    let socket = within(&handle, || Ok(UdpSocket::bind((SERVER_ADDRESS, 623))?))?;
+    let controller = Endpoint::start(socket, Plan::new("admin", "rackpass"), Arc::new(machine.clone()))?;
+    let press = |action: PowerAction| press(&rack, controller.address(), action);
+
+    let began = Instant::now();
+    press(PowerAction::On)?;
+    serial.wait_for("image=tiny-a", WORK)?;
+    println!("boot_from_volume {:.1} s", began.elapsed().as_secs_f64());
+    ensure!(dpus.get(0).settles(1)?.volumes[0].in_use, "the host has its disk");
+    ensure!(disks(&machine)? == ["vol-6c0b9f1e-0000-4000-8000-000000000001"], "{:?}", disks(&machine)?);
+
+    // One more while it runs, and both when it is switched on again.
+    server.want(state(dpus.get(0), 0, 2, Side::Provisioning, &[&boot, &data]));
+    until("the second disk is plugged in", || Ok(disks(&machine)?.len() == 2))?;
+    press(PowerAction::ForceOff)?;
+    until("it is off", || Ok(!machine.lock().is_on()))?;
+    serial.skip_to_end();
+    press(PowerAction::On)?;
+    serial.wait_for("image=tiny-a", WORK)?;
+    ensure!(disks(&machine)?.len() == 2, "{:?}", disks(&machine)?);
+    let seen = dpus.get(0).settles(2)?;
+    ensure!(seen.volumes.iter().all(|volume| volume.in_use && volume.restarts == 0), "{seen:?}");
+    press(PowerAction::ForceOff)?;
+    until("it is off", || Ok(!machine.lock().is_on()))?;
+    drop(controller);
+    drop(machine);
+    dpus.overlay.passed();
+    rack.passed();
+    Ok(())
+}
+
+/// By the server's own driver.
+fn press(rack: &Rack, address: SocketAddr, action: PowerAction) -> Result<()> {
+    let press = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let credentials = Credentials { user: "admin".into(), password: Secret("rackpass".into()) };
+            let driver = Driver::new(&Settings { address, credentials, kg: None })?;
+            driver.power(action).await?;
+            driver.close().await;
+            Ok(())
+        })
+    };
+    within(&rack.namespace().clone_handle()?, press)
+}
+
+/// Names of the DPU's disks on the host's bus.
+fn disks(machine: &QemuMachine) -> Result<Vec<String>> {
+    let mut machine = machine.lock();
+    let devices = machine.qmp()?.command("qom-list", json!({ "path": "/machine/peripheral" }))?;
+    let is_disk = |device: &&Value| device["type"] == "child<vhost-user-blk-pci>";
+    let names = devices.as_array().into_iter().flatten().filter(is_disk);
+    let mut names: Vec<String> =
+        names.filter_map(|device| device["name"].as_str().map(str::to_owned)).collect();
+    names.sort();
+    Ok(names)
 }
