@@ -9,6 +9,7 @@ use std::time::Duration;
 use images::chunk::{self, ChunkError};
 use images::manifest::{MANIFEST_MAX, Manifest, ManifestError};
 use protocol::{ChunkId, ImageId};
+use protocol_http::{HttpError, Waits};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -51,21 +52,14 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// The store at `place`: a URL that begins with `http://`, or a directory.
+    /// The store at `place`: a URL that begins with `http://` and has an address, no name, or a directory.
     pub fn new(place: &str) -> Self {
         if !place.starts_with("http://") {
             return Self::Directory(place.into());
         }
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(HEAD))
-            .timeout_recv_body(Some(BODY))
-            .user_agent(concat!("billet-blk/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Self::Http { agent: config.new_agent(), base: place.trim_end_matches('/').to_owned() }
+        let waits = Waits { connect: CONNECT, head: HEAD, body: BODY };
+        let agent = protocol_http::agent(concat!("billet-blk/", env!("CARGO_PKG_VERSION")), waits);
+        Self::Http { agent, base: place.trim_end_matches('/').to_owned() }
     }
 
     /// The manifest of `image`.
@@ -106,12 +100,11 @@ impl Source {
                 file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|e| away(e.to_string()))?;
             }
             Self::Http { agent, base } => {
-                let answer = agent.get(format!("{base}/{url}")).call().map_err(|e| away(e.to_string()))?;
-                if answer.status() != 200 {
-                    return Err(away(format!("HTTP status {}", answer.status())));
+                match protocol_http::get(agent, &format!("{base}/{url}"), max, &mut bytes) {
+                    Ok(()) => {}
+                    Err(HttpError::TooLarge { .. }) => bytes.resize(max + 1, 0),
+                    Err(e) => return Err(away(e.to_string())),
                 }
-                let body = answer.into_body().into_with_config().limit(max as u64 + 2).reader();
-                body.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|e| away(e.to_string()))?;
             }
         }
         // Whatever is longer than any frame fails as a frame.

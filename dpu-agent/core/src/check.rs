@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let access = |interface: &str, bridge: &str| serde_json::json!([{ "interface": interface, "mac": "52:54:00:00:00:02", "bridge": bridge }]);
-        let cases: [(&str, serde_json::Value, &str); 24] = [
+        let cases: [(&str, serde_json::Value, &str); 25] = [
             ("/version", 2.into(), "version 2"),
             ("/chassis/system_id", "a b".into(), "system_id `a b`"),
             ("/chassis/ovn_remote", "tcp:192.0.2.1".into(), "ovn_remote"),
@@ -281,6 +281,7 @@ mod tests {
             ("/volumes/0/socket", "run/x".into(), "socket of volume boot"),
             ("/volumes/0/exporter/serves/layer", "/a/../b".into(), "layer of volume boot"),
             ("/volumes/0/exporter/serves/store", "ftp://x".into(), "store `ftp://x`"),
+            ("/volumes/0/exporter/serves/store", "http://billet:8080".into(), "store `http://billet:8080`"),
             ("/volumes/0/exporter/serves/size", 1000.into(), "size of volume boot"),
             ("/volumes/1/socket", "/run/billet-dpu/boot.sock".into(), "named twice"),
         ];

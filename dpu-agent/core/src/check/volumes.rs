@@ -1,7 +1,7 @@
 //! Volumes that can be served, or what is wrong with them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use protocol::dpu::{Backend, Chap, DEADLINE_MAX, Desired, Exporter, IoLimits, Name, Serves, Volume};
 
@@ -86,11 +86,20 @@ fn blk(name: &Name, serves: &Serves, wrong: &mut Vec<String>) {
             if !absolute(layer, PATH_MAX) {
                 wrong.push(path(name, "layer", PATH_MAX));
             }
-            let url = store.strip_prefix("http://").is_some_and(|rest| is_word(rest, PATH_MAX));
+            // Names are not looked up there.
+            let has_address = |rest: &str| {
+                let host = rest.split('/').next().unwrap_or_default();
+                host.parse::<SocketAddr>().is_ok()
+                    || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+            };
+            let url = store
+                .strip_prefix("http://")
+                .is_some_and(|rest| is_word(rest, PATH_MAX) && has_address(rest));
             let fits = store.len() <= PATH_MAX && (url || absolute(store, PATH_MAX));
             if !fits {
-                wrong
-                    .push(format!("store `{store}` of volume {name} is no http:// URL and no absolute path"));
+                wrong.push(format!(
+                    "store `{store}` of volume {name} is no http:// URL with an address and no absolute path"
+                ));
             }
             if size.is_some_and(|size| size == 0 || size % SECTOR != 0 || i64::try_from(size).is_err()) {
                 wrong.push(format!("size of volume {name} is no multiple of {SECTOR} up to 2^63"));
