@@ -25,7 +25,8 @@ use super::service::{
 };
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
-use crate::http::api::requests::{PlaceRequest, RenameRequest, WipeRequest};
+use crate::http::api::requests::{EvacuateRequest, PlaceRequest, RenameRequest, WipeRequest};
+use crate::view::servers::ServerView;
 use crate::view::{FaultReport, NodeDetail, NodeView, Page};
 
 /// What can be done with nodes.
@@ -103,6 +104,14 @@ pub enum NodeCommand {
     Papers(PapersArgs),
     /// Let another machine take the part of a node: name, network settings and OS
     Replace(ReplaceArgs),
+    /// Move the server of a machine that died to another one: its volumes and networks follow
+    Evacuate {
+        /// Name or id of the machine that died
+        node: String,
+        /// To this machine; a free one of the server's flavor where none is given
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+    },
     /// Which machines reach 3, 4 or 5 years or leave warranty, by quarter
     RefreshPlan {
         /// How many quarters, this one included
@@ -259,6 +268,9 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Retire(args) => retire(client, format, &args),
         NodeCommand::Papers(args) => papers(client, format, &args),
         NodeCommand::Replace(args) => replace(client, format, &args),
+        NodeCommand::Evacuate { node, to } => {
+            format.print(&client.post::<_, ServerView>(&path(&node, "/evacuate"), &EvacuateRequest { to })?)
+        }
         NodeCommand::RefreshPlan { quarters } => refresh_plan(client, format, quarters),
         NodeCommand::Rename { node, name } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/rename"), &RenameRequest { name })?)

@@ -82,6 +82,7 @@ impl Engine {
             spec: plan.spec,
             hostname: plan.instance.hostname.clone(),
             phone_home: plan.phones_home.then_some(phone_home),
+            resumed: false,
         };
         Ok(PlannedDeploy { order, instance: plan.instance, metadata: secret::hash(&metadata), phone_home })
     }

@@ -46,7 +46,7 @@ impl Engine {
         Ok(InstanceRow { token, phone_home, node, created: instance.created, sealed })
     }
 
-    fn open_instance(&self, row: &InstanceRow) -> Result<Option<Instance>, EngineError> {
+    pub(super) fn open_instance(&self, row: &InstanceRow) -> Result<Option<Instance>, EngineError> {
         let text = self.0.vault.unseal(place(row.node), &row.sealed)?;
         Ok(serde_json::from_str(&text.0).ok())
     }

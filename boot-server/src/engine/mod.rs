@@ -32,6 +32,7 @@ mod dpus;
 mod effects;
 mod enrolments;
 mod error;
+mod evacuate;
 mod expected;
 mod groups;
 mod health;

@@ -418,7 +418,12 @@ mod tests {
             boot_entry: None,
         };
         let phone_home = Some(protocol::Sha256([3; 32]));
-        Box::new(super::super::event::DeployOrder { spec, hostname: "web-1".into(), phone_home })
+        Box::new(super::super::event::DeployOrder {
+            spec,
+            hostname: "web-1".into(),
+            phone_home,
+            resumed: false,
+        })
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(super) fn tick(s: &mut Step<'_>) {
         return;
     }
     // It may have gone to its disk without asking us, and then nothing more is heard of it.
-    let silent = run.phone_home.is_none() && matches!(run.stage, RunStage::Restart | RunStage::FirstBoot);
+    let silent = (run.phone_home.is_none() || run.resumed)
+        && matches!(run.stage, RunStage::Restart | RunStage::FirstBoot);
     if silent && machine::runs(s, Vec::new(), "was written and verified; it does not phone home") {
         return;
     }

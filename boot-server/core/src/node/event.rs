@@ -311,6 +311,8 @@ pub struct DeployOrder {
     /// SHA-256 of the token with which the OS phones home; `None` for one that does not, which is taken to run once the
     /// machine leaves the agent.
     pub phone_home: Option<Sha256>,
+    /// The OS is on the volume already, and phoned home from another machine: it is only started.
+    pub resumed: bool,
 }
 
 /// What a step may not find out by itself.

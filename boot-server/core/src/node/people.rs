@@ -219,6 +219,7 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     let job = Job { id: s.context.fresh_job, task: Task::Deploy(Box::new(order.spec)) };
     let mut run = s.new_run(job, fallback);
     run.phone_home = order.phone_home;
+    run.resumed = order.resumed;
     run.hostname = Some(order.hostname);
     s.node.state = State::Deploying(run);
 }
@@ -309,6 +310,7 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
         run.restarts = 1;
     }
     run.phone_home = old.phone_home;
+    run.resumed = old.resumed;
     run.hostname = old.hostname;
     s.node.state = match during {
         StateName::Inspecting => State::Inspecting(run),

@@ -5,15 +5,22 @@ use protocol::JobId;
 use protocol::fault::{Fault, FaultCode};
 
 use super::event::PowerNews;
-use super::medium;
-use super::state::{PowerStage, PowerStory};
+use super::state::{PowerStage, PowerStory, RunStage};
 use super::step::Step;
+use super::{machine, medium};
 
 /// No agent runs on a machine that is off, so the next job has to boot it. A job on its way has its own deadline, and a
 /// restart that somebody asked for looks like this for a moment.
 pub(super) fn off(s: &mut Step<'_>) {
     if s.node.state.run().is_none() {
         s.drop_agent();
+    }
+}
+
+/// An OS that phoned home before does not do so again.
+fn resumed(s: &mut Step<'_>) {
+    if s.node.state.run().is_some_and(|run| run.resumed && run.stage == RunStage::FirstBoot) {
+        machine::runs(s, Vec::new(), "was started from its volume");
     }
 }
 
@@ -43,6 +50,7 @@ pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) 
         PowerNews::On => {
             s.info("power.on", format!("the BMC {bmc} has switched the machine on (read back)"));
             medium::started(s);
+            resumed(s);
         }
         PowerNews::Taken => {
             s.info(
@@ -50,6 +58,7 @@ pub(super) fn power(s: &mut Step<'_>, job: JobId, bmc: String, news: PowerNews) 
                 format!("the BMC {bmc} was told to restart the machine; it cannot tell more"),
             );
             medium::started(s);
+            resumed(s);
         }
         PowerNews::NoWay { what, hint } => s.fail(Fault::new(FaultCode::Power, what, hint)),
         PowerNews::NoEffect { wanted } if first => s.warn(

@@ -108,6 +108,9 @@ pub struct Run {
     /// Deploys: SHA-256 of the token with which the OS phones home.
     #[serde(default)]
     pub phone_home: Option<Sha256>,
+    /// Deploys: the OS phoned home from another machine, and runs as soon as this one is on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// Deploys: host name given to the OS.
     #[serde(default)]
     pub hostname: Option<String>,

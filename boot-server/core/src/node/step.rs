@@ -89,6 +89,7 @@ impl Step<'_> {
             abort: false,
             fallback,
             phone_home: None,
+            resumed: false,
             hostname: None,
             power: None,
         };

@@ -45,7 +45,7 @@ fn spec() -> DeploySpec {
 }
 
 fn order() -> Box<DeployOrder> {
-    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: Some(TOKEN) })
+    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: Some(TOKEN), resumed: false })
 }
 
 fn network() -> Box<StaticNetwork> {
@@ -74,6 +74,7 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
         abort: false,
         fallback,
         phone_home: deploys.then_some(TOKEN),
+        resumed: false,
         hostname: deploys.then(|| "web-1".into()),
         power: None,
     }

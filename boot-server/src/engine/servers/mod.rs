@@ -307,7 +307,7 @@ impl Engine {
         })
     }
 
-    fn announce_server(&self, server: &Server) {
+    pub(in crate::engine) fn announce_server(&self, server: &Server) {
         self.announce(Change::Server { project: server.project, server: server.id });
     }
 

@@ -161,7 +161,7 @@ impl Engine {
         self.0.backends.iter().map(|(name, backend)| (name.clone(), backend.kind())).collect()
     }
 
-    fn backend(&self, kind: &str) -> Result<Arc<dyn Backend>, EngineError> {
+    pub(in crate::engine) fn backend(&self, kind: &str) -> Result<Arc<dyn Backend>, EngineError> {
         let found = self.0.backends.get(kind).cloned();
         Ok(found.ok_or_else(|| VolumeError::NoType(kind.chars().take(80).collect()))?)
     }
@@ -513,7 +513,7 @@ impl Engine {
         Ok(volume)
     }
 
-    fn announce_volume(&self, volume: &Volume) {
+    pub(in crate::engine) fn announce_volume(&self, volume: &Volume) {
         self.announce(Change::Volume { project: volume.project, volume: volume.id });
     }
 

@@ -127,7 +127,7 @@ impl Engine {
     }
 
     /// Switches a machine off and waits until it is; true where it is, or where nobody but a person can do that.
-    async fn switch_off(&self, id: NodeId) -> Result<bool, EngineError> {
+    pub(in crate::engine) async fn switch_off(&self, id: NodeId) -> Result<bool, EngineError> {
         if lock(&self.0.bmcs).get(&id).is_none_or(|row| row.driver == DriverKind::Manual) {
             return Ok(true);
         }

@@ -7,10 +7,11 @@ use boot_server_core::node::event::Verb;
 use boot_server_core::refresh::{Papers, RefreshPlan};
 
 use super::extract::{Input, Named, Params};
-use super::requests::{EmptyRequest, RefreshQuery, RetireRequest};
+use super::requests::{EmptyRequest, EvacuateRequest, RefreshQuery, RetireRequest};
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::engine::EngineError;
+use crate::view::servers::ServerView;
 use crate::view::{NodeView, Problem};
 
 /// Longest reason, in bytes.
@@ -56,6 +57,22 @@ pub(super) async fn retire(
         .into());
     }
     apply(&api, &node, Verb::Retire { reason, by: operator().name().to_owned() }).await
+}
+
+/// Moves the server of a machine that died to another machine: its volumes, ports and addresses follow, and nothing is copied. The old
+/// machine has neither disk nor network from then on, also when it is switched on again; it is under maintenance.
+#[utoipa::path(post, path = "/nodes/{node}/evacuate", tag = "nodes", operation_id = "evacuate_node",
+    params(("node" = String, Path, description = "Name or id")), request_body = EvacuateRequest,
+    responses((status = 200, body = ServerView), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem), (status = 503, body = Problem)))]
+pub(super) async fn evacuate(
+    State(api): State<Api>,
+    Named(node): Named,
+    Input(EvacuateRequest { to }): Input<EvacuateRequest>,
+) -> Answer<Json<ServerView>> {
+    let node = api.engine.node(&node).await?;
+    let server = api.engine.evacuate(&node, operator(), to.as_deref()).await?;
+    Ok(Json(api.engine.server_view(server).await))
 }
 
 /// Keeps what the papers of a node say.

@@ -226,6 +226,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(machines::replace))
         .routes(routes!(care::adopt))
         .routes(routes!(care::retire))
+        .routes(routes!(care::evacuate))
         .routes(routes!(care::papers))
         .routes(routes!(care::refresh_plan))
         .routes(routes!(bmcs::list))

@@ -42,6 +42,15 @@ pub struct MaintenanceRequest {
     pub until: Option<protocol::Timestamp>,
 }
 
+/// Where the server of a machine goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvacuateRequest {
+    /// To this machine, by name or id; if not given, a free one of the server's flavor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
 /// Out of use for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

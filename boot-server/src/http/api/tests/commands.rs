@@ -25,6 +25,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("delete_snapshot", "snapshot -p red delete s1"),
     ("delete_volume", "volume -p red delete v1"),
     ("detach_volume", "volume -p red detach v1"),
+    ("evacuate_node", "node evacuate alpha"),
     ("list_dpus", "dpu list"),
     ("list_snapshots", "snapshot -p red list"),
     ("list_volume_types", "volume -p red types"),
