@@ -272,6 +272,60 @@ fn a_host_boots_from_what_its_dpu_has_when_it_is_switched_on() -> Result<()> {
     Ok(())
 }
 
+/// The real server: a DPU that was registered comes in by its token at once, a stranger when somebody accepts it; both by their secrets
+/// when the server is started again. One that is forgotten is a stranger.
+#[test]
+fn dpus_come_in() -> Result<()> {
+    let mut rack = Rack::new("dpu-enrol")?;
+    let mut dpus = Dpus::new("dpu-enrol", rack.namespace(), 2)?;
+    rack.start_server()?;
+    let api = rack.api()?;
+    let url = format!("http://{SERVER_ADDRESS}:8080");
+    let body =
+        json!({ "name": "dpu-a", "tunnel_address": dpus.get(0).tunnel_address(), "datapath": "netdev" });
+    let created = api.post("/api/v1/dpus", &body)?;
+    ensure!(created["dpu"]["status"] == "registered", "{created:#}");
+    dpus.get(0).start(&url, Level::Token(created["token"].as_str().context("a token")?))?;
+    let came = api.wait("/api/v1/dpus/dpu-a", WORK, |dpu| {
+        (dpu["status"] != "registered" && dpu["problems"].is_array()).then(|| dpu.clone())
+    })?;
+    ensure!(came["accepted"] == true && came["facts"]["serial"] == dpus.get(0).serial(), "{came:#}");
+    ensure!(came["address"] == "10.77.0.10", "{came:#}");
+
+    dpus.get(1).start(&url, Level::Stranger)?;
+    let serial = dpus.get(1).serial();
+    let stranger = api.wait("/api/v1/dpus", WORK, |page| {
+        page["items"].as_array()?.iter().find(|dpu| dpu["facts"]["serial"] == serial).cloned()
+    })?;
+    ensure!(stranger["status"] == "waiting" && stranger["accepted"] == false, "{stranger:#}");
+    let path = format!("/api/v1/dpus/{}", stranger["id"].as_str().context("an id")?);
+    api.post(&format!("{path}/accept"), &json!({}))?;
+    let is_known = |dpu: &Value| (dpu["seen"].is_u64() && dpu["accepted"] == true).then_some(());
+    api.wait(&path, WORK, is_known)?;
+    let hellos = |dpu: &Dpu| -> Result<usize> {
+        let log = fs::read_to_string(dpu.dir().join("agent.log"))?;
+        Ok(log.matches("the server knows this DPU").count())
+    };
+    until("it is welcome", || Ok(hellos(dpus.get(1))? == 1))?;
+
+    rack.server()?.kill()?;
+    std::thread::sleep(Duration::from_secs(2));
+    rack.server()?.start_again()?;
+    for path in ["/api/v1/dpus/dpu-a", &path] {
+        api.wait(path, WORK, is_known)?;
+    }
+    ensure!(dpus.iter_mut().all(Dpu::runs), "nobody ended");
+
+    api.delete(&path)?;
+    let again = api.wait("/api/v1/dpus", WORK, |page| {
+        page["items"].as_array()?.iter().find(|dpu| dpu["facts"]["serial"] == serial).cloned()
+    })?;
+    ensure!(again["status"] == "waiting" && again["id"] != stranger["id"], "{again:#}");
+    dpus.overlay.passed();
+    rack.passed();
+    Ok(())
+}
+
 /// By the server's own driver.
 fn press(rack: &Rack, address: SocketAddr, action: PowerAction) -> Result<()> {
     let press = || {

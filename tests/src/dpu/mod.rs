@@ -26,9 +26,11 @@ use crate::rack::{
 };
 
 mod pings;
+mod site;
 mod stand_in;
 
 pub use pings::{Pings, Told};
+pub use site::{DpuSite, VOLUMES};
 pub use stand_in::StandIn;
 
 /// The representor of the host's NIC, as on a BlueField.

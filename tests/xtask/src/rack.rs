@@ -13,6 +13,8 @@ use tests::scenario;
 
 use crate::{build, deps, image, ramdisk};
 
+mod dpus;
+
 /// Disks of these machines in bytes: sparse, larger than any of our images.
 const DISK: u64 = 8 << 30;
 /// Between two looks at the consoles.
@@ -38,6 +40,9 @@ enum Verb {
         /// How the disks are attached.
         #[arg(long, value_enum, default_value = "virtio")]
         bus: BusName,
+        /// So many hosts behind DPUs instead, whose disks and networks are of the cloud.
+        #[arg(long, conflicts_with_all = ["n", "bus"])]
+        dpu: Option<u8>,
     },
 }
 
@@ -50,18 +55,21 @@ enum BusName {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let Verb::Up { n, uefi, bus } = args.verb;
+    let Verb::Up { n, uefi, bus, dpu } = args.verb;
+    let firmware = if uefi { Firmware::Uefi } else { Firmware::Bios };
     deps::run()?;
     build::ui()?;
     build::server()?;
     ramdisk::run(&ramdisk::Args::default())?;
     let tiny = image::tiny::build(image::Variant::A)?;
+    if let Some(count) = dpu {
+        return dpus::run(usize::from(count), firmware, &tiny);
+    }
     let interrupt = Interrupt::catch()?;
     let mut rack = Rack::new(&format!("up-{}", std::process::id()))?;
     rack.start_server()?;
     let api = rack.api()?;
     scenario::add_image(&api, &tiny, "tiny-a", "1").context("adding the small test image")?;
-    let firmware = if uefi { Firmware::Uefi } else { Firmware::Bios };
     let mut machines = Vec::new();
     for number in 1..=n {
         let serial = |disk: u32| format!("RACK{number:02}-DISK{disk}");

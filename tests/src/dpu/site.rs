@@ -1,0 +1,122 @@
+//! A site with DPUs: a rack with a server that knows an overlay and a type of volumes, DPUs that came in by their tokens, and their
+//! hosts, machines with a controller each, which the server found by their DPU's function.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Dpus, Level};
+use crate::bmc::QemuMachine;
+use crate::bmc::ipmi::{Endpoint, Plan};
+use crate::overlay::CENTRAL;
+use crate::rack::{Api, Firmware, Rack, SERVER_ADDRESS, within};
+use crate::scenario::{DISCOVERY, wait_discovered_mac};
+
+/// Account of the hosts' controllers.
+const USER: &str = "admin";
+/// Its password.
+const PASSWORD: &str = "rackpass";
+/// Where the first host's controller listens; the others follow.
+const CONTROLLER: u16 = 6230;
+/// The provisioning listener.
+const PROVISIONING: u16 = 8080;
+/// The type of volumes that the site has.
+pub const VOLUMES: &str = "standard";
+
+/// A site with DPUs.
+pub struct DpuSite {
+    // Dropped in this order: a machine before its DPU, all before the rack.
+    controllers: Vec<Endpoint>,
+    /// The hosts, in the order of their DPUs.
+    pub hosts: Vec<QemuMachine>,
+    /// The DPUs.
+    pub dpus: Dpus,
+    /// The server's API, as operator.
+    pub api: Api,
+    /// The rack with the server.
+    pub rack: Rack,
+}
+
+impl DpuSite {
+    /// A site whose `count` hosts are switched off and unknown.
+    ///
+    /// # Errors
+    /// Where a program is missing or does not come up.
+    pub fn new(name: &str, count: usize, firmware: Firmware) -> Result<Self> {
+        let mut rack = Rack::new(name)?;
+        let dpus = Dpus::new(name, rack.namespace(), count)?;
+        let northbound = dpus.overlay.northbound_address();
+        let more = format!(
+            "\n[overlay]\nnorthbound = {northbound:?}\nsouthbound = \"tcp:{CENTRAL}:6642\"\n\n\
+             [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n"
+        );
+        rack.start_server_with(|config| config + &more)?;
+        let api = rack.api()?;
+        let mut site = Self { controllers: Vec::new(), hosts: Vec::new(), dpus, api, rack };
+        for number in 0..count {
+            site.register(number)?;
+            site.add_host(number, firmware)?;
+        }
+        Ok(site)
+    }
+
+    /// The DPU's name at the server.
+    pub fn dpu_name(number: usize) -> String {
+        format!("dpu-{number}")
+    }
+
+    fn register(&mut self, number: usize) -> Result<()> {
+        let dpu = self.dpus.get(number);
+        let body = json!({
+            "name": Self::dpu_name(number), "tunnel_address": dpu.tunnel_address(), "datapath": "netdev",
+        });
+        let created = self.api.post("/api/v1/dpus", &body)?;
+        let token = created["token"].as_str().context("a token")?.to_owned();
+        dpu.start(&format!("http://{SERVER_ADDRESS}:{PROVISIONING}"), Level::Token(&token))
+    }
+
+    fn add_host(&mut self, number: usize, firmware: Firmware) -> Result<()> {
+        // Its firmware tries disks first, as that of a server does: what boots is said by its controller.
+        let spec = self.dpus.host_machine(number, firmware)?.disk_first();
+        let machine = QemuMachine::new(self.rack.machine_in(self.dpus.overlay.chassis(number), spec)?);
+        let port = CONTROLLER + u16::try_from(number)?;
+        let listen = || Ok(UdpSocket::bind((SERVER_ADDRESS, port))?);
+        let socket = within(&self.rack.namespace().clone_handle()?, listen)?;
+        self.controllers.push(Endpoint::start(socket, Plan::new(USER, PASSWORD), Arc::new(machine.clone()))?);
+        self.hosts.push(machine);
+        Ok(())
+    }
+
+    /// Switches the hosts on for the first time; they are found, and the server gets their controllers. Names of the nodes.
+    ///
+    /// # Errors
+    /// Where one is not found in time.
+    pub fn discover(&mut self) -> Result<Vec<String>> {
+        for (number, host) in self.hosts.iter().enumerate() {
+            let wanted = |dpu: &Value| (dpu["status"] == "settled").then_some(());
+            let path = format!("/api/v1/dpus/{}", Self::dpu_name(number));
+            self.api.wait(&path, DISCOVERY, wanted).context("waiting for a DPU")?;
+            host.lock().power_on()?;
+        }
+        let mut names = Vec::new();
+        for number in 0..self.hosts.len() {
+            let mac = self.dpus.get(number).host_mac().to_string();
+            let name = wait_discovered_mac(&self.api, &mac, "available", DISCOVERY)?;
+            let bmc = json!({
+                "driver": "ipmi", "address": SERVER_ADDRESS, "port": CONTROLLER + u16::try_from(number)?,
+                "user": USER, "password": PASSWORD,
+            });
+            self.api.put(&format!("/api/v1/nodes/{name}/bmc"), &bmc)?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// The test passed: the files are not needed.
+    pub fn passed(&mut self) {
+        self.dpus.overlay.passed();
+        self.rack.passed();
+    }
+}
