@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use protocol::dpu::Backend as Told;
 use protocol::job::CloudConfig;
 use protocol::{SnapshotId, VolumeId};
 use tests::volumes::ceph::{Ceph, POOL};
+use tests::volumes::failing::{Failing, How};
 use tests::volumes::target::ExternalTarget;
 use tests::volumes::{ADDRESS, Disk, Place, SomeImage, grantee, new_volume, some_image};
 use tokio::sync::watch;
@@ -62,15 +64,7 @@ fn ceph() -> Result<()> {
     let began = Instant::now();
     let ceph = Ceph::start(&mut place)?;
     println!("Ceph is up after {:.1} s", began.elapsed().as_secs_f64());
-    let settings = RbdSettings {
-        directory: place.dir().join("billet"),
-        configuration: ceph.configuration(),
-        user: "billet".into(),
-        keyring: Some(ceph.billet()?),
-        pool: POOL.into(),
-        monitors: vec![format!("{ADDRESS}:6789")],
-    };
-    let begun = Begun::new(&place, Arc::new(RbdBackend::open(settings)?))?;
+    let begun = Begun::new(&place, Arc::new(RbdBackend::open(rbd(&place, &ceph)?)?))?;
     begun.all()?;
     begun.who_was_cut_off_gets_no_answer()?;
     begun.a_key_opens_its_own_volume_alone()?;
@@ -94,6 +88,73 @@ fn a_target_of_somebody_else() -> Result<()> {
     drop(begun);
     place.passed();
     Ok(())
+}
+
+/// Says to a test that it is the one with programs that fail, and where they are.
+const FAILING: &str = "BILLET_FAILING_PROGRAMS";
+
+/// Runs the test of this name once more, as a process whose programs fail; true in that process.
+fn with_failing_programs(test: &str, programs: &[&str]) -> Result<Option<Failing>> {
+    if let Some(dir) = std::env::var_os(FAILING) {
+        return Ok(Some(Failing::at(Path::new(&dir))));
+    }
+    let dir = tests::rack::target().join("rack").join(format!("failing-{test}-{}", std::process::id()));
+    let failing = Failing::of(&dir, programs)?;
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(["--exact", test, "--nocapture"]).env("PATH", failing.path()).env(FAILING, &dir);
+    let out = again.output()?;
+    let said = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    ensure!(out.status.success() && said.contains("1 passed"), "{said}");
+    said.lines().filter(|line| line.contains("calls")).for_each(|line| println!("{line}"));
+    fs::remove_dir_all(dir)?;
+    Ok(None)
+}
+
+/// Whatever call of tgtadm fails, and however: what was begun can be finished by asking again, or be undone, and nothing is left.
+#[test]
+fn a_failure_at_each_step_leaves_nothing_in_tgt() -> Result<()> {
+    let Some(failing) = with_failing_programs("a_failure_at_each_step_leaves_nothing_in_tgt", &["tgtadm"])?
+    else {
+        return Ok(());
+    };
+    let mut place = Place::new("failing-iscsi")?;
+    let backend = iscsi(&place)?;
+    let begun = Begun::new(&place, backend)?;
+    begun.settled()?;
+    begun.fails_at_each_step(&failing, 1)?;
+    drop(begun);
+    place.passed();
+    Ok(())
+}
+
+/// The same of `rbd` and `ceph`; of some calls, as each takes half a second.
+#[test]
+fn a_failure_at_each_step_leaves_nothing_in_ceph() -> Result<()> {
+    let Some(failing) =
+        with_failing_programs("a_failure_at_each_step_leaves_nothing_in_ceph", &["rbd", "ceph"])?
+    else {
+        return Ok(());
+    };
+    let mut place = Place::new("failing-rbd")?;
+    let ceph = Ceph::start(&mut place)?;
+    let begun = Begun::new(&place, Arc::new(RbdBackend::open(rbd(&place, &ceph)?)?))?;
+    begun.fails_at_each_step(&failing, 9)?;
+    failing.never()?;
+    ensure!(!ceph.run("ceph", &["auth", "ls"])?.contains("client.billet-"), "users are left");
+    drop(begun);
+    place.passed();
+    Ok(())
+}
+
+fn rbd(place: &Place, ceph: &Ceph) -> Result<RbdSettings> {
+    Ok(RbdSettings {
+        directory: place.dir().join("billet"),
+        configuration: ceph.configuration(),
+        user: "billet".into(),
+        keyring: Some(ceph.billet()?),
+        pool: POOL.into(),
+        monitors: vec![format!("{ADDRESS}:6789")],
+    })
 }
 
 /// The backend, in its place, with its portal on the place's address.
@@ -431,6 +492,79 @@ impl<'a> Begun<'a> {
         drop(kept);
         self.revoke(volume)?;
         self.delete(volume)
+    }
+
+    /// Waits until the backend's service is as it should be.
+    fn settled(&self) -> Result<()> {
+        let volume = self.new_volume(16 * MIB)?;
+        let end = Instant::now() + RESUME;
+        let (_, disk) = self.let_in(volume, "one")?;
+        while disk.io(&["read 0 512"]).is_err() {
+            ensure!(Instant::now() < end, "the service is not up");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.revoke(volume)?;
+        self.delete(volume)
+    }
+
+    /// A volume with a copy, given and taken, while one call of a program fails: each in turn, once refused and all undone, once
+    /// carried out with its answer lost and asked again.
+    fn fails_at_each_step(&self, failing: &Failing, step: usize) -> Result<()> {
+        let before = self.kept()?;
+        failing.never()?;
+        self.steps(failing, false)?;
+        let calls = failing.calls()?;
+        let mut rounds = 0;
+        for number in (1..=calls).step_by(step) {
+            for (how, undo) in [(How::Refused, true), (How::AnswerLost, false)] {
+                failing.fail(number, how)?;
+                let failed = self.steps(failing, undo);
+                failed.with_context(|| format!("call {number} {how:?}, undo: {undo}"))?;
+                ensure!(self.kept()? == before, "call {number} {how:?}, undo: {undo}: something is left");
+                rounds += 1;
+            }
+        }
+        println!("{}: {calls} calls, {rounds} rounds", self.backend.kind().as_str());
+        Ok(())
+    }
+
+    /// Goes through the life of a volume. A step that fails is done again, or all is undone; neither fails then.
+    fn steps(&self, failing: &Failing, undo: bool) -> Result<()> {
+        let (volume, copy, snapshot) = (new_volume(), new_volume(), SnapshotId(Uuid::new_v4()));
+        let (to, size) = (grantee("one"), 16 * MIB);
+        let undone = move |backend: Arc<dyn Backend>| async move {
+            backend.revoke(copy).await?;
+            backend.delete(copy).await?;
+            backend.delete_snapshot(volume, snapshot).await?;
+            backend.revoke(volume).await?;
+            backend.delete(volume).await
+        };
+        for step in 0..5 {
+            let one = || {
+                let to = to.clone();
+                self.call(|b| async move {
+                    match step {
+                        0 => b.create(volume, size, Origin::Blank).await,
+                        1 => b.snapshot(volume, snapshot).await,
+                        2 => b.create(copy, 2 * size, Origin::Snapshot { volume, snapshot }).await,
+                        3 => b.grant(copy, &to).await.map(drop),
+                        _ => undone(b).await,
+                    }
+                })
+            };
+            if one().is_err() {
+                failing.never()?;
+                if undo {
+                    break;
+                }
+                one().with_context(|| format!("step {step} again"))?;
+            }
+        }
+        // Undoing what is undone; the call that is to fail may be one of these.
+        self.call(undone).or_else(|_| {
+            failing.never()?;
+            self.call(undone)
+        })
     }
 
     /// What a DPU was told of one volume does not let it read another.

@@ -2,6 +2,7 @@
 //! nothing but what a DPU is told.
 
 pub mod ceph;
+pub mod failing;
 pub mod target;
 
 use std::fs::{self, File};
