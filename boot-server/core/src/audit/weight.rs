@@ -30,7 +30,7 @@ const LOGINS: [&str; 3] = ["/login", "/api/v1/login", "/oidc/callback"];
 const RENAME_SERVER: (&str, &str) = ("PATCH", "/api/v1/projects/{project}/servers/{server}");
 
 /// Last parts of paths that change what can be changed back.
-const MILD: [&str; 21] = [
+const MILD: [&str; 29] = [
     "abort",
     "check",
     "identify",
@@ -52,6 +52,16 @@ const MILD: [&str; 21] = [
     "tags",
     "verify",
     "faults",
+    // Networks of projects. What opens or closes a door is not here: security groups, ways out, floating addresses, mirrors,
+    // and who is plugged in.
+    "networks",
+    "subnets",
+    "ports",
+    "routers",
+    "{network}",
+    "{subnet}",
+    "{port}",
+    "{router}",
 ];
 
 /// How much hangs on a request for this template; `None` where no route has the path.

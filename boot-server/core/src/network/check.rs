@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use protocol::{MacAddr, NetworkId, SubnetId};
 
+use super::draft::Scope;
 use super::{
     Cidr, Direction, Encap, Family, Floating, Mirror, Network, NetworkKind, Port, PortRange, Remote, Router,
     Rule, SecurityGroup, Sink, Site, Subnet, Traffic,
@@ -46,6 +47,11 @@ struct Surroundings<'a> {
 impl Site {
     /// Everything that cannot be, in words for whoever asked for it; empty where all is well.
     pub fn check(&self) -> Vec<Fault> {
+        self.check_of(&Scope::all(self))
+    }
+
+    /// The same of a part, with everybody who is on its networks.
+    pub(super) fn check_of(&self, scope: &Scope) -> Vec<Fault> {
         let mut around = Surroundings {
             site: self,
             subnets: BTreeMap::new(),
@@ -55,34 +61,41 @@ impl Site {
             joined: BTreeSet::new(),
             faults: Vec::new(),
         };
-        for (id, subnet) in &self.subnets {
+        for (id, subnet) in of(&scope.subnets, &self.subnets) {
             around.subnets.entry(subnet.network).or_default().push((*id, subnet));
         }
-        around.encap();
-        for (id, network) in &self.networks {
+        if scope.grows {
+            around.encap();
+        }
+        for (id, network) in of(&scope.networks, &self.networks) {
             around.judge("network", id, |around, say| around.network(network, say));
         }
-        for (id, subnet) in &self.subnets {
+        for (id, subnet) in of(&scope.subnets, &self.subnets) {
             around.judge("subnet", id, |around, say| around.subnet(*id, subnet, say));
         }
-        for (id, group) in &self.groups {
+        for (id, group) in of(&scope.groups, &self.groups) {
             around.judge("security group", id, |around, say| around.group(group, say));
         }
-        for (id, router) in &self.routers {
+        for (id, router) in of(&scope.routers, &self.routers) {
             around.judge("router", id, |around, say| around.router(router, say));
         }
-        for (id, port) in &self.ports {
+        for (id, port) in of(&scope.ports, &self.ports) {
             around.judge("port", id, |around, say| around.port(port, say));
         }
-        for (id, floating) in &self.floating {
+        for (id, floating) in of(&scope.floating, &self.floating) {
             around.judge("floating address", id, |around, say| around.floating(floating, say));
         }
-        for (id, mirror) in &self.mirrors {
+        for (id, mirror) in of(&scope.mirrors, &self.mirrors) {
             around.judge("mirror", id, |around, say| around.mirror(mirror, say));
         }
         around.full();
         around.faults
     }
+}
+
+/// Those that are there.
+fn of<'a, K: Ord, V>(ids: &'a BTreeSet<K>, all: &'a BTreeMap<K, V>) -> impl Iterator<Item = (&'a K, &'a V)> {
+    ids.iter().filter_map(|id| all.get_key_value(id))
 }
 
 /// Takes down what is wrong.

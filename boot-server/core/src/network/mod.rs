@@ -20,13 +20,15 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod cidr;
+mod draft;
 pub mod ipam;
 pub mod ovn;
 #[cfg(test)]
 mod tests;
 
-pub use check::Fault;
+pub use check::{Fault, MTU_MAX, MTU_MIN};
 pub use cidr::{AddressRange, Cidr, CidrError, Family};
+pub use draft::{Change, Draft};
 
 /// Everything of one site at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

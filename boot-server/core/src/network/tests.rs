@@ -459,6 +459,46 @@ proptest! {
         }
     }
 
+    /// A change is judged by what it touches as the whole site would be, and one that cannot be leaves nothing behind.
+    #[test]
+    fn a_part_is_judged_as_the_whole(to in sites(), picks in prop::collection::vec((0_usize..14, any::<bool>()), 1..6)) {
+        let from = site();
+        let pick = |n: usize, gone: bool| {
+            let (from, to) = (from.clone(), to.clone());
+            let nth = |n: usize, len: usize| n % len;
+            match n {
+                0 | 1 => from.networks.keys().nth(nth(n, from.networks.len()))
+                    .map(|id| Change::Network(*id, to.networks.get(id).filter(|_| !gone).cloned())),
+                2..=4 => from.subnets.keys().nth(nth(n, from.subnets.len()))
+                    .map(|id| Change::Subnet(*id, to.subnets.get(id).filter(|_| !gone).cloned())),
+                5..=7 => from.ports.keys().nth(nth(n, from.ports.len()))
+                    .map(|id| Change::Port(*id, to.ports.get(id).filter(|_| !gone).cloned())),
+                8 => from.groups.keys().next()
+                    .map(|id| Change::Group(*id, to.groups.get(id).filter(|_| !gone).cloned())),
+                9 => from.routers.keys().next().map(|id| Change::Router(*id, to.routers.get(id).filter(|_| !gone).cloned())),
+                10 => from.floating.keys().next()
+                    .map(|id| Change::Floating(*id, to.floating.get(id).filter(|_| !gone).cloned())),
+                11 => from.mirrors.keys().next()
+                    .map(|id| Change::Mirror(*id, to.mirrors.get(id).filter(|_| !gone).cloned())),
+                // Somebody else with the address of one that is there.
+                12 => from.ports.values().next().map(|port| Change::Port(PortId(id(777)), Some(port.clone()))),
+                _ => from.subnets.values().next().map(|it| Change::Subnet(SubnetId(id(778)), Some(it.clone()))),
+            }
+        };
+        let changes: Vec<Change> = picks.into_iter().filter_map(|(n, gone)| pick(n, gone)).collect();
+        let mut draft = Draft::new(from.clone());
+        prop_assert_eq!(draft.site(), &from);
+        match draft.try_apply(changes) {
+            Ok(undo) => {
+                prop_assert_eq!(draft.site().check(), []);
+                prop_assert_eq!(Draft::new(draft.site().clone()).taken(NetworkId(id(10))), draft.taken(NetworkId(id(10))));
+                draft.undo(undo);
+            }
+            Err(faults) => prop_assert!(!faults.is_empty()),
+        }
+        prop_assert_eq!(draft.site(), &from);
+    }
+
     /// Nothing that can be thought up makes the check panic.
     #[test]
     fn any_site_is_judged(site in sites()) {
