@@ -20,6 +20,7 @@ mod interface;
 mod ipv6;
 mod metadata;
 mod oidc;
+mod overlay;
 mod store;
 pub mod tls;
 mod volumes;
@@ -34,6 +35,7 @@ pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
 pub(crate) use oidc::may_be_asked;
 pub use oidc::{Grant, Oidc, OidcSettings};
+pub use overlay::{Overlay, OverlaySettings};
 pub use store::{Store, server as store_server};
 pub use volumes::{VolumeSettings, VolumeType};
 pub use webhooks::{Hook, Webhook};
@@ -80,6 +82,8 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// Where volumes are kept.
     pub volumes: Vec<VolumeType>,
+    /// Networks of projects.
+    pub overlay: Option<Overlay>,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -265,6 +269,7 @@ impl Default for Config {
             oidc: None,
             webhooks: Vec::new(),
             volumes: Vec::new(),
+            overlay: None,
             images: Images::default(),
             log: Log::default(),
         }
@@ -391,6 +396,9 @@ pub enum ConfigError {
     /// Types of volumes that make no sense.
     #[error("volumes: {0}")]
     Volumes(String),
+    /// Settings for networks of projects that make no sense.
+    #[error("overlay: {0}")]
+    Overlay(String),
     /// Settings of approvals that make no sense.
     #[error("approvals: {0}")]
     Approvals(String),
@@ -507,6 +515,8 @@ pub struct Settings {
     pub webhooks: Vec<Hook>,
     /// Types of volumes, in the order of the file.
     pub volumes: Vec<VolumeSettings>,
+    /// Networks of projects, where the site has them.
+    pub overlay: Option<OverlaySettings>,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -577,6 +587,7 @@ impl Settings {
             oidc: config.oidc.as_ref().map(oidc::settings).transpose()?,
             webhooks: webhooks::hooks(&config.webhooks)?,
             volumes: volumes::settings(&config.volumes, first, &config.state_dir)?,
+            overlay: config.overlay.as_ref().map(overlay::settings).transpose()?,
             audit: AuditSettings::from(&config.audit),
             approvals: ApprovalSettings::new(&config.approvals)?,
             bmc: BmcSettings::new(&config.bmc)?,

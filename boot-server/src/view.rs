@@ -31,6 +31,7 @@ mod controller;
 pub mod dpus;
 mod expected;
 mod image;
+pub mod networks;
 pub mod place;
 mod replace;
 mod sensors;

@@ -26,6 +26,7 @@ mod model;
 mod network;
 mod node;
 mod output;
+mod overlay;
 mod pages;
 mod placement;
 mod pool;
@@ -142,6 +143,29 @@ pub enum Command {
     /// Servers of a project: make, look, switch, reinstall, give back
     #[command(visible_alias = "servers")]
     Server(server::ServerArgs),
+    /// Networks of a project: make, change, remove
+    #[command(visible_alias = "networks")]
+    Network(overlay::OverlayArgs<overlay::NetworkCommand>),
+    /// Networks of the site, by which projects reach the world
+    #[command(subcommand, visible_alias = "providers")]
+    Provider(overlay::ProviderCommand),
+    /// Subnets of a project's networks
+    #[command(visible_alias = "subnets")]
+    Subnet(overlay::OverlayArgs<overlay::SubnetCommand>),
+    /// Ports of a project: make, attach, detach
+    #[command(visible_alias = "ports")]
+    Port(overlay::OverlayArgs<overlay::PortCommand>),
+    /// Security groups of a project: what may reach its ports
+    #[command(visible_alias = "security-groups")]
+    SecurityGroup(overlay::OverlayArgs<overlay::GroupCommand>),
+    /// Routers of a project: join subnets, lead out
+    #[command(visible_alias = "routers")]
+    Router(overlay::OverlayArgs<overlay::RouterCommand>),
+    /// Floating addresses of a project
+    Floating(overlay::OverlayArgs<overlay::FloatingCommand>),
+    /// Copies of what a project's ports send or receive
+    #[command(visible_alias = "mirrors")]
+    Mirror(overlay::OverlayArgs<overlay::MirrorCommand>),
     /// What users report of their servers: list, close
     #[command(subcommand, visible_alias = "faults")]
     Fault(server::FaultCommand),
@@ -322,6 +346,14 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Audit(command) => audit::run(connection, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Server(args) => server::run(&connection.client()?, format, args),
+        Command::Network(args) => overlay::run(&connection.client()?, format, args),
+        Command::Provider(command) => overlay::provider(&connection.client()?, format, command),
+        Command::Subnet(args) => overlay::run(&connection.client()?, format, args),
+        Command::Port(args) => overlay::run(&connection.client()?, format, args),
+        Command::SecurityGroup(args) => overlay::run(&connection.client()?, format, args),
+        Command::Router(args) => overlay::run(&connection.client()?, format, args),
+        Command::Floating(args) => overlay::run(&connection.client()?, format, args),
+        Command::Mirror(args) => overlay::run(&connection.client()?, format, args),
         Command::Fault(command) => server::faults(&connection.client()?, format, command),
         Command::Key(args) => usage::keys(&connection.client()?, format, args),
         Command::Quota(args) => usage::quota(&connection.client()?, format, args),

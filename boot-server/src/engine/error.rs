@@ -8,6 +8,7 @@ use boot_server_core::node::{NetworkError, Refused};
 use images::StoreError as ImageStoreError;
 
 use super::dpus::DpuError;
+use super::overlay::OverlayError;
 use super::pools::PlacingError;
 use super::servers::ServerError;
 use super::volumes::VolumeError;
@@ -169,6 +170,9 @@ pub enum EngineError {
     /// Servers of projects.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Networks of projects.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// A project has the machine.
     #[error("the machine is lent to a project, as server {server} (project {project})")]
     Lent {
@@ -212,6 +216,7 @@ impl EngineError {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
             Self::Placing(error) => return error.problem(),
+            Self::Overlay(error) => return error.problem(),
             Self::Server(error) => error.parts(),
             Self::Dpu(error) => error.parts(),
             Self::Volume(error) => error.parts(),

@@ -48,6 +48,7 @@ mod members;
 mod models;
 mod networks;
 mod orders;
+pub mod overlay;
 mod pages;
 mod pci;
 mod placements;
@@ -192,6 +193,8 @@ struct Inner {
     volume_turns: volumes::Turns,
     /// Machines that are off and have nobody's disk: they may have the boot volume of this job.
     takes_disk: Mutex<BTreeMap<NodeId, JobId>>,
+    /// Networks of projects.
+    overlay: overlay::Overlay,
 }
 
 /// Who did it.
@@ -298,6 +301,7 @@ impl Engine {
         let shelf = pools::Shelf::read(&store).await?;
         let dpus = dpus::Dpus::read(store.read(stored_dpus).await?, &vault);
         let backends = volumes::open(&settings)?;
+        let overlay = overlay::Overlay::read(&store, settings.overlay.as_ref()).await?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
@@ -344,6 +348,7 @@ impl Engine {
             backends,
             volume_turns: volumes::Turns::default(),
             takes_disk: Mutex::default(),
+            overlay,
         }));
         engine.reconcile_images().await?;
         Ok(engine)

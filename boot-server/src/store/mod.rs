@@ -29,6 +29,7 @@ pub mod leases6;
 mod location;
 mod migrate;
 pub mod models;
+pub mod overlay;
 pub mod pools;
 #[cfg(test)]
 mod postgres_tests;

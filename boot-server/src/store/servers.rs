@@ -151,7 +151,7 @@ pub fn claim(
     events.iter().map(|event| queries::insert_event(db, event)).collect()
 }
 
-fn is_open(db: &Connection, project: ProjectId) -> Result<bool, StoreError> {
+pub(crate) fn is_open(db: &Connection, project: ProjectId) -> Result<bool, StoreError> {
     let sql = "SELECT id FROM projects WHERE id = ?1 AND closed IS NULL";
     let found: Option<String> = db
         .query_row(sql, params![project.to_string()], |row| row.get(0))

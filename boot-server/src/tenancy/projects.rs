@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::error::cut;
 use super::{PROJECTS_MAX, Tenancy, TenancyError};
 use crate::engine::{lock, now};
-use crate::store::{servers, tenancy as rows, usage};
+use crate::store::{overlay, servers, tenancy as rows, usage};
 
 impl Tenancy {
     /// All projects that are not closed, by name.
@@ -83,15 +83,19 @@ impl Tenancy {
         let close = move |db: &_| {
             // No server is made between the look and the end.
             usage::take_turn(db, id)?;
-            let living = servers::count(db, id)?;
-            if living == 0 {
+            let (living, networks) = (servers::count(db, id)?, overlay::count(db, id)?);
+            if living == 0 && networks == 0 {
                 rows::put_project(db, &row)?;
             }
-            Ok(living)
+            Ok((living, networks))
         };
         match self.0.store.write(close).await? {
-            0 => {}
-            living => return Err(TenancyError::ProjectInUse(count(living, "server"))),
+            (0, 0) => {}
+            (0, networks) => {
+                let words = format!("{} of its networks", count(networks, "part"));
+                return Err(TenancyError::ProjectInUse(words));
+            }
+            (living, _) => return Err(TenancyError::ProjectInUse(count(living, "server"))),
         }
         lock(&self.0.known).projects.insert(id, closed.clone());
         let mut known = lock(&self.0.known);

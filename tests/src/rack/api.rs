@@ -84,6 +84,14 @@ impl Api {
         self.json(Method::PUT, path, body)
     }
 
+    /// `PATCH path` with a JSON body.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        self.json(Method::PATCH, path, body)
+    }
+
     /// `DELETE path`.
     ///
     /// # Errors

@@ -440,6 +440,24 @@ fn sites() -> impl Strategy<Value = Site> {
     })
 }
 
+fn put(site: &mut Site, change: Change) {
+    fn swap<K: Ord, V>(all: &mut BTreeMap<K, V>, id: K, new: Option<V>) {
+        match new {
+            Some(new) => drop(all.insert(id, new)),
+            None => drop(all.remove(&id)),
+        }
+    }
+    match change {
+        Change::Network(id, new) => swap(&mut site.networks, id, new),
+        Change::Subnet(id, new) => swap(&mut site.subnets, id, new),
+        Change::Port(id, new) => swap(&mut site.ports, id, new),
+        Change::Group(id, new) => swap(&mut site.groups, id, new),
+        Change::Router(id, new) => swap(&mut site.routers, id, new),
+        Change::Floating(id, new) => swap(&mut site.floating, id, new),
+        Change::Mirror(id, new) => swap(&mut site.mirrors, id, new),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -488,13 +506,19 @@ proptest! {
         let changes: Vec<Change> = picks.into_iter().filter_map(|(n, gone)| pick(n, gone)).collect();
         let mut draft = Draft::new(from.clone());
         prop_assert_eq!(draft.site(), &from);
+        let mut wanted = from.clone();
+        changes.iter().cloned().for_each(|change| put(&mut wanted, change));
         match draft.try_apply(changes) {
             Ok(undo) => {
-                prop_assert_eq!(draft.site().check(), []);
+                prop_assert_eq!(draft.site(), &wanted);
+                prop_assert_eq!(wanted.check(), []);
                 prop_assert_eq!(Draft::new(draft.site().clone()).taken(NetworkId(id(10))), draft.taken(NetworkId(id(10))));
                 draft.undo(undo);
             }
-            Err(faults) => prop_assert!(!faults.is_empty()),
+            Err(faults) => {
+                let all = wanted.check();
+                prop_assert!(!faults.is_empty() && faults.iter().all(|fault| all.contains(fault)), "{faults:?} {all:?}");
+            }
         }
         prop_assert_eq!(draft.site(), &from);
     }

@@ -155,7 +155,10 @@ impl Engine {
             return Ok(false);
         }
         let event = (phase != before.phase).then(|| news(&server, at));
-        self.put_server(server, event).await?;
+        let server = self.put_server(server, event).await?;
+        if phase == Phase::Deleted {
+            self.release_ports(server.id).await?;
+        }
         Ok(phase != before.phase && phase != Phase::Deleted)
     }
 

@@ -22,9 +22,11 @@ mod machines;
 pub(in crate::http) mod me;
 mod models;
 mod network;
+pub mod network_requests;
 mod networks;
 mod nodes;
 mod once;
+mod overlay;
 pub mod place_requests;
 mod placements;
 mod pools;
@@ -164,6 +166,7 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "servers", description = "What projects have: servers, keys, what they report"),
         (name = "volumes", description = "Disks of projects that DPUs present to machines"),
         (name = "dpus", description = "The small computers between machines and their networks and disks"),
+        (name = "networks", description = "Networks of projects: subnets, ports, security groups, routers, addresses"),
         (name = "usage", description = "What projects may have, what they used, how well it was there"),
         (name = "tokens", description = "Who may come in beside the site's own token"),
         (name = "server", description = "The server itself")
@@ -309,6 +312,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(desk::faults, desk::report))
         .routes(routes!(desk::all_faults))
         .routes(routes!(desk::close_fault))
+        .merge(overlay::routes())
         .routes(routes!(usage::quota, usage::set_quota))
         .routes(routes!(usage::of_project))
         .routes(routes!(usage::sla_of_project))

@@ -21,6 +21,11 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5hbWVzIGFyZSB0ZXh0LCBuZ
 /// For so long a stream is listened to: some times as long as what changes close together is gathered.
 const LISTEN: Duration = Duration::from_secs(3);
 
+/// A server that answers as fast as it is asked.
+async fn quick() -> Lab {
+    Lab::with_config(|config| config.operators.requests_per_second = 0).await
+}
+
 /// Every operation below `/api/v1/projects/{project}/`: method, template.
 fn below_projects() -> Vec<(Method, String)> {
     let document = serde_json::to_value(crate::http::api::document()).unwrap();
@@ -60,6 +65,7 @@ async fn furnish(lab: &Lab) -> BTreeMap<String, Vec<String>> {
         let body = fitting(&document, &document["paths"][&template]["post"], &group);
         let _ = lab.post(&template.replace("{project}", "blue"), body).await;
     }
+    furnish_networks(lab).await;
     assert_eq!(lab.upload("name=tiny&version=1", raw_disk(1)).await.status, 201);
     for (list, body) in [
         ("servers", json!({"name": format!("{THEIRS}-s"), "node": "alpha", "image": "tiny"})),
@@ -76,12 +82,40 @@ async fn furnish(lab: &Lab) -> BTreeMap<String, Vec<String>> {
         }
         let got = lab.get(&template.replace("{project}", "blue")).await;
         for item in got.body["items"].as_array().into_iter().flatten() {
-            let names = ["id", "name"].into_iter().filter_map(|f| item[f].as_str().map(str::to_owned));
+            // A network of the site that is shared is nobody's secret, and every project has a group of this name.
+            let own = |name: &String| item["external"] != true && name != "default";
+            let names =
+                ["id", "name"].into_iter().filter_map(|f| item[f].as_str().map(str::to_owned)).filter(own);
             owned.entry(template.clone()).or_default().extend(names);
         }
     }
     assert!(owned.values().flatten().any(|name| name.contains(THEIRS)), "{owned:?}");
     owned
+}
+
+/// A network of the project with a port, a group, a router, a floating address and a mirror.
+async fn furnish_networks(lab: &Lab) {
+    let wan = json!({"name": "wan", "physical": "physnet", "shared": true});
+    assert_eq!(lab.post("/api/v1/networks", wan).await.status, 201);
+    let public = json!({"cidr": "203.0.113.0/24"});
+    assert_eq!(lab.post("/api/v1/networks/wan/subnets", public).await.status, 201);
+    let name = |part: &str| format!("{THEIRS}-{part}");
+    for (list, body) in [
+        ("networks", json!({"name": name("n")})),
+        ("subnets", json!({"name": name("u"), "network": name("n"), "cidr": "10.0.0.0/24"})),
+        ("security-groups", json!({"name": name("w"), "rules": [{"direction": "ingress"}]})),
+        ("ports", json!({"name": name("p"), "network": name("n")})),
+        ("routers", json!({"name": name("r")})),
+        ("floating-addresses", json!({"name": name("f"), "network": "wan"})),
+        (
+            "mirrors",
+            json!({"name": name("m"), "ports": [name("p")], "direction": "ingress", "kind": "gre",
+                "to": "198.51.100.9", "key": 7}),
+        ),
+    ] {
+        let made = lab.post(&format!("/api/v1/projects/blue/{list}"), body).await;
+        assert!(matches!(made.code(), (201, _) | (409, "name-taken")), "{list}: {made:?}");
+    }
 }
 
 /// What is not there: for an id, the one beside it; for a name, one as long.
@@ -109,7 +143,7 @@ fn fitting(document: &Value, operation: &Value, known: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_project_owns_does_not_exist_in_the_own_one() {
-    let lab = Lab::new().await;
+    let lab = quick().await;
     let owned = furnish(&lab).await;
     for role in ROLES {
         let red = lab.project_token("red", &format!("t-{role}"), role).await;
@@ -155,7 +189,7 @@ async fn what_another_project_owns_does_not_exist_in_the_own_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_filter_or_cursor_leads_into_another_project() {
-    let lab = Lab::with_config(|config| config.operators.requests_per_second = 1000).await;
+    let lab = quick().await;
     let owned = furnish(&lab).await;
     let red = lab.project_token("red", "t-admin", "admin").await;
     let names: Vec<&String> = owned.values().flatten().collect();
@@ -203,7 +237,7 @@ async fn no_filter_or_cursor_leads_into_another_project() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_a_request_does_not_have_are_refused_and_change_nothing() {
-    let lab = Lab::new().await;
+    let lab = quick().await;
     furnish(&lab).await;
     let red = lab.project_token("red", "t-admin", "admin").await;
     let document = serde_json::to_value(crate::http::api::document()).unwrap();
@@ -248,7 +282,7 @@ async fn fields_that_a_request_does_not_have_are_refused_and_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_nodes_at_once_are_the_site_s_alone() {
-    let lab = Lab::new().await;
+    let lab = quick().await;
     lab.project("red").await;
     let red = lab.project_token("red", "t-admin", "admin").await;
     let body = json!({"verb": "maintenance", "reason": "mine", "filter": {}});
@@ -265,9 +299,15 @@ async fn many_nodes_at_once_are_the_site_s_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bulk_verbs_and_references_in_bodies_reach_nothing_of_another_project() {
-    let lab = Lab::new().await;
+    let lab = quick().await;
     let owned = furnish(&lab).await;
     let red = lab.project_token("red", "t-admin", "admin").await;
+    for (list, body) in
+        [("networks", json!({"name": "mine"})), ("ports", json!({"name": "mine", "network": "mine"}))]
+    {
+        let made = lab.with(&red, Method::POST, &format!("/api/v1/projects/red/{list}"), body).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
     let mut checked = 0;
     for name in owned.values().flatten() {
         let nobody = nobody(name);
@@ -280,6 +320,18 @@ async fn bulk_verbs_and_references_in_bodies_reach_nothing_of_another_project() 
             ("servers", json!({"name": "mine", "node": name, "image": "tiny"})),
             ("servers", json!({"name": "mine", "node": "beta", "image": name})),
             ("faults", json!({"server": name, "words": "hot"})),
+            ("subnets", json!({"network": name, "cidr": "10.9.0.0/24"})),
+            ("ports", json!({"network": name})),
+            ("ports", json!({"network": "mine", "security_groups": [name]})),
+            ("ports", json!({"network": "mine", "subnets": [name]})),
+            ("ports/mine/attach", json!({"server": name})),
+            ("security-groups", json!({"name": "other", "rules": [{"direction": "ingress", "group": name}]})),
+            ("floating-addresses", json!({"network": "wan", "port": name})),
+            ("floating-addresses", json!({"network": name})),
+            (
+                "mirrors",
+                json!({"ports": [name], "direction": "egress", "kind": "gre", "to": "198.51.100.8", "key": 8}),
+            ),
         ] {
             let path = format!("/api/v1/projects/red/{path}");
             let other: Value =
@@ -319,7 +371,7 @@ fn listen(lab: &Lab, path: &str, token: &str) -> tokio::task::JoinHandle<String>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_a_project_carries_nothing_of_another() {
-    let lab = Lab::new().await;
+    let lab = quick().await;
     furnish(&lab).await;
     let red = lab.project_token("red", "t-red", "admin").await;
     let blue = lab.project_token("blue", "t-blue", "admin").await;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use ureq::http::Method;
 use uuid::Uuid;
 
-use crate::config::{Config, Interface, Network, Settings};
+use crate::config::{Config, Interface, Network, Overlay, Settings};
 use crate::console::Consoles;
 use crate::engine::Engine;
 use crate::http::auth::Operators;
@@ -65,6 +65,15 @@ impl Lab {
         fs::create_dir_all(dir.join("import")).unwrap();
         let mut config = Config { state_dir: dir.clone(), ..Config::default() };
         config.provisioning.interface = Some("lab0".to_owned());
+        // Nobody is there: what is asked of networks is stored all the same.
+        config.overlay = Some(Overlay {
+            northbound: "unix:/nowhere/ovnnb_db.sock".to_owned(),
+            southbound: None,
+            encap: Default::default(),
+            mtu: 1500,
+            gateways: vec!["gw".to_owned()],
+            mirror_to: vec!["198.51.100.0/24".to_owned()],
+        });
         change(&mut config);
         let ipv4 = Some(Network { address: [10, 77, 0, 1].into(), prefix: 24 });
         let interface = Interface { name: "lab0".to_owned(), ipv4, ipv6: Vec::new() };

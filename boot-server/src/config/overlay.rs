@@ -1,0 +1,109 @@
+//! `[overlay]`: networks of projects, which end on DPUs.
+
+use boot_server_core::network::{Cidr, Encap, MTU_MAX, MTU_MIN};
+use jsonrpc::Address;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// `[overlay]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Overlay {
+    pub northbound: String,
+    #[serde(default)]
+    pub southbound: Option<String>,
+    #[serde(default)]
+    pub encap: Encap,
+    #[serde(default = "mtu")]
+    pub mtu: u16,
+    #[serde(default)]
+    pub gateways: Vec<String>,
+    #[serde(default)]
+    pub mirror_to: Vec<String>,
+}
+
+fn mtu() -> u16 {
+    1500
+}
+
+/// Networks of projects, as the site has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlaySettings {
+    /// OVN's northbound database.
+    pub northbound: Address,
+    /// OVN's southbound database, as DPUs are told it (`ovn-remote`).
+    pub southbound: Option<String>,
+    /// How frames travel.
+    pub encap: Encap,
+    /// Largest packet of a network that says nothing else, in octets.
+    pub mtu: u16,
+    /// OVN's names of the machines that carry ways out, the best first.
+    pub gateways: Vec<String>,
+    /// Where copies of traffic may go.
+    pub mirror_to: Vec<Cidr>,
+}
+
+/// Checks them.
+///
+/// # Errors
+/// [`ConfigError::Overlay`].
+pub(super) fn settings(overlay: &Overlay) -> Result<OverlaySettings, ConfigError> {
+    let refuse = |why: String| ConfigError::Overlay(why);
+    let northbound = overlay.northbound.parse().map_err(|error| refuse(format!("northbound: {error}")))?;
+    let remote = |text: &str| {
+        let each = |part: &str| {
+            part.split_once(':')
+                .is_some_and(|(kind, rest)| matches!(kind, "tcp" | "ssl" | "unix") && !rest.is_empty())
+        };
+        text.split(',').all(each)
+    };
+    if let Some(southbound) = overlay.southbound.as_ref().filter(|text| !remote(text)) {
+        return Err(refuse(format!("southbound: `{southbound}` is not written as tcp:192.0.2.1:6642")));
+    }
+    if !(MTU_MIN..=MTU_MAX).contains(&overlay.mtu) {
+        return Err(refuse(format!("mtu: {} is not from {MTU_MIN} to {MTU_MAX}", overlay.mtu)));
+    }
+    if overlay.gateways.iter().any(String::is_empty) {
+        return Err(refuse("gateways: a name is empty".to_owned()));
+    }
+    let cidr = |text: &String| text.parse().map_err(|error| refuse(format!("mirror_to: {error}")));
+    let mirror_to = overlay.mirror_to.iter().map(cidr).collect::<Result<_, _>>()?;
+    Ok(OverlaySettings {
+        northbound,
+        southbound: overlay.southbound.clone(),
+        encap: overlay.encap,
+        mtu: overlay.mtu,
+        gateways: overlay.gateways.clone(),
+        mirror_to,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_name() {
+        let good = Overlay {
+            northbound: "tcp:192.0.2.1:6641".to_owned(),
+            southbound: Some("tcp:192.0.2.1:6642,tcp:192.0.2.2:6642".to_owned()),
+            encap: Encap::Geneve,
+            mtu: 1500,
+            gateways: vec!["gw1".to_owned()],
+            mirror_to: vec!["198.51.100.0/24".to_owned()],
+        };
+        assert!(settings(&good).is_ok());
+        for (bad, word) in [
+            (Overlay { northbound: "192.0.2.1".to_owned(), ..good.clone() }, "northbound"),
+            (Overlay { southbound: Some("192.0.2.1".to_owned()), ..good.clone() }, "southbound"),
+            (Overlay { mtu: 500, ..good.clone() }, "mtu"),
+            (Overlay { gateways: vec![String::new()], ..good.clone() }, "gateways"),
+            (Overlay { mirror_to: vec!["everywhere".to_owned()], ..good.clone() }, "mirror_to"),
+        ] {
+            let said = settings(&bad).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("overlay: {word}")), "{said}");
+        }
+    }
+}

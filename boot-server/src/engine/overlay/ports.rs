@@ -1,0 +1,376 @@
+//! Ports: their addresses, and whose machines are plugged in.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use boot_server_core::network::{Family, Floating, Mirror, Port, SecurityGroup, Subnet, ipam};
+use boot_server_core::server::Phase;
+use protocol::{MacAddr, NetworkId, PortId, ProjectId, SecurityGroupId, ServerId};
+use uuid::Uuid;
+
+use super::groups::DEFAULT;
+use super::{
+    Actor, Draft, Engine, EngineError, Held, OverlayError, Step, added, called, changed, line, optional_name,
+    removed, row,
+};
+use crate::store::overlay::{Net, Plug, Row};
+
+/// Ports of a project.
+const PORTS_MAX: usize = 50_000;
+/// Addresses of a port.
+const ADDRESSES_MAX: usize = 64;
+
+/// A port to make.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewPort {
+    /// Its name, if any.
+    pub name: Option<String>,
+    /// On which network.
+    pub network: String,
+    /// This MAC address; one of Billet's where left out.
+    pub mac: Option<MacAddr>,
+    /// These addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// One address of each of these subnets. Where neither is said: one of each family that the network has.
+    pub subnets: Vec<String>,
+    /// These security groups; `default` where left out.
+    pub groups: Option<Vec<String>>,
+    /// It sends with other addresses too, and has no security groups.
+    pub unguarded: bool,
+    /// This server's, from the beginning.
+    pub server: Option<ServerId>,
+    /// It goes with the server.
+    pub follows: bool,
+}
+
+/// What to change of a port; what is not given stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PortChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Other addresses.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+    /// Other security groups.
+    pub groups: Option<Vec<String>>,
+    /// Guarded, or not.
+    pub guarded: Option<bool>,
+}
+
+impl Engine {
+    /// A port of a project, by name or id.
+    ///
+    /// # Errors
+    /// [`OverlayError::NoSuch`].
+    pub fn port(&self, project: ProjectId, reference: &str) -> Result<Arc<Row<Plug>>, EngineError> {
+        self.overlay_thing(project, reference)
+    }
+
+    /// Ports that a server's machine is plugged into, oldest first.
+    pub fn ports_of(&self, server: ServerId) -> Vec<Arc<Row<Plug>>> {
+        self.0.overlay.known(|known| known.plugged(server))
+    }
+
+    /// The same as a DPU has to know them, each with its network's MTU in octets.
+    pub fn overlay_ports_of_server(&self, server: ServerId) -> Vec<(PortId, Port, u16)> {
+        self.0.overlay.known(|known| {
+            let mtu = |network: NetworkId| Some(Net::shelf(known).get(network)?.value.network.mtu);
+            let ports = known.plugged(server).into_iter();
+            ports
+                .filter_map(|row| Some((row.id, row.value.port.clone(), mtu(row.value.port.network)?)))
+                .collect()
+        })
+    }
+
+    /// Makes a port.
+    ///
+    /// # Errors
+    /// [`OverlayError`], [`EngineError::NameTaken`], or what the store says.
+    pub async fn create_port(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        wish: NewPort,
+    ) -> Result<Arc<Row<Plug>>, EngineError> {
+        let name = optional_name(wish.name.as_deref())?;
+        let turn = self.overlay_turn().await?;
+        let network = self.overlay_thing::<Net>(project, &wish.network)?;
+        if self.0.overlay.known(|known| Plug::shelf(known).count(project)) >= PORTS_MAX {
+            return Err(OverlayError::Full { what: "ports", limit: PORTS_MAX }.into());
+        }
+        let id = PortId(Uuid::now_v7());
+        let mac = match wish.mac {
+            Some(mac) => mac,
+            None => ipam::mac(id.0, &turn.macs(network.id)).map_err(OverlayError::from)?,
+        };
+        let addresses = self.port_addresses(&turn, project, &network, &wish)?;
+        let groups = match (&wish.groups, wish.unguarded) {
+            (Some(groups), _) => self.groups_named(project, groups)?,
+            (None, true) => BTreeSet::new(),
+            (None, false) => self.groups_named(project, &[DEFAULT.to_owned()])?,
+        };
+        let port = Port { project, network: network.id, mac, addresses, groups, guarded: !wish.unguarded };
+        let made = row(id, project, name, Plug { port, server: wish.server, follows: wish.follows });
+        let message = format!("port {} of network {} was made: {mac}", called(&made), called(&network));
+        let event = line(project, &actor, "port.created", message);
+        self.overlay_commit(turn, vec![added(made.clone())], Some(event)).await?;
+        Ok(Arc::new(made))
+    }
+
+    /// Changes a port.
+    ///
+    /// # Errors
+    /// As for making one.
+    pub async fn change_port(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        reference: &str,
+        change: PortChange,
+    ) -> Result<Arc<Row<Plug>>, EngineError> {
+        let turn = self.overlay_turn().await?;
+        let before = self.port(project, reference)?;
+        let name = match &change.name {
+            Some(name) => optional_name(Some(name))?,
+            None => before.name.clone(),
+        };
+        let mut value = before.value.clone();
+        if let Some(addresses) = change.addresses {
+            let mut taken = turn.taken(value.port.network);
+            taken.retain(|address| !before.value.port.addresses.contains(address));
+            for address in &addresses {
+                exactly(&turn, value.port.network, &taken, *address)?;
+            }
+            value.port.addresses = addresses;
+        }
+        if let Some(groups) = &change.groups {
+            value.port.groups = self.groups_named(project, groups)?;
+        }
+        value.port.guarded = change.guarded.unwrap_or(value.port.guarded);
+        if !value.port.guarded && change.groups.is_none() {
+            value.port.groups.clear();
+        }
+        if value == before.value && name == before.name {
+            return Ok(before);
+        }
+        let (made, step) = changed(&before, name, value);
+        let event = line(project, &actor, "port.changed", format!("port {} was changed", called(&made)));
+        self.overlay_commit(turn, vec![step], Some(event)).await?;
+        Ok(Arc::new(made))
+    }
+
+    /// Removes a port that no machine is plugged into. Floating addresses lead there no more, mirrors do not copy it.
+    ///
+    /// # Errors
+    /// [`OverlayError::Used`] while a server has it.
+    pub async fn delete_port(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        reference: &str,
+    ) -> Result<(), EngineError> {
+        let turn = self.overlay_turn().await?;
+        let before = self.port(project, reference)?;
+        if let Some(server) = before.value.server {
+            let (what, by) =
+                (format!("port {}", called(&before)), format!("server {server}; detach it first"));
+            return Err(OverlayError::Used { what, by }.into());
+        }
+        let steps = self.port_gone(&turn, &before);
+        let event = line(project, &actor, "port.removed", format!("port {} was removed", called(&before)));
+        self.overlay_commit(turn, steps, Some(event)).await
+    }
+
+    /// Plugs a server's machine into a port.
+    ///
+    /// # Errors
+    /// [`OverlayError::Used`] where another server has it, or what finding the two says.
+    pub async fn attach_port(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        reference: &str,
+        server: &str,
+    ) -> Result<Arc<Row<Plug>>, EngineError> {
+        // First the server: whether it lives must hold when the port is its own.
+        let turn = self.overlay_turn().await?;
+        let before = self.port(project, reference)?;
+        let server = self.server(project, server).await?;
+        if matches!(server.phase, Phase::Deleting | Phase::Deleted) {
+            return Err(OverlayError::bad(
+                format!("server {} is being given back", server.name),
+                "attach the port to one that stays",
+            )
+            .into());
+        }
+        match before.value.server {
+            Some(other) if other == server.id => return Ok(before),
+            Some(other) => {
+                let (what, by) =
+                    (format!("port {}", called(&before)), format!("server {other}; detach it first"));
+                return Err(OverlayError::Used { what, by }.into());
+            }
+            None => {}
+        }
+        let value = Plug { server: Some(server.id), ..before.value.clone() };
+        let (made, step) = changed(&before, before.name.clone(), value);
+        let message = format!("port {} was attached to {}", called(&made), server.name);
+        let event = line(project, &actor, "port.attached", message).on(server.node);
+        self.overlay_commit(turn, vec![step], Some(event)).await?;
+        Ok(Arc::new(made))
+    }
+
+    /// Unplugs whatever is in a port.
+    ///
+    /// # Errors
+    /// [`OverlayError::NoSuch`], or what the store says.
+    pub async fn detach_port(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        reference: &str,
+    ) -> Result<Arc<Row<Plug>>, EngineError> {
+        let turn = self.overlay_turn().await?;
+        let before = self.port(project, reference)?;
+        if before.value.server.is_none() {
+            return Ok(before);
+        }
+        let value = Plug { server: None, follows: false, ..before.value.clone() };
+        let (made, step) = changed(&before, before.name.clone(), value);
+        let event = line(project, &actor, "port.detached", format!("port {} was detached", called(&made)));
+        self.overlay_commit(turn, vec![step], Some(event)).await?;
+        Ok(Arc::new(made))
+    }
+
+    /// Unplugs a server that was given back; ports that were made with it go.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn release_ports(&self, server: ServerId) -> Result<(), EngineError> {
+        if self.0.settings.overlay.is_none() {
+            return Ok(());
+        }
+        // The turn first: somebody may be attaching one, who saw that it lives.
+        let turn = self.overlay_turn().await?;
+        let ports = self.ports_of(server);
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let mut steps = Vec::new();
+        for port in &ports {
+            if port.value.follows {
+                steps.extend(self.port_gone(&turn, port));
+            } else {
+                let value = Plug { server: None, ..port.value.clone() };
+                steps.push(changed(port, port.name.clone(), value).1);
+            }
+        }
+        let event = ports.first().map(|port| {
+            let message = format!("ports of server {server} were detached");
+            line(port.project, &Actor::Server, "port.detached", message)
+        });
+        self.overlay_commit(turn, steps, event).await
+    }
+
+    /// Everything that a port's end changes.
+    fn port_gone(&self, draft: &Draft, port: &Row<Plug>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for id in draft.leading_to(port.id) {
+            if let Some(floating) = self.overlay_by_id::<Floating>(id) {
+                let value = Floating { to: None, ..floating.value.clone() };
+                steps.push(changed(&floating, floating.name.clone(), value).1);
+            }
+        }
+        let mirrors =
+            self.overlay_things::<Mirror>(port.project, None, usize::MAX, |it| it.ports.contains(&port.id));
+        for mirror in mirrors.rows {
+            let mut value = mirror.value.clone();
+            value.ports.remove(&port.id);
+            steps.push(changed(&mirror, mirror.name.clone(), value).1);
+        }
+        steps.push(removed::<Plug>(port.id));
+        steps
+    }
+
+    fn port_addresses(
+        &self,
+        draft: &Draft,
+        project: ProjectId,
+        network: &Row<Net>,
+        wish: &NewPort,
+    ) -> Result<BTreeSet<IpAddr>, EngineError> {
+        if wish.addresses.len() + wish.subnets.len() > ADDRESSES_MAX {
+            return Err(OverlayError::bad(
+                format!("a port has at most {ADDRESSES_MAX} addresses"),
+                "make another port",
+            )
+            .into());
+        }
+        let mut taken = draft.taken(network.id);
+        let mut addresses = BTreeSet::new();
+        for address in &wish.addresses {
+            exactly(draft, network.id, &taken, *address)?;
+            taken.insert(*address);
+            addresses.insert(*address);
+        }
+        for subnet in &wish.subnets {
+            let subnet = self.overlay_thing::<Subnet>(project, subnet)?;
+            if subnet.value.network != network.id {
+                let what = format!("subnet {} is not of network {}", subnet.value.cidr, called(network));
+                return Err(OverlayError::bad(what, "name a subnet of the port's network").into());
+            }
+            let address = ipam::next(&subnet.value, &taken).map_err(OverlayError::from)?;
+            taken.insert(address);
+            addresses.insert(address);
+        }
+        if addresses.is_empty() {
+            for family in [Family::V4, Family::V6] {
+                addresses.extend(next_of(draft, network.id, family, &taken)?);
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn groups_named(
+        &self,
+        project: ProjectId,
+        names: &[String],
+    ) -> Result<BTreeSet<SecurityGroupId>, EngineError> {
+        names.iter().map(|name| Ok(self.overlay_thing::<SecurityGroup>(project, name)?.id)).collect()
+    }
+}
+
+/// The next free address of a family: of the first subnet that has one; none where the network has no such subnet.
+pub(super) fn next_of(
+    draft: &Draft,
+    network: NetworkId,
+    family: Family,
+    taken: &BTreeSet<IpAddr>,
+) -> Result<Option<IpAddr>, OverlayError> {
+    let subnets = draft.subnets_of(network).filter_map(|id| draft.site().subnets.get(&id));
+    let mut full = None;
+    for subnet in subnets.filter(|subnet| subnet.cidr.family() == family) {
+        match ipam::next(subnet, taken) {
+            Ok(address) => return Ok(Some(address)),
+            Err(error) => full = full.or(Some(error)),
+        }
+    }
+    full.map_or(Ok(None), |error| Err(error.into()))
+}
+
+/// Whether a port may have this very address.
+fn exactly(
+    draft: &Draft,
+    network: NetworkId,
+    taken: &BTreeSet<IpAddr>,
+    address: IpAddr,
+) -> Result<(), OverlayError> {
+    let mut subnets = draft.subnets_of(network).filter_map(|id| draft.site().subnets.get(&id));
+    match subnets.find(|subnet| subnet.cidr.contains(address)) {
+        Some(subnet) => Ok(ipam::exactly(subnet, taken, address)?),
+        None => Err(OverlayError::bad(
+            format!("{address} is of no subnet of the network"),
+            "ask for an address of one of its subnets",
+        )),
+    }
+}
