@@ -16,19 +16,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use dpu_agent_core::bus::{Bus, Found};
 use dpu_agent_core::check::State;
-use dpu_agent_core::exporter::{Exporters, Life};
+use dpu_agent_core::exporter::Exporters;
 use dpu_agent_core::plan::{Action, Plan, plan};
 use dpu_agent_core::switch::{self, Change, View};
 use jsonrpc::Address;
 use ovsdb::{Follower, Operation, Settings, Version};
 use protocol::Timestamp;
-use protocol::dpu::{Observed, STATE_MAX, VERSION, VolumeSeen};
+use protocol::dpu::{Observed, STATE_MAX, VERSION};
 
-use crate::bus::{BusError, HostBus, Qmp};
 use crate::dial::{self, Line, Offer, Verdict};
-use crate::exporters::{Processes, Programs};
+use crate::disks::{Disks, Servers};
 use crate::files;
 
 /// Between two looks at everything. A dead exporter is started again within this.
@@ -71,10 +69,7 @@ pub struct Agent {
     _lock: File,
     clock: Clock,
     follower: Follower,
-    processes: Processes,
-    /// The host's, where it has one, and what was there at the last look.
-    host: Option<Qmp>,
-    bus: Option<Bus>,
+    disks: Disks,
     state: Option<State>,
     /// What is wrong with the state that was offered last.
     refused: Option<String>,
@@ -132,11 +127,10 @@ impl Agent {
         lock: File,
         source: Source,
         database: Address,
-        programs: &Programs,
-        host: Option<Qmp>,
+        servers: &Servers,
     ) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let processes = Processes::load(&files.dir, programs, QUIET, clock.now())?;
+        let disks = Disks::load(&files.dir, servers, QUIET, clock.now())?;
         let kept = files.dir.join("desired.json");
         let state = if kept.exists() {
             let text = files::read(&kept, STATE_MAX)?;
@@ -152,43 +146,22 @@ impl Agent {
             }
         };
         let follower = follow(database);
-        let (refused, pause, reported, bus) = (None, None, None, None);
-        Ok(Self {
-            files,
-            inlet,
-            _lock: lock,
-            clock,
-            follower,
-            processes,
-            host,
-            bus,
-            state,
-            refused,
-            pause,
-            reported,
-        })
+        let (refused, pause, reported) = (None, None, None);
+        Ok(Self { files, inlet, _lock: lock, clock, follower, disks, state, refused, pause, reported })
     }
 
     /// Follows for ever.
     pub async fn run(mut self) -> Infallible {
         loop {
             self.read_state();
-            self.look_at_bus().await;
-            let exporters = self.processes.look(self.clock.now());
+            let exporters = self.disks.look(self.clock.now()).await;
             let plan = self.plan(&exporters);
             let mut problems = Vec::new();
             for action in plan.actions {
                 problems.extend(self.carry_out(&action).await);
             }
-            self.look_at_bus().await;
-            self.report(problems);
+            self.report(problems).await;
             self.pass_time().await;
-        }
-    }
-
-    async fn look_at_bus(&mut self) {
-        if let Some(host) = &mut self.host {
-            self.bus = host.look(self.clock.now()).await;
         }
     }
 
@@ -248,23 +221,23 @@ impl Agent {
 
     fn plan(&self, exporters: &Exporters) -> Plan {
         let Some(state) = &self.state else { return Plan::default() };
-        let (now, bus) = (self.clock.now(), self.bus.as_ref());
+        let (now, buses) = (self.clock.now(), self.disks.buses());
         if self.pause.as_ref().is_some_and(|(until, _)| now < *until) {
-            return plan(state, None, exporters, bus);
+            return plan(state, None, exporters, buses);
         }
         self.follower
-            .read(|rows| plan(state, Some(rows), exporters, bus))
-            .unwrap_or_else(|_| plan(state, None, exporters, bus))
+            .read(|rows| plan(state, Some(rows), exporters, buses))
+            .unwrap_or_else(|_| plan(state, None, exporters, buses))
     }
 
     /// Does one thing; what went wrong. After a change of the switch that failed the others wait.
     async fn carry_out(&mut self, action: &Action) -> Option<String> {
         let now = self.clock.now();
         let done: Result<(), String> = match action {
-            Action::Stop { name, pid } => self.processes.stop(name, *pid).await.map_err(|e| words(&e)),
-            Action::Start(volume) => self.processes.start(volume, now).map_err(|e| words(&e)),
-            Action::Plug(volume) => self.host_does(async |host| host.plug(volume, now).await).await,
-            Action::Unplug(name) => self.host_does(async |host| host.unplug(name, now).await).await,
+            Action::Stop { name, pid } => self.disks.stop(name, *pid).await.map_err(|e| words(&e)),
+            Action::Start(volume) => self.disks.start(volume, now).await.map_err(|e| words(&e)),
+            Action::Plug(volume) => self.disks.plug(volume, now).await.map_err(|e| words(&e)),
+            Action::Unplug(name) => self.disks.unplug(name, now).await.map_err(|e| words(&e)),
             Action::Switch(_) if self.pause.as_ref().is_some_and(|(until, _)| now < *until) => return None,
             Action::Switch(change) => {
                 let done = self.switch(change, action.to_string()).await;
@@ -282,14 +255,6 @@ impl Agent {
         None
     }
 
-    async fn host_does(
-        &mut self,
-        work: impl AsyncFnOnce(&mut Qmp) -> Result<(), BusError>,
-    ) -> Result<(), String> {
-        let Some(host) = &mut self.host else { return Ok(()) };
-        work(host).await.map_err(|e| words(&e))
-    }
-
     async fn switch(&self, change: &Change, what: String) -> Result<(), String> {
         let operations = self.follower.read(|rows| change.operations(rows)).map_err(|e| words(&e))?;
         let mut operations = operations.map_err(|e| words(&e))?;
@@ -298,8 +263,8 @@ impl Agent {
     }
 
     /// Says what the DPU is, where that changed.
-    fn report(&mut self, failed: Vec<String>) {
-        let exporters = self.processes.look(self.clock.now());
+    async fn report(&mut self, failed: Vec<String>) {
+        let exporters = self.disks.look(self.clock.now()).await;
         let plan = self.plan(&exporters);
         let mut problems: Vec<String> =
             self.refused.iter().cloned().chain(failed).chain(plan.problems).collect();
@@ -317,15 +282,6 @@ impl Agent {
         }));
         let mut once = BTreeSet::new();
         problems.retain(|line| once.insert(line.clone()));
-        let volumes = exporters.iter().map(|(name, started)| {
-            let (pid, in_use) = match started.life {
-                Life::Runs { pid, held } => (pid, held.in_use()),
-                Life::Dead { .. } => (None, false),
-            };
-            let plugged = self.bus.as_ref().map(|bus| matches!(bus.of(name), Some(Found::Plugged)));
-            let restarts = self.processes.restarts(name);
-            VolumeSeen { name: name.clone(), pid, in_use, restarts, plugged }
-        });
         let observed = Observed {
             version: VERSION,
             generation: self.state.as_ref().map(|state| state.desired().generation),
@@ -333,7 +289,7 @@ impl Agent {
             problems,
             ports,
             mirrors,
-            volumes: volumes.collect(),
+            volumes: self.disks.seen(&exporters),
         };
         if self.reported.as_ref() == Some(&observed) {
             return;

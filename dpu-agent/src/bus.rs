@@ -59,6 +59,9 @@ pub enum BusError {
     /// No place for another disk.
     #[error("the host has no free pcie-root-port: give it more of them")]
     Full,
+    /// The program that has the bus.
+    #[error(transparent)]
+    Service(#[from] crate::exporters::ExporterError),
     /// It was tried a moment ago.
     #[error("{0}")]
     Lately(String),

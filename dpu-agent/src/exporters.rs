@@ -32,8 +32,6 @@ use crate::unix::{self, Uses};
 const RECORD_MAX: usize = 64 << 10;
 /// A log that is longer is begun anew with its process.
 const LOG_MAX: u64 = 1 << 20;
-/// Sockets of the file system.
-const SOCKETS: &str = "/proc/net/unix";
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(5);
 /// Between two looks at a process that ends.
@@ -74,9 +72,39 @@ pub enum ExporterError {
         #[source]
         cause: std::io::Error,
     },
+    /// There is no such program.
+    #[error("no {0} is known that could serve volumes: start billet-dpu with --{0}")]
+    NoService(&'static str),
+    /// It is out of reach.
+    #[error(transparent)]
+    Connect(jsonrpc::ConnectError),
+    /// It refused, or did not answer.
+    #[error(transparent)]
+    Call(jsonrpc::CallError),
     /// It does not end.
     #[error("the exporter of volume {0} does not end")]
     Ends(Name),
+}
+
+/// Serves volumes to the host. What is served is told by what is there, not by what was done.
+pub trait Serve {
+    /// Looks at each.
+    async fn look(&mut self, now: Timestamp) -> Exporters;
+
+    /// How often a volume was served again since this program runs.
+    fn restarts(&self, name: &Name) -> u32;
+
+    /// Serves a volume.
+    ///
+    /// # Errors
+    /// [`ExporterError`]; where it could not be served, it counts as dead.
+    async fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError>;
+
+    /// Ends what serves a volume, where it is served, and forgets it.
+    ///
+    /// # Errors
+    /// [`ExporterError`]; it is not forgotten then.
+    async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError>;
 }
 
 /// Where the programs are that serve volumes.
@@ -151,12 +179,12 @@ impl Processes {
         }
         Ok(Self { dir, programs: programs.clone(), quiet, all })
     }
+}
 
-    /// Looks at each.
-    pub fn look(&mut self, now: Timestamp) -> Exporters {
+impl Serve for Processes {
+    async fn look(&mut self, now: Timestamp) -> Exporters {
         let mut seen = Exporters::new();
-        // Of our own network namespace, which is the one of all that we start.
-        let table = fs::read_to_string(SOCKETS).unwrap_or_default();
+        let table = fs::read_to_string(unix::TABLE).unwrap_or_default();
         let sockets = unix::sockets(&table);
         for (name, process) in &mut self.all {
             if let Some(child) = &mut process.child {
@@ -174,18 +202,13 @@ impl Processes {
         seen
     }
 
-    /// How often an exporter was started again since this program runs.
-    pub fn restarts(&self, name: &Name) -> u32 {
+    fn restarts(&self, name: &Name) -> u32 {
         self.all.get(name).map_or(0, |process| process.attempts.restarts())
     }
 
-    /// Starts an exporter.
-    ///
-    /// # Errors
-    /// [`ExporterError`]; where it could not be run, it counts as dead.
-    pub fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError> {
+    async fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError> {
         let name = &volume.name;
-        let table = fs::read_to_string(SOCKETS).map_err(failed("read", Path::new(SOCKETS)))?;
+        let table = fs::read_to_string(unix::TABLE).map_err(failed("read", Path::new(unix::TABLE)))?;
         if unix::sockets(&table).get(volume.socket.as_str()).is_some_and(|uses| uses.listens) {
             return Err(ExporterError::Taken(volume.socket.clone()));
         }
@@ -220,11 +243,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Ends an exporter, where it runs, and forgets it.
-    ///
-    /// # Errors
-    /// [`ExporterError::Ends`]; it is not forgotten then.
-    pub async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError> {
+    async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError> {
         let Some(process) = self.all.get(name) else { return Ok(()) };
         let lock = lock_of(&self.dir, name);
         if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {

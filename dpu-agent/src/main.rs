@@ -4,10 +4,12 @@
 mod agent;
 mod bus;
 mod dial;
+mod disks;
 mod exporters;
 mod facts;
 mod files;
 mod identity;
+mod service;
 mod sys;
 mod unix;
 
@@ -24,8 +26,7 @@ use protocol::dpu::{InterfaceName, NameError, STATE_MAX};
 use protocol::ids::ParseIdError;
 
 use crate::agent::{Agent, Files, Source};
-use crate::bus::Qmp;
-use crate::exporters::{Processes, Programs};
+use crate::disks::{Disks, Servers};
 use crate::facts::Given;
 
 /// How long `billet-dpu plan` waits for the rows of the switch.
@@ -61,10 +62,6 @@ enum Verb {
         /// File for what the DPU is, as JSON.
         #[arg(long, value_name = "FILE")]
         status: Option<PathBuf>,
-        /// QEMU's monitor (QMP) of a host that is a virtual machine: volumes are plugged into it and out of it while it runs.
-        /// It needs a free pcie-root-port for each.
-        #[arg(long, value_name = "SOCKET")]
-        host_qmp: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -98,7 +95,7 @@ struct Place {
     #[arg(long, value_name = "ADDRESS", default_value = "unix:/run/openvswitch/db.sock")]
     database: Address,
     #[command(flatten)]
-    programs: Programs,
+    servers: Servers,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -119,13 +116,12 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Plan { file, place } => print_plan(&read(&file)?, &place).await,
-        Verb::Run { source, status, host_qmp, place } => {
+        Verb::Run { source, status, place } => {
             // First: of two that start at once one is to make the identity.
             let lock = agent::lock(&place.dir)?;
             let source = source.open(&place)?;
             let files = Files { status, dir: place.dir };
-            let host = host_qmp.map(Qmp::new);
-            match Agent::start(files, lock, source, place.database, &place.programs, host)?.run().await {}
+            match Agent::start(files, lock, source, place.database, &place.servers)?.run().await {}
         }
     }
 }
@@ -139,7 +135,7 @@ impl SourceArguments {
                 secret: identity::load(&place.dir)?,
                 token: self.token_file,
                 given: Given { serial: self.serial, functions: self.function },
-                programs: place.programs.clone(),
+                programs: place.servers.programs.clone(),
             }))),
             (None, None) => anyhow::bail!("neither a state nor a server is given"),
         }
@@ -170,12 +166,12 @@ fn read(file: &std::path::Path) -> anyhow::Result<State> {
 
 async fn print_plan(state: &State, place: &Place) -> anyhow::Result<()> {
     let now = agent::Clock::start().now();
-    let mut processes = Processes::load(&place.dir, &place.programs, Duration::ZERO, now)?;
+    let mut disks = Disks::load(&place.dir, &place.servers, Duration::ZERO, now)?;
     let follower = agent::follow(place.database.clone());
     // What keeps the rows away is said by the look at them.
     let _ = tokio::time::timeout(ROWS, follower.wait_for(|_| true)).await;
-    let exporters = processes.look(now);
-    let plan = follower.read(|rows| plan(state, Some(rows), &exporters, None))?;
+    let exporters = disks.look(now).await;
+    let plan = follower.read(|rows| plan(state, Some(rows), &exporters, disks.buses()))?;
     for action in &plan.actions {
         println!("{action}");
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// The table. Of our own network namespace, which is the one of all that we start.
+pub const TABLE: &str = "/proc/net/unix";
 /// Flag of a socket that listens (`__SO_ACCEPTCON`).
 const LISTENS: u32 = 1 << 16;
 /// States of a socket with a peer: taken by the listener already, or not yet (`SS_CONNECTED`, `SS_CONNECTING`).

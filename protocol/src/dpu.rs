@@ -226,6 +226,41 @@ pub enum Exporter {
         /// What it serves.
         backend: Backend,
     },
+    /// An SPDK target that runs already, by vhost-user: any backend but NBD. The socket lies in its directory.
+    Spdk {
+        /// What it serves.
+        backend: Backend,
+    },
+    /// NVIDIA's SNAP-4 on a BlueField, as a virtio-blk function: any backend but NBD.
+    Snap {
+        /// What it serves.
+        backend: Backend,
+        /// Whose disk it is.
+        #[serde(default)]
+        function: Function,
+    },
+}
+
+/// A function of the host that SNAP makes a disk of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Function {
+    /// One that is made for the volume, plugged into the running host and out of it.
+    #[default]
+    Hotplug,
+    /// A physical function that is always there. Whether the host uses it cannot be told: switch the host off before the
+    /// volume is taken away.
+    Pf {
+        /// Its number.
+        pf: u16,
+    },
+    /// A virtual function; as with a physical one.
+    Vf {
+        /// Number of the physical function.
+        pf: u16,
+        /// Its number there.
+        vf: u16,
+    },
 }
 
 /// Where the bytes of a volume are, beyond the DPU or on it.

@@ -32,7 +32,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// `billet-dpu` with volumes.
 #[derive(Debug)]
 pub struct Dpu {
-    namespace: String,
+    /// Where it runs; `None` is our own.
+    namespace: Option<String>,
     dir: PathBuf,
     options: Vec<String>,
     process: Option<Process>,
@@ -45,8 +46,19 @@ impl Dpu {
     /// # Errors
     /// Where it was not built.
     pub fn start(namespace: &Namespace, dir: &Path, options: &[&str]) -> Result<Self> {
+        Self::start_in(Some(namespace.name().to_owned()), dir, options)
+    }
+
+    /// Starts it in our own namespace.
+    ///
+    /// # Errors
+    /// As [`Dpu::start`].
+    pub fn start_here(dir: &Path, options: &[&str]) -> Result<Self> {
+        Self::start_in(None, dir, options)
+    }
+
+    fn start_in(namespace: Option<String>, dir: &Path, options: &[&str]) -> Result<Self> {
         let options = options.iter().map(|word| (*word).to_owned()).collect();
-        let namespace = namespace.name().to_owned();
         let mut dpu = Self { namespace, dir: dir.to_owned(), options, process: None, generation: 0 };
         dpu.wish(&[])?;
         dpu.start_again()?;
@@ -59,8 +71,16 @@ impl Dpu {
     /// Where it was not built, or runs.
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "billet-dpu runs already");
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(built("billet-dpu")?).arg("run");
+        let program = built("billet-dpu")?;
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.arg("run");
         command.arg("--state").arg(self.dir.join("state.json"));
         command.arg("--status").arg(self.dir.join("status.json"));
         command.arg("--dir").arg(self.dir.join("dpu")).arg("--blk").arg(built("billet-blk")?);

@@ -18,5 +18,6 @@ pub mod rack;
 pub mod scenario;
 pub mod simulated;
 pub mod site;
+pub mod spdk;
 pub mod tftp;
 pub mod volumes;

@@ -3,14 +3,18 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use protocol::dpu::{Observed, VolumeSeen};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::exporter::with_script;
 use tests::exports::{Dpu, Target, host, kill_daemon, kill_exporter, with_volume};
 use tests::rack::{Machine, Rack};
+use tests::spdk::Service;
 
 const MIB: u64 = 1 << 20;
 /// Time for a machine to do what it is for, under emulation on a busy machine.
@@ -186,6 +190,165 @@ echo sum=$(sha256sum < /dev/vda)";
     ensure!(sum.contains(&hex(&fs::read(&disk)?)), "the host read something else: {sum}");
     rack.passed();
     Ok(())
+}
+
+/// One of the four, and what stands for its host and its death.
+struct Subject {
+    name: &'static str,
+    exporter: Value,
+    options: Vec<String>,
+    service: Option<Service>,
+}
+
+impl Subject {
+    /// All four, with their files in `dir`.
+    fn all(dir: &Path) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for name in ["blk", "qsd", "spdk", "snap"] {
+            let own = dir.join(name);
+            fs::create_dir_all(&own)?;
+            let path = own.join("disk");
+            File::create(&path)?.set_len(MIB)?;
+            let backend = json!({"kind": "file", "path": path});
+            let socket = own.join("rpc.sock");
+            let is_service = matches!(name, "spdk" | "snap");
+            all.push(Self {
+                name,
+                exporter: match name {
+                    "blk" => json!({"kind": "blk", "serves": {"kind": "file", "path": path}}),
+                    _ => json!({"kind": name, "backend": backend}),
+                },
+                options: is_service
+                    .then(|| [format!("--{name}"), format!("unix:{}", socket.display())])
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                service: is_service.then(|| Service::start(&socket)).transpose()?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// A frontend, of those that have a socket.
+    fn connect(&self, dpu: &Dpu) -> Result<Option<UnixStream>> {
+        Ok(if self.name == "snap" { None } else { Some(UnixStream::connect(dpu.socket("v"))?) })
+    }
+
+    fn die(&self, seen: &VolumeSeen) -> Result<()> {
+        match &self.service {
+            Some(service) => {
+                service.restart();
+                Ok(())
+            }
+            None => kill_exporter(seen),
+        }
+    }
+
+    /// That nothing is left of a volume, at the other end and in our files.
+    fn is_clean(&self, dpu: &Dpu, dir: &Path) -> Result<()> {
+        for own in ["exporters", "spdk", "snap"] {
+            let left = fs::read_dir(dir.join("dpu").join(own))?.count();
+            ensure!(left == 0, "{}: {left} files are left in {own}", self.name);
+        }
+        ensure!(!dpu.socket("v").exists(), "{}: the socket is left", self.name);
+        if let Some(service) = &self.service {
+            let state = service.state();
+            let left = (state.devices.len(), state.controllers.len(), state.functions.len());
+            ensure!(left == (0, 0, 0), "{}: {left:?} devices, controllers and functions are left", self.name);
+        }
+        Ok(())
+    }
+}
+
+/// The same life of a volume, with each exporter.
+#[test]
+fn all_exporters_keep_the_same_promises() -> Result<()> {
+    let dir = tests::rack::target().join("rack/exporters-all");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir)?;
+    let lives = Subject::all(&dir)?.into_iter().map(|subject| {
+        let dir = dir.join(subject.name);
+        std::thread::spawn(move || life(&subject, &dir).with_context(|| format!("exporter {}", subject.name)))
+    });
+    let lives: Vec<_> = lives.collect();
+    for life in lives {
+        life.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+    }
+    fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+fn life(subject: &Subject, dir: &Path) -> Result<()> {
+    let options: Vec<&str> = subject.options.iter().map(String::as_str).collect();
+    let mut dpu = Dpu::start_here(dir, &options)?;
+    let volume = dpu.volume("v", &subject.exporter);
+    let has = |check: fn(&VolumeSeen) -> bool| move |seen: &Observed| seen.volumes.iter().any(check);
+    let refused = |words: &'static str| {
+        move |seen: &Observed| {
+            seen.problems.iter().any(|line| line.starts_with("volume v ") && line.contains(words))
+        }
+    };
+
+    // Served, and the host connects.
+    dpu.wish(std::slice::from_ref(&volume))?;
+    let is_snap = subject.name == "snap";
+    if !is_snap {
+        let socket = dpu.socket("v");
+        dpu.reports("it is served", move |seen| socket.exists() && has(|v| v.plugged.is_none())(seen))?;
+    }
+    let frontend = subject.connect(&dpu)?;
+    let first = dpu.reports("a host has it", has(|v| v.in_use && v.plugged != Some(false)))?;
+    ensure!(first.volumes[0].restarts == 0, "it was served twice");
+    if !is_snap {
+        ensure!(first.volumes[0].pid.is_some() == subject.service.is_none(), "{first:?}");
+    }
+
+    // A new agent touches nothing.
+    let changes = subject.service.as_ref().map(|service| service.state().changes.clone());
+    dpu.kill()?;
+    dpu.start_again()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let again = dpu.reports("a new agent finds it", has(|v| v.in_use))?;
+    ensure!(again.volumes[0].pid == first.volumes[0].pid, "it was started again");
+    ensure!(changes == subject.service.as_ref().map(|service| service.state().changes.clone()), "changes");
+
+    // Other settings wait for the host.
+    let mut changed = volume.clone();
+    changed["serial"] = "OTHER".into();
+    dpu.wish(std::slice::from_ref(&changed))?;
+    dpu.reports("other settings are refused", refused("in use with other settings"))?;
+    dpu.wish(std::slice::from_ref(&volume))?;
+
+    // What dies is served again, as it was.
+    let functions = subject.service.as_ref().map(|service| service.state().functions.clone());
+    let seen = dpu.reports("it is as desired", |seen| !refused("in use")(seen) && has(|v| v.in_use)(seen))?;
+    subject.die(&seen.volumes[0])?;
+    drop(frontend);
+    dpu.reports("it is served again", |seen| {
+        seen.volumes.iter().any(|v| v.restarts == 1 && v.plugged != Some(false)) && !refused("died")(seen)
+    })?;
+    ensure!(
+        functions == subject.service.as_ref().map(|service| service.state().functions.clone()),
+        "the host's function is another one"
+    );
+
+    // It goes, and comes with other settings.
+    dpu.wish(&[])?;
+    dpu.reports("it is gone", |seen| seen.volumes.is_empty())?;
+    subject.is_clean(&dpu, dir)?;
+    if subject.name != "blk" {
+        changed["limits"] = json!({"iops": 1500, "bytes_per_second": 3 * MIB / 2});
+    }
+    dpu.wish(std::slice::from_ref(&changed))?;
+    dpu.reports("it is served with other settings", has(|v| v.plugged != Some(false)))?;
+    if let Some(service) = &subject.service {
+        let devices = service.state().devices.clone();
+        let limits = json!({"name": "billet-v", "rw_ios_per_sec": 2000, "rw_mbytes_per_sec": 2});
+        ensure!(devices.values().eq([&limits]), "{devices:?}");
+    }
+    dpu.wish(&[])?;
+    dpu.reports("it is gone again", |seen| seen.volumes.is_empty())?;
+    subject.is_clean(&dpu, dir)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::dpu::Name;
+use protocol::dpu::{Exporter, Function, Name, Volume};
 
 /// What the bus says of devices that may be ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +20,26 @@ pub enum Found {
     Leaves,
     /// No disk, but a connection to the exporter is left.
     Remnant,
+}
+
+/// The buses of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Buses {
+    /// Where disks by vhost-user are plugged in; `None` while it is out of reach, or where there is none.
+    pub host: Option<Bus>,
+    /// SNAP's own.
+    pub snap: Option<Bus>,
+}
+
+impl Buses {
+    /// The bus of a volume. A function that is always there has none: it has the disk for as long as that is served.
+    pub fn of(&self, volume: &Volume) -> Option<&Bus> {
+        match volume.exporter {
+            Exporter::Snap { function: Function::Hotplug, .. } => self.snap.as_ref(),
+            Exporter::Snap { .. } => None,
+            _ => self.host.as_ref(),
+        }
+    }
 }
 
 impl Bus {

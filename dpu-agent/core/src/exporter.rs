@@ -2,12 +2,13 @@
 
 mod command;
 mod qsd;
+pub mod rpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::Timestamp;
-use protocol::dpu::{Backend, Exporter, Name, Serves, Volume};
+use protocol::dpu::{Backend, Exporter, Function, Name, Serves, Volume};
 use serde::{Deserialize, Serialize};
 
 pub use command::{LINK, Launch, Private, launch, link};
@@ -41,7 +42,7 @@ pub struct Started {
 pub enum Life {
     /// It runs.
     Runs {
-        /// Its process; `None` while it cannot be told.
+        /// Its process; `None` while it cannot be told, or where it has none of its own.
         pid: Option<u32>,
         /// Whether a host has it.
         held: Held,
@@ -85,9 +86,22 @@ pub fn claims(volume: &Volume) -> BTreeSet<String> {
         Exporter::Blk { serves: Serves::File { path, .. } | Serves::Image { layer: path, .. } } => {
             claims.insert(path.clone());
         }
-        Exporter::Qsd { backend } => claims.extend(places(backend)),
+        Exporter::Qsd { backend } | Exporter::Spdk { backend } => claims.extend(places(backend)),
+        Exporter::Snap { backend, function } => {
+            claims.extend(places(backend));
+            match function {
+                Function::Hotplug => {}
+                Function::Pf { pf } => drop(claims.insert(format!("function {pf}"))),
+                Function::Vf { pf, vf } => drop(claims.insert(format!("function {pf}, virtual {vf}"))),
+            }
+        }
     }
     claims
+}
+
+/// Whether a process of its own serves a volume.
+pub fn has_process(volume: &Volume) -> bool {
+    matches!(volume.exporter, Exporter::Blk { .. } | Exporter::Qsd { .. })
 }
 
 /// The names of a backend's bytes: two backends that have one in common have the same bytes.

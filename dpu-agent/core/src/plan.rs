@@ -16,9 +16,9 @@ use std::fmt;
 use ovsdb::Replica;
 use protocol::dpu::{Desired, Name, Volume};
 
-use crate::bus::{Bus, Found};
+use crate::bus::{Bus, Buses, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Held, Life, claims};
+use crate::exporter::{Exporters, Held, Life, claims, has_process};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -93,18 +93,17 @@ fn of(plug: &Plug) -> String {
     }
 }
 
-/// What is to be done. `switch` is `None` while its database is out of reach, `bus` where the host's bus is, or where the
-/// host has none that volumes can be plugged into.
-pub fn plan(state: &State, switch: Option<&Replica>, exporters: &Exporters, bus: Option<&Bus>) -> Plan {
+/// What is to be done. `switch` is `None` while its database is out of reach.
+pub fn plan(state: &State, switch: Option<&Replica>, exporters: &Exporters, buses: &Buses) -> Plan {
     let mut plan = Plan::default();
-    plan_exporters(state.desired(), exporters, bus, &mut plan);
+    plan_exporters(state.desired(), exporters, buses, &mut plan);
     if let Some(replica) = switch {
         plan_switch(state.desired(), &View::of(replica), &mut plan);
     }
     plan
 }
 
-fn plan_exporters(desired: &Desired, exporters: &Exporters, bus: Option<&Bus>, plan: &mut Plan) {
+fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan: &mut Plan) {
     let wanted: BTreeMap<&Name, &Volume> =
         desired.volumes.iter().map(|volume| (&volume.name, volume)).collect();
     // Those that go on running with what they have; nobody else may take it.
@@ -114,6 +113,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, bus: Option<&Bus>, p
     for (name, started) in exporters {
         let want = wanted.get(name).copied();
         let is_wanted = want == Some(&started.volume);
+        let bus = buses.of(&started.volume);
         let found = bus.and_then(|bus| bus.of(name));
         match started.life {
             Life::Runs { held, .. } if is_wanted => {
@@ -122,8 +122,10 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, bus: Option<&Bus>, p
                     plugs.push((&started.volume, found));
                 }
             }
-            Life::Runs { pid: Some(pid), held } if is_free(held, bus, found) => {
-                plan.actions.push(Action::Stop { name: name.clone(), pid: Some(pid) });
+            Life::Runs { pid, held }
+                if is_free(held, bus, found) && (pid.is_some() || !has_process(&started.volume)) =>
+            {
+                plan.actions.push(Action::Stop { name: name.clone(), pid });
                 starts.extend(want);
             }
             Life::Runs { .. } => {

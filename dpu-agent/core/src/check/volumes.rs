@@ -56,6 +56,22 @@ pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
                     ));
                 }
             }
+            Exporter::Spdk { backend } | Exporter::Snap { backend, .. } => {
+                self::backend(name, backend, wrong);
+                // They are given in a URL, without a way to write these characters otherwise.
+                if let Backend::Iscsi { chap: Some(Chap { user, password }), .. } = backend
+                    && [user, &password.0].iter().any(|text| text.contains(['%', '@', '/', ':', '?', '#']))
+                {
+                    wrong.push(format!(
+                        "user or password of volume {name} has characters that SPDK cannot be given"
+                    ));
+                }
+                if matches!(backend, Backend::Nbd { .. }) {
+                    wrong.push(format!(
+                        "volume {name} is reached by NBD, which SPDK does not speak: another exporter does"
+                    ));
+                }
+            }
         }
     }
 }
@@ -207,12 +223,18 @@ mod tests {
     #[test]
     fn good_backends_are_taken() {
         let state = State::check(serde_json::from_value(golden()).unwrap()).unwrap();
-        assert_eq!(state.desired().volumes.len(), 4);
+        assert_eq!(state.desired().volumes.len(), 9);
     }
 
     #[test]
     fn what_is_wrong_with_a_backend_is_said() {
-        let cases: [(&str, Value, &str); 16] = [
+        let cases: [(&str, Value, &str); 18] = [
+            (
+                "/4/exporter/backend",
+                serde_json::json!({"kind": "nbd", "address": "10.0.0.1:10809", "export": "x"}),
+                "which SPDK does not speak",
+            ),
+            ("/8/exporter/function", serde_json::json!({"kind": "pf", "pf": 0}), "function 0 is named twice"),
             ("/0/exporter/backend/path", "disk".into(), "path of volume file"),
             ("/0/limits/iops", 0.into(), "limits of volume file are not"),
             ("/0/limits", serde_json::json!({}), "limit nothing"),

@@ -44,6 +44,10 @@ pub fn launch(volume: &Volume, files: &str) -> Launch {
             Launch { arguments: blk(volume, serves), daemon: None, files: Vec::new() }
         }
         Exporter::Qsd { backend } => qsd::launch(volume, backend, files),
+        // Nothing is run for these; they are asked.
+        Exporter::Spdk { .. } | Exporter::Snap { .. } => {
+            Launch { arguments: Vec::new(), daemon: None, files: Vec::new() }
+        }
     }
 }
 
@@ -116,7 +120,7 @@ mod tests {
         let volumes: Vec<Volume> =
             serde_json::from_str(include_str!("../../../../protocol/src/dpu-backends.v1.json")).unwrap();
         let mut text = String::new();
-        for volume in volumes {
+        for volume in volumes.into_iter().filter(|volume| matches!(volume.exporter, Exporter::Qsd { .. })) {
             let launch = launch(&volume, "/var/lib/billet-dpu/exporters/x");
             let daemon = launch.daemon.iter().flatten().cloned();
             let words =

@@ -211,6 +211,10 @@ impl Database {
     }
 }
 
+fn on(bus: Option<&Bus>) -> Buses {
+    Buses { host: bus.cloned(), snap: None }
+}
+
 fn mutate(entry: std::collections::btree_map::Entry<'_, String, Datum>, mutator: Mutator, value: Datum) {
     match (value, mutator) {
         (Datum::Map(pairs), Mutator::Insert) => {
@@ -239,7 +243,7 @@ fn carry_out(
     bus: &mut Option<Bus>,
 ) -> (Vec<String>, Vec<String>) {
     let foreign = database.foreign();
-    let plan = plan(state, Some(&database.replica), exporters, bus.as_ref());
+    let plan = plan(state, Some(&database.replica), exporters, &on(bus.as_ref()));
     for action in &plan.actions {
         match action {
             Action::Stop { name, .. } => {
@@ -400,7 +404,7 @@ proptest! {
                 mutate(row.entry("external_ids".into()), Mutator::Insert, Datum::map([("ovn-installed", "true")]));
                 database.replica.put("Interface", uuid, row);
             }
-            let again = plan(state, Some(&database.replica), &exporters, None);
+            let again = plan(state, Some(&database.replica), &exporters, &on(None));
             prop_assert_eq!(again.actions, vec![], "a second plan");
             let view = View::of(&database.replica);
             prop_assert!(view.is_chassis_set(&state.desired().chassis));
@@ -461,7 +465,7 @@ proptest! {
                     started.life = Life::Dead { due: true, lived: true };
                 }
             }
-            let again = plan(state, Some(&database.replica), &exporters, bus.as_ref());
+            let again = plan(state, Some(&database.replica), &exporters, &on(bus.as_ref()));
             prop_assert_eq!(&again.actions, &vec![]);
             for volume in &state.desired().volumes {
                 let is_there = exporters.get(&volume.name).is_some_and(|started| started.volume == *volume);
@@ -532,9 +536,9 @@ fn a_host_goes_to_the_provisioning_network_and_back() {
 
 #[test]
 fn without_the_switch_disks_go_on() {
-    let plan = plan(&golden(), None, &Exporters::new(), None);
+    let plan = plan(&golden(), None, &Exporters::new(), &on(None));
     assert!(plan.actions.iter().all(|action| matches!(action, Action::Start(_))) && plan.actions.len() == 2);
-    let empty = super::plan(&golden(), Some(&Replica::default()), &Exporters::new(), None);
+    let empty = super::plan(&golden(), Some(&Replica::default()), &Exporters::new(), &on(None));
     assert_eq!(empty.problems, ["Open vSwitch's database is empty: start ovs-vswitchd"]);
 }
 
@@ -570,7 +574,7 @@ fn exporters_by_life_and_wish() {
             desired.volumes = wanted.iter().cloned().collect();
             let have = volume(0, 0);
             let exporters = Exporters::from([(have.name.clone(), Started { volume: have, life: *life })]);
-            let plan = plan(&State::check(desired).unwrap(), None, &exporters, bus.as_ref());
+            let plan = plan(&State::check(desired).unwrap(), None, &exporters, &on(bus.as_ref()));
             let words = plan
                 .actions
                 .iter()
