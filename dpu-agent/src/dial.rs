@@ -304,7 +304,10 @@ impl Caller {
                     std::thread::sleep(TOGETHER);
                 }
                 Err(e) => {
-                    tracing::debug!(error = %e, "the report did not arrive");
+                    // Where the server is away the other thread says so.
+                    if e.status().is_some() && backoff.tries() == 2 {
+                        tracing::warn!(error = %e, "the report is not taken");
+                    }
                     std::thread::sleep(backoff.wait(random()));
                 }
             }

@@ -17,6 +17,11 @@ pub mod backoff;
 
 pub use backoff::Backoff;
 
+/// Octets of a problem that are read, and characters of it that are told.
+const PROBLEM_MAX: usize = 4 << 10;
+/// See [`PROBLEM_MAX`].
+const WORDS_MAX: usize = 300;
+
 /// Longest waits for the three parts of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Waits {
@@ -41,12 +46,14 @@ pub enum HttpError {
         cause: Box<ureq::Error>,
     },
     /// An answer other than 2xx.
-    #[error("{url}: HTTP status {status}")]
+    #[error("{url}: HTTP status {status}{said}")]
     Status {
         /// What was asked for.
         url: String,
         /// HTTP status code.
         status: u16,
+        /// What the server says to it: nothing, or words after a colon.
+        said: String,
     },
     /// An answer larger than it may be.
     #[error("{url}: answer is larger than {max} bytes")]
@@ -139,7 +146,7 @@ pub fn get(agent: &Agent, url: &str, max: usize, into: &mut Vec<u8>) -> Result<(
     let response = agent.get(url).call().map_err(|e| HttpError::network(url, e))?;
     match response.status().as_u16() {
         200 => read(url, response, max, into),
-        status => Err(HttpError::Status { url: url.to_owned(), status }),
+        _ => Err(refused(url, response)),
     }
 }
 
@@ -192,8 +199,27 @@ pub fn check(url: &str, response: Result<Response<Body>, ureq::Error>) -> Result
     let response = response.map_err(|e| HttpError::network(url, e))?;
     match response.status().as_u16() {
         200..=299 => Ok(response),
-        status => Err(HttpError::Status { url: url.to_owned(), status }),
+        _ => Err(refused(url, response)),
     }
+}
+
+/// An answer that is no success, with the `message` and `hint` of the server's problem (RFC 9457), where it has them.
+fn refused(url: &str, response: Response<Body>) -> HttpError {
+    let status = response.status().as_u16();
+    let mut problem = Vec::new();
+    let said = match read(url, response, PROBLEM_MAX, &mut problem) {
+        Ok(()) => words(&problem),
+        Err(_) => String::new(),
+    };
+    HttpError::Status { url: url.to_owned(), status, said }
+}
+
+fn words(problem: &[u8]) -> String {
+    let Ok(problem) = serde_json::from_slice::<serde_json::Value>(problem) else { return String::new() };
+    let words =
+        ["message", "hint"].iter().filter_map(|key| problem[*key].as_str()).filter(|text| !text.is_empty());
+    let words: String = words.map(|text| format!(": {text}")).collect();
+    words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
 fn read(url: &str, response: Response<Body>, max: usize, into: &mut Vec<u8>) -> Result<(), HttpError> {
@@ -215,6 +241,15 @@ fn read(url: &str, response: Response<Body>, max: usize, into: &mut Vec<u8>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_server_says_to_a_refusal_is_told() {
+        let problem =
+            br#"{"status":403,"code":"dpu-token","message":"the token was used","hint":"register it\nanew"}"#;
+        assert_eq!(words(problem), ": the token was used: register itanew");
+        assert_eq!(words(b"<html>"), "");
+        assert_eq!(words(br#"{"message": 5}"#), "");
+    }
 
     #[test]
     fn only_addresses_are_reached() {
