@@ -401,6 +401,32 @@ impl Engine {
         if full { Err(DpuError::Many("the site has as many DPUs as it may have")) } else { Ok(()) }
     }
 
+    /// Gives DPUs without a host the machine that has one of their functions as its NIC: a machine that boots from the network through its
+    /// DPU is found after that.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn pair_dpus(&self) -> Result<(), EngineError> {
+        let _turn = self.0.dpus.turn.lock().await;
+        for known in self.dpus() {
+            let before = known.dpu;
+            if before.node.is_some() {
+                continue;
+            }
+            let Some(node) = self.host_of(&before) else { continue };
+            let next = Dpu { node: Some(node), ..before };
+            let event = line(
+                &Actor::Server,
+                &next,
+                "dpu.paired",
+                Severity::Info,
+                "its host is the machine with its function",
+            );
+            self.put_dpu(next, Some(event)).await?;
+        }
+        Ok(())
+    }
+
     /// The machine that has one of the DPU's functions as its NIC, unless another DPU has it.
     fn host_of(&self, dpu: &Dpu) -> Option<NodeId> {
         let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
@@ -535,8 +561,7 @@ impl Engine {
         Ok(dpu)
     }
 
-    /// Makes the states of all accepted DPUs, and tells those that are to change. DPUs without a host get the machine that has one of
-    /// their functions.
+    /// Makes the states of all accepted DPUs, and tells those that are to change.
     ///
     /// # Errors
     /// What the store says.

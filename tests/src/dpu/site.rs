@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Dpus, Level};
+use super::{Dpus, Level, SITE};
 use crate::bmc::QemuMachine;
 use crate::bmc::ipmi::{Endpoint, Plan};
-use crate::overlay::CENTRAL;
+use crate::overlay::{CENTRAL, WIRE};
 use crate::rack::{Api, Firmware, Rack, SERVER_ADDRESS, within};
 use crate::scenario::{DISCOVERY, wait_discovered_mac};
 
@@ -48,8 +48,10 @@ impl DpuSite {
         let mut rack = Rack::new(name)?;
         let dpus = Dpus::new(name, rack.namespace(), count)?;
         let northbound = dpus.overlay.northbound_address();
+        let gateways: Vec<String> = (0..count).map(Self::dpu_name).collect();
         let more = format!(
-            "\n[overlay]\nnorthbound = {northbound:?}\nsouthbound = \"tcp:{CENTRAL}:6642\"\n\n\
+            "\n[overlay]\nnorthbound = {northbound:?}\nsouthbound = \"tcp:{CENTRAL}:6642\"\nmtu = 1442\n\
+             gateways = {gateways:?}\n\n\
              [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n"
         );
         rack.start_server_with(|config| config + &more)?;
@@ -109,9 +111,37 @@ impl DpuSite {
                 "user": USER, "password": PASSWORD,
             });
             self.api.put(&format!("/api/v1/nodes/{name}/bmc"), &bmc)?;
+            let path = format!("/api/v1/dpus/{}", Self::dpu_name(number));
+            let is_paired = |dpu: &Value| (dpu["node_name"] == name.as_str()).then_some(());
+            self.api.wait(&path, DISCOVERY, is_paired).context("waiting for a DPU to find its host")?;
             names.push(name);
         }
         Ok(names)
+    }
+
+    /// A project with a network `web`, 10.0.0.0/24, whose router leads to the server: what runs there phones home. The path of its API.
+    ///
+    /// # Errors
+    /// Where the server refuses.
+    pub fn project(&self, name: &str) -> Result<String> {
+        let api = &self.api;
+        let is_there = |network: &Value| network["name"] == "internet";
+        let networks = api.get("/api/v1/networks")?;
+        if !networks["items"].as_array().is_some_and(|all| all.iter().any(is_there)) {
+            let wan = json!({ "name": "internet", "physical": WIRE, "shared": true });
+            api.post("/api/v1/networks", &wan)?;
+            let public = json!({ "cidr": "192.168.99.0/24", "gateway": SITE, "pools": ["192.168.99.40-192.168.99.59"] });
+            api.post("/api/v1/networks/internet/subnets", &public)?;
+        }
+        api.post("/api/v1/projects", &json!({ "name": name }))?;
+        let of = format!("/api/v1/projects/{name}");
+        api.post(&format!("{of}/networks"), &json!({ "name": "web" }))?;
+        let subnet = json!({ "name": "web", "network": "web", "cidr": "10.0.0.0/24" });
+        api.post(&format!("{of}/subnets"), &subnet)?;
+        api.post(&format!("{of}/routers"), &json!({ "name": "edge" }))?;
+        api.put(&format!("{of}/routers/edge/interfaces/web"), &json!({}))?;
+        api.put(&format!("{of}/routers/edge/gateway"), &json!({ "network": "internet" }))?;
+        Ok(of)
     }
 
     /// The test passed: the files are not needed.

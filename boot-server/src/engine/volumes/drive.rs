@@ -103,6 +103,7 @@ impl Engine {
     }
 
     async fn look_at_all(&self, stop: &CancellationToken) -> Result<(), EngineError> {
+        self.pair_dpus().await?;
         self.compose_all().await?;
         for volume in self.store().read(rows::living).await? {
             self.drive_volume(volume.id, stop);
