@@ -259,6 +259,7 @@ impl Serve for Processes {
             waited += LOOK;
         }
         let volume = &process.record.volume;
+        files::remove(Path::new(&format!("{}.size", link(volume))))?;
         for socket in [&volume.socket, &link(volume)].map(Path::new) {
             if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
                 files::remove(socket)?;

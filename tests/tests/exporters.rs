@@ -94,7 +94,7 @@ fn everything_on_the_way_dies_under_load() -> Result<()> {
     let mut dpu = Dpu::start(rack.namespace(), &dir, &["--host-qmp", qmp.to_str().context("a path")?])?;
     let mut volume = dpu.volume("data", &json!({"kind": "qsd", "backend": Target::backend()}));
     // So that all writers are at work when something dies.
-    volume["limits"] = json!({"bytes_per_second": 2 * MIB});
+    volume["limits"] = json!({"bytes_per_second": MIB});
     dpu.wish(std::slice::from_ref(&volume))?;
     dpu.served("data")?;
     let script = format!(
@@ -138,7 +138,8 @@ echo sum=$(sha256sum < /dev/vda)"
     ensure!(fs::read(&disk)? == expected, "the target does not hold what the host wrote");
     ensure!(sum.contains(&hex(&expected)), "the host read something else: {sum}");
     let log = dpu.log("data")?;
-    ensure!(log.contains("replayed") && log.contains("resent"), "nothing was under way: {log}");
+    // One of them at least: a busy machine may have killed something in a quiet moment.
+    ensure!(log.contains("replayed") || log.contains("resent"), "nothing was under way: {log}");
     rack.passed();
     Ok(())
 }
@@ -177,6 +178,8 @@ echo sum=$(sha256sum < /dev/vda)";
     println!("an error after {:.1} s, with a deadline of {DEADLINE:?}", waited.as_secs_f64());
     ensure!(waited >= DEADLINE, "an error after {waited:?}");
     machine.serial().wait_for("ready=write", WORK)?;
+    // Nor does an exporter wait that starts while the backend is away.
+    kill_exporter(&dpu.served("data")?)?;
     machine.type_text("go\n")?;
     machine.serial().wait_for("write failed=1", WORK)?;
     machine.serial().wait_for("ready=back", WORK)?;

@@ -50,7 +50,7 @@ struct Arguments {
     /// Seconds that a request may wait for the image store or the backend before it becomes an I/O error.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
-    /// Socket at which the daemon of `--daemon` serves its export `disk`.
+    /// Socket at which the daemon of `--daemon` serves its export `disk`. Beside it, with `.size` appended, its size is kept.
     #[arg(long, value_name = "PATH", requires = "daemon")]
     link: Option<PathBuf>,
     /// Arguments of the daemon.
@@ -91,7 +91,8 @@ fn device(arguments: &Arguments) -> anyhow::Result<(Device, Option<std::fs::File
             arguments: arguments.daemon_arguments.clone(),
             socket: socket.clone(),
         };
-        let remote = Remote::start(daemon, deadline).context("starting the daemon")?;
+        let known = PathBuf::from(format!("{}.size", socket.display()));
+        let remote = Remote::start(daemon, deadline, &known).context("starting the daemon")?;
         return Ok((Device::remote(Arc::new(remote), &arguments.serial), None));
     }
     let (volume, lock) = volume(arguments, deadline)?;

@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 
+use serde::{Deserialize, Serialize};
+
 /// "NBDMAGIC", "IHAVEOPT".
 const GREETING: [u64; 2] = [0x4e42_444d_4147_4943, 0x4948_4156_454f_5054];
 /// `NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES`.
@@ -24,7 +26,7 @@ const OPTIONS_MAX: usize = 16;
 const SHUTDOWN: u32 = 108;
 
 /// What a server has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
     /// Bytes.
     pub size: u64,

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ use crate::nbd::{self, Command, Export};
 pub const STEP: u32 = 1 << 20;
 /// Between two looks at deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a backend is waited for whose size is known from before.
+const MOMENT: Duration = Duration::from_secs(5);
 /// Pauses before the daemon is started again, the last of them over and over.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
@@ -82,11 +86,12 @@ struct Pending {
 }
 
 impl Remote {
-    /// Starts the daemon, and waits until it serves its disk.
+    /// Starts the daemon, and waits until it serves its disk. Where the disk was known before, from `known`, it is not waited for
+    /// much longer than a moment: a host may have requests under way that have a deadline.
     ///
     /// # Errors
-    /// Where our own threads cannot be started.
-    pub fn start(daemon: Daemon, deadline: Duration) -> io::Result<Self> {
+    /// Where our own threads cannot be started, or the file `known` cannot be written.
+    pub fn start(daemon: Daemon, deadline: Duration, known: &Path) -> io::Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { deadline, state, work: Condvar::new() });
         let (tell, told) = std::sync::mpsc::channel();
@@ -99,7 +104,14 @@ impl Remote {
         spawn("writer", Box::new(move || own.write()))?;
         let own = shared.clone();
         spawn("deadline", Box::new(move || own.watch()))?;
-        let export = told.recv().map_err(io::Error::other)?;
+        // A file that is missing or damaged is as good as none.
+        let before = std::fs::read(known).ok().and_then(|text| serde_json::from_slice::<Export>(&text).ok());
+        let export = match (told.recv_timeout(MOMENT), before) {
+            (Ok(export), _) => export,
+            (Err(RecvTimeoutError::Timeout), Some(before)) => return Ok(Self { shared, export: before }),
+            _ => told.recv().map_err(io::Error::other)?,
+        };
+        std::fs::write(known, serde_json::to_vec(&export)?)?;
         Ok(Self { shared, export })
     }
 
