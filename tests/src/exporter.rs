@@ -1,5 +1,6 @@
 //! A running `billet-blk`, to be killed and started again, and guests that have its volume as their disk.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -158,8 +159,21 @@ impl Exporter {
 /// # Errors
 /// As [`Exporter::scripted`].
 pub fn with_script(machine: MachineSpec, initrd: &Path, script: &str) -> Result<MachineSpec> {
+    with_files(machine, initrd, script, &[])
+}
+
+/// As [`with_script`], with these files of this machine in their places, programs with what they are linked to.
+///
+/// # Errors
+/// As [`with_script`], and where one is missing.
+pub fn with_files(
+    machine: MachineSpec,
+    initrd: &Path,
+    script: &str,
+    files: &[&str],
+) -> Result<MachineSpec> {
     let kernel = artifact("ramdisk/vmlinuz")?;
-    std::fs::write(initrd, script_ramdisk(script)?)?;
+    std::fs::write(initrd, script_ramdisk(script, files)?)?;
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
     Ok(machine.extra(&[
         "-kernel",
@@ -172,7 +186,7 @@ pub fn with_script(machine: MachineSpec, initrd: &Path, script: &str) -> Result<
 }
 
 /// The deploy ramdisk's modules with a busybox and a script in the place of the agent.
-fn script_ramdisk(script: &str) -> Result<Vec<u8>> {
+fn script_ramdisk(script: &str, files: &[&str]) -> Result<Vec<u8>> {
     let base = std::fs::read(artifact("ramdisk/initramfs.zst")?)?;
     let busybox = std::fs::read("/bin/busybox").context("reading busybox (package busybox-static)")?;
     let load = MODULES.join(" ");
@@ -183,13 +197,24 @@ fn script_ramdisk(script: &str) -> Result<Vec<u8>> {
          while ! [ -b /dev/vda ]; do sleep 0.1; done\n{script}\npoweroff -f\n"
     );
     let directory = |path: &str| Entry::directory(path, 0o755);
-    let entries = [
+    let mut entries = vec![
         directory("bin"),
         directory("proc"),
         directory("sys"),
         Entry::file("bin/busybox", 0o755, busybox),
         Entry::file("init", 0o755, init),
     ];
+    let mut made = BTreeSet::from(["bin".to_owned()]);
+    for file in files {
+        let bytes = std::fs::read(file).with_context(|| format!("reading {file}"))?;
+        let path = file.trim_start_matches('/');
+        for (at, _) in path.match_indices('/') {
+            if made.insert(path[..at].to_owned()) {
+                entries.push(directory(&path[..at]));
+            }
+        }
+        entries.push(Entry::file(path, 0o755, bytes));
+    }
     Ok(initramfs::concatenate(&[&base, &initramfs::write(&entries)?]))
 }
 

@@ -138,7 +138,7 @@ fn a_failure_at_each_step_leaves_nothing_in_ceph() -> Result<()> {
     let mut place = Place::new("failing-rbd")?;
     let ceph = Ceph::start(&mut place)?;
     let begun = Begun::new(&place, Arc::new(RbdBackend::open(rbd(&place, &ceph)?)?))?;
-    begun.fails_at_each_step(&failing, 9)?;
+    begun.fails_at_each_step(&failing, 13)?;
     failing.never()?;
     ensure!(!ceph.run("ceph", &["auth", "ls"])?.contains("client.billet-"), "users are left");
     drop(begun);

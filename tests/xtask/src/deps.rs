@@ -88,6 +88,8 @@ const PACKAGES: &[&str] = &[
     "ovn-central",
     "ovn-host",
     "iputils-ping",
+    // what measures a host's disk
+    "ioping",
     // volumes of Ceph: one node, in memory
     "ceph-mon",
     "ceph-osd",

@@ -7,6 +7,7 @@ use clap::Subcommand;
 mod api;
 mod bmc;
 mod dhcp;
+mod dpu;
 mod http;
 mod tftp;
 mod write;
@@ -26,6 +27,8 @@ enum What {
     Bmc(bmc::Args),
     /// Leasing addresses, from DISCOVER to ACK, beside dnsmasq and Kea.
     Dhcp(dhcp::Args),
+    /// A host's disk through its DPU, beside the same iSCSI target directly.
+    Dpu(dpu::Args),
     /// Sending files by HTTP, to one client and to many, beside nginx.
     Http(http::Args),
     /// Sending boot files by TFTP, to one client and to many, beside other servers.
@@ -40,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Api(args) => api::run(args),
         What::Bmc(args) => bmc::run(args),
         What::Dhcp(args) => dhcp::run(args),
+        What::Dpu(args) => dpu::run(args),
         What::Http(args) => http::run(args),
         What::Tftp(args) => tftp::run(args),
         What::Write(args) => write::run(args),
