@@ -166,12 +166,7 @@ pub fn with_script(machine: MachineSpec, initrd: &Path, script: &str) -> Result<
 ///
 /// # Errors
 /// As [`with_script`], and where one is missing.
-pub fn with_files(
-    machine: MachineSpec,
-    initrd: &Path,
-    script: &str,
-    files: &[&str],
-) -> Result<MachineSpec> {
+pub fn with_files(machine: MachineSpec, initrd: &Path, script: &str, files: &[&str]) -> Result<MachineSpec> {
     let kernel = artifact("ramdisk/vmlinuz")?;
     std::fs::write(initrd, script_ramdisk(script, files)?)?;
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");

@@ -35,7 +35,7 @@ const RESUME: Duration = Duration::from_secs(40);
 fn files() -> Result<()> {
     let mut place = Place::new("file")?;
     let backend = Arc::new(FileBackend::open(&place.dir().join("volumes"))?);
-    let begun = Begun::new(&place, backend.clone())?;
+    let begun = Begun::new(&place, backend)?;
     begun.all()?;
     begun.a_file_in_use_is_not_taken_away()?;
     drop(begun);
@@ -660,10 +660,7 @@ impl<'a> Begun<'a> {
         std::thread::sleep(Duration::from_secs(1));
         let same = self.place.run(async move { Ok(asked.tgtd_pid().await) })?;
         ensure!(pid == same && pid.is_some(), "{pid:?} and {same:?}");
-        let stats = self.place.run({
-            let second = second.clone();
-            async move { Ok(second.stats(volume).await?) }
-        })?;
+        let stats = self.place.run(async move { Ok(second.stats(volume).await?) })?;
         ensure!(stats.connected.is_some_and(|c| c.len() == 1), "the connection was not kept");
         kept.io(&["read -P 1 0 1M"], CUT)?;
         drop(kept);

@@ -1,7 +1,7 @@
 //! `cargo xtask bench dpu`: what a host's disk loses on its way through the DPU. One iSCSI target, one disk; once a host has it as its
 //! virtio-blk disk (ioping in a machine of QEMU, `billet-dpu` with qemu-storage-daemon, libiscsi), once a program of this machine has it by
 //! the same libiscsi and nothing between. In turns; one request at a time, so that what is measured is the way and not
-//! how much of it can be hidden.
+//! how much of it can be hidden. Each write is flushed (ioping calls fdatasync(2), qemu-io writes through), on both sides.
 //!
 //! The host is emulated where there is no KVM: then most of the difference is its processor. Programs are of the profile that this
 //! one was built with: `cargo run --release -p xtask -- bench dpu` measures what is shipped.
@@ -104,13 +104,13 @@ pub fn run(args: &Args) -> Result<()> {
     fill(&disk)?;
     let _target = Target::start(rack.namespace(), &disk, &dir.join("tgtd.log"))?;
     let qmp = dir.join("host.qmp");
-    let mut dpu =
-        Dpu::start(rack.namespace(), &dir, &["--host-qmp", qmp.to_str().context("a path")?])?;
+    let mut dpu = Dpu::start(rack.namespace(), &dir, &["--host-qmp", qmp.to_str().context("a path")?])?;
     dpu.wish(&[dpu.volume("data", &json!({"kind": "qsd", "backend": Target::backend()}))])?;
     dpu.served("data")?;
     let jobs: Vec<_> = LOADS.iter().map(Load::ioping).collect();
     let runs = jobs.iter().map(|job| format!("read line; echo took=$(ioping {job} /dev/vda)\n"));
-    let script = format!("export PATH=/bin:/usr/bin\necho ready\nwhile true; do\n{}done", runs.collect::<String>());
+    let script =
+        format!("export PATH=/bin:/usr/bin\necho ready\nwhile true; do\n{}done", runs.collect::<String>());
     let host = with_volume(host("h1", &qmp), "data", &dpu.socket("data"));
     let mut machine = rack.machine(with_files(host, &dir.join("initrd"), &script, &IOPING)?)?;
     machine.power_on()?;
