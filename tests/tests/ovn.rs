@@ -87,6 +87,7 @@ impl Tenant {
             addresses: BTreeSet::from([IpAddr::from(address)]),
             groups: BTreeSet::from([self.group]),
             guarded: true,
+            chassis: None,
         };
         site.ports.insert(id, port);
         (id, mac)

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use protocol::dial::Facts;
 use protocol::dpu::{
     Access, Backend, Chassis, Datapath, Desired, Encap, EncapKind, Exporter, InterfaceName, Name, Observed,
-    PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk,
+    PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk, VolumeSeen,
 };
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -253,11 +253,12 @@ fn disk(disk: &HostDisk) -> Option<Disk> {
     })
 }
 
-/// Whether a DPU presents a volume, as it says. What it said of an older state than the one that it is to have does not count.
+/// Whether a DPU presents a volume, as it says; of a host that can be asked, whether the host has it. What it said of an older state than the one that it is to have does not count.
 pub fn presents(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
     let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
     let name = volume.id.to_string();
-    seen.volumes.iter().any(|one| one.name.as_str() == name && one.pid.is_some())
+    let has = |one: &VolumeSeen| one.name.as_str() == name && one.pid.is_some() && one.plugged != Some(false);
+    seen.volumes.iter().any(has)
 }
 
 /// Whether a DPU does not have a volume any more, as it says of the newest state.

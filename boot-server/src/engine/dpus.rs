@@ -96,7 +96,7 @@ impl DpuError {
 
 /// All DPUs as they are known now.
 pub(super) struct Dpus {
-    all: std::sync::Mutex<BTreeMap<DpuId, Known>>,
+    pub(super) all: std::sync::Mutex<BTreeMap<DpuId, Known>>,
     /// Counts states that were made: whoever waits looks again.
     told: watch::Sender<u64>,
     /// Held while states are made and DPUs are changed.
@@ -564,12 +564,17 @@ impl Engine {
     /// Makes the states of all accepted DPUs, and tells those that are to change.
     ///
     /// # Errors
-    /// What the store says.
+    /// The last of what kept some from it; the others were made.
     pub(super) async fn compose_all(&self) -> Result<(), EngineError> {
+        let mut kept = Ok(());
         for known in self.dpus() {
-            self.compose(known.dpu.id).await?;
+            if let Err(error) = self.compose(known.dpu.id).await {
+                let cause = &error as &dyn std::error::Error;
+                tracing::warn!(dpu = %known.dpu.name, error = cause, "what a DPU is to be cannot be made");
+                kept = Err(error);
+            }
         }
-        Ok(())
+        kept
     }
 
     /// Makes the state of one DPU, and tells it where that is another one.
@@ -634,11 +639,12 @@ impl Engine {
             let backend = self.open_access(volume.id, &sealed)?;
             disks.push(HostDisk { volume, backend });
         }
-        let ports = match node {
-            Some(node) => match self.server_of(node.id).await? {
-                Some(server) => self.host_ports(server.id).await?,
-                None => Vec::new(),
-            },
+        let server = match node {
+            Some(node) => self.server_of(node.id).await?,
+            None => None,
+        };
+        let ports = match server {
+            Some(server) => self.host_ports(server.id, &known.dpu).await?,
             None => Vec::new(),
         };
         Ok(Wanted { ports, disks })

@@ -191,6 +191,8 @@ struct Inner {
     composing: tokio::sync::Mutex<()>,
     backends: volumes::Backends,
     volume_turns: volumes::Turns,
+    /// What DPUs are to have of networks may be another.
+    networks_changed: Notify,
     /// Machines that are off and have nobody's disk: they may have the boot volume of this job.
     takes_disk: Mutex<BTreeMap<NodeId, JobId>>,
     /// Networks of projects.
@@ -347,6 +349,7 @@ impl Engine {
             composing: tokio::sync::Mutex::default(),
             backends,
             volume_turns: volumes::Turns::default(),
+            networks_changed: Notify::new(),
             takes_disk: Mutex::default(),
             overlay,
         }));

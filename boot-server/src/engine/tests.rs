@@ -28,6 +28,18 @@ pub(crate) fn settings(scratch: &Scratch) -> Settings {
     Settings::new(&config, &[lo]).unwrap()
 }
 
+/// An overlay whose databases nobody answers for.
+pub(crate) fn with_overlay(settings: &mut Settings) {
+    settings.overlay = Some(crate::config::OverlaySettings {
+        northbound: "tcp:127.0.0.1:1".parse().unwrap(),
+        southbound: Some("tcp:127.0.0.1:1".to_owned()),
+        encap: boot_server_core::network::Encap::Geneve,
+        mtu: 1442,
+        gateways: Vec::new(),
+        mirror_to: Vec::new(),
+    });
+}
+
 pub(crate) async fn engine(scratch: &Scratch) -> Engine {
     let settings = settings(scratch);
     let images = ::images::Store::open(settings.images_dir()).unwrap();

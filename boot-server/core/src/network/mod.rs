@@ -181,6 +181,9 @@ pub struct Port {
     /// Frames with another source than `mac` and `addresses` are dropped, and the security groups hold. Off for routers
     /// and firewalls of tenants.
     pub guarded: bool,
+    /// The one machine (OVN's name of its chassis) that may carry it: whoever else plugs it in gets nothing. Any, where none is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chassis: Option<String>,
 }
 
 /// Rules for ports; what no rule allows is dropped.

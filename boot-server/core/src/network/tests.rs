@@ -50,6 +50,7 @@ fn site() -> Site {
         addresses: BTreeSet::from([IpAddr::from([10, 0, 0, n]), address(&format!("fd00::{n}"))]),
         groups: BTreeSet::from([group]),
         guarded: true,
+        chassis: None,
     };
     let rule = |family, traffic, remote| Rule { direction: Direction::Ingress, family, traffic, remote };
     let ssh = Traffic::Tcp(PortRange { first: 22, last: 22 });
@@ -370,6 +371,7 @@ fn vxlan_has_room_for_4095_networks_of_2047_ports() {
             addresses: BTreeSet::new(),
             groups: BTreeSet::new(),
             guarded: true,
+            chassis: None,
         };
         let site = Site {
             encap,

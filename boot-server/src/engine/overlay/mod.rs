@@ -141,7 +141,9 @@ impl Engine {
     }
 
     /// What DPUs are to be changed: called after each change of networks.
-    pub fn dpus_changed(&self) {}
+    pub fn dpus_changed(&self) {
+        self.0.networks_changed.notify_one();
+    }
 
     async fn overlay_turn(&self) -> Result<Turn, EngineError> {
         self.overlay_settings()?;

@@ -109,7 +109,15 @@ impl Engine {
             (None, true) => BTreeSet::new(),
             (None, false) => self.groups_named(project, &[DEFAULT.to_owned()])?,
         };
-        let port = Port { project, network: network.id, mac, addresses, groups, guarded: !wish.unguarded };
+        let port = Port {
+            project,
+            network: network.id,
+            mac,
+            addresses,
+            groups,
+            guarded: !wish.unguarded,
+            chassis: None,
+        };
         let made = row(id, project, name, Plug { port, server: wish.server, follows: wish.follows });
         let message = format!("port {} of network {} was made: {mac}", called(&made), called(&network));
         let event = line(project, &actor, "port.created", message);
@@ -235,11 +243,48 @@ impl Engine {
         if before.value.server.is_none() {
             return Ok(before);
         }
-        let value = Plug { server: None, follows: false, ..before.value.clone() };
+        let value = unplugged(&before.value);
         let (made, step) = changed(&before, before.name.clone(), value);
         let event = line(project, &actor, "port.detached", format!("port {} was detached", called(&made)));
         self.overlay_commit(turn, vec![step], Some(event)).await?;
         Ok(Arc::new(made))
+    }
+
+    /// Makes the ports of a server those of its machine: with the addresses on Ethernet that its NICs have, and on no other DPU than its
+    /// own. True where that changed something.
+    ///
+    /// # Errors
+    /// [`OverlayError`] where a NIC's address is on that network already, or what the store says.
+    pub(in crate::engine) async fn dress_ports(
+        &self,
+        server: ServerId,
+        chassis: &str,
+        macs: &[MacAddr],
+    ) -> Result<bool, EngineError> {
+        let as_is = |ports: &[Arc<Row<Plug>>]| {
+            let own = |(n, row): (usize, &Arc<Row<Plug>>)| {
+                let port = &row.value.port;
+                port.chassis.as_deref() == Some(chassis) && macs.get(n).is_none_or(|mac| *mac == port.mac)
+            };
+            ports.iter().enumerate().all(own)
+        };
+        if as_is(&self.ports_of(server)) {
+            return Ok(false);
+        }
+        let turn = self.overlay_turn().await?;
+        let ports = self.ports_of(server);
+        if as_is(&ports) {
+            return Ok(false);
+        }
+        let mut steps = Vec::new();
+        for (n, before) in ports.iter().enumerate() {
+            let mut value = before.value.clone();
+            value.port.chassis = Some(chassis.to_owned());
+            value.port.mac = macs.get(n).copied().unwrap_or(value.port.mac);
+            steps.push(changed(before, before.name.clone(), value).1);
+        }
+        self.overlay_commit(turn, steps, None).await?;
+        Ok(true)
     }
 
     /// Unplugs a server that was given back; ports that were made with it go.
@@ -261,7 +306,7 @@ impl Engine {
             if port.value.follows {
                 steps.extend(self.port_gone(&turn, port));
             } else {
-                let value = Plug { server: None, ..port.value.clone() };
+                let value = unplugged(&port.value);
                 steps.push(changed(port, port.name.clone(), value).1);
             }
         }
@@ -338,6 +383,12 @@ impl Engine {
     ) -> Result<BTreeSet<SecurityGroupId>, EngineError> {
         names.iter().map(|name| Ok(self.overlay_thing::<SecurityGroup>(project, name)?.id)).collect()
     }
+}
+
+/// A port that no machine is plugged into, and any may be.
+fn unplugged(plug: &Plug) -> Plug {
+    let port = Port { chassis: None, ..plug.port.clone() };
+    Plug { port, server: None, follows: false }
 }
 
 /// The next free address of a family: of the first subnet that has one; none where the network has no such subnet.

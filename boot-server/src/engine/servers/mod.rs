@@ -12,7 +12,7 @@ mod create;
 mod drive;
 mod report;
 #[cfg(test)]
-mod tests;
+pub(in crate::engine) mod tests;
 mod verbs;
 
 use boot_server_core::amounts::Amounts;

@@ -36,11 +36,11 @@ async fn with_project(engine: &Engine, n: u128) -> ProjectId {
     id
 }
 
-fn someone() -> Actor {
+pub(in crate::engine) fn someone() -> Actor {
     Actor::Operator("ada".into())
 }
 
-fn wish(name: &str, count: usize) -> NewServers {
+pub(in crate::engine) fn wish(name: &str, count: usize) -> NewServers {
     NewServers {
         name: name.into(),
         count,
@@ -71,6 +71,26 @@ async fn site(scratch: &Scratch, nodes: u8) -> (Engine, ProjectId, Vec<String>) 
     (engine, project, sessions)
 }
 
+/// The same, with volumes in files and an overlay that nobody answers.
+pub(in crate::engine) async fn site_over(scratch: &Scratch, nodes: u8) -> (Engine, ProjectId, Vec<String>) {
+    let mut settings = crate::engine::tests::settings(scratch);
+    let files = ::volume::FileSettings { directory: scratch.0.join("volumes") };
+    let place = ::volume::Settings::File(files);
+    settings.volumes = vec![crate::config::VolumeSettings { name: "files".into(), place }];
+    crate::engine::tests::with_overlay(&mut settings);
+    let images = ::images::Store::open(settings.images_dir()).unwrap();
+    let store = crate::store::Store::open(&scratch.database()).unwrap();
+    let engine = Engine::open(settings, store, images).await.unwrap();
+    image(&engine).await;
+    any_flavor(&engine).await;
+    let mut sessions = Vec::new();
+    for n in 1..=nodes {
+        sessions.push(discovered(&engine, n).await);
+    }
+    let project = with_project(&engine, 1).await;
+    (engine, project, sessions)
+}
+
 async fn any_flavor(engine: &Engine) {
     let mut flavor = boot_server_core::flavor::Flavor::new("any".parse().unwrap());
     flavor.billed =
@@ -78,7 +98,7 @@ async fn any_flavor(engine: &Engine) {
     engine.create_flavor(someone(), flavor).await.unwrap();
 }
 
-async fn living(engine: &Engine, project: ProjectId) -> Vec<Server> {
+pub(in crate::engine) async fn living(engine: &Engine, project: ProjectId) -> Vec<Server> {
     engine.servers(project, ServerFilter { limit: 1000, ..ServerFilter::default() }).await.unwrap()
 }
 
@@ -90,7 +110,7 @@ async fn report(engine: &Engine, node: NodeId, session: &str, body: ReportBody) 
 }
 
 /// Plays the agent: takes the job, finishes it, and for a deploy boots the OS, which phones home.
-async fn play(engine: &Engine, n: u8, session: &str) {
+pub(in crate::engine) async fn play(engine: &Engine, n: u8, session: &str) {
     let Work::Job { job } = engine.next_work(session, Duration::ZERO).await.unwrap() else {
         panic!("no job")
     };

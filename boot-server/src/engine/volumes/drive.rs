@@ -22,6 +22,8 @@ use crate::store::volumes as rows;
 
 /// Between two looks at everything: at DPUs that fell silent, and at what failed in passing.
 const LOOK: Duration = Duration::from_secs(10);
+/// Changes of networks are taken together that come within this.
+const SETTLE: Duration = Duration::from_millis(50);
 /// Steps of one volume in a row: from `creating` to `attaching` are two.
 const STEPS_MAX: usize = 8;
 /// Volumes that are made or written at once: each reads and writes as fast as it can.
@@ -87,6 +89,11 @@ impl Engine {
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => self.look_at_all(&stop).await,
+                () = self.0.networks_changed.notified() => {
+                    // Networks are often made one after another.
+                    tokio::time::sleep(SETTLE).await;
+                    self.compose_all().await
+                }
                 change = changes.recv() => match change {
                     Ok(change) => self.look_at_change(change, &stop).await,
                     Err(RecvError::Lagged(_)) => self.look_at_all(&stop).await,

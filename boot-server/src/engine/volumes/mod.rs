@@ -13,6 +13,8 @@ mod drive;
 mod open;
 mod prepare;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -77,6 +77,7 @@ fn row_of_port(id: PortId, port: &Port) -> Want {
         .with("type", "")
         .with("addresses", addresses)
         .with("port_security", Datum::set(port.guarded.then_some(whole)))
+        .with("options", Datum::map(port.chassis.iter().map(|name| ("requested-chassis", name.clone()))))
 }
 
 /// What OVN answers to DHCP (`ovn-nb(5)`, "DHCPv4 Options").

@@ -1,0 +1,412 @@
+//! Volumes over a real store and real files, with a DPU that is played here.
+
+use std::time::{Duration, Instant};
+
+use boot_server_core::node::StateName;
+use boot_server_core::volume::Status;
+use protocol::agent::Password;
+use protocol::dial::{Facts, Hello, HostFunction, Orders, Report, Welcome};
+use protocol::dpu::{Desired, Exporter, Name, Observed, PortSeen, VERSION, VolumeSeen};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::engine::servers::tests::{living, site_over, someone, wish};
+use crate::engine::tests::mac;
+use crate::engine::{DpuChange, DpuError, lock};
+use crate::store::tests::Scratch;
+
+const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn facts(n: u8) -> Facts {
+    Facts {
+        hostname: format!("dpu-{n}"),
+        kernel: "6.1".into(),
+        functions: vec![HostFunction { interface: "pf0hpf".into(), mac: mac(n) }],
+        ..Facts::default()
+    }
+}
+
+fn hello(secret: &str, token: Option<String>, n: u8) -> Hello {
+    let token = token.map(Password);
+    Hello {
+        version: VERSION,
+        agent_version: "1".into(),
+        secret: Password(secret.into()),
+        token,
+        facts: facts(n),
+    }
+}
+
+/// A DPU that is what it is told, until the test ends.
+struct Played {
+    secret: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn as_told(state: &Desired) -> Observed {
+    let name = |text: &str| text.parse::<Name>().unwrap();
+    Observed {
+        version: VERSION,
+        generation: Some(state.generation),
+        settled: true,
+        problems: Vec::new(),
+        ports: state
+            .ports
+            .iter()
+            .map(|port| PortSeen {
+                interface: port.interface.to_string(),
+                port: Some(port.port.to_string()),
+                bridge: None,
+                number: Some(1),
+                up: true,
+                error: None,
+            })
+            .collect(),
+        mirrors: Vec::new(),
+        volumes: state
+            .volumes
+            .iter()
+            .map(|volume| VolumeSeen {
+                name: name(volume.name.as_str()),
+                pid: Some(1),
+                in_use: true,
+                restarts: 0,
+                plugged: None,
+            })
+            .collect(),
+    }
+}
+
+async fn play(engine: &Engine, secret: &str, n: u8) -> Played {
+    let (known, token) =
+        engine.create_dpu(someone(), format!("dpu-{n}"), DpuChange::default()).await.unwrap();
+    let peer = std::net::IpAddr::from([10, 77, 0, 100 + n]);
+    let welcome = engine.dpu_hello(hello(secret, Some(token), n), peer).await.unwrap();
+    assert_eq!(welcome, Welcome::Accepted { dpu: known.dpu.id, name: known.dpu.name });
+    let (engine, own) = (engine.clone(), secret.to_owned());
+    let task = tokio::spawn(async move {
+        let mut report = Report { generation: None, observed: None };
+        loop {
+            let orders = engine.dpu_state(&own, report.clone(), Duration::from_secs(5)).await.unwrap();
+            if let Orders::State { state } = orders {
+                report =
+                    Report { generation: Some(state.generation), observed: Some(Box::new(as_told(&state))) };
+            }
+        }
+    });
+    Played { secret: secret.to_owned(), task }
+}
+
+async fn until(engine: &Engine, project: ProjectId, volume: &str, status: Status) -> Volume {
+    let begun = Instant::now();
+    loop {
+        let found = engine.volume(project, volume).await.unwrap();
+        if found.status() == status {
+            return found;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{volume} is {} and not {status}: {:?}",
+            found.status(),
+            found.note
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn blank(name: &str) -> NewVolume {
+    NewVolume { name: name.into(), size: Some(4 << 20), ..NewVolume::default() }
+}
+
+async fn driven(engine: &Engine) -> tokio_util::sync::DropGuard {
+    let stop = CancellationToken::new();
+    let (volumes, servers) = (engine.clone(), engine.clone());
+    let (first, second) = (stop.clone(), stop.clone());
+    tokio::spawn(async move { volumes.run_volumes(first).await });
+    tokio::spawn(async move { servers.run_servers(second).await });
+    stop.drop_guard()
+}
+
+async fn server(engine: &Engine, project: ProjectId, name: &str, phase: ServerPhase) -> Server {
+    let begun = Instant::now();
+    loop {
+        let found = engine.server(project, name).await.unwrap();
+        if found.phase == phase {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{name} is {} and not {phase}: {:?}", found.phase, found.note);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A disk of 4 MiB with a GUID partition table (UEFI 2.10 section 5.3) and one partition.
+fn disk() -> Vec<u8> {
+    const SECTORS: u64 = (4 << 20) / 512;
+    let mut disk = vec![0; 4 << 20];
+    disk[450] = 0xee;
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let linux = uuid::uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4").to_bytes_le();
+    disk[1024..1040].copy_from_slice(&linux);
+    disk[1040..1056].fill(7);
+    disk[1056..1064].copy_from_slice(&2048_u64.to_le_bytes());
+    disk[1064..1072].copy_from_slice(&(SECTORS - 34).to_le_bytes());
+    let entries = crc32fast::hash(&disk[1024..1024 + 128 * 128]);
+    let mut header = [0; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[8..12].copy_from_slice(&0x10000_u32.to_le_bytes());
+    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    for (at, value) in [(24, 1), (32, SECTORS - 1), (40, 34), (48, SECTORS - 34), (72, 2)] {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    header[56..72].fill(9);
+    header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+    header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+    header[88..92].copy_from_slice(&entries.to_le_bytes());
+    let crc = crc32fast::hash(&header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    disk[512..604].copy_from_slice(&header);
+    disk
+}
+
+/// An image by the name `disk`.
+async fn disk_image(engine: &Engine, scratch: &Scratch) {
+    let path = scratch.0.join("disk.raw");
+    std::fs::write(&path, disk()).unwrap();
+    let store = engine.images().clone();
+    let options = ::images::IngestOptions::new("disk", "1", ::images::Architecture::X86_64);
+    let source = ::images::Source::path(&path).unwrap();
+    let ingested = tokio::task::spawn_blocking(move || {
+        let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+        ::images::ingest(&store, source, options, go_on).unwrap()
+    });
+    let manifest = ingested.await.unwrap();
+    engine.add_image_row(manifest.id(), now(), "test").await.unwrap();
+}
+
+async fn stored(engine: &Engine) -> usize {
+    engine.0.backends["files"].list().await.unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_lives_from_its_making_to_its_end() {
+    let scratch = Scratch::new();
+    let (engine, project, _) = site_over(&scratch, 0).await;
+    let _driven = driven(&engine).await;
+    engine.create_volume(project, someone(), blank("data")).await.unwrap();
+    let volume = until(&engine, project, "data", Status::Available).await;
+    assert_eq!((volume.size, stored(&engine).await), (4 << 20, 1));
+    let again = engine.create_volume(project, someone(), blank("data")).await.unwrap_err();
+    assert!(matches!(again, EngineError::NameTaken(_)), "{again}");
+
+    let change = VolumeChange { name: Some("more".into()), size: Some(8 << 20) };
+    let grown = engine.change_volume(project, "data", someone(), change).await.unwrap();
+    assert_eq!((grown.name.as_str(), grown.size), ("more", 8 << 20));
+    let shrink = VolumeChange { size: Some(1 << 20), ..VolumeChange::default() };
+    assert!(engine.change_volume(project, "more", someone(), shrink).await.is_err(), "never smaller");
+
+    let snapshot = engine.create_snapshot(project, someone(), "more", "before".into()).await.unwrap();
+    let of = NewVolume { name: "copy".into(), from: From::Snapshot("before".into()), ..NewVolume::default() };
+    engine.create_volume(project, someone(), of).await.unwrap();
+    let copy = until(&engine, project, "copy", Status::Available).await;
+    assert_eq!((copy.size, copy.kind.as_str()), (snapshot.size, "files"));
+    assert!(engine.delete_volume(project, "more", someone()).await.is_err(), "it has a snapshot");
+    engine.delete_snapshot(project, someone(), "before").await.unwrap();
+    for name in ["more", "copy"] {
+        let id = engine.delete_volume(project, name, someone()).await.unwrap().id.to_string();
+        until(&engine, project, &id, Status::Deleted).await;
+    }
+    assert_eq!(stored(&engine).await, 0, "nothing is left");
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_no_sense_is_refused_in_words() {
+    let scratch = Scratch::new();
+    let (engine, project, _) = site_over(&scratch, 0).await;
+    for (wish, why) in [
+        (NewVolume { name: "a b".into(), ..blank("x") }, "not a name"),
+        (NewVolume { size: Some(1000), ..blank("x") }, "no multiple"),
+        (NewVolume { size: None, ..blank("x") }, "no multiple"),
+        (NewVolume { kind: Some("gold".into()), ..blank("x") }, "no volume type `gold`"),
+        (NewVolume { from: From::Image("none".into()), ..blank("x") }, "no image"),
+        (NewVolume { from: From::Snapshot("none".into()), ..blank("x") }, "no snapshot"),
+        (NewVolume { from: From::Image("tiny".into()), size: Some(1 << 20), ..blank("x") }, "fewer than"),
+    ] {
+        let error = engine.create_volume(project, someone(), wish).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(
+        engine
+            .volumes(project, VolumeFilter { limit: 9, ..VolumeFilter::default() })
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dpu_comes_in_with_its_token_or_waits() {
+    let scratch = Scratch::new();
+    let (engine, _, _) = site_over(&scratch, 1).await;
+    let peer = std::net::IpAddr::from([10, 77, 0, 101]);
+    let (known, token) = engine.create_dpu(someone(), "front".into(), DpuChange::default()).await.unwrap();
+    let wrong = engine.dpu_hello(hello(SECRET, Some("wrong".into()), 1), peer).await.unwrap_err();
+    assert!(matches!(wrong, EngineError::Dpu(DpuError::Token)));
+    let stranger = "11".repeat(32);
+    let waits = engine.dpu_hello(hello(&stranger, None, 2), peer).await.unwrap();
+    assert!(matches!(waits, Welcome::Waiting { .. }));
+    let report = Report { generation: None, observed: None };
+    let refused = engine.dpu_state(&stranger, report.clone(), Duration::ZERO).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Dpu(DpuError::Stranger)));
+
+    engine.dpu_hello(hello(SECRET, Some(token.clone()), 1), peer).await.unwrap();
+    let used = engine.dpu_hello(hello(&"22".repeat(32), Some(token), 1), peer).await.unwrap_err();
+    assert!(matches!(used, EngineError::Dpu(DpuError::Token)), "a token is good once");
+    let host = engine.dpu("front").unwrap().dpu.node.unwrap();
+    assert_eq!(engine.node(&host.to_string()).await.unwrap().identity.macs.iter().next(), Some(&mac(1)));
+    let Orders::State { state } = engine.dpu_state(SECRET, report, Duration::ZERO).await.unwrap() else {
+        panic!("it is told nothing")
+    };
+    assert_eq!((state.generation, state.provisioning.len(), state.ports.len()), (1, 1, 0));
+
+    let name = engine.dpus().into_iter().find(|known| !known.dpu.accepted).unwrap().dpu.name;
+    assert_eq!(name, "dpu-2");
+    engine.change_dpu(someone(), &name, DpuChange { accept: true, ..DpuChange::default() }).await.unwrap();
+    let accepted = engine.dpu_hello(hello(&stranger, None, 2), peer).await.unwrap();
+    assert!(matches!(accepted, Welcome::Accepted { .. }));
+    engine.remove_dpu(someone(), &known.dpu.id.to_string()).await.unwrap();
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dpu_that_is_ahead_of_a_restored_server_is_caught_up_with() {
+    let scratch = Scratch::new();
+    let (engine, _, _) = site_over(&scratch, 1).await;
+    let (_, token) = engine.create_dpu(someone(), "front".into(), DpuChange::default()).await.unwrap();
+    engine.dpu_hello(hello(SECRET, Some(token), 1), [10, 77, 0, 101].into()).await.unwrap();
+    let ahead = Report { generation: Some(41), observed: None };
+    let Orders::State { state } = engine.dpu_state(SECRET, ahead, Duration::ZERO).await.unwrap() else {
+        panic!("it is told nothing")
+    };
+    assert_eq!(state.generation, 42);
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_volume_is_given_and_taken_three_times() {
+    let scratch = Scratch::new();
+    let (engine, project, sessions) = site_over(&scratch, 1).await;
+    let _dpu = play(&engine, SECRET, 1).await;
+    let _driven = driven(&engine).await;
+    engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap();
+    server(&engine, project, "web", ServerPhase::Deploying).await;
+    crate::engine::servers::tests::play(&engine, 1, &sessions[0]).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    engine.create_volume(project, someone(), blank("data")).await.unwrap();
+    let id = until(&engine, project, "data", Status::Available).await.id;
+    for _ in 0..3 {
+        engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+        until(&engine, project, "data", Status::InUse).await;
+        let state = engine.dpu("dpu-1").unwrap().desired.unwrap();
+        let [disk] = state.volumes.as_slice() else { panic!("{:?}", state.volumes) };
+        assert_eq!(disk.name.as_str(), id.to_string());
+        assert!(matches!(disk.exporter, Exporter::Qsd { backend: protocol::dpu::Backend::File { .. } }));
+        assert!(engine.delete_volume(project, "data", someone()).await.is_err(), "a server has it");
+        assert!(engine.remove_dpu(someone(), "dpu-1").await.is_err(), "it has a disk");
+        engine.detach_volume(project, "data", someone()).await.unwrap();
+        let volume = until(&engine, project, "data", Status::Available).await;
+        assert_eq!(engine.store().read(move |db| rows::access(db, volume.id)).await.unwrap(), None);
+        assert!(engine.dpu("dpu-1").unwrap().desired.unwrap().volumes.is_empty());
+    }
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_of_a_dpu_that_is_gone_is_taken_by_force() {
+    let scratch = Scratch::new();
+    let (engine, project, sessions) = site_over(&scratch, 1).await;
+    let dpu = play(&engine, SECRET, 1).await;
+    let _driven = driven(&engine).await;
+    engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap();
+    server(&engine, project, "web", ServerPhase::Deploying).await;
+    crate::engine::servers::tests::play(&engine, 1, &sessions[0]).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    engine.create_volume(project, someone(), blank("data")).await.unwrap();
+    until(&engine, project, "data", Status::Available).await;
+    engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+    until(&engine, project, "data", Status::InUse).await;
+    drop(dpu);
+    engine.detach_volume(project, "data", someone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(&engine, project, "data", Status::Detaching).await;
+    // As though it had said nothing for the time of three heartbeats.
+    for known in lock(&engine.0.dpus.all).values_mut() {
+        known.seen = Some(protocol::Timestamp(1));
+    }
+    engine.announce(Change::Dpu(engine.dpu("dpu-1").unwrap().dpu.id));
+    until(&engine, project, "data", Status::Available).await;
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_boots_from_a_volume_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let (engine, project, _) = site_over(&scratch, 0).await;
+    disk_image(&engine, &scratch).await;
+    // A machine without a disk of its own.
+    let session = crate::engine::tests::agent(&engine, 1).await;
+    let diskless = protocol::inventory::Inventory { disks: Vec::new(), ..crate::engine::tests::inventory() };
+    engine.put_inventory(&session, diskless).await.unwrap();
+    let dpu = play(&engine, SECRET, 1).await;
+    assert_eq!(dpu.secret, SECRET);
+    let _driven = driven(&engine).await;
+    let boot = BootVolume { size: Some(64 << 20), ..BootVolume::default() };
+    let wanted = crate::engine::servers::NewServers {
+        boot_volume: Some(boot),
+        image: "disk".into(),
+        ..wish("web", 1)
+    };
+    engine.create_servers(project, someone(), wanted, None).await.unwrap();
+    let made = server(&engine, project, "web", ServerPhase::Deploying).await;
+    let begun = Instant::now();
+    let node = loop {
+        let node = engine.node(&made.node.to_string()).await.unwrap();
+        match node.state.run() {
+            Some(run) if run.stage == boot_server_core::node::RunStage::FirstBoot => break node,
+            _ => assert!(begun.elapsed() < PATIENCE, "{:?}", node.state),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let [volume] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    assert_eq!((volume.status(), volume.size), (Status::InUse, 64 << 20));
+    let state = engine.dpu("dpu-1").unwrap().desired.unwrap();
+    assert!(state.volumes[0].boot, "its host boots from it");
+    let boot_server_core::node::State::Deploying(run) = &node.state else { panic!() };
+    let protocol::job::Task::Deploy(spec) = &run.job.task else { panic!() };
+    assert_eq!(spec.target.id.volume(), Some(volume.id));
+    let vendor = &spec.config.as_ref().unwrap().vendor_data;
+    let token = vendor.split("/phone-home/").nth(1).unwrap().split('"').next().unwrap();
+    let token = crate::secret::hash(token);
+    let home = boot_server_core::node::Event::PhoneHome { token, host_keys: Vec::new() };
+    engine.apply(node.id, Actor::Machine, home).await.unwrap();
+    server(&engine, project, "web", ServerPhase::Active).await;
+
+    engine.delete_server(project, "web", someone()).await.unwrap();
+    let begun = Instant::now();
+    while !living(&engine, project).await.is_empty() || stored(&engine).await > 0 {
+        assert!(begun.elapsed() < PATIENCE, "something is left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let node = engine.node(&node.id.to_string()).await.unwrap();
+    assert_eq!(node.state.name(), StateName::Available, "its own disk was never written");
+    assert!(engine.dpu("dpu-1").unwrap().desired.unwrap().volumes.is_empty());
+    engine.store().close();
+}
