@@ -7,6 +7,7 @@
 //!                 <volume>.log      what it says
 //!                 <volume>.secret   for its eyes: what it proves itself with
 //!                 <volume>.conf     for its eyes: settings of a client of Ceph
+//!                 <volume>.config   for its eyes: what an instant volume tells its OS
 //! ```
 //!
 //! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
@@ -22,14 +23,14 @@ use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Record, Started,
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
-use protocol::dpu::{Name, VOLUMES_MAX, Volume};
+use protocol::dpu::{Name, STATE_MAX, VOLUMES_MAX, Volume};
 
 use crate::files::{self, FileError, failed};
 use crate::sys;
 use crate::unix::{self, Uses};
 
-/// Octets of a record: two paths and a URL of the longest kind, twice.
-const RECORD_MAX: usize = 64 << 10;
+/// Octets of a record: a volume as the state has it, and a command line of two paths and a URL of the longest kind.
+const RECORD_MAX: usize = STATE_MAX + (64 << 10);
 /// A log that is longer is begun anew with its process.
 const LOG_MAX: u64 = 1 << 20;
 /// How long a process may take to end.
@@ -265,7 +266,7 @@ impl Serve for Processes {
                 files::remove(socket)?;
             }
         }
-        for kind in ["json", "log", "secret", "conf", "lock"] {
+        for kind in ["json", "log", "secret", "conf", "config", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {

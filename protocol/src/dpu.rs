@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Password;
 use crate::ids::{ImageId, MacAddr, PortId};
+use crate::job::CloudConfig;
 
 /// Version of these types.
 pub const VERSION: u32 = 1;
-/// Largest desired state, in octets: [`PORTS_MAX`] ports of either kind, [`MIRRORS_MAX`] mirrors and [`VOLUMES_MAX`] volumes fit in half of it.
+/// Largest desired state, in octets: [`PORTS_MAX`] ports of either kind, [`MIRRORS_MAX`] mirrors and [`VOLUMES_MAX`] volumes without configs fit in half of it.
 pub const STATE_MAX: usize = 1 << 20;
 /// Ports of a DPU: two physical functions with 127 virtual ones each, and room for as many again.
 pub const PORTS_MAX: usize = 512;
@@ -343,6 +344,7 @@ pub struct IoLimits {
 /// What `billet-blk` serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "a few per DPU, and most are the large one")]
 pub enum Serves {
     /// A file or a block device as it is.
     File {
@@ -366,6 +368,14 @@ pub enum Serves {
         /// Bytes per second of what nobody waits for; 0 is without limit, left out is `billet-blk`'s own default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rate: Option<u64>,
+        /// Files of the config partition, which is added before the host has the disk for the first time; looked at then and
+        /// never again. `None` adds none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<CloudConfig>,
+        /// Grow the last partition to the end of the volume, then too. With this or `config` the partition table is made to
+        /// fit the volume, without both the image stays as it is.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        grow_root: bool,
     },
 }
 
@@ -511,6 +521,9 @@ mod tests {
             let state: Desired = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
         }
+        let text = include_str!("dpu-instant.v1.json");
+        let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
         let text = include_str!("dpu-backends.v1.json");
         let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());

@@ -1,5 +1,7 @@
 //! Work that the server gives to the agent.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DiskId, ImageId, JobId};
@@ -65,8 +67,8 @@ pub struct DeploySpec {
     pub boot_entry: Option<String>,
 }
 
-/// Files of a NoCloud data source (cloud-init, `cidata`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Files of a NoCloud data source (cloud-init, `cidata`). They hold tokens and perhaps passwords, so `Debug` shows sizes only.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CloudConfig {
     /// `meta-data` (YAML).
@@ -82,11 +84,29 @@ pub struct CloudConfig {
     pub config_drive: Vec<SeedFile>,
 }
 
+impl fmt::Debug for CloudConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudConfig")
+            .field("meta_data", &self.meta_data.len())
+            .field("user_data", &self.user_data.len())
+            .field("vendor_data", &self.vendor_data.len())
+            .field("network_config", &self.network_config.as_ref().map(String::len))
+            .field("config_drive", &self.config_drive)
+            .finish()
+    }
+}
+
 /// One file of a config drive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedFile {
     /// Path from the root of the volume, such as `openstack/latest/meta_data.json`.
     pub path: String,
     /// Its text.
     pub text: String,
+}
+
+impl fmt::Debug for SeedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeedFile").field("path", &self.path).field("text", &self.text.len()).finish()
+    }
 }

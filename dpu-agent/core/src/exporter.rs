@@ -99,6 +99,19 @@ pub fn claims(volume: &Volume) -> BTreeSet<String> {
     claims
 }
 
+/// Whether an exporter that runs for `started` does what one for `wanted` would. The config of an instant volume is looked at
+/// before its host has it for the first time, and a token in it may be another by now.
+pub fn serves_alike(wanted: &Volume, started: &Volume) -> bool {
+    let plain = |volume: &Volume| {
+        let mut volume = volume.clone();
+        if let Exporter::Blk { serves: Serves::Image { config, .. } } = &mut volume.exporter {
+            *config = None;
+        }
+        volume
+    };
+    wanted == started || plain(wanted) == plain(started)
+}
+
 /// Whether a process of its own serves a volume.
 pub fn has_process(volume: &Volume) -> bool {
     matches!(volume.exporter, Exporter::Blk { .. } | Exporter::Qsd { .. })

@@ -18,7 +18,7 @@ use protocol::dpu::{Desired, Name, Volume};
 
 use crate::bus::{Bus, Buses, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Held, Life, claims, has_process};
+use crate::exporter::{Exporters, Held, Life, claims, has_process, serves_alike};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -116,7 +116,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
         let bus = buses.of(&started.volume);
         let found = bus.and_then(|bus| bus.of(name));
         match started.life {
-            Life::Runs { held, .. } if is_wanted => {
+            Life::Runs { held, .. } if want.is_some_and(|want| serves_alike(want, &started.volume)) => {
                 kept.push(&started.volume);
                 if bus.is_some() && held != Held::Opening && found != Some(Found::Plugged) {
                     plugs.push((&started.volume, found));

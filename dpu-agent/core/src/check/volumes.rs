@@ -98,7 +98,7 @@ fn blk(name: &Name, serves: &Serves, wrong: &mut Vec<String>) {
             wrong.push(path(name, "path", PATH_MAX));
         }
         Serves::File { .. } => {}
-        Serves::Image { store, layer, size, .. } => {
+        Serves::Image { store, layer, size, config, .. } => {
             if !absolute(layer, PATH_MAX) {
                 wrong.push(path(name, "layer", PATH_MAX));
             }
@@ -120,8 +120,20 @@ fn blk(name: &Name, serves: &Serves, wrong: &mut Vec<String>) {
             if size.is_some_and(|size| size == 0 || size % SECTOR != 0 || i64::try_from(size).is_err()) {
                 wrong.push(format!("size of volume {name} is no multiple of {SECTOR} up to 2^63"));
             }
+            let files = config.iter().flat_map(|config| &config.config_drive);
+            for file in files.filter(|file| !is_seed_path(&file.path)) {
+                wrong.push(format!(
+                    "file `{}` of the config of volume {name} is no path without `.`, `..`, `//` and control characters",
+                    file.path
+                ));
+            }
         }
     }
+}
+
+/// Whether a path from the root of a config drive names a file of it.
+fn is_seed_path(path: &str) -> bool {
+    absolute(&format!("/{path}"), NAME_MAX)
 }
 
 fn backend(name: &Name, backend: &Backend, wrong: &mut Vec<String>) {
@@ -224,6 +236,20 @@ mod tests {
     fn good_backends_are_taken() {
         let state = State::check(serde_json::from_value(golden()).unwrap()).unwrap();
         assert_eq!(state.desired().volumes.len(), 9);
+    }
+
+    #[test]
+    fn the_config_of_an_instant_volume_is_looked_at() {
+        let mut state = golden();
+        state["volumes"] =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-instant.v1.json")).unwrap();
+        State::check(serde_json::from_value(state.clone()).unwrap()).unwrap();
+        let file = "/1/exporter/serves/config/config_drive/0/path";
+        for bad in ["../secret", "/absolute", "", "a//b"] {
+            *state["volumes"].pointer_mut(file).unwrap() = bad.into();
+            let error = State::check(serde_json::from_value(state.clone()).unwrap()).unwrap_err().to_string();
+            assert!(error.contains("of the config of volume drive"), "{bad}: {error}");
+        }
     }
 
     #[test]

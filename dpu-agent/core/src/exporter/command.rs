@@ -11,6 +11,9 @@ use super::qsd;
 /// What is appended to a volume's socket for the socket behind it.
 pub const LINK: &str = ".qsd";
 
+/// Of the file with what an instant volume tells its OS: a config holds a token.
+const CONFIG: &str = ".config";
+
 /// What is run. No secret is in the arguments, which everybody on the machine can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
@@ -40,9 +43,7 @@ impl std::fmt::Debug for Private {
 /// What is run for a volume. `files` is the path of the volume's own files without their extensions.
 pub fn launch(volume: &Volume, files: &str) -> Launch {
     match &volume.exporter {
-        Exporter::Blk { serves } => {
-            Launch { arguments: blk(volume, serves), daemon: None, files: Vec::new() }
-        }
+        Exporter::Blk { serves } => blk(volume, serves, files),
         Exporter::Qsd { backend } => qsd::launch(volume, backend, files),
         // Nothing is run for these; they are asked.
         Exporter::Spdk { .. } | Exporter::Snap { .. } => {
@@ -65,9 +66,10 @@ pub(super) fn disk(volume: &Volume) -> Vec<String> {
     words
 }
 
-/// The arguments of `billet-blk` for what it serves by itself.
-fn blk(volume: &Volume, serves: &Serves) -> Vec<String> {
+/// What is run where `billet-blk` serves something by itself.
+fn blk(volume: &Volume, serves: &Serves, files: &str) -> Launch {
     let mut words = disk(volume);
+    let mut private = Vec::new();
     let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
     match serves {
         Serves::File { path, read_only } => {
@@ -76,7 +78,7 @@ fn blk(volume: &Volume, serves: &Serves) -> Vec<String> {
                 words.push("--read-only".to_owned());
             }
         }
-        Serves::Image { image, store, layer, size, rate } => {
+        Serves::Image { image, store, layer, size, rate, config, grow_root } => {
             put("--image", image.to_string());
             put("--store", store.clone());
             put("--layer", layer.clone());
@@ -85,12 +87,20 @@ fn blk(volume: &Volume, serves: &Serves) -> Vec<String> {
                     put(option, value.to_string());
                 }
             }
+            if let Some(config) = config {
+                put("--config", format!("{files}{CONFIG}"));
+                let text = serde_json::json!(config).to_string();
+                private.push(Private { extension: CONFIG, text });
+            }
             if let Some(deadline) = volume.deadline {
                 put("--deadline", deadline.to_string());
             }
+            if *grow_root {
+                words.push("--grow-root".to_owned());
+            }
         }
     }
-    words
+    Launch { arguments: words, daemon: None, files: private }
 }
 
 #[cfg(test)]
@@ -113,6 +123,24 @@ mod tests {
              /var/lib/billet-dpu/layers/boot --size 10737418240 --rate 33554432"
         );
         assert_eq!(lines[1], "--socket /run/billet-dpu/data.sock --serial DATA --file /dev/vg0/data");
+    }
+
+    #[test]
+    fn a_config_is_in_a_file_and_in_no_command_line() {
+        let volumes: Vec<Volume> =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-instant.v1.json")).unwrap();
+        let lines: Vec<String> = volumes.iter().map(line).collect();
+        assert!(lines[0].ends_with(
+            "--layer /var/lib/billet-dpu/layers/boot --size 10737418240 --config \
+             /var/lib/billet-dpu/exporters/x.config --grow-root"
+        ));
+        assert!(lines[1].ends_with("--config /var/lib/billet-dpu/exporters/x.config"));
+        for (volume, line) in volumes.iter().zip(&lines) {
+            let launch = launch(volume, "/var/lib/billet-dpu/exporters/x");
+            assert!(!line.contains("secretsecret") && !format!("{launch:?}").contains("secretsecret"));
+            let [Private { extension: CONFIG, text }] = launch.files.as_slice() else { panic!("no file") };
+            assert!(text.contains("secretsecret"));
+        }
     }
 
     #[test]

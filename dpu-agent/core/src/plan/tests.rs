@@ -587,3 +587,32 @@ fn exporters_by_life_and_wish() {
     }
     insta::assert_snapshot!(table.trim_end());
 }
+
+/// The config was looked at before the host had the disk; one that never lived is begun anew with the right one.
+#[test]
+fn another_config_of_a_volume_that_runs_is_no_other_volume() {
+    let text = include_str!("../../../../protocol/src/dpu-instant.v1.json");
+    let mut volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+    volumes.truncate(1);
+    let have = volumes[0].clone();
+    let Exporter::Blk { serves: Serves::Image { config: Some(config), .. } } = &mut volumes[0].exporter
+    else {
+        panic!("no config")
+    };
+    config.vendor_data = "another token".to_owned();
+    let mut desired = golden().desired().clone();
+    desired.volumes = volumes;
+    let state = State::check(desired).unwrap();
+    for held in [Held::Connected, Held::Lately, Held::Free] {
+        let life = Life::Runs { pid: Some(7), held };
+        let exporters = Exporters::from([(have.name.clone(), Started { volume: have.clone(), life })]);
+        assert_eq!(plan(&state, None, &exporters, &on(None)), Plan::default());
+    }
+    let life = Life::Dead { due: true, lived: false };
+    let exporters = Exporters::from([(have.name.clone(), Started { volume: have, life })]);
+    let [Action::Stop { .. }, Action::Start(volume)] = &plan(&state, None, &exporters, &on(None)).actions[..]
+    else {
+        panic!("not begun anew")
+    };
+    assert_eq!(volume, &state.desired().volumes[0]);
+}
