@@ -212,6 +212,18 @@ impl Overlay {
         &self.central
     }
 
+    /// Gives another namespace a place on the underlay, with an address such as `192.168.99.2/24`.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn join(&self, other: &Namespace, address: &str) -> Result<()> {
+        self.central.cable("site", other, "underlay")?;
+        self.central.plug("site", UNDERLAY)?;
+        checksums_off(&self.central, "site")?;
+        checksums_off(other, "underlay")?;
+        other.ip(&["addr", "add", address, "dev", "underlay"])
+    }
+
     /// Where the northbound database listens, as `unix:…`.
     pub fn northbound_address(&self) -> String {
         format!("unix:{}", self.socket("nb").display())

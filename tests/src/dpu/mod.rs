@@ -20,7 +20,7 @@ use protocol::MacAddr;
 use protocol::dpu::{Desired, Observed, PROVISIONING_BRIDGE};
 
 use crate::exporter::built;
-use crate::overlay::{Overlay, checksums_off};
+use crate::overlay::{Overlay, WIRE, checksums_off};
 use crate::rack::{
     BRIDGE, Behind, Firmware, MachineSpec, Namespace, Nic, NicModel, Process, SocketDisk, target,
 };
@@ -35,6 +35,9 @@ pub use stand_in::StandIn;
 
 /// The representor of the host's NIC, as on a BlueField.
 pub const REPRESENTOR: &str = "pf0hpf";
+/// The server's address on the underlay, which is the wire of provider networks as well ([`WIRE`]): the way from a tenant's network to
+/// the server, for a router with a gateway there.
+pub const SITE: &str = "192.168.99.2";
 /// Where sockets are, as everybody on a DPU sees it.
 const SOCKETS: &str = "/run/billet-dpu";
 /// Whatever a machine under load needs.
@@ -79,6 +82,7 @@ impl Dpus {
     pub fn new(name: &str, rack: &Namespace, count: usize) -> Result<Self> {
         fs::create_dir_all(SOCKETS)?;
         let overlay = Overlay::unset(name, count)?;
+        overlay.join(rack, &format!("{SITE}/24"))?;
         let all = (0..count).map(|n| Dpu::new(&overlay, rack, n)).collect::<Result<_>>()?;
         Ok(Self { all, overlay })
     }
@@ -145,6 +149,9 @@ impl Dpu {
         let words = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev"];
         overlay.vsctl(number, &words)?;
         overlay.vsctl(number, &["add-port", bridge, "p1"])?;
+        // So is the set-up of a DPU: what its wires are called.
+        let mapping = format!("external_ids:ovn-bridge-mappings={WIRE}:br-phy");
+        overlay.vsctl(number, &["set", "Open_vSwitch", ".", &mapping])?;
         chassis.ip(&["link", "set", bridge, "up"])?;
         chassis.ip(&["addr", "add", &format!("10.77.0.{}/24", 10 + number), "dev", bridge])?;
         checksums_off(chassis, bridge)?;
