@@ -11,6 +11,7 @@ mod images;
 mod inert;
 mod isolation;
 mod lab;
+mod networks;
 mod nodes;
 mod pools;
 mod projects;
