@@ -251,6 +251,10 @@ pub enum Act {
 /// What is to be done for a volume now; `None` where it waits, or nothing is.
 pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
     match (volume.phase, &volume.attachment) {
+        // Its server gave up, before it was made.
+        (Phase::Creating | Phase::Error, Some(Attachment { stage: Stage::Detaching, dpu: None, .. })) => {
+            Some(Act::Revoke)
+        }
         (Phase::Deleted | Phase::Error, _) => None,
         (Phase::Creating, _) => facts.writable.then_some(Act::Create),
         // Nobody may have what is removed.
@@ -389,7 +393,7 @@ mod tests {
                         assert_eq!(volume.phase, Phase::Available);
                         assert_eq!(volume.presenter(), None, "one at a time");
                     }
-                    Some(Act::Revoke) => {
+                    Some(Act::Revoke) if volume.phase != Phase::Creating && volume.phase != Phase::Error => {
                         let granted = volume.attachment.as_ref().is_some_and(|at| at.dpu.is_some());
                         assert!(facts.withdrawn || !granted, "its host still has it");
                     }

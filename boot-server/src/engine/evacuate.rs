@@ -19,6 +19,7 @@ use boot_server_core::server::{Phase, Server};
 use boot_server_core::volume::{Attachment, Stage, Volume};
 use protocol::NodeId;
 use protocol::job::{DeploySpec, DiskTarget};
+use volume::Fencing;
 
 use super::servers::ServerError;
 use super::volumes::VolumeError;
@@ -124,6 +125,17 @@ impl Engine {
         let mut fenced = Vec::new();
         for volume in self.volumes_of(server.id).await? {
             let backend = self.backend(&volume.kind)?;
+            if backend.fencing() == Fencing::Trusts {
+                let what = format!(
+                    "volume {} is kept where nobody can be cut off from it: two machines might write to it",
+                    volume.name
+                );
+                return Err(ServerError::Bad {
+                    what,
+                    hint: "mend the machine, or detach the volume from its DPU first",
+                }
+                .into());
+            }
             backend.revoke(volume.id).await.map_err(VolumeError::from)?;
             let attachment =
                 volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });

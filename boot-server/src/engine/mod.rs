@@ -293,6 +293,29 @@ impl Engine {
         image_store: ::images::Store,
         drivers: power::Drivers,
     ) -> Result<Self, EngineError> {
+        let backends = volumes::open(&settings)?;
+        Self::open_all(settings, store, image_store, drivers, backends).await
+    }
+
+    /// As [`Engine::open`], over other places of volumes than those of the settings.
+    #[cfg(test)]
+    pub(crate) async fn open_over(
+        settings: Settings,
+        store: Store,
+        image_store: ::images::Store,
+        backends: volumes::Backends,
+    ) -> Result<Self, EngineError> {
+        let own = settings.ipv4.map(|own| own.address);
+        Self::open_all(settings, store, image_store, power::drivers(own), backends).await
+    }
+
+    async fn open_all(
+        settings: Settings,
+        store: Store,
+        image_store: ::images::Store,
+        drivers: power::Drivers,
+        backends: volumes::Backends,
+    ) -> Result<Self, EngineError> {
         let rows = store.read(queries::nodes).await?;
         let key = settings.secrets_key();
         let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
@@ -302,7 +325,6 @@ impl Engine {
         let health = health::seed(&store).await?;
         let shelf = pools::Shelf::read(&store).await?;
         let dpus = dpus::Dpus::read(store.read(stored_dpus).await?, &vault);
-        let backends = volumes::open(&settings)?;
         let overlay = overlay::Overlay::read(&store, settings.overlay.as_ref()).await?;
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);

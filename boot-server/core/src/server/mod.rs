@@ -152,6 +152,17 @@ pub struct Server {
     pub version: i64,
 }
 
+impl Server {
+    /// It lets its machine go, or never came up on it: what was made for it alone, and is taken from it, is of no use to anybody.
+    pub fn gave_up(&self) -> bool {
+        match self.phase {
+            Phase::Deleting | Phase::Deleted => true,
+            Phase::Error => self.active.is_none() && self.spec.boot_volume.is_some(),
+            Phase::Claimed | Phase::Deploying | Phase::Active => false,
+        }
+    }
+}
+
 /// The names of `count` servers: with `{n}` in the pattern the number stands there, else it is put behind where there are
 /// several.
 ///

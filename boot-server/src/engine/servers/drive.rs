@@ -5,7 +5,7 @@ use std::time::Duration;
 use boot_server_core::bmc::health::Level;
 use boot_server_core::deploy::{DeployRequest, DiskChoice};
 use boot_server_core::node::event::{DeployOrder, Verb};
-use boot_server_core::node::{Event, Node, Refused, Severity, State};
+use boot_server_core::node::{Event, Node, Refused, RunStage, Severity, State};
 use boot_server_core::server::{Act, Phase, Seen, Server, Spec, follow, os_disk, wiped};
 use futures_util::{StreamExt as _, stream};
 use protocol::fault::FaultCode;
@@ -89,7 +89,9 @@ impl Engine {
             let node = self.0.nodes.get(server.node);
             let next = follow(server.phase, Seen::of(node.as_deref()));
             // Its disks and networks go first: whatever ran on its machine writes to nothing from then on.
-            if matches!(next.act, Some(Act::GiveBack | Act::Release)) && !self.take_all(&server).await? {
+            let leaves =
+                matches!(next.act, Some(Act::GiveBack | Act::Release)) || undone(&server, node.as_deref());
+            if leaves && !self.take_all(&server).await? {
                 return Ok(());
             }
             let went_on = match (next.act, node.as_deref()) {
@@ -279,6 +281,20 @@ impl Engine {
         let verb = Event::Verb(Verb::Delete { wipe });
         self.apply_along(node.id, Actor::Server, verb, along).await.map(drop)
     }
+}
+
+/// True where the disk and the networks of a server were never all ready: what there is of them is taken back, and made anew by a
+/// reinstall. One whose machine was switched on keeps them: it may only be slow.
+fn undone(server: &Server, node: Option<&Node>) -> bool {
+    let never = server.phase == Phase::Error && server.active.is_none() && server.spec.boot_volume.is_some();
+    never
+        && match node.map(|node| &node.state) {
+            Some(State::Failed(failure)) => {
+                failure.run.as_ref().is_none_or(|run| run.stage == RunStage::Volume)
+            }
+            Some(State::Available) => true,
+            _ => false,
+        }
 }
 
 /// Why a server stopped, for its project: nothing that only those who run the site need to know.

@@ -91,6 +91,23 @@ pub(in crate::engine) async fn site_over(scratch: &Scratch, nodes: u8) -> (Engin
     (engine, project, sessions)
 }
 
+/// A site without machines, over volumes in files behind whatever is put around them.
+pub(in crate::engine) async fn site_with(
+    scratch: &Scratch,
+    wrap: impl FnOnce(std::sync::Arc<dyn ::volume::Backend>) -> std::sync::Arc<dyn ::volume::Backend>,
+) -> (Engine, ProjectId) {
+    let mut settings = crate::engine::tests::settings(scratch);
+    crate::engine::tests::with_overlay(&mut settings);
+    let images = ::images::Store::open(settings.images_dir()).unwrap();
+    let store = crate::store::Store::open(&scratch.database()).unwrap();
+    let files = ::volume::FileBackend::open(&scratch.0.join("volumes")).unwrap();
+    let backends = [("files".to_owned(), wrap(std::sync::Arc::new(files)))].into();
+    let engine = Engine::open_over(settings, store, images, backends).await.unwrap();
+    any_flavor(&engine).await;
+    let project = with_project(&engine, 1).await;
+    (engine, project)
+}
+
 async fn any_flavor(engine: &Engine) {
     let mut flavor = boot_server_core::flavor::Flavor::new("any".parse().unwrap());
     flavor.billed =

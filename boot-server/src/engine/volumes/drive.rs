@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use boot_server_core::dpu;
 use boot_server_core::node::Severity;
-use boot_server_core::server::Phase as ServerPhase;
+use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Act, Attachment, Facts, Phase, Source, Stage, Volume, next};
 use protocol::job::Task;
 use protocol::{DpuId, NodeId, VolumeId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
-use volume::{BackendError, Grantee, ImageSource, Origin};
+use volume::{BackendError, Fencing, Grantee, ImageSource, Origin};
 
 use super::{VolumeError, line};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
@@ -82,6 +82,12 @@ pub(super) fn again<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: &K) -> bool {
 impl Engine {
     /// Drives all volumes and DPUs until `stop`: first what was left when the server last ran, then what changes.
     pub async fn run_volumes(&self, stop: CancellationToken) {
+        // Nothing else asks the backends yet: what calls of before left half done can go.
+        for (name, backend) in &self.0.backends {
+            if let Err(error) = backend.sweep().await {
+                tracing::warn!(kind = %name, error = &error as &dyn std::error::Error, "remains of volumes stay");
+            }
+        }
         let mut changes = self.changes();
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,7 +217,9 @@ impl Engine {
         let wanted = had.as_ref().and_then(|known| known.desired.as_ref());
         let is_wanted =
             wanted.is_some_and(|state| state.volumes.iter().any(|disk| disk.name.as_str() == name));
-        let gone = had.as_ref().is_none_or(|known| self.dpu_is_silent(known));
+        // Who cannot be asked is cut off, where the backend can do that.
+        let cuts = self.backend(&volume.kind).is_ok_and(|backend| backend.fencing() != Fencing::Trusts);
+        let gone = cuts && had.as_ref().is_none_or(|known| self.dpu_is_silent(known));
         Ok(Facts {
             writable: !matches!(volume.source, Source::Os { .. }) || spec.is_some(),
             dpu: own.map(|known| known.dpu.id).filter(|_| ready),
@@ -330,9 +338,7 @@ impl Engine {
             None => None,
         };
         let boots = volume.attachment.as_ref().is_some_and(|at| at.boot);
-        let leaves = of_row
-            .as_ref()
-            .is_none_or(|server| matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted));
+        let leaves = of_row.as_ref().is_none_or(Server::gave_up);
         let previous_of = server.filter(|_| boots && !leaves && !volume.keep);
         let phase = if boots && leaves && !volume.keep { Phase::Deleting } else { volume.phase };
         let event =

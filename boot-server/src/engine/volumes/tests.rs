@@ -410,3 +410,234 @@ async fn a_server_boots_from_a_volume_and_leaves_nothing() {
     assert!(engine.dpu("dpu-1").unwrap().desired.unwrap().volumes.is_empty());
     engine.store().close();
 }
+
+/// A backend that refuses its n-th call of those that change something; the others are those of real files.
+struct Failing {
+    within: std::sync::Arc<dyn Backend>,
+    left: std::sync::atomic::AtomicUsize,
+    /// Whether the same call would succeed later.
+    passing: bool,
+    fencing: ::volume::Fencing,
+}
+
+impl Failing {
+    fn call(&self) -> Result<(), BackendError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let tick = |left: usize| left.checked_sub(1);
+        match self.left.fetch_update(SeqCst, SeqCst, tick) {
+            Ok(1) if self.passing => {
+                let (what, said) = ("be asked".to_owned(), "no".to_owned());
+                Err(BackendError::Program { program: "tgtadm", what, said })
+            }
+            Ok(1) => Err(BackendError::Refused("it was made to fail".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Failing {
+    fn kind(&self) -> ::volume::Kind {
+        self.within.kind()
+    }
+
+    fn fencing(&self) -> ::volume::Fencing {
+        self.fencing
+    }
+
+    async fn create(&self, volume: VolumeId, size: u64, from: ::volume::Origin) -> Result<(), BackendError> {
+        self.call()?;
+        self.within.create(volume, size, from).await
+    }
+
+    async fn resize(&self, volume: VolumeId, size: u64) -> Result<(), BackendError> {
+        self.within.resize(volume, size).await
+    }
+
+    async fn delete(&self, volume: VolumeId) -> Result<(), BackendError> {
+        self.within.delete(volume).await
+    }
+
+    async fn snapshot(&self, volume: VolumeId, snapshot: protocol::SnapshotId) -> Result<(), BackendError> {
+        self.within.snapshot(volume, snapshot).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        volume: VolumeId,
+        snapshot: protocol::SnapshotId,
+    ) -> Result<(), BackendError> {
+        self.within.delete_snapshot(volume, snapshot).await
+    }
+
+    async fn grant(
+        &self,
+        volume: VolumeId,
+        to: &::volume::Grantee,
+    ) -> Result<protocol::dpu::Backend, BackendError> {
+        self.call()?;
+        self.within.grant(volume, to).await
+    }
+
+    async fn revoke(&self, volume: VolumeId) -> Result<(), BackendError> {
+        self.within.revoke(volume).await
+    }
+
+    async fn write_image(
+        &self,
+        volume: VolumeId,
+        image: ::volume::ImageSource,
+        progress: tokio::sync::watch::Sender<::volume::Progress>,
+        cancel: CancellationToken,
+    ) -> Result<::volume::ImageWritten, BackendError> {
+        self.call()?;
+        self.within.write_image(volume, image, progress, cancel).await
+    }
+
+    async fn capacity(&self) -> Result<::volume::Capacity, BackendError> {
+        self.within.capacity().await
+    }
+
+    async fn list(&self) -> Result<Vec<::volume::Stored>, BackendError> {
+        self.within.list().await
+    }
+
+    async fn leftovers(&self) -> Result<Vec<::volume::Leftover>, BackendError> {
+        self.within.leftovers().await
+    }
+
+    async fn sweep(&self) -> Result<(), BackendError> {
+        self.within.sweep().await
+    }
+
+    async fn stats(&self, volume: VolumeId) -> Result<::volume::Stats, BackendError> {
+        self.within.stats(volume).await
+    }
+}
+
+/// A site with diskless machines, DPUs that are played, a network, and a backend that refuses its `n`-th call.
+async fn failing_site(scratch: &Scratch, n: usize, passing: bool) -> (Engine, ProjectId, Vec<Played>) {
+    let left = std::sync::atomic::AtomicUsize::new(n);
+    let wrap = |within: std::sync::Arc<dyn Backend>| -> std::sync::Arc<dyn Backend> {
+        let fencing = within.fencing();
+        std::sync::Arc::new(Failing { within, left, passing, fencing })
+    };
+    let (engine, project) = crate::engine::servers::tests::site_with(scratch, wrap).await;
+    disk_image(&engine, scratch).await;
+    let mut dpus = Vec::new();
+    for n in 1..=2 {
+        let session = crate::engine::tests::agent(&engine, n).await;
+        let diskless =
+            protocol::inventory::Inventory { disks: Vec::new(), ..crate::engine::tests::inventory() };
+        engine.put_inventory(&session, diskless).await.unwrap();
+        dpus.push(play(&engine, &format!("{n:02x}").repeat(32), n).await);
+    }
+    let kind = boot_server_core::network::NetworkKind::Overlay;
+    let net = crate::engine::overlay::NewNetwork { name: "net".into(), mtu: None, kind, shared: false };
+    engine.create_network(project, someone(), net).await.unwrap();
+    (engine, project, dpus)
+}
+
+fn booting(name: &str) -> crate::engine::servers::NewServers {
+    let boot = BootVolume { size: Some(64 << 20), ..BootVolume::default() };
+    crate::engine::servers::NewServers {
+        boot_volume: Some(boot),
+        networks: vec!["net".into()],
+        image: "disk".into(),
+        ..wish(name, 1)
+    }
+}
+
+/// Everything that a server with a boot volume on a network leaves somewhere.
+async fn counted(engine: &Engine, server: protocol::ServerId) -> (usize, usize, usize, usize) {
+    let volumes = engine.store().read(rows::living).await.unwrap().len();
+    let states: Vec<_> = engine.dpus().into_iter().filter_map(|known| known.desired).collect();
+    let presented = states.iter().map(|state| state.volumes.len() + state.ports.len());
+    (stored(engine).await, volumes, presented.sum(), engine.ports_of(server).len())
+}
+
+async fn first_boot(engine: &Engine, node: protocol::NodeId) -> boot_server_core::node::Node {
+    let begun = Instant::now();
+    loop {
+        let node = engine.node(&node.to_string()).await.unwrap();
+        match node.state.run() {
+            Some(run) if run.stage == boot_server_core::node::RunStage::FirstBoot => return node,
+            _ => assert!(begun.elapsed() < PATIENCE, "{:?}", node.state),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn phones_home(engine: &Engine, node: &boot_server_core::node::Node) {
+    let Some(protocol::job::Task::Deploy(spec)) = node.state.run().map(|run| &run.job.task) else { panic!() };
+    let vendor = &spec.config.as_ref().unwrap().vendor_data;
+    let token = vendor.split("/phone-home/").nth(1).unwrap().split('"').next().unwrap();
+    let token = crate::secret::hash(token);
+    let home = boot_server_core::node::Event::PhoneHome { token, host_keys: Vec::new() };
+    engine.apply(node.id, Actor::Machine, home).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_at_any_step_leaves_nothing() {
+    // Make, write, grant: whichever is refused.
+    for step in 1..=3 {
+        let scratch = Scratch::new();
+        let (engine, project, _dpus) = failing_site(&scratch, step, false).await;
+        let _driven = driven(&engine).await;
+        engine.create_servers(project, someone(), booting("web"), None).await.unwrap();
+        if step == 3 {
+            // A grant that is refused is tried again with the next look: nothing was lost by it.
+            let made = engine.server(project, "web").await.unwrap();
+            first_boot(&engine, made.node).await;
+            engine.store().close();
+            continue;
+        }
+        let made = server(&engine, project, "web", ServerPhase::Error).await;
+        assert!(made.note.as_deref().unwrap_or_default().contains("made to fail"), "{:?}", made.note);
+        let begun = Instant::now();
+        while counted(&engine, made.id).await != (0, 0, 0, 0) {
+            assert!(begun.elapsed() < PATIENCE, "step {step} leaves {:?}", counted(&engine, made.id).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The same again, and this time nothing fails.
+        let change = crate::engine::servers::Reinstall::default();
+        engine.reinstall_server(project, "web", someone(), change).await.unwrap();
+        let node = first_boot(&engine, made.node).await;
+        assert_eq!(counted(&engine, made.id).await, (1, 1, 2, 1));
+        phones_home(&engine, &node).await;
+        server(&engine, project, "web", ServerPhase::Active).await;
+        engine.store().close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_on_a_volume_goes_on_on_another_machine() {
+    let scratch = Scratch::new();
+    let (engine, project, dpus) = failing_site(&scratch, 0, false).await;
+    let _driven = driven(&engine).await;
+    engine.create_servers(project, someone(), booting("web"), None).await.unwrap();
+    let made = engine.server(project, "web").await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    phones_home(&engine, &node).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    let addresses = engine.ports_of(made.id)[0].value.port.addresses.clone();
+
+    let moved =
+        engine.evacuate(&engine.node(&node.id.to_string()).await.unwrap(), someone(), None).await.unwrap();
+    assert_ne!(moved.node, made.node);
+    let there = first_boot(&engine, moved.node).await;
+    assert!(there.state.run().unwrap().resumed, "it does not phone home again");
+    let own = engine.dpu_of(moved.node).unwrap();
+    let [disk] = own.desired.as_ref().unwrap().volumes.as_slice() else { panic!("no disk") };
+    assert!(disk.boot);
+    let port = &engine.ports_of(made.id)[0].value.port;
+    assert_eq!((port.chassis.as_deref(), &port.addresses), (Some(own.dpu.name.as_str()), &addresses));
+    let old = engine.dpu_of(made.node).unwrap().desired.unwrap();
+    assert!(old.volumes.is_empty() && old.ports.is_empty(), "the old machine has nothing");
+    let left = engine.node(&made.node.to_string()).await.unwrap();
+    assert!(left.maintenance.is_some() && left.installed.is_none());
+    let again = engine.evacuate(&left, someone(), None).await.unwrap_err();
+    assert!(again.to_string().contains("no server"), "{again}");
+    drop(dpus);
+    engine.store().close();
+}
