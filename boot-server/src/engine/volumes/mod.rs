@@ -39,6 +39,8 @@ use crate::vault::Place;
 pub(super) use drive::Turns;
 pub use open::open;
 
+/// Bytes that an OS needs on its volume beside its image: the config partition, room around it, and partition tables at both ends.
+const AROUND_IMAGE: u64 = 16 << 20;
 /// Living volumes of one project, whatever its quota says.
 const VOLUMES_MAX: u64 = 10_000;
 /// How often a change is done again because the volume went on meanwhile.
@@ -330,6 +332,7 @@ impl Engine {
             None => self.first_type()?,
         };
         self.backend(&kind)?;
+        let least = least.saturating_add(AROUND_IMAGE);
         let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;
         let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
