@@ -138,6 +138,11 @@ pub enum ServerCommand {
         #[command(flatten)]
         watch: watch::WatchArgs,
     },
+    /// Boot from the volume that a server had before it was installed anew
+    Rollback {
+        /// Name or id
+        server: String,
+    },
     /// Give servers back: their disks are wiped
     #[command(visible_alias = "rm")]
     Delete {
@@ -311,6 +316,10 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
         ServerCommand::Delete { servers, watch } => delete(client, format, &project, servers, &watch),
         ServerCommand::Console { server, take } => {
             attach_at(client, &server, &of(&server, "/console/attach")?, take)
+        }
+        ServerCommand::Rollback { server } => {
+            let path = path(&format!("servers/{}/rollback", encode(&server)))?;
+            format.print(&client.post::<_, ServerView>(&path, &EmptyRequest {})?)
         }
         ServerCommand::Report { server, words } => {
             let request = FaultRequest { server, words };

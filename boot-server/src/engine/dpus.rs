@@ -258,7 +258,7 @@ impl Engine {
         let (kind, what) = if accepts { ("dpu.accepted", "accepted") } else { ("dpu.changed", "changed") };
         let event = line(&actor, &next, kind, Severity::Info, what);
         self.put_dpu(next, Some(event)).await?;
-        self.compose_all().await?;
+        self.compose(before.id).await?;
         self.dpu(&before.id.to_string())
     }
 
@@ -336,7 +336,7 @@ impl Engine {
             let why = format!("somebody has to accept it: `billet dpu accept {}`", dpu.name);
             return Ok(Welcome::Waiting { why });
         }
-        self.compose_all().await?;
+        self.compose(dpu.id).await?;
         Ok(Welcome::Accepted { dpu: dpu.id, name: dpu.name })
     }
 

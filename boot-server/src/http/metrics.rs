@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use super::ProblemResponse;
 use crate::engine::Engine;
+use crate::view::dpus::DpuView;
 
 /// The one route.
 pub fn router(engine: Engine) -> Router {
@@ -42,7 +43,17 @@ async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, Prob
         };
         *bmcs.entry(state).or_insert(0) += 1;
     }
+    let (mut dpus, mut volumes) = (BTreeMap::new(), BTreeMap::new());
+    for known in engine.dpus() {
+        let silent = engine.dpu_is_silent(&known);
+        *dpus.entry(DpuView::of(known, None, silent).status.as_str()).or_insert(0_u64) += 1;
+    }
+    for volume in engine.all_volumes().await? {
+        *volumes.entry(volume.status().as_str()).or_insert(0_u64) += 1;
+    }
     let mut text = String::new();
+    gauge(&mut text, "billet_dpus", "DPUs by how they are.", "status", &dpus);
+    gauge(&mut text, "billet_volumes", "Volumes by status.", "status", &volumes);
     gauge(&mut text, "billet_nodes", "Nodes by state.", "state", &states);
     gauge(&mut text, "billet_bmcs", "Management controllers by how they are.", "state", &bmcs);
     gauge(&mut text, "billet_power", "Nodes with a management controller by power.", "power", &powers);

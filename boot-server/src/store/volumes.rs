@@ -31,13 +31,17 @@ fn listed(db: &Connection, sql: &str, values: impl db::Params) -> Result<Vec<Vol
     all(db, "list volumes", sql, values, raw)?.into_iter().map(volume).collect()
 }
 
+fn let_in(volume: &Volume) -> Option<String> {
+    Some(volume.attachment.as_ref()?.dpu?.to_string())
+}
+
 /// Adds a volume.
 ///
 /// # Errors
 /// [`StoreError::NameTaken`], or what the database says.
 pub fn insert(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
-    let sql = "INSERT INTO volumes (id, project, name, phase, server, version, body) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let sql = "INSERT INTO volumes (id, project, name, phase, server, version, body, dpu) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
     let values = params![
         volume.id.to_string(),
         volume.project.to_string(),
@@ -45,7 +49,8 @@ pub fn insert(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
         word("volumes", &volume.phase)?,
         volume.server().map(|server| server.to_string()),
         volume.version,
-        json("volumes", volume)?
+        json("volumes", volume)?,
+        let_in(volume)
     ];
     let added = db.execute(sql, values).map_err(StoreError::sql("store a volume"))?;
     if added == 1 { Ok(()) } else { Err(StoreError::NameTaken(volume.name.clone())) }
@@ -67,13 +72,14 @@ pub fn update(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
     }
     let changed = db
         .execute(
-            "UPDATE volumes SET name = ?1, phase = ?2, server = ?3, body = ?4, version = version + 1 \
-             WHERE id = ?5 AND version = ?6",
+            "UPDATE volumes SET name = ?1, phase = ?2, server = ?3, body = ?4, dpu = ?5, version = version + 1 \
+             WHERE id = ?6 AND version = ?7",
             params![
                 volume.name,
                 word("volumes", &volume.phase)?,
                 volume.server().map(|server| server.to_string()),
                 json("volumes", volume)?,
+                let_in(volume),
                 volume.id.to_string(),
                 volume.version - 1
             ],
@@ -177,8 +183,9 @@ pub fn set_access(db: &Connection, id: VolumeId, sealed: Option<&str>) -> Result
 /// # Errors
 /// What the database says, or a damaged row.
 pub fn granted(db: &Connection, dpu: DpuId) -> Result<Vec<(Volume, String)>, StoreError> {
-    let sql = "SELECT body, version, access FROM volumes WHERE phase <> 'deleted' AND access IS NOT NULL ORDER BY id";
-    let rows = all(db, "list grants", sql, params![], |row| Ok((raw(row)?, row.get::<_, String>(2)?)))?;
+    let sql = "SELECT body, version, access FROM volumes WHERE dpu = ?1 AND access IS NOT NULL ORDER BY id";
+    let row = |row: &Row<'_>| Ok((raw(row)?, row.get::<_, String>(2)?));
+    let rows = all(db, "list grants", sql, params![dpu.to_string()], row)?;
     let mut found = Vec::new();
     for (body, access) in rows {
         let volume = volume(body)?;

@@ -11,6 +11,7 @@
 mod create;
 mod drive;
 mod report;
+mod rollback;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
 mod verbs;

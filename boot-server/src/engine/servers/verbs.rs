@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// Refuses what destroys something on a server whose machine needs two people, in words for its project.
-    fn check_server(&self, server: &Server) -> Result<(), EngineError> {
+    pub(super) fn check_server(&self, server: &Server) -> Result<(), EngineError> {
         self.check_approved(server.node).map_err(|_| EngineError::NeedsTwo(format!("server {}", server.name)))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use boot_server_core::dpu;
-use boot_server_core::node::Severity;
+use boot_server_core::node::{Node, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Act, Attachment, Facts, Phase, Source, Stage, Volume, next};
 use protocol::job::Task;
@@ -118,20 +118,40 @@ impl Engine {
     async fn look_at_all(&self, stop: &CancellationToken) -> Result<(), EngineError> {
         self.pair_dpus().await?;
         self.compose_all().await?;
-        for volume in self.store().read(rows::living).await? {
+        let volumes = self.store().read(rows::living).await?;
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        for volume in volumes.iter().filter(|volume| is_under_way(volume)) {
             self.drive_volume(volume.id, stop);
         }
         for node in self.nodes().await? {
-            if self.dpu_of(node.id).is_some() || node.state.run().is_some_and(|run| run.boots_volume()) {
+            if node.state.run().is_some_and(|run| run.boots_volume()) {
                 self.drive_prepare(node.id, stop);
+            }
+        }
+        // One whose machine could not be switched off is tried again.
+        for server in self.all_servers().await? {
+            if server.phase == ServerPhase::Deleting {
+                self.announce(Change::Server { project: server.project, server: server.id });
             }
         }
         Ok(())
     }
 
+    /// Whether a change of a node can matter to any disk or DPU: most nodes have neither, and they change all the time.
+    fn concerns(&self, node: NodeId) -> bool {
+        let on_volume = |node: &Node| {
+            let installed = node.installed.as_ref().is_some_and(|os| os.disk.volume().is_some());
+            installed || node.state.run().is_some_and(|run| run.boots_volume())
+        };
+        self.dpu_of(node).is_some() || self.0.nodes.get(node).is_some_and(|node| on_volume(&node))
+    }
+
     async fn look_at_change(&self, change: Change, stop: &CancellationToken) -> Result<(), EngineError> {
         let node = match change {
             Change::Node(node) => Some(node),
+            Change::Server { .. } if self.dpus().is_empty() => None,
             Change::Server { server, .. } => {
                 self.store().read(move |db| servers_rows::get(db, server)).await?.map(|server| server.node)
             }
@@ -149,7 +169,7 @@ impl Engine {
             Change::Dpu(dpu) => self.known_dpu(dpu).and_then(|known| known.dpu.node),
             _ => return Ok(()),
         };
-        let Some(node) = node else { return Ok(()) };
+        let Some(node) = node.filter(|node| self.concerns(*node)) else { return Ok(()) };
         if let Some(known) = self.dpu_of(node) {
             self.compose(known.dpu.id).await?;
         }
@@ -370,11 +390,17 @@ impl Engine {
     }
 }
 
+/// Whether there may be something to do for a volume though nothing of it changed.
+fn is_under_way(volume: &Volume) -> bool {
+    match (volume.phase, &volume.attachment) {
+        (Phase::Creating | Phase::Deleting, _) => true,
+        (_, Some(attachment)) => attachment.stage != Stage::Attached,
+        (_, None) => false,
+    }
+}
+
 /// What is to be put on this volume, where the node's deploy waits for it.
-fn target_spec(
-    node: &boot_server_core::node::Node,
-    volume: VolumeId,
-) -> Option<(Option<protocol::job::CloudConfig>, bool)> {
+fn target_spec(node: &Node, volume: VolumeId) -> Option<(Option<protocol::job::CloudConfig>, bool)> {
     let run = node.state.run().filter(|run| run.boots_volume())?;
     match &run.job.task {
         Task::Deploy(spec) if spec.target.id.volume() == Some(volume) => {

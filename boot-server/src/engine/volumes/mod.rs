@@ -193,6 +193,14 @@ impl Engine {
         Ok(self.store().read(move |db| rows::list(db, project, &filter)).await?)
     }
 
+    /// Living volumes of all projects.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn all_volumes(&self) -> Result<Vec<Volume>, EngineError> {
+        Ok(self.store().read(rows::living).await?)
+    }
+
     /// Volumes that a server has, or is to have.
     ///
     /// # Errors
@@ -485,7 +493,7 @@ impl Engine {
     }
 
     /// Changes a volume as it stands when its turn comes; `None` leaves it as it is.
-    async fn edit_volume(
+    pub(in crate::engine) async fn edit_volume(
         &self,
         id: VolumeId,
         change: impl Fn(&Volume) -> Result<Option<(Volume, Option<NewEvent>)>, EngineError>,

@@ -641,3 +641,47 @@ async fn a_server_on_a_volume_goes_on_on_another_machine() {
     drop(dpus);
     engine.store().close();
 }
+
+/// As the machine's controller would say it.
+async fn switched_on(engine: &Engine, node: &boot_server_core::node::Node) {
+    let job = node.state.run().unwrap().job.id;
+    let news = boot_server_core::node::PowerNews::On;
+    let event = boot_server_core::node::Event::Power { job, bmc: "10.0.0.9".into(), news };
+    engine.apply(node.id, Actor::Server, event).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_goes_back_to_the_volume_before() {
+    let scratch = Scratch::new();
+    let (engine, project, _dpus) = failing_site(&scratch, 0, false).await;
+    let _driven = driven(&engine).await;
+    engine.create_servers(project, someone(), booting("web"), None).await.unwrap();
+    let made = engine.server(project, "web").await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    phones_home(&engine, &node).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    let [first] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    assert!(engine.rollback_server(project, "web", someone()).await.is_err(), "it runs");
+
+    let change = crate::engine::servers::Reinstall::default();
+    engine.reinstall_server(project, "web", someone(), change).await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    let [second] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    assert_ne!(second.id, first.id);
+    let kept = engine.volume(project, &first.id.to_string()).await.unwrap();
+    assert_eq!((kept.status(), kept.previous_of), (Status::Available, Some(made.id)));
+    let abort = boot_server_core::node::Event::Verb(boot_server_core::node::event::Verb::Abort);
+    engine.apply(node.id, someone(), abort).await.unwrap();
+    server(&engine, project, "web", ServerPhase::Error).await;
+    assert_eq!(engine.volumes_of(made.id).await.unwrap().len(), 1, "it was on: nothing is undone");
+
+    engine.rollback_server(project, "web", someone()).await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    switched_on(&engine, &node).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    let [now] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    assert_eq!(now.id, first.id, "the system before, on its own volume");
+    until(&engine, project, &second.id.to_string(), Status::Deleted).await;
+    assert_eq!(stored(&engine).await, 1);
+    engine.store().close();
+}

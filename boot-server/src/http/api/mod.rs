@@ -294,6 +294,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(servers::stop))
         .routes(routes!(servers::reboot))
         .routes(routes!(servers::reinstall))
+        .routes(routes!(servers::rollback))
         .routes(routes!(servers::attach))
         .routes(routes!(volumes::types))
         .routes(routes!(volumes::list, volumes::create))

@@ -246,6 +246,24 @@ pub(super) async fn reinstall(
     Ok((StatusCode::ACCEPTED, Json(api.server_view(server, &within.who).await)))
 }
 
+/// Boots a server, whose new OS did not come up, from the volume that it had before it was installed anew.
+#[utoipa::path(post, path = "/projects/{project}/servers/{server}/rollback", tag = "servers",
+    operation_id = "rollback_server",
+    params(("project" = String, Path, description = "Name or id"), ("server" = String, Path, description = "Name or id")),
+    request_body = EmptyRequest,
+    responses((status = 202, body = ServerView), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn rollback(
+    State(api): State<Api>,
+    within: InProject,
+    LastNamed(server): LastNamed,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<(StatusCode, Json<ServerView>)> {
+    within.need(Role::Member)?;
+    let server = api.engine.rollback_server(within.project.id, &server, within.who.actor()).await?;
+    Ok((StatusCode::ACCEPTED, Json(api.server_view(server, &within.who).await)))
+}
+
 /// Does the same with several servers. Each has an answer of its own, in their order; what one is refused stops no other.
 #[utoipa::path(post, path = "/projects/{project}/servers/actions", tag = "servers", operation_id = "act_on_servers",
     params(("project" = String, Path, description = "Name or id")), request_body = ServerActionsRequest,

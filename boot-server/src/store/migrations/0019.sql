@@ -18,12 +18,14 @@ CREATE TABLE volumes (
     name    TEXT NOT NULL,
     phase   TEXT NOT NULL,
     server  TEXT,
+    dpu     TEXT,                      -- who was let in
     version BIGINT NOT NULL,
     body    TEXT NOT NULL,
     access  TEXT                       -- sealed: what its DPU connects to
 );
 CREATE INDEX volumes_project ON volumes (project, id);
 CREATE INDEX volumes_server ON volumes (server);
+CREATE INDEX volumes_dpu ON volumes (dpu);
 CREATE UNIQUE INDEX volumes_name ON volumes (project, name) WHERE phase <> 'deleted';
 
 CREATE TABLE snapshots (
