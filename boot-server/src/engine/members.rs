@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use boot_server_core::placement::{self, By, Domain, Group, Policy, Request, Wanted};
 use protocol::{GroupId, ProjectId};
 
-use super::servers::NewServers;
+use super::servers::{Needs, NewServers};
 use super::{Engine, EngineError};
 use crate::store::servers::ServerFilter;
 
@@ -40,12 +40,13 @@ impl Engine {
         let request = Request { by: By::Project(project), wanted, count: wish.count, pool: None, group };
         let (_, manifest) = self.resolve_image(&wish.image).await?;
         let mut candidates = self.candidates().await?;
-        // As when it is done: machines that were chosen and cannot take the image make room for others.
+        let needs = Needs { volume: wish.boot_volume.is_some(), networks: !wish.networks.is_empty() };
+        // As when it is done: machines that were chosen and cannot be what is wished for make room for others.
         let placed = loop {
             let Ok(nodes) = placement::place(&request, &candidates) else { break false };
             let mut unfit = BTreeSet::new();
             for node in nodes {
-                if self.takes_image(node, &manifest).await?.is_err() {
+                if self.takes(node, &manifest, needs).await?.is_err() {
                     unfit.insert(node);
                 }
             }

@@ -26,6 +26,15 @@ const TRIES_MAX: usize = 16;
 /// Servers of one project, whatever its quota says.
 const SERVERS_MAX: u64 = 10_000;
 
+/// What a server is to have that its machine's DPU presents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Needs {
+    /// The OS is on a volume.
+    pub volume: bool,
+    /// It is on networks of its project.
+    pub networks: bool,
+}
+
 /// Servers that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewServers {
@@ -259,8 +268,10 @@ impl Engine {
                 ServerError::NoCapacity { asked: wish.words.clone(), count: wish.names.len(), rejected }
             })?;
             let before = unfit.len();
+            let needs =
+                Needs { volume: wish.spec.boot_volume.is_some(), networks: !wish.spec.networks.is_empty() };
             for node in &nodes {
-                if let Err(why) = self.takes(*node, wish).await? {
+                if let Err(why) = self.takes(*node, &wish.manifest, needs).await? {
                     let name = self.0.nodes.get(*node).map(|n| n.name.clone()).unwrap_or_default();
                     let reasons = vec![Reason { code: ReasonCode::Flavor, words: why }];
                     unfit.insert(*node, Rejected { node: *node, name, reasons });
@@ -274,22 +285,26 @@ impl Engine {
     }
 
     /// Whether the machine can be what is wished for; if not, why.
-    async fn takes(&self, node: NodeId, wish: &Wish) -> Result<Result<(), String>, EngineError> {
-        let needs_dpu = wish.spec.boot_volume.is_some() || !wish.spec.networks.is_empty();
-        if needs_dpu && self.dpu_of(node).is_none() {
+    pub(in crate::engine) async fn takes(
+        &self,
+        node: NodeId,
+        manifest: &Manifest,
+        needs: Needs,
+    ) -> Result<Result<(), String>, EngineError> {
+        if (needs.volume || needs.networks) && self.dpu_of(node).is_none() {
             return Ok(Err("it has no DPU".to_owned()));
         }
-        if wish.spec.boot_volume.is_none() {
-            return self.takes_image(node, &wish.manifest).await;
+        if !needs.volume {
+            return self.takes_image(node, manifest).await;
         }
         let Some(inventory) = self.inventory(node).await? else {
             return Ok(Err("it was never inspected".to_owned()));
         };
-        Ok(deploy::check_firmware(&inventory, &wish.manifest).map_err(|refused| refused.message))
+        Ok(deploy::check_firmware(&inventory, manifest).map_err(|refused| refused.message))
     }
 
     /// Whether the image can be put on a disk of this machine; if not, why.
-    pub(in crate::engine) async fn takes_image(
+    async fn takes_image(
         &self,
         node: NodeId,
         manifest: &Manifest,

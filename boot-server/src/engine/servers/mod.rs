@@ -31,6 +31,7 @@ use crate::store::{StoreError, usage};
 use crate::view::TimelineView;
 use crate::view::servers::{LentView, ServerAddress, ServerDetail, ServerView};
 
+pub(super) use create::Needs;
 pub use create::NewServers;
 pub use report::FaultFilter;
 pub use verbs::{Reinstall, ServerPower};
