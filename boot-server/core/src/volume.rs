@@ -285,6 +285,20 @@ pub fn is_size(size: u64) -> bool {
     (SIZE_MIN..=SIZE_MAX).contains(&size) && size.is_multiple_of(SIZE_UNIT)
 }
 
+/// A size as people write it, in bytes: `4096`, `512M`, `20GiB`, `1T`, with binary units. `None` for what is no size.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B').trim() {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 /// A volume as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -400,6 +414,17 @@ mod tests {
                     _ => {}
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sizes_of_people() {
+        assert_eq!(
+            ["4096", "512M", "20GiB", "20 G", "1T"].map(parse_size),
+            [Some(4096), Some(512 << 20), Some(20 << 30), Some(20 << 30), Some(1 << 40)]
+        );
+        for bad in ["", "G", "1X", "-1G", "1.5G", "99999999T"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
         }
     }
 

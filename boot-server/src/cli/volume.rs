@@ -1,6 +1,6 @@
 //! `billet volume …` and `billet snapshot …`: disks of a project that DPUs present to machines.
 
-use boot_server_core::volume::Status;
+use boot_server_core::volume::{Status, parse_size};
 use clap::{Args, Subcommand};
 
 use super::Failure;
@@ -139,18 +139,7 @@ pub enum SnapshotCommand {
 
 /// A number of bytes with K, M, G or T for powers of 1,024.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size such as 512M, 20G or 1T");
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        "T" | "t" => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
+    parse_size(text).ok_or_else(|| format!("`{text}` is no size such as 512M, 20G or 1T"))
 }
 
 /// Runs `billet volume …`.
@@ -304,21 +293,5 @@ impl Show for SnapshotView {
 
     fn names(&self) -> Vec<String> {
         vec![self.name.clone()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_of_people() {
-        assert_eq!(
-            ["4096", "512M", "20GiB", "1T"].map(size),
-            [Ok(4096), Ok(512 << 20), Ok(20 << 30), Ok(1 << 40)]
-        );
-        for bad in ["", "G", "1X", "-1G", "99999999T"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -205,6 +205,12 @@ impl Engine {
         all.values().find(|known| known.dpu.node == Some(node) && known.dpu.accepted).cloned()
     }
 
+    /// The DPU beside a node, accepted or not.
+    pub fn dpu_beside(&self, node: NodeId) -> Option<Known> {
+        let all = lock(&self.0.dpus.all);
+        all.values().find(|known| known.dpu.node == Some(node)).cloned()
+    }
+
     /// Nothing was heard of it for so long that it is taken to be gone.
     pub fn dpu_is_silent(&self, known: &Known) -> bool {
         known.is_silent(now(), self.0.opened)

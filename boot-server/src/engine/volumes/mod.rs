@@ -209,6 +209,26 @@ impl Engine {
         Ok(self.store().read(move |db| rows::of_server(db, server)).await?)
     }
 
+    /// Volumes that a DPU may write to, whosesoever.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn volumes_of_dpu(&self, dpu: protocol::DpuId) -> Result<Vec<Volume>, EngineError> {
+        let granted = self.store().read(move |db| rows::granted(db, dpu)).await?;
+        Ok(granted.into_iter().map(|(volume, _)| volume).collect())
+    }
+
+    /// Snapshots of one volume, oldest first.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn snapshots_of_volume(
+        &self,
+        volume: VolumeId,
+    ) -> Result<Vec<boot_server_core::volume::Snapshot>, EngineError> {
+        Ok(self.store().read(move |db| rows::snapshots_of(db, volume)).await?)
+    }
+
     /// Makes a volume. It is there once its status is `available`.
     ///
     /// # Errors

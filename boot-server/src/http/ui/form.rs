@@ -91,10 +91,15 @@ pub fn problem(code: &str, message: impl Into<String>, hint: impl Into<String>) 
 
 /// The confirmation that is not the node's name.
 pub fn not_confirmed(typed: &str, name: &str) -> Problem {
+    not_the_name("server", typed, name)
+}
+
+/// The confirmation that is not the name of this, such as `volume`.
+pub fn not_the_name(what: &str, typed: &str, name: &str) -> Problem {
     let message = if typed.is_empty() {
         "The name was not typed".to_owned()
     } else {
-        format!("“{typed}” is not the name of this server")
+        format!("“{typed}” is not the name of this {what}")
     };
     problem("confirm-missing", message, format!("type {name}"))
 }

@@ -9,6 +9,7 @@ mod boot;
 mod console;
 mod dashboard;
 mod deploy;
+mod dpus;
 mod events;
 mod faults;
 mod form;
@@ -63,6 +64,7 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("dashboard", "Dashboard", "/dashboard", "status"),
     ("servers", "Servers", "/", "server"),
     ("racks", "Racks", "/racks", "rack"),
+    ("dpus", "DPUs", "/dpus", "dpu"),
     ("pools", "Pools", "/pools", "pool"),
     ("flavors", "Flavors", "/flavors", "flavor"),
     ("placement", "Placement", "/placement", "ask"),
@@ -178,6 +180,10 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/images/{image}", get(images::show))
         .route("/images/{image}/verify", post(images::verify))
         .route("/images/{image}/remove", post(images::remove))
+        .route("/dpus", get(dpus::list).post(dpus::create))
+        .route("/dpus/{dpu}", get(dpus::show).post(dpus::change))
+        .route("/dpus/{dpu}/accept", post(dpus::accept))
+        .route("/dpus/{dpu}/remove", post(dpus::remove))
         .route("/dashboard", get(dashboard::show))
         .route("/racks", get(racks::show))
         .route("/pools", get(pools::pools).post(pools::save_pool))

@@ -20,6 +20,7 @@ use super::recipe::Recipe;
 use super::timeline::{self, Bar, Step};
 use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, HistoryQuery, now};
+use crate::view::dpus::DpuView;
 use crate::view::servers::LentView;
 use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem, ServiceView};
 
@@ -33,6 +34,8 @@ struct NodePage<'a> {
     node: NodeView,
     /// The server that it is, and the name of its project.
     lent: Option<(LentView, String)>,
+    /// The DPU beside it.
+    dpu: Option<(DpuView, Look)>,
     look: Look,
     problem: Option<Problem>,
     failed_during: &'static str,
@@ -191,6 +194,11 @@ async fn page_with(
         lent: ui.engine.lent_to(node.id).await.map(|lent| {
             let project = ui.known.tenancy().project_name(lent.project);
             (lent, project)
+        }),
+        dpu: ui.engine.dpu_beside(node.id).map(|known| {
+            let dpu = super::dpus::view(ui, known);
+            let look = super::dpus::look(&dpu);
+            (dpu, look)
         }),
         actions,
         node: view,

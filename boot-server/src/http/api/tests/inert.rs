@@ -13,6 +13,7 @@ use boot_server_core::node::{Claim, event::Verb};
 use boot_server_core::usage::{self, Record, cell};
 use boot_server_core::{deploy, grub};
 use protocol::agent::Hello;
+use protocol::dial::Report;
 use protocol::inventory::{
     Cpu, Dimm, Disk, DiskContent, Firmware, Inventory, LldpNeighbour, Nic, Partition, PciDevice, System,
     Transport,
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 use uuid::Uuid;
 
+use super::disks;
 use super::lab::Lab;
 use crate::engine::{Actor, BootAnswer};
 use crate::store::sensors::{HealthRow, SensorRow, put_look};
@@ -453,6 +455,84 @@ async fn names_of_racks_rooms_feeds_and_sensors_are_text_in_pages_and_pictures()
             assert!(!script, "{what} in {page}: {made:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dpu_says_is_text_in_every_page() {
+    let pages = async |lab: &Lab, text: &str| {
+        // Its name is made of its host name where that is one.
+        let made = lab.post("/api/v1/dpus", json!({ "name": "beside-alpha", "node": "alpha" })).await;
+        disks::dial_in(lab, made.body["token"].as_str().map(str::to_owned), text).await;
+        let report = Report { generation: Some(1), observed: Some(Box::new(disks::observed(text))) };
+        lab.engine.dpu_state(disks::SECRET, report, std::time::Duration::ZERO).await.unwrap();
+        let mut all = Vec::new();
+        for path in ["/dpus", "/dpus?q=b", "/dpus/beside-alpha", "/nodes/alpha"] {
+            let got = lab.get(path).await;
+            assert_eq!(got.status, 200, "{path} with {text:?}");
+            all.push((path, skeleton(got.body.as_str().unwrap_or_default())));
+        }
+        all
+    };
+    let expected = pages(&Lab::new().await, "plain").await;
+    for (what, text) in HOSTILE {
+        for ((path, made), (_, was)) in pages(&Lab::new().await, text).await.iter().zip(&expected) {
+            assert_eq!(made, was, "{what} in {path}");
+        }
+    }
+    // One that nobody announced is shown by a name that is one, whatever it calls itself.
+    for (what, text) in HOSTILE {
+        let lab = Lab::new().await;
+        disks::dial_in(&lab, None, text).await;
+        let list = lab.get("/api/v1/dpus").await;
+        let name = list.body["items"][0]["name"].as_str().unwrap();
+        assert!(cloud_config::is_hostname(name), "{what}: {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_volumes_networks_and_dpus_are_refused_where_they_are_none() {
+    let lab = Lab::with_config(|config| {
+        config.volumes = vec![disks::place_of_files("fast", &config.state_dir.join("volumes"))];
+    })
+    .await;
+    lab.project("red").await;
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let pages = async || {
+        let mut all = Vec::new();
+        for path in ["/my/red/volumes", "/my/red/networks", "/my/red/security-groups", "/dpus"] {
+            all.push(skeleton(lab.get(path).await.body.as_str().unwrap()));
+        }
+        all
+    };
+    let plain = pages().await;
+    for (what, text) in HOSTILE {
+        let typed = crate::http::encode(text);
+        for (path, body) in [
+            ("/my/red/volumes", format!("name={typed}&size=1M")),
+            ("/my/red/volumes", format!("name=a&size={typed}")),
+            ("/my/red/volumes", format!("name=a&size=1M&type={typed}")),
+            ("/my/red/volumes", format!("name=a&size=1M&image={typed}")),
+            ("/my/red/volumes", format!("name=a&size=1M&snapshot={typed}")),
+            ("/my/red/networks", format!("name={typed}&cidr=10.0.0.0/24")),
+            ("/my/red/networks", format!("name=a&cidr={typed}")),
+            ("/my/red/networks", format!("name=a&cidr=10.0.0.0/24&dns={typed}")),
+            ("/my/red/routers", format!("router={typed}")),
+            ("/my/red/routers", format!("router=a&provider={typed}")),
+            ("/my/red/floating", format!("provider={typed}")),
+            ("/my/red/security-groups", format!("name={typed}")),
+            ("/dpus", format!("name={typed}")),
+            ("/dpus", format!("name=a&tunnel_address={typed}")),
+        ] {
+            let got = lab.send(Method::POST, path, &form, body.clone().into_bytes()).await;
+            assert!((400..500).contains(&got.status), "{what} at {path}: {body}: {got:?}");
+            let made = skeleton(got.body.as_str().unwrap_or_default());
+            assert!(
+                !made.keys().any(|tag| tag.contains(" on") || tag.starts_with("img")),
+                "{what}: {made:?}"
+            );
+        }
+    }
+    assert_eq!(pages().await, plain, "something was made");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,12 +8,15 @@ use boot_server_core::amounts::Amounts;
 use boot_server_core::names::GroupName;
 use boot_server_core::placement::{Domain, Policy};
 use boot_server_core::quota;
+use boot_server_core::server::BootVolume;
+use boot_server_core::volume::parse_size;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::form::{self, Fields};
 use super::super::format as f;
 use super::super::recipe::Recipe;
+use super::attached::networks_of;
 use super::{Frame, Refusal, Ui, Within, go, images, refuse, render};
 use crate::engine::EngineError;
 use crate::engine::servers::NewServers;
@@ -31,6 +34,10 @@ struct CreatePage {
     images: Vec<OfferedImage>,
     keys: Vec<KeyRow>,
     groups: Vec<GroupRow>,
+    /// Types of volumes that a server can boot from.
+    types: Vec<String>,
+    /// Networks of the project: id and name.
+    networks: Vec<(String, String)>,
     /// Whoever asks runs the site, so that a machine can be named.
     site: bool,
     form: Typed,
@@ -70,6 +77,13 @@ struct Typed {
     new_group: String,
     policy: String,
     domain: String,
+    /// `volume` where the OS is to be on one.
+    boot: String,
+    boot_type: String,
+    boot_size: String,
+    boot_keep: bool,
+    /// Each server gets a port on each.
+    networks: Vec<String>,
 }
 
 impl Typed {
@@ -90,6 +104,11 @@ impl Typed {
             new_group: plain("new_group"),
             policy: plain("policy"),
             domain: plain("domain"),
+            boot: plain("boot"),
+            boot_type: plain("boot_type"),
+            boot_size: plain("boot_size"),
+            boot_keep: fields.get("boot_keep") == "1",
+            networks: fields.all("networks").map(str::to_owned).collect(),
         }
     }
 
@@ -101,6 +120,10 @@ impl Typed {
         self.keys.iter().any(|key| key == name)
     }
 
+    fn has_network(&self, id: &str) -> bool {
+        self.networks.iter().any(|network| network == id)
+    }
+
     fn policy(&self) -> Policy {
         if self.policy == "affinity" { Policy::Affinity } else { Policy::AntiAffinity }
     }
@@ -109,10 +132,25 @@ impl Typed {
         serde_json::from_value(Value::from(self.domain.as_str())).unwrap_or_default()
     }
 
-    fn wish(&self) -> NewServers {
+    /// The volume to boot from, where one is asked for.
+    fn boot_volume(&self) -> Result<Option<BootVolume>, Problem> {
+        if self.boot != "volume" {
+            return Ok(None);
+        }
+        let size = match self.boot_size.as_str() {
+            "" => None,
+            text => Some(parse_size(text).ok_or_else(|| {
+                form::problem("size", format!("“{text}” is no size for a volume"), "write 512M, 20G or 1T")
+            })?),
+        };
+        let kind = Some(self.boot_type.clone()).filter(|kind| !kind.is_empty());
+        Ok(Some(BootVolume { kind, size, keep: self.boot_keep }))
+    }
+
+    fn wish(&self) -> Result<NewServers, Problem> {
         let given = |text: &String| Some(text.clone()).filter(|text| !text.trim().is_empty());
         let lines = self.ssh_keys.lines().map(str::trim).filter(|line| !line.is_empty());
-        NewServers {
+        Ok(NewServers {
             name: self.name.clone(),
             count: self.count(),
             flavor: given(&self.flavor).filter(|_| self.node.is_empty()),
@@ -128,9 +166,9 @@ impl Typed {
                 "new" => Some(self.new_group.clone()),
                 name => Some(name.to_owned()),
             },
-            boot_volume: None,
-            networks: Vec::new(),
-        }
+            boot_volume: self.boot_volume()?,
+            networks: self.networks.clone(),
+        })
     }
 
     /// The form as a command and as a request.
@@ -152,7 +190,26 @@ impl Typed {
         if !self.keys.is_empty() {
             body["keys"] = json!(self.keys);
         }
-        if let Some(group) = self.wish().group {
+        if let Ok(Some(boot)) = self.boot_volume() {
+            cli.push_str(" --boot-volume");
+            if let Some(kind) = &boot.kind {
+                cli.push_str(&format!(" --volume-type {}", f::shell(kind)));
+            }
+            if !self.boot_size.is_empty() {
+                cli.push_str(&format!(" --volume-size {}", f::shell(&self.boot_size)));
+            }
+            if boot.keep {
+                cli.push_str(" --keep-volume");
+            }
+            body["boot_volume"] = json!(boot);
+        }
+        for network in &self.networks {
+            cli.push_str(&format!(" --network {}", f::shell(network)));
+        }
+        if !self.networks.is_empty() {
+            body["networks"] = json!(self.networks);
+        }
+        if let Some(group) = self.wish().ok().and_then(|wish| wish.group) {
             cli.push_str(&format!(" --group {}", f::shell(&group)));
             body["group"] = Value::from(group);
         }
@@ -197,6 +254,8 @@ async fn page(
         frame: Frame::of(ui, within, "create"),
         keys: ui.engine.keys(project).await?,
         groups: ui.engine.server_groups(project).await?,
+        types: ui.engine.volume_types().into_iter().map(|(name, _)| name).collect(),
+        networks: networks_of(ui, project),
         site: within.who.may_change(),
         recipe: typed.recipe(&within.project.name),
         offers,
@@ -256,26 +315,27 @@ async fn looked(ui: &Ui, within: &InProject, typed: &Typed) -> Result<Check, Ref
                 free => format!("{free} machines of this kind are free, but not {count} that fit together"),
             });
         }
-        Err(error) => {
+        Err(problem) => {
             check.fits = false;
-            check.lines.push(f::capital(error.problem().message));
+            check.lines.push(f::capital(problem.message));
         }
     }
     Ok(check)
 }
 
 /// Whether machines would be found, and how many are left over (or free at all).
-async fn placed(ui: &Ui, within: &InProject, typed: &Typed) -> Result<(bool, u64), EngineError> {
+async fn placed(ui: &Ui, within: &InProject, typed: &Typed) -> Result<(bool, u64), Problem> {
+    let told = |error: EngineError| error.problem();
     let group = match typed.group.as_str() {
         "" => None,
         "new" => Some((typed.policy(), typed.domain(), None)),
         name => {
-            let group = ui.engine.server_group(within.project.id, name).await?;
+            let group = ui.engine.server_group(within.project.id, name).await.map_err(told)?;
             Some((group.policy, group.domain, Some(group.id)))
         }
     };
-    let wish = typed.wish();
-    ui.engine.would_place(within.project.id, &wish, group).await
+    let wish = typed.wish()?;
+    ui.engine.would_place(within.project.id, &wish, group).await.map_err(told)
 }
 
 pub(super) async fn create(
@@ -300,6 +360,7 @@ async fn order(ui: &Ui, within: &InProject, typed: &Typed) -> Result<String, Pro
     if !typed.node.is_empty() && !within.who.may_change() {
         return Err(form::problem("role", "a machine is named by those who run the site", "choose a flavor"));
     }
+    let wish = typed.wish()?;
     if typed.group == "new" {
         let name: GroupName = typed
             .new_group
@@ -312,7 +373,7 @@ async fn order(ui: &Ui, within: &InProject, typed: &Typed) -> Result<String, Pro
         }
     }
     let key = Some(typed.key.clone()).filter(|key| !key.is_empty());
-    let made = ui.engine.create_servers(project, actor, typed.wish(), key).await.map_err(problem)?;
+    let made = ui.engine.create_servers(project, actor, wish, key).await.map_err(problem)?;
     let at = super::address(&within.project.name);
     Ok(match made.as_slice() {
         [only] => format!("{at}/servers/{}", only.name),

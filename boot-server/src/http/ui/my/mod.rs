@@ -2,13 +2,18 @@
 //! whether whoever looks may enter the project (`InProject`), and shows nothing of the site or of other projects: no node,
 //! no rack, no address of a controller.
 
+mod attached;
 mod catalogue;
 mod create;
 mod keys;
+mod networks;
 mod server;
 mod servers;
+mod snapshots;
 mod stream;
 mod usage;
+mod volume;
+mod volumes;
 
 use askama::Template;
 use axum::Router;
@@ -30,6 +35,10 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/servers", "server"),
     ("catalogue", "Catalogue", "/catalogue", "image"),
     ("create", "New servers", "/create", "plus"),
+    ("volumes", "Volumes", "/volumes", "disk"),
+    ("snapshots", "Snapshots", "/snapshots", "snapshot"),
+    ("networks", "Networks", "/networks", "network"),
+    ("groups", "Security groups", "/security-groups", "keep"),
     ("keys", "SSH keys", "/keys", "key"),
     ("usage", "Usage", "/usage", "status"),
     ("members", "Members", "/members", "keep"),
@@ -45,10 +54,32 @@ pub(super) fn routes() -> Router<Ui> {
         .route("/my/{project}/servers/{server}", get(server::show))
         .route("/my/{project}/servers/{server}/console", get(server::console))
         .route("/my/{project}/servers/{server}/{verb}", post(server::act))
+        .route("/my/{project}/volumes", get(volumes::list).post(volumes::create))
+        .route("/my/{project}/volumes/{volume}", get(volume::show))
+        .route("/my/{project}/volumes/{volume}/{verb}", post(volume::act))
+        .route("/my/{project}/snapshots", get(snapshots::list))
+        .route("/my/{project}/snapshots/{snapshot}/remove", post(snapshots::remove))
+        .merge(network_routes())
         .route("/my/{project}/keys", get(keys::list).post(keys::add))
         .route("/my/{project}/keys/{key}/remove", post(keys::remove))
         .route("/my/{project}/usage", get(usage::show))
         .route("/my/{project}/stream", get(stream::serve))
+}
+
+fn network_routes() -> Router<Ui> {
+    use networks::{groups, network, routers};
+    Router::new()
+        .route("/my/{project}/networks", get(networks::list).post(networks::create))
+        .route("/my/{project}/networks/{network}", get(network::show))
+        .route("/my/{project}/networks/{network}/{verb}", post(network::act))
+        .route("/my/{project}/subnets/{subnet}/remove", post(network::remove_subnet))
+        .route("/my/{project}/ports/{port}/{verb}", post(network::act_on_port))
+        .route("/my/{project}/routers", post(routers::create))
+        .route("/my/{project}/routers/{router}/{verb}", post(routers::act))
+        .route("/my/{project}/floating", post(routers::take))
+        .route("/my/{project}/floating/{floating}/{verb}", post(routers::act_on_floating))
+        .route("/my/{project}/security-groups", get(groups::list).post(groups::create))
+        .route("/my/{project}/security-groups/{group}/{verb}", post(groups::act))
 }
 
 /// What the frame of each page says.
@@ -63,6 +94,10 @@ struct Frame {
     role: String,
     /// They may enter others too, or the site's pages.
     others: bool,
+    /// The site keeps volumes.
+    volumes: bool,
+    /// The site has networks of projects.
+    networks: bool,
     /// Entry of the navigation.
     nav: &'static str,
 }
@@ -75,7 +110,19 @@ impl Frame {
             may_use: within.role.may_use(),
             role: within.role.to_string(),
             others: entered(ui.known.tenancy()).len() > 1,
+            volumes: !ui.engine.volume_types().is_empty(),
+            networks: ui.engine.overlay_settings().is_ok(),
             nav,
+        }
+    }
+
+    /// Whether an entry of the navigation is for whoever looks, at this site.
+    fn shows(&self, entry: &str) -> bool {
+        match entry {
+            "create" => self.may_use,
+            "volumes" | "snapshots" => self.volumes,
+            "networks" | "groups" => self.networks,
+            _ => true,
         }
     }
 }

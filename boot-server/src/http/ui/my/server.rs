@@ -14,6 +14,7 @@ use super::super::form::{self, Fields};
 use super::super::format::{self as f, Look};
 use super::super::recipe::Recipe;
 use super::super::timeline::{self, Bar};
+use super::attached::Attached;
 use super::servers::look;
 use super::{Frame, Refusal, Ui, Within, go, images, refuse, render};
 use crate::engine::servers::{Reinstall, ServerPower};
@@ -39,6 +40,8 @@ struct ServerPage {
     total: String,
     host_keys: Vec<HostKey>,
     images: Vec<OfferedImage>,
+    /// Volumes, and which it could have.
+    attached: Attached,
     /// What a second person must want.
     waiting: Vec<Approval>,
     problem: Option<Problem>,
@@ -56,6 +59,11 @@ impl ServerPage {
     /// It can be given an OS anew.
     fn installs(&self) -> bool {
         matches!(self.detail.server.phase, Phase::Active | Phase::Error)
+    }
+
+    /// There are volumes, of which something must be said before it is deleted.
+    fn keeps_volumes(&self) -> bool {
+        !self.attached.volumes.is_empty()
     }
 
     /// It is still there.
@@ -103,6 +111,7 @@ async fn page(
     let waiting = ui.engine.approvals(waiting).await?;
     let groups = ui.engine.server_groups(project).await?;
     let group = groups.iter().find(|g| Some(g.id) == server.group).map(|g| g.name.to_string());
+    let attached = Attached::of(ui, &server).await?;
     let working = matches!(server.phase, Phase::Claimed | Phase::Deploying | Phase::Deleting);
     let detail = ui.engine.server_detail(server).await?;
     let (bars, total) = timeline::bars(&detail.timeline, now(), working);
@@ -111,6 +120,7 @@ async fn page(
         look: look(detail.server.phase),
         recipe: recipe(&within.project.name, &detail.server.name),
         images: images(ui).await?,
+        attached,
         waiting,
         detail,
         group,

@@ -1,4 +1,4 @@
-//! `GET /my/{project}/stream`: says which of a project's servers changed. Nothing of others is told, not even that there
+//! `GET /my/{project}/stream`: says which of a project's servers, volumes and networks changed. Nothing of others is told, not even that there
 //! was something.
 
 use std::collections::BTreeSet;
@@ -65,6 +65,8 @@ async fn batch(
 #[derive(Default)]
 struct Told {
     servers: BTreeSet<ServerId>,
+    /// What else is told of the project: volumes, snapshots, networks.
+    others: BTreeSet<String>,
     /// Machines, of whomever: how far an installation is, is known of its machine.
     nodes: BTreeSet<NodeId>,
     missed: bool,
@@ -75,6 +77,12 @@ impl Told {
         match change {
             Ok(Change::Server { project: of, server }) if of == project => {
                 self.servers.insert(server);
+            }
+            Ok(Change::Volume { project: of, volume }) if of == project => {
+                self.others.extend(["volumes".to_owned(), format!("volume-{volume}")]);
+            }
+            Ok(Change::Event(event)) if event.project == Some(project) => {
+                self.others.extend(told_by(&event.kind).map(str::to_owned));
             }
             Ok(Change::Node(node)) => {
                 self.nodes.insert(node);
@@ -108,6 +116,38 @@ impl Told {
         if !names.is_empty() {
             names.insert("servers".to_owned());
         }
+        names.extend(self.others);
         names
+    }
+}
+
+/// What has no change of its own, and is told by the kind of its event.
+fn told_by(kind: &str) -> Option<&'static str> {
+    match kind.split_once('.')? {
+        ("volume", what) if what.starts_with("snapshot") => Some("snapshots"),
+        ("network" | "subnet" | "port" | "router" | "floating" | "security-group" | "mirror", _) => {
+            Some("networks")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told_by;
+
+    #[test]
+    fn networks_and_snapshots_are_told_by_their_events() {
+        for (kind, name) in [
+            ("volume.snapshot", Some("snapshots")),
+            ("volume.snapshot_removed", Some("snapshots")),
+            ("volume.created", None),
+            ("security-group.changed", Some("networks")),
+            ("floating.associated", Some("networks")),
+            ("server.created", None),
+            ("network", None),
+        ] {
+            assert_eq!(told_by(kind), name, "{kind}");
+        }
     }
 }
