@@ -2,6 +2,7 @@
 //! milliseconds since 1970.
 
 use std::io::Write;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -16,6 +17,15 @@ pub enum Event {
         socket: String,
         /// Bytes of the volume.
         size: u64,
+    },
+    /// The image became what it is to be on this volume. Said once in a volume's life.
+    Adapted {
+        /// The config partition that was added, in bytes of the volume.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        config: Option<Range<u64>>,
+        /// Number and bytes of the partition that was grown.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        grown: Option<(u32, u64)>,
     },
     /// A frontend (QEMU) connected.
     Connected,

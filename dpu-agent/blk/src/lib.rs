@@ -10,8 +10,11 @@
 //!                                       └▶ remote ─▶ daemon: qemu-storage-daemon ─▶ iSCSI, Ceph, NBD
 //! ```
 //!
+//! Before a host has an instant volume for the first time, `adapt` makes of its image what a deploy would.
+//!
 //! What is decided (`request`, `config`, `layer`) is apart from what waits (`session`, `ring`, `hydrate`, `source`).
 
+pub mod adapt;
 pub mod chain;
 pub mod config;
 pub mod daemon;

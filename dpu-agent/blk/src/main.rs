@@ -43,6 +43,13 @@ struct Arguments {
     /// Bytes of the volume, the same at each start; the image's smallest disk unless given.
     #[arg(long, value_name = "BYTES", requires = "image")]
     size: Option<u64>,
+    /// File (JSON) with what the OS is told by a config partition, which is added before a host has the volume for the first time.
+    /// Read then and never again.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    config: Option<PathBuf>,
+    /// Grow the image's last partition to the end of the volume, then too.
+    #[arg(long, requires = "image")]
+    grow_root: bool,
     /// Bytes per second (of the raw disk) at which the rest of the image is fetched behind the running OS; 0 is without
     /// limit. What the OS waits for is not limited.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, requires = "image")]
@@ -111,7 +118,9 @@ fn volume(
     let rate = (arguments.rate > 0).then_some(arguments.rate);
     let pace = Pace { rate, deadline };
     let source = Source::new(&arguments.store);
-    let (volume, lock) = Instant { dir, image, size: arguments.size, source, pace }.open()?;
+    let (config, grow_root) = (arguments.config.as_deref(), arguments.grow_root);
+    let instant = Instant { dir, image, size: arguments.size, source, pace, config, grow_root };
+    let (volume, lock) = instant.open()?;
     Ok((Arc::new(volume), Some(lock)))
 }
 
