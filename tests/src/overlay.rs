@@ -4,7 +4,7 @@
 //! ```text
 //!  central ─ NB, SB (ovsdb-server), ovn-northd        chassis 0                     chassis 1 …
 //!     │ ubr 192.168.99.1                                ovs-vswitchd, ovn-controller
-//!     └────────────── u0 ═ up0 ─ br-phy 192.168.99.10 ─ br-int ─ p0 ═ eth0 host
+//!     └────────────── u0 ═ up0 ─ br-phy 192.168.99.10 ─ br-int ─ host0 ═ eth0
 //! ```
 //!
 //! The kernel's Open vSwitch is not needed. Tunnels of the one in user space need the underlay's address on a bridge of its
@@ -294,7 +294,8 @@ impl Overlay {
     /// # Errors
     /// Where the system refuses.
     pub fn host(&mut self, chassis: usize, port: PortId, mac: MacAddr) -> Result<Host> {
-        let interface = format!("p{}", self.hosts);
+        // A DPU's own ports are called p0 and p1.
+        let interface = format!("host{}", self.hosts);
         self.hosts += 1;
         let namespace = Namespace::new()?;
         self.chassis[chassis].namespace.cable(&interface, &namespace, "eth0")?;

@@ -1,59 +1,346 @@
 //! The whole: servers of a project on hosts behind DPUs, whose disks are volumes and whose networks are the project's. From the API to
-//! the OS that runs: nobody touches a machine.
+//! the OS that runs: nobody touches a machine, until one dies. One story of one site, which takes most of its time to come up.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use protocol::{MacAddr, PortId};
 use serde_json::{Value, json};
-use tests::dpu::DpuSite;
+use tests::dpu::{Census, DpuSite, SITE, Ssh};
+use tests::overlay::Host;
 use tests::rack::{Firmware, artifact};
-use tests::scenario::{DEPLOY, add_image};
+use tests::scenario::{DEPLOY, add_image, text, wait_state};
 
 /// Bytes of a boot volume: the image's smallest disk has no room for the configuration beside it.
 const BOOT: u64 = 256 << 20;
+/// Bytes of the data volume.
+const DATA: u64 = 16 << 20;
+/// How often it is given to the running server and taken again.
+const ROUNDS: usize = 3;
+/// For OVN, a DPU, or a machine to do what it was told.
+const SOON: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// The first server's address, and the second's.
+const ADDRESSES: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
+/// The guest waits for its data disk, whose checksum it prints.
+const SUM: &str = "n=0; until [ -b /dev/vdb ]; do n=$((n+1)); [ $n -gt 200 ] && exit 1; sleep 0.05; done; sha256sum < /dev/vdb";
+/// The guest fills its data disk with noise.
+const FILL: &str = "dd if=/dev/urandom of=/dev/vdb bs=1M count=16 2>/dev/null && sync";
+
+/// A site, a project, and its owner.
+struct Story {
+    site: DpuSite,
+    of: String,
+    ssh: Ssh,
+    nodes: Vec<String>,
+    before: Census,
+}
 
 #[test]
 fn servers_run_on_volumes_and_networks_of_their_project() -> Result<()> {
-    let mut site = DpuSite::new("dpu-site", 2, Firmware::Bios)?;
-    add_image(&site.api, &artifact("images/tiny-a.raw")?, "tiny-a", "1")?;
-    let nodes = site.discover()?;
-    let of = site.project("shop")?;
+    let mut story = Story::begin()?;
+    story.create()?;
+    let front = story.reach()?;
+    story.others_cannot()?;
+    story.change_rules(&front)?;
+    let sum = story.change_disks(&front)?;
+    story.free_second()?;
+    story.evacuate(&front, &sum)?;
+    story.come_back(&front)?;
+    story.delete(&front)?;
+    story.site.passed();
+    Ok(())
+}
 
-    let began = Instant::now();
-    for (number, node) in nodes.iter().enumerate() {
-        let body = json!({
-            "name": format!("web-{number}"), "node": node, "image": "tiny-a", "boot_volume": { "size": BOOT }, "networks": ["web"],
-        });
-        site.api.post(&format!("{of}/servers"), &body)?;
+impl Story {
+    fn begin() -> Result<Self> {
+        let began = Instant::now();
+        let mut site = DpuSite::new("dpu-site", 2, Firmware::Bios)?;
+        add_image(&site.api, &artifact("images/tiny-a.raw")?, "tiny-a", "1")?;
+        let nodes = site.discover()?;
+        let of = site.project("shop")?;
+        site.project("rival")?;
+        let ssh = Ssh::new(site.rack.namespace(), site.rack.dir())?;
+        println!("site_s {:.1}", began.elapsed().as_secs_f64());
+        let mut story = Self { site, of, ssh, nodes, before: Census::new() };
+        let shell =
+            json!({ "direction": "ingress", "protocol": "tcp", "ports": "22", "cidr": format!("{SITE}/32") });
+        story.allow(&[json!({ "direction": "ingress", "group": "default" }), shell])?;
+        story.before = story.site.census()?;
+        Ok(story)
     }
-    for number in 0..nodes.len() {
+
+    /// Sets what the default group lets in; all may go out.
+    fn allow(&self, rules: &[Value]) -> Result<()> {
+        let rules: Vec<Value> = rules.iter().cloned().chain([json!({ "direction": "egress" })]).collect();
+        self.site.api.patch(&format!("{}/security-groups/default", self.of), &json!({ "rules": rules }))?;
+        self.synced()
+    }
+
+    /// Waits until OVN has what the API was told, and every chassis does it.
+    fn synced(&self) -> Result<()> {
+        let is_synced = |status: &Value| (status["synced"] == true).then_some(());
+        self.site.api.wait("/api/v1/overlay/status", SOON, is_synced)?;
+        self.site.dpus.overlay.settle()
+    }
+
+    fn wait_active(&self, name: &str) -> Result<Value> {
         let active = |server: &Value| match server["phase"].as_str() {
-            Some("active") => Some(Ok(())),
+            Some("active") => Some(Ok(server.clone())),
             Some("error") => Some(Err(anyhow::anyhow!("{server:#}"))),
             _ => None,
         };
-        site.api.wait(&format!("{of}/servers/web-{number}"), DEPLOY, active)??;
-        println!("create_to_active {:.1} s", began.elapsed().as_secs_f64());
+        self.site.api.wait(&format!("{}/servers/{name}", self.of), DEPLOY, active)?
     }
-    for (number, host) in site.hosts.iter().enumerate() {
-        let serial = host.lock().serial().clone();
-        ensure!(serial.said("disk=vda"), "the OS is on a volume");
-        ensure!(serial.said(&format!("address=10.0.0.{}", 2 + number)), "its address is the project's");
-        let dpu = site.api.get(&format!("/api/v1/dpus/{}", DpuSite::dpu_name(number)))?;
-        ensure!(dpu["ports"][0]["port"].is_string() && dpu["ports"][0]["bridge"].is_null(), "{dpu:#}");
-        ensure!(dpu["volumes"].as_array().context("volumes")?.len() == 1, "{dpu:#}");
+
+    fn port_of(&self, name: &str) -> Result<Value> {
+        let server = self.site.api.get(&format!("{}/servers/{name}", self.of))?;
+        let ports = self.site.api.get(&format!("{}/ports", self.of))?;
+        let its =
+            ports["items"].as_array().context("ports")?.iter().find(|port| port["server"] == server["id"]);
+        its.cloned().with_context(|| format!("{name} has a port in {ports:#}"))
     }
-    for number in 0..nodes.len() {
-        site.api.delete(&format!("{of}/servers/web-{number}"))?;
+
+    /// Two servers, whose images are written before their machines are switched on.
+    fn create(&self) -> Result<()> {
+        let (api, of) = (&self.site.api, &self.of);
+        let began = Instant::now();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let body = json!({
+                "name": format!("web-{number}"), "node": node, "image": "tiny-a", "boot_volume": { "size": BOOT },
+                "networks": ["web"], "ssh_keys": [self.ssh.public_key()],
+            });
+            api.post(&format!("{of}/servers"), &body)?;
+        }
+        for (number, host) in self.site.hosts.iter().enumerate() {
+            self.wait_active(&format!("web-{number}"))?;
+            println!("create_to_active_s {:.1}", began.elapsed().as_secs_f64());
+            let serial = host.lock().serial().clone();
+            ensure!(serial.said("disk=vda"), "the OS is on a volume");
+            ensure!(serial.said(&format!("address={}", ADDRESSES[number])), "its address is the project's");
+            let dpu = api.get(&format!("/api/v1/dpus/{}", DpuSite::dpu_name(number)))?;
+            ensure!(dpu["ports"][0]["port"].is_string() && dpu["ports"][0]["bridge"].is_null(), "{dpu:#}");
+            ensure!(dpu["volumes"].as_array().context("volumes")?.len() == 1, "{dpu:#}");
+        }
+        Ok(())
     }
-    for number in 0..nodes.len() {
-        let path = format!("/api/v1/dpus/{}", DpuSite::dpu_name(number));
-        let is_bare = |dpu: &Value| {
-            let on_provisioning = dpu["ports"][0]["bridge"].is_string();
-            (on_provisioning && dpu["volumes"].as_array()?.is_empty()).then_some(())
+
+    /// From the site to the first server, and from that to the second, which is behind the other DPU. The first one's address.
+    fn reach(&self) -> Result<String> {
+        let port = self.port_of("web-0")?;
+        let floating = json!({ "network": "internet", "port": port["id"] });
+        let floating = self.site.api.post(&format!("{}/floating-addresses", self.of), &floating)?;
+        let front = text(&floating, "address")?;
+        self.synced()?;
+        let began = Instant::now();
+        ensure!(self.ssh.wait(&front, "hostname", SOON)? == "web-0");
+        println!("ssh_to_first_s {:.1}", began.elapsed().as_secs_f64());
+        let overlay = &self.site.dpus.overlay;
+        let seen = overlay.on_underlay("udp port 6081", || self.reaches_second(&front))?;
+        let key = overlay.tunnel_key(&text(&port, "network")?)?;
+        let (vni, from) = (format!("vni {key:#x}"), format!("IP {}.", ADDRESSES[0]));
+        let to = format!("> {}.22: Flags [S]", ADDRESSES[1]);
+        let is_it = |line: &str| [&vni, &from, &to].iter().all(|part| line.contains(part.as_str()));
+        ensure!(seen.lines().any(is_it), "no {from} {to} with {vni} on the underlay: {seen}");
+        println!("vni {key:#x} seen on the underlay");
+        Ok(front)
+    }
+
+    /// A shell of the second server, by a connection that the first one opens.
+    fn reaches_second(&self, front: &str) -> Result<()> {
+        let name = self.ssh.run_through(front, ADDRESSES[1], "hostname")?;
+        ensure!(name == "web-1", "{name} answers at {}", ADDRESSES[1]);
+        Ok(())
+    }
+
+    /// Machines of another project have the same addresses, on the same DPUs.
+    fn others_cannot(&mut self) -> Result<()> {
+        let of = "/api/v1/projects/rival";
+        let mut rivals: Vec<(Host, Value)> = Vec::new();
+        for (chassis, address) in ADDRESSES.iter().enumerate() {
+            let port = self.site.api.post(&format!("{of}/ports"), &json!({ "network": "web" }))?;
+            ensure!(port["addresses"] == json!([address]), "the next free one: {port}");
+            let (id, mac) = (text(&port, "id")?.parse::<PortId>()?, text(&port, "mac")?.parse::<MacAddr>()?);
+            rivals.push((self.site.dpus.overlay.host(chassis, id, mac)?, port));
+        }
+        self.synced()?;
+        let overlay = &self.site.dpus.overlay;
+        for (host, _) in &rivals {
+            host.dhcp(overlay.as_ref())?;
+        }
+        let (first, second) = (&rivals[0].0, &rivals[1]);
+        ensure!(first.reaches(ADDRESSES[1])?, "its own project's");
+        ensure!(first.neighbour(ADDRESSES[1])?.to_string() == text(&second.1, "mac")?);
+        overlay.unplug(&second.0)?;
+        ensure!(!first.reaches(ADDRESSES[1])?, "a server of another project answers");
+        for (_, port) in &rivals {
+            self.site.api.delete(&format!("{of}/ports/{}", text(port, "id")?))?;
+        }
+        overlay.unplug(first)
+    }
+
+    /// What a security group says holds on servers that run.
+    fn change_rules(&self, front: &str) -> Result<()> {
+        let shell =
+            json!({ "direction": "ingress", "protocol": "tcp", "ports": "22", "cidr": format!("{SITE}/32") });
+        let connect =
+            format!("nc -w 3 {} 22 </dev/null >/dev/null 2>&1 && echo open || echo closed", ADDRESSES[1]);
+        let began = Instant::now();
+        self.allow(std::slice::from_ref(&shell))?;
+        println!("security_group_changed_s {:.2}", began.elapsed().as_secs_f64());
+        ensure!(self.ssh.run(front, &connect)? == "closed", "nothing allows it any more");
+        ensure!(self.reaches_second(front).is_err(), "nothing allows it any more");
+        self.allow(&[json!({ "direction": "ingress", "group": "default" }), shell])?;
+        self.reaches_second(front)
+    }
+
+    fn wait_volume(&self, status: &str) -> Result<()> {
+        let is_so = |volume: &Value| match volume["status"].as_str() {
+            Some("error") => Some(Err(anyhow::anyhow!("{volume:#}"))),
+            now => (now == Some(status)).then_some(Ok(())),
         };
-        site.api.wait(&path, Duration::from_secs(120), is_bare)?;
+        self.site.api.wait(&format!("{}/volumes/data", self.of), SOON, is_so)?
     }
-    site.passed();
-    Ok(())
+
+    /// A data volume comes and goes, and comes with what was written. It stays with the first server; what is on it.
+    fn change_disks(&self, front: &str) -> Result<String> {
+        let (api, volume) = (&self.site.api, format!("{}/volumes/data", self.of));
+        api.post(&format!("{}/volumes", self.of), &json!({ "name": "data", "size": DATA }))?;
+        self.wait_volume("available")?;
+        let mut written: Option<String> = None;
+        for round in 0..=ROUNDS {
+            let began = Instant::now();
+            api.post(&format!("{volume}/attach"), &json!({ "server": "web-0" }))?;
+            self.wait_volume("in_use")?;
+            let attached = began.elapsed();
+            let found = self.ssh.run(front, SUM)?;
+            ensure!(
+                written.as_ref().is_none_or(|sum| *sum == found),
+                "round {round}: {written:?} became {found}"
+            );
+            if round == ROUNDS {
+                break;
+            }
+            written = Some(self.ssh.run(front, &format!("{FILL} && {SUM}"))?);
+            let began = Instant::now();
+            api.post(&format!("{volume}/detach"), &json!({}))?;
+            self.wait_volume("available")?;
+            let (attached, detached) = (attached.as_secs_f64(), began.elapsed().as_secs_f64());
+            println!("volume_attached_s {attached:.2}, detached_s {detached:.2}");
+            ensure!(
+                self.ssh.run(front, "ls /sys/block")?.lines().all(|disk| disk != "vdb"),
+                "the disk is still there"
+            );
+        }
+        written.context("a checksum")
+    }
+
+    /// The second server is given back: its machine is the spare.
+    fn free_second(&self) -> Result<()> {
+        self.site.api.delete(&format!("{}/servers/web-1", self.of))?;
+        self.wait_bare(1)?;
+        wait_state(&self.site.api, &self.nodes[1], "available", SOON).map(drop)
+    }
+
+    /// Waits until a DPU's host has no disk, and no network but the provisioning network.
+    fn wait_bare(&self, number: usize) -> Result<()> {
+        let is_bare = |dpu: &Value| {
+            let port = dpu["ports"].as_array()?.first()?;
+            let is_free = port["port"].is_null() && dpu["volumes"].as_array()?.is_empty();
+            (dpu["status"] == "settled" && is_free).then_some(())
+        };
+        self.site.api.wait(&format!("/api/v1/dpus/{}", DpuSite::dpu_name(number)), SOON, is_bare)
+    }
+
+    /// The first server's machine and its DPU's program die: the server goes on, on the spare.
+    fn evacuate(&mut self, front: &str, sum: &str) -> Result<()> {
+        self.ssh.run(front, "echo it was here > /root/marker && sync")?;
+        self.site.hosts[0].lock().power_off()?;
+        self.site.dpus.get(0).kill()?;
+        self.site.hosts[1].lock().serial().skip_to_end();
+        let began = Instant::now();
+        let path = format!("/api/v1/nodes/{}/evacuate", self.nodes[0]);
+        let moved = self.site.api.post(&path, &json!({ "to": self.nodes[1] }))?;
+        println!("evacuate_answered_s {:.1}", began.elapsed().as_secs_f64());
+        ensure!(moved["name"] == "web-0", "{moved:#}");
+        // Its key is the one that is known: it is the same OS.
+        let marker = self.ssh.wait(front, "cat /root/marker", DEPLOY)?;
+        println!("evacuated_s {:.1}", began.elapsed().as_secs_f64());
+        ensure!(marker == "it was here", "{marker}");
+        self.wait_active("web-0")?;
+        let said = self.ssh.run(front, "hostname; cat /var/boots; ip -4 -o addr show scope global")?;
+        ensure!(
+            said.starts_with("web-0\n2\n") && said.contains(&format!("inet {}/24", ADDRESSES[0])),
+            "{said}"
+        );
+        self.wait_volume("in_use")?;
+        ensure!(self.ssh.run(front, SUM)? == sum, "the data volume followed with other content");
+        Ok(())
+    }
+
+    /// The old machine is switched on again, and its DPU's program: neither is let in anywhere.
+    fn come_back(&mut self, front: &str) -> Result<()> {
+        let port = text(&self.port_of("web-0")?, "id")?;
+        let overlay = &self.site.dpus.overlay;
+        let wish = overlay.northbound(&["get", "Logical_Switch_Port", &port, "options:requested-chassis"])?;
+        ensure!(wish.trim().trim_matches('"') == "dpu-1", "{wish}");
+        self.is_bound(&port, "dpu-1")?;
+        // The agent follows its last state until it hears of the new one.
+        self.site.dpus.get(0).start_again()?;
+        self.wait_bare(0)?;
+        let serial = {
+            let mut host = self.site.hosts[0].lock();
+            host.serial().skip_to_end();
+            host.power_on()?;
+            host.serial().clone()
+        };
+        let line = serial.wait_for("Billet: ", SOON)?;
+        println!("the old machine, switched on again: {}", line.text);
+        ensure!(
+            serial.lines().iter().filter(|line| line.text.contains("TINY-OS READY")).count() == 1,
+            "it has a disk"
+        );
+        self.is_bound(&port, "dpu-1")?;
+        self.wait_bare(0)?;
+        ensure!(self.ssh.run(front, "cat /root/marker")? == "it was here");
+        self.site.hosts[0].lock().power_off()
+    }
+
+    /// OVN has this port on this chassis.
+    fn is_bound(&self, port: &str, chassis: &str) -> Result<()> {
+        let overlay = &self.site.dpus.overlay;
+        let of = |table: &str, column: &str, find: String| {
+            let columns = format!("--columns={column}");
+            overlay.southbound(&["--bare", &columns, "find", table, &find]).map(|said| said.trim().to_owned())
+        };
+        let wanted = of("Chassis", "_uuid", format!("name={chassis}"))?;
+        let found = of("Port_Binding", "chassis", format!("logical_port={port}"))?;
+        ensure!(
+            !wanted.is_empty() && found == wanted,
+            "port {port} is on {found}, not on {wanted} ({chassis})"
+        );
+        Ok(())
+    }
+
+    /// All is given back: nothing is left of it anywhere.
+    fn delete(&mut self, front: &str) -> Result<()> {
+        let (api, of) = (self.site.api.clone(), self.of.clone());
+        let began = Instant::now();
+        api.delete(&format!("{of}/floating-addresses/{front}"))?;
+        api.delete(&format!("{of}/servers/web-0"))?;
+        self.wait_bare(1)?;
+        self.wait_volume("available")?;
+        api.delete(&format!("{of}/volumes/data"))?;
+        let end = Instant::now() + SOON;
+        loop {
+            let census = self.site.census()?;
+            if census == self.before {
+                println!("deleted_s {:.1}, nothing is left: {census:?}", began.elapsed().as_secs_f64());
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "before {:#?}, left {census:#?}", self.before);
+            std::thread::sleep(LOOK);
+        }
+    }
 }

@@ -25,12 +25,16 @@ use crate::rack::{
     BRIDGE, Behind, Firmware, MachineSpec, Namespace, Nic, NicModel, Process, SocketDisk, target,
 };
 
+mod census;
 mod pings;
 mod site;
+mod ssh;
 mod stand_in;
 
+pub use census::Census;
 pub use pings::{Pings, Told};
 pub use site::{DpuSite, VOLUMES};
+pub use ssh::Ssh;
 pub use stand_in::StandIn;
 
 /// The representor of the host's NIC, as on a BlueField.

@@ -1,0 +1,87 @@
+//! What a site has of servers, counted in every place where something of one could be left: to be equal before and after.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{DpuSite, VOLUMES};
+
+/// Tables of OVN's northbound database.
+const NORTHBOUND: [&str; 9] = [
+    "Logical_Switch",
+    "Logical_Switch_Port",
+    "Logical_Router",
+    "Logical_Router_Port",
+    "NAT",
+    "Port_Group",
+    "ACL",
+    "Address_Set",
+    "DHCP_Options",
+];
+/// Rows of the server's store that are a living server's; what is remembered of dead ones has its phase.
+const STORE: [&str; 6] = [
+    "SELECT count(*) FROM ports",
+    "SELECT count(*) FROM floating",
+    "SELECT count(*) FROM instances",
+    "SELECT count(*) FROM servers WHERE phase <> 'deleted'",
+    "SELECT count(*) FROM volumes WHERE phase <> 'deleted'",
+    "SELECT count(*) FROM volumes WHERE access IS NOT NULL",
+];
+/// Who serves disks, as the kernel calls the processes (15 characters).
+const EXPORTERS: [&str; 2] = ["qemu-storage-da", "billet-blk"];
+
+/// How many there are of what.
+pub type Census = BTreeMap<String, usize>;
+
+impl DpuSite {
+    /// Counts.
+    ///
+    /// # Errors
+    /// Where somebody cannot be asked.
+    pub fn census(&mut self) -> Result<Census> {
+        let mut census = Census::new();
+        for table in NORTHBOUND {
+            let rows = self.dpus.overlay.northbound(&["--bare", "--columns=_uuid", "list", table])?;
+            census.insert(format!("OVN {table}"), rows.split_whitespace().count());
+        }
+        let state = self.rack.server()?.state_dir();
+        let volumes = state.join("volumes").join(VOLUMES);
+        let mut shown = Command::new("tgtadm");
+        shown
+            .args(["--lld", "iscsi", "--mode", "target", "--op", "show"])
+            .env("TGT_IPC_SOCKET", volumes.join("tgtd"));
+        let out = shown.output()?;
+        ensure!(out.status.success(), "tgtadm: {}", String::from_utf8_lossy(&out.stderr));
+        let targets =
+            String::from_utf8_lossy(&out.stdout).lines().filter(|line| line.starts_with("Target ")).count();
+        census.insert("targets".to_owned(), targets);
+        for kind in ["volumes", "grants"] {
+            census.insert(format!("files in {kind}"), fs::read_dir(volumes.join(kind))?.count());
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        // On PostgreSQL the API is asked alone.
+        if let Ok(store) = Connection::open_with_flags(state.join("billet.db"), flags) {
+            for query in STORE {
+                census.insert(
+                    query.to_owned(),
+                    store.query_row(query, [], |row| row.get::<_, u32>(0))? as usize,
+                );
+            }
+        }
+        for number in 0..self.hosts.len() {
+            let pids = Command::new("ip")
+                .args(["netns", "pids", self.dpus.overlay.chassis(number).name()])
+                .output()?;
+            let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let all = String::from_utf8_lossy(&pids.stdout)
+                .lines()
+                .filter(|pid| EXPORTERS.contains(&name(pid).trim()))
+                .count();
+            census.insert(format!("exporters of DPU {number}"), all);
+        }
+        Ok(census)
+    }
+}
