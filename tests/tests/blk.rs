@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use protocol::dpu::Backend as Told;
+use protocol::job::CloudConfig;
 use sha2::{Digest, Sha256};
 use tests::exporter::Exporter;
 use tests::rack::{Rack, artifact};
 use tests::scenario::add_image;
+use tokio_util::sync::CancellationToken;
+use volume::{Backend, FileBackend, ImageSource, Origin, Progress};
 
 const MIB: u64 = 1 << 20;
 /// Time for a machine to do what it is for, under emulation on a busy machine.
@@ -124,6 +128,105 @@ fn an_os_runs_before_its_image_was_copied() -> Result<()> {
     ensure!(written.iter().all(|at| root.contains(at)), "bytes outside the OS's partition changed");
     check_ext4(&layer.join("layer.raw"), &root, &dir)?;
     rack.passed();
+    Ok(())
+}
+
+/// A server's boot volume: it is what a deploy leaves, byte by byte, and its OS knows who it is before its image was copied.
+/// What the OS wrote is never written over by doing that again.
+#[test]
+fn an_os_on_an_instant_volume_knows_who_it_is() -> Result<()> {
+    let mut rack = Rack::new("blk-config")?;
+    let dir = rack.dir().to_owned();
+    rack.start_server()?;
+    let mut image = fs::read(artifact("images/tiny-a.raw")?)?;
+    image.extend(noise(128 << 20, 3));
+    let store = Store::new(&mut rack, &image)?;
+    let size = (image.len() as u64).next_multiple_of(MIB) + 64 * MIB;
+    let config = CloudConfig {
+        meta_data: "{\"instance-id\":\"i-1\",\"local-hostname\":\"db1\"}\n".into(),
+        user_data: "#cloud-config\n{}\n".into(),
+        ..CloudConfig::default()
+    };
+    let told = dir.join("config.json");
+    fs::write(&told, serde_json::to_vec(&config)?)?;
+    let bytes = size.to_string();
+    let more = ["--config", told.to_str().context("path")?, "--grow-root", "--size", &bytes, "--rate"];
+    let (whole, layer) = (dir.join("whole"), dir.join("layer"));
+
+    let fast = [&more[..], &["0"]].concat();
+    let mut exporter = Exporter::start(rack.namespace(), &dir, &store.arguments(&whole, &fast)?)?;
+    exporter.wait_count("hydrated", 1, WORK)?;
+    exporter.kill()?;
+    let found = fs::read(whole.join("layer.raw"))?;
+    let images = rack.server()?.state_dir().join("images");
+    let mut expected = written_by_the_server(&images, &store.image, config, size, &dir)?;
+    take_config_guid(&mut expected, &found)?;
+    ensure!(hex(&found) == hex(&expected), "the volume is not what a deploy leaves");
+    drop((found, expected));
+
+    let slow = [&more[..], &["65536"]].concat();
+    exporter.set_arguments(&store.arguments(&layer, &slow)?);
+    exporter.start_again()?;
+    let mut machine = rack.machine(exporter.machine("m1")?)?;
+    let began = Instant::now();
+    machine.power_on()?;
+    let line = machine.serial().wait_for("TINY-OS READY", WORK)?.text;
+    machine.serial().wait_for_prompt("login:", WORK)?;
+    let percent = exporter.last("progress")?["percent"].as_u64().context("percent")?;
+    println!("login prompt as db1 after {:.1} s with {percent} % fetched", began.elapsed().as_secs_f64());
+    ensure!(line.contains("hostname=db1"), "{line}");
+    ensure!(percent < 40, "{percent} % of the image were fetched before the OS was up");
+    ensure!(exporter.last("adapted")?["grown"][1].as_u64() > Some(64 * MIB), "the root was not grown");
+
+    exporter.kill()?;
+    fs::remove_file(&told)?;
+    exporter.start_again()?;
+    machine.serial().skip_to_end();
+    machine.reset()?;
+    let line = machine.serial().wait_for("TINY-OS READY", WORK)?.text;
+    ensure!(line.contains("hostname=db1") && line.contains("boots=2"), "{line}");
+    ensure!(exporter.count("adapted")? == 2, "each volume is adapted once");
+    rack.passed();
+    Ok(())
+}
+
+/// What the server writes of the image into a volume of its own.
+fn written_by_the_server(
+    images: &Path,
+    image: &str,
+    config: CloudConfig,
+    size: u64,
+    dir: &Path,
+) -> Result<Vec<u8>> {
+    let store = images::Store::open(images)?;
+    let source = ImageSource { store, image: image.parse()?, config: Some(config), grow_root: true };
+    let backend = FileBackend::open(&dir.join("volumes"))?;
+    let volume = tests::volumes::new_volume();
+    let told = tokio::runtime::Runtime::new()?.block_on(async {
+        backend.create(volume, size, Origin::Blank).await?;
+        let (progress, _) = tokio::sync::watch::channel(Progress::default());
+        backend.write_image(volume, source, progress, CancellationToken::new()).await?;
+        backend.grant(volume, &tests::volumes::grantee("one")).await
+    })?;
+    let Told::File { path } = told else { bail!("another backend than a file") };
+    Ok(fs::read(path)?)
+}
+
+/// Gives the config partition of `disk` the unique id that it has on `other`, in both tables, whose checksums are made anew
+/// (UEFI 2.10, 5.3.2): ids are drawn.
+fn take_config_guid(disk: &mut [u8], other: &[u8]) -> Result<()> {
+    let name: Vec<u8> = "cidata".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for header in [512, disk.len() - 512] {
+        let entries = u64::from_le_bytes(disk[header + 72..header + 80].try_into()?) as usize * 512;
+        let entry = (0..128).map(|n| entries + n * 128).find(|at| disk[at + 56..].starts_with(&name));
+        let guid = entry.context("no config partition")? + 16;
+        disk[guid..guid + 16].copy_from_slice(&other[guid..guid + 16]);
+        let sum = crc32fast::hash(&disk[entries..entries + 128 * 128]);
+        disk[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+        disk[header + 16..header + 20].fill(0);
+        let sum = crc32fast::hash(&disk[header..header + 92]);
+        disk[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+    }
     Ok(())
 }
 
