@@ -92,7 +92,7 @@ pub enum ServerCommand {
         again: AgainArgs,
     },
     /// Make servers: all or none
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// One server, with its installation and its addresses
     Show {
         /// Name or id
@@ -295,7 +295,7 @@ pub(super) fn run(client: &Client, format: Format, args: ServerArgs) -> Result<(
             let list = path(&list)?;
             again.list(client, &path(SITE)?, format, || client.all::<ServerView>(&list))
         }
-        ServerCommand::Create(args) => create(client, format, &project, args),
+        ServerCommand::Create(args) => create(client, format, &project, *args),
         ServerCommand::Show { server } => format.print(&client.get::<ServerDetail>(&of(&server, "")?)?),
         ServerCommand::Rename { server, name } => {
             let request = ServerChangeRequest { name };

@@ -100,7 +100,7 @@ mod tests {
             (Overlay { southbound: Some("192.0.2.1".to_owned()), ..good.clone() }, "southbound"),
             (Overlay { mtu: 500, ..good.clone() }, "mtu"),
             (Overlay { gateways: vec![String::new()], ..good.clone() }, "gateways"),
-            (Overlay { mirror_to: vec!["everywhere".to_owned()], ..good.clone() }, "mirror_to"),
+            (Overlay { mirror_to: vec!["everywhere".to_owned()], ..good }, "mirror_to"),
         ] {
             let said = settings(&bad).unwrap_err().to_string();
             assert!(said.starts_with(&format!("overlay: {word}")), "{said}");

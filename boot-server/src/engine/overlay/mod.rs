@@ -61,11 +61,16 @@ pub(super) struct Overlay {
     synced: Mutex<Synced>,
 }
 
+/// Puts a part of a change into the database.
+type Stores = Box<dyn FnOnce(&Connection) -> Result<(), StoreError> + Send>;
+/// Puts it into memory.
+type Shows = Box<dyn FnOnce(&mut Known) + Send>;
+
 /// One part of a change: what is tried, stored and shown.
 struct Step {
     change: Option<Change>,
-    store: Box<dyn FnOnce(&Connection) -> Result<(), StoreError> + Send>,
-    show: Option<Box<dyn FnOnce(&mut Known) + Send>>,
+    store: Stores,
+    show: Option<Shows>,
 }
 
 /// Whoever has it changes networks, and nobody else does.

@@ -16,7 +16,7 @@ use crate::engine::{DpuChange, DpuError, lock};
 use crate::store::tests::Scratch;
 
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn facts(n: u8) -> Facts {
     Facts {

@@ -173,15 +173,10 @@ pub(super) fn draw(mut map: Map) -> Picture {
         ports.extend(below);
     }
     let bottom = y.saturating_sub(APART);
-    let routers = beside(
-        &map.routers,
-        1,
-        |router, y| router_shape(router, y),
-        |router| {
-            let joined = router.joins.iter().filter_map(|(network, _)| networks.get(*network));
-            joined.map(Shape::middle).collect()
-        },
-    );
+    let routers = beside(&map.routers, 1, router_shape, |router| {
+        let joined = router.joins.iter().filter_map(|(network, _)| networks.get(*network));
+        joined.map(Shape::middle).collect()
+    });
     for (router, at) in map.routers.iter().zip(&routers) {
         for (network, subnet) in &router.joins {
             if let Some(to) = networks.get(*network) {
