@@ -8,7 +8,7 @@ use protocol::{MacAddr, PortId};
 use serde_json::{Value, json};
 use tests::dpu::{Census, DpuSite, SITE, Ssh};
 use tests::overlay::Host;
-use tests::rack::{Firmware, artifact};
+use tests::rack::{Firmware, Serial, artifact};
 use tests::scenario::{DEPLOY, add_image, text, wait_state};
 
 /// Bytes of a boot volume: the image's smallest disk has no room for the configuration beside it.
@@ -286,15 +286,15 @@ impl Story {
         let wish = overlay.northbound(&["get", "Logical_Switch_Port", &port, "options:requested-chassis"])?;
         ensure!(wish.trim().trim_matches('"') == "dpu-1", "{wish}");
         self.is_bound(&port, "dpu-1")?;
-        // The agent follows its last state until it hears of the new one.
+        // Power is back, and the machine is faster than its DPU's program: the disk's socket and the port are where they were.
+        self.switch_on_old()?.wait_for_prompt("Booting from Hard Disk", SOON)?;
+        self.is_bound(&port, "dpu-1")?;
+        ensure!(self.ssh.run(front, "cat /root/marker")? == "it was here");
+        self.site.hosts[0].lock().power_off()?;
+        // The program follows its last state until it hears of the new one.
         self.site.dpus.get(0).start_again()?;
         self.wait_bare(0)?;
-        let serial = {
-            let mut host = self.site.hosts[0].lock();
-            host.serial().skip_to_end();
-            host.power_on()?;
-            host.serial().clone()
-        };
+        let serial = self.switch_on_old()?;
         let line = serial.wait_for("Billet: ", SOON)?;
         println!("the old machine, switched on again: {}", line.text);
         ensure!(
@@ -305,6 +305,14 @@ impl Story {
         self.wait_bare(0)?;
         ensure!(self.ssh.run(front, "cat /root/marker")? == "it was here");
         self.site.hosts[0].lock().power_off()
+    }
+
+    /// The console of the old machine, from its start on.
+    fn switch_on_old(&self) -> Result<Serial> {
+        let mut host = self.site.hosts[0].lock();
+        host.serial().skip_to_end();
+        host.power_on()?;
+        Ok(host.serial().clone())
     }
 
     /// OVN has this port on this chassis.
