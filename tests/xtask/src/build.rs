@@ -9,12 +9,33 @@ use crate::cache::Key;
 use crate::ramdisk;
 use crate::{paths, tool};
 
+/// The programs of a DPU, each with its package.
+const DPU: [(&str, &str); 2] = [("dpu-agent-blk", "billet-blk"), ("dpu-agent", "billet-dpu")];
+
+/// Arguments of `cargo xtask dpu`.
+#[derive(clap::Args)]
+pub struct DpuArgs {
+    /// What the DPU's processor is to Rust; a BlueField's is an aarch64. Needs `rustup target add` of it, and a C compiler
+    /// for it (`gcc-aarch64-linux-gnu`).
+    #[arg(long, default_value = "aarch64-unknown-linux-gnu")]
+    platform: String,
+}
+
+/// Builds the programs of a DPU, which need nothing of the system there, and prints where they are.
+pub fn dpu(args: &DpuArgs) -> Result<()> {
+    for (package, program) in DPU {
+        println!("{}", ramdisk::static_program_for(&args.platform, package, program)?.display());
+    }
+    Ok(())
+}
+
 /// Builds everything that a running Billet consists of.
 pub fn run() -> Result<()> {
     ui()?;
     server()?;
-    ramdisk::static_program("dpu-agent-blk", "billet-blk")?;
-    ramdisk::static_program("dpu-agent", "billet-dpu")?;
+    for (package, program) in DPU {
+        ramdisk::static_program(package, program)?;
+    }
     ramdisk::run(&ramdisk::Args::default())
 }
 

@@ -57,6 +57,8 @@ enum Verb {
     Fleet(fleet::Args),
     /// Fuzz the parsers with libFuzzer, as long as one likes.
     Fuzz(fuzz::Args),
+    /// Build the programs of a DPU, static, for its processor.
+    Dpu(build::DpuArgs),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -75,6 +77,7 @@ fn main() -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Fleet(args) => fleet::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Dpu(args) => build::dpu(&args),
         Verb::Build => build::run(),
     }
 }

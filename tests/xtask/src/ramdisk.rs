@@ -107,6 +107,12 @@ pub fn agent() -> Result<PathBuf> {
 
 /// Builds `program` of `package` so that it needs nothing of the system that it runs on, and returns its path.
 pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
+    static_program_for(PLATFORM, package, program)
+}
+
+/// As [`static_program`], for another platform, whose `rust-std` and C compiler (such as Debian's `gcc-aarch64-linux-gnu`) must
+/// be there.
+pub fn static_program_for(platform: &str, package: &str, program: &str) -> Result<PathBuf> {
     let home = |var: &str, below: &str| {
         let home = std::env::var(var).or_else(|_| std::env::var("HOME").map(|h| format!("{h}/{below}")));
         home.unwrap_or_default()
@@ -118,17 +124,22 @@ pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
         tool::text(&paths::root())?,
     );
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    tool::shown(
-        tool::command(
-            &cargo,
-            &["build", "--quiet", "--release", "--locked", "--target", PLATFORM, "-p", package],
-        )
+    let variable = format!("CARGO_TARGET_{}", platform.to_uppercase().replace('-', "_"));
+    let mut command = tool::command(
+        &cargo,
+        &["build", "--quiet", "--release", "--locked", "--target", platform, "-p", package],
+    );
+    command
         .current_dir(paths::root())
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags),
-    )?;
-    Ok(paths::target().join(PLATFORM).join("release").join(program))
+        .env(format!("{variable}_RUSTFLAGS"), flags);
+    if platform != PLATFORM {
+        // Debian's name of the C compiler for a platform.
+        command.env(format!("{variable}_LINKER"), format!("{}-gcc", platform.replace("-unknown-", "-")));
+    }
+    tool::shown(&mut command)?;
+    Ok(paths::target().join(platform).join("release").join(program))
 }
 
 fn recipe() -> Result<Recipe> {
