@@ -11,7 +11,7 @@ use super::{Dpus, Level, SITE};
 use crate::bmc::QemuMachine;
 use crate::bmc::ipmi::{Endpoint, Plan};
 use crate::overlay::{CENTRAL, WIRE};
-use crate::rack::{Api, Firmware, Rack, SERVER_ADDRESS, within};
+use crate::rack::{Api, Disk, Firmware, Machine, MachineSpec, Rack, SERVER_ADDRESS, within};
 use crate::scenario::{DISCOVERY, wait_discovered_mac};
 
 /// Account of the hosts' controllers.
@@ -31,6 +31,8 @@ pub struct DpuSite {
     controllers: Vec<Endpoint>,
     /// The hosts, in the order of their DPUs.
     pub hosts: Vec<QemuMachine>,
+    /// Machines without a DPU.
+    locals: Vec<QemuMachine>,
     /// The DPUs.
     pub dpus: Dpus,
     /// The server's API, as operator.
@@ -56,7 +58,8 @@ impl DpuSite {
         );
         rack.start_server_with(|config| config + &more)?;
         let api = rack.api()?;
-        let mut site = Self { controllers: Vec::new(), hosts: Vec::new(), dpus, api, rack };
+        let mut site =
+            Self { controllers: Vec::new(), hosts: Vec::new(), locals: Vec::new(), dpus, api, rack };
         for number in 0..count {
             site.register(number)?;
             site.add_host(number, firmware)?;
@@ -82,13 +85,46 @@ impl DpuSite {
     fn add_host(&mut self, number: usize, firmware: Firmware) -> Result<()> {
         // Its firmware tries disks first, as that of a server does: what boots is said by its controller.
         let spec = self.dpus.host_machine(number, firmware)?.disk_first();
-        let machine = QemuMachine::new(self.rack.machine_in(self.dpus.overlay.chassis(number), spec)?);
+        let machine = self.rack.machine_in(self.dpus.overlay.chassis(number), spec)?;
+        let machine = self.control(machine, number)?;
+        self.hosts.push(machine);
+        Ok(())
+    }
+
+    /// Gives a machine a controller.
+    fn control(&mut self, machine: Machine, number: usize) -> Result<QemuMachine> {
+        let machine = QemuMachine::new(machine);
         let port = CONTROLLER + u16::try_from(number)?;
         let listen = || Ok(UdpSocket::bind((SERVER_ADDRESS, port))?);
         let socket = within(&self.rack.namespace().clone_handle()?, listen)?;
         self.controllers.push(Endpoint::start(socket, Plan::new(USER, PASSWORD), Arc::new(machine.clone()))?);
-        self.hosts.push(machine);
-        Ok(())
+        Ok(machine)
+    }
+
+    /// Tells the server of a node's controller.
+    fn tell_controller(&self, node: &str, number: usize) -> Result<()> {
+        let bmc = json!({
+            "driver": "ipmi", "address": SERVER_ADDRESS, "port": CONTROLLER + u16::try_from(number)?,
+            "user": USER, "password": PASSWORD,
+        });
+        self.api.put(&format!("/api/v1/nodes/{node}/bmc"), &bmc).map(drop)
+    }
+
+    /// A machine like the hosts, but without a DPU and with a disk of its own of this many bytes, which is found. Name of the node.
+    ///
+    /// # Errors
+    /// Where it is not found in time.
+    pub fn discover_local(&mut self, firmware: Firmware, size: u64) -> Result<String> {
+        let spec = MachineSpec::new("local", firmware).disk(Disk::virtio("LOCAL", size)).disk_first();
+        let number = self.hosts.len() + self.locals.len();
+        let machine = self.rack.machine(spec)?;
+        let machine = self.control(machine, number)?;
+        self.locals.push(machine.clone());
+        machine.lock().power_on()?;
+        let mac = machine.lock().mac(0);
+        let name = wait_discovered_mac(&self.api, &mac, "available", DISCOVERY)?;
+        self.tell_controller(&name, number)?;
+        Ok(name)
     }
 
     /// Switches the hosts on for the first time; they are found, and the server gets their controllers. Names of the nodes.
@@ -106,11 +142,7 @@ impl DpuSite {
         for number in 0..self.hosts.len() {
             let mac = self.dpus.get(number).host_mac().to_string();
             let name = wait_discovered_mac(&self.api, &mac, "available", DISCOVERY)?;
-            let bmc = json!({
-                "driver": "ipmi", "address": SERVER_ADDRESS, "port": CONTROLLER + u16::try_from(number)?,
-                "user": USER, "password": PASSWORD,
-            });
-            self.api.put(&format!("/api/v1/nodes/{name}/bmc"), &bmc)?;
+            self.tell_controller(&name, number)?;
             let path = format!("/api/v1/dpus/{}", Self::dpu_name(number));
             let is_paired = |dpu: &Value| (dpu["node_name"] == name.as_str()).then_some(());
             self.api.wait(&path, DISCOVERY, is_paired).context("waiting for a DPU to find its host")?;

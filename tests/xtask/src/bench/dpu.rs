@@ -40,6 +40,9 @@ pub struct Args {
     /// How often each way is measured; the medians count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
+    /// Measures only how long servers take to be up, and not their disks.
+    #[arg(long)]
+    servers: bool,
 }
 
 /// One kind of request.
@@ -98,6 +101,14 @@ pub fn run(args: &Args) -> Result<()> {
     let mut build = vec!["build", "--workspace", "--bin", "billet-dpu", "--bin", "billet-blk"];
     build.extend((!cfg!(debug_assertions)).then_some("--release"));
     tool::shown(&mut tool::command("cargo", &build))?;
+    if !args.servers {
+        disks(args)?;
+    }
+    super::create::run(args.rounds)
+}
+
+/// What a host's disk loses.
+fn disks(args: &Args) -> Result<()> {
     let mut rack = Rack::new("bench-dpu")?;
     let dir = rack.dir().to_owned();
     let disk = dir.join("lun.raw");

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 mod api;
 mod bmc;
+mod create;
 mod dhcp;
 mod dpu;
 mod http;
