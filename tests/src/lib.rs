@@ -17,6 +17,7 @@ pub mod python;
 pub mod rack;
 pub mod scenario;
 pub mod simulated;
+pub mod simulated_dpu;
 pub mod site;
 pub mod spdk;
 pub mod tftp;

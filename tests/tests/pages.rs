@@ -2,12 +2,14 @@
 //! each page must say is asked of it. Pages of which other suites take pictures are only asked.
 
 use std::fs;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::rack::Api;
 use tests::simulated::{SimulatedMachine, inventory};
+use tests::simulated_dpu::SimulatedDpu;
 use tests::site::{Site, disk_with_gpt};
 
 const PASSWORD: &str = "correct horse battery";
@@ -21,6 +23,18 @@ const MACHINES: [(&str, &str, &str, u8); 6] = [
     ("B1OU6S7", "r5-u03", "R5", 3),
     ("C2PV7T8", "r5-u04", "R5", 4),
 ];
+
+/// A site that keeps volumes in files and has networks of projects; nobody is at the database of OVN.
+const CONFIG: &str = r#"
+[[volumes]]
+name = "standard"
+kind = "file"
+
+[overlay]
+northbound = "unix:/nowhere/ovnnb_db.sock"
+southbound = "tcp:192.0.2.1:6642"
+gateways = ["gw1"]
+"#;
 
 /// People, a project, pools, flavors, an image, and six machines: one failed, one under maintenance, two lent.
 fn furnish(site: &Site) -> Result<()> {
@@ -123,10 +137,117 @@ fn lend(api: &Api, machines: &mut [SimulatedMachine]) -> Result<()> {
     Ok(())
 }
 
+/// A DPU beside the machine of `web-1`, volumes, snapshots, and networks with a router and a floating address.
+fn equip(site: &Site) -> Result<SimulatedDpu> {
+    let api = &site.api;
+    let web = api.get("/api/v1/projects/shop/servers/web-1")?;
+    let node = web["node_name"].as_str().context("web-1 has no machine")?;
+    let made =
+        api.post("/api/v1/dpus", &json!({ "name": "dpu-1", "node": node, "tunnel_address": "192.0.2.7" }))?;
+    let dpu = SimulatedDpu::new(&site.provisioning.url());
+    dpu.hello(made["token"].as_str(), "MT2306XZ00A1", &["52:54:00:bf:00:01", "52:54:00:bf:00:02"])?;
+    let shop = "/api/v1/projects/shop";
+    for (name, size) in [("orders", 64_u64 << 20), ("archive", 1 << 30)] {
+        api.post(&format!("{shop}/volumes"), &json!({ "name": name, "size": size, "iops": 5000 }))?;
+        until(api, &format!("{shop}/volumes/{name}"), "available")?;
+    }
+    api.post(&format!("{shop}/snapshots"), &json!({ "name": "before-upgrade", "volume": "archive" }))?;
+    api.post(&format!("{shop}/volumes/orders/attach"), &json!({ "server": "web-1" }))?;
+    networks(api)?;
+    follow(&dpu, api, "orders", "in_use")?;
+    Ok(dpu)
+}
+
+fn networks(api: &Api) -> Result<()> {
+    let public = json!({ "name": "internet", "physical": "physnet", "vlan": 7, "shared": true });
+    api.post("/api/v1/networks", &public)?;
+    api.post("/api/v1/networks/internet/subnets", &json!({ "cidr": "203.0.113.0/24" }))?;
+    let shop = "/api/v1/projects/shop";
+    for (name, subnets) in [
+        ("front", &["10.0.0.0/24", "fd00:1::/64"][..]),
+        ("back", &["10.0.1.0/24"]),
+        ("lab", &["10.0.9.0/24"]),
+    ] {
+        api.post(&format!("{shop}/networks"), &json!({ "name": name }))?;
+        for cidr in subnets {
+            api.post(&format!("{shop}/subnets"), &json!({ "network": name, "cidr": cidr }))?;
+        }
+    }
+    for (name, network, server) in [
+        ("web-1-front", "front", "web-1"),
+        ("web-2-front", "front", "web-2"),
+        ("spare", "front", ""),
+        ("web-1-back", "back", "web-1"),
+        ("web-2-back", "back", "web-2"),
+    ] {
+        api.post(&format!("{shop}/ports"), &json!({ "name": name, "network": network }))?;
+        if !server.is_empty() {
+            api.post(&format!("{shop}/ports/{name}/attach"), &json!({ "server": server }))?;
+        }
+    }
+    api.post(&format!("{shop}/routers"), &json!({ "name": "edge" }))?;
+    api.put(&format!("{shop}/routers/edge/gateway"), &json!({ "network": "internet" }))?;
+    for network in ["front", "back"] {
+        let all = api.get(&format!("{shop}/subnets"))?;
+        let networks = api.get(&format!("{shop}/networks"))?;
+        let id = |name: &str| {
+            networks["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|it| it["name"] == name)
+                .map(|it| it["id"].clone())
+        };
+        for subnet in all["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|it| Some(&it["network"]) == id(network).as_ref())
+        {
+            let subnet = subnet["id"].as_str().context("a subnet without an id")?;
+            api.put(&format!("{shop}/routers/edge/interfaces/{subnet}"), &json!({}))?;
+        }
+    }
+    api.post(
+        &format!("{shop}/floating-addresses"),
+        &json!({ "network": "internet", "port": "web-1-front" }),
+    )?;
+    let ssh = json!({ "direction": "ingress", "protocol": "tcp", "ports": "22", "cidr": "192.0.2.0/24" });
+    let web = json!({ "direction": "ingress", "protocol": "tcp", "ports": "443" });
+    api.post(&format!("{shop}/security-groups"), &json!({ "name": "web", "rules": [ssh, web] }))?;
+    Ok(())
+}
+
+/// Waits until a volume has this status.
+fn until(api: &Api, path: &str, status: &str) -> Result<()> {
+    let mut last = Value::Null;
+    for _ in 0..300 {
+        last = api.get(path)?;
+        if last["status"] == status {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!("{path} is not {status}: {last:#}")
+}
+
+/// The DPU follows until the volume has this status.
+fn follow(dpu: &SimulatedDpu, api: &Api, volume: &str, status: &str) -> Result<()> {
+    let path = format!("/api/v1/projects/shop/volumes/{volume}");
+    for _ in 0..100 {
+        dpu.follow(None)?;
+        if api.get(&path)?["status"] == status {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    bail!("{volume} is not {status}: {:#}", api.get(&path)?)
+}
+
 /// A page, something that it must say, and the name of its picture; empty where other suites take it.
 type Page = (&'static str, &'static str, &'static str);
 
-const OPERATORS: [Page; 20] = [
+const OPERATORS: [Page; 23] = [
     ("/dashboard", "write error at byte", "dashboard"),
     ("/", "r4-u12", ""),
     ("/?state=available&q=R7615", "PowerEdge R7615", "nodes-filtered"),
@@ -134,6 +255,9 @@ const OPERATORS: [Page; 20] = [
     ("/nodes/r4-u13/bmc", "r4-u13", "bmc"),
     ("/nodes/r5-u02/boot", "r5-u02", "boot"),
     ("/racks", "hall 2", "racks"),
+    ("/dpus", "BlueField-3 P-Series", "dpus"),
+    ("/dpus?q=nobody", "Nothing fits this filter", ""),
+    ("/dpus/dpu-1", "its exporter runs, the host has it", "dpu"),
     ("/pools", "Machines that carry the shop", "pools"),
     ("/pools?edit=gold", "Change gold", "pools-edit"),
     ("/flavors", "Two sockets, local NVMe", "flavors"),
@@ -149,12 +273,20 @@ const OPERATORS: [Page; 20] = [
     ("/audit", "Verify the chain", ""),
 ];
 
-const MEMBERS: [Page; 7] = [
+const MEMBERS: [Page; 15] = [
     ("/my/", "The web shop", "my"),
     ("/my/shop/catalogue", "c64", ""),
-    ("/my/shop/create", "c64", ""),
+    ("/my/shop/create?boot=volume&boot_type=standard&boot_size=20G", "Where the OS is", "create-on-volume"),
     ("/my/shop/servers", "web-1", ""),
+    ("/my/shop/servers/web-1", "web-1-front", "server-attached"),
     ("/my/shop/servers/web-1", "How to reach it", ""),
+    ("/my/shop/volumes", "archive", "volumes"),
+    ("/my/shop/volumes?snapshot=before-upgrade", "before-upgrade", ""),
+    ("/my/shop/volumes/archive", "before-upgrade", "volume"),
+    ("/my/shop/volumes/orders", "has it", "volume-in-use"),
+    ("/my/shop/snapshots", "before-upgrade", "snapshots"),
+    ("/my/shop/networks/front", "web-2-front", "network"),
+    ("/my/shop/security-groups", "TCP 443", "security-groups"),
     ("/my/shop/usage", "Cores", "usage"),
     ("/me", "ada", "me"),
 ];
@@ -179,8 +311,9 @@ fn look(site: &Site, browser: &Browser, pages: &[Page]) -> Result<()> {
 
 #[test]
 fn every_page_of_a_site_in_use() -> Result<()> {
-    let site = Site::new("ui/pages")?;
+    let site = Site::with_config("ui/pages", CONFIG)?;
     furnish(&site)?;
+    let dpu = equip(&site)?;
     let browser = Browser::start(&site.dir, None)?;
     browser.goto(&site.server.url())?;
     browser.find("#token")?.type_text(&site.server.token()?)?;
@@ -196,7 +329,62 @@ fn every_page_of_a_site_in_use() -> Result<()> {
     browser.find("#by-name")?.click()?;
     browser.wait_text("body", "shop")?;
     look(&site, &browser, &MEMBERS)?;
+    the_topology_is_drawn(&site, &browser)?;
+    a_volume_comes_and_goes(&site, &browser, &dpu)?;
     browser.console_is_clean()
+}
+
+/// The picture of networks: all that there is, each server a link, and the same in words. It is wider than a narrow window, the page is not.
+fn the_topology_is_drawn(site: &Site, browser: &Browser) -> Result<()> {
+    browser.goto(&format!("{}/my/shop/networks", site.server.url()))?;
+    browser.wait_text("#networks", "front")?;
+    let count = |selector: &str| {
+        browser.execute(&format!("return document.querySelectorAll('#topology {selector}').length"))
+    };
+    for (selector, wanted) in
+        [(".provider", 1), (".router", 1), ("a.network", 3), ("a.server", 4), (".free", 1), ("path", 9)]
+    {
+        let found = count(selector)?;
+        ensure!(found == wanted, "{selector}: {found}");
+    }
+    let words = browser.execute("return document.getElementById('topology-words').textContent")?.to_string();
+    ensure!(
+        words.contains("Router edge leads to provider network internet")
+            && words.contains("3 ports: web-1, web-2"),
+        "{words}"
+    );
+    browser.picture("networks")?;
+    browser.find("#topology a.server")?.click()?;
+    browser.wait_text("h1", "web-")?;
+    Ok(())
+}
+
+/// Somebody makes a volume, gives it to a server and takes it away again; the pages follow by themselves.
+fn a_volume_comes_and_goes(site: &Site, browser: &Browser, dpu: &SimulatedDpu) -> Result<()> {
+    browser.goto(&format!("{}/my/shop/volumes", site.server.url()))?;
+    browser.find("#name")?.type_text("scratch")?;
+    browser.find("#size")?.type_text("32M")?;
+    browser.find("#submit")?.click()?;
+    browser.wait_text("h1", "scratch")?;
+    browser.execute("window.untouched = true")?;
+    browser.wait_text("h1 + .badge", "Available")?;
+    ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
+    browser.goto(&format!("{}/my/shop/servers/web-1", site.server.url()))?;
+    let id =
+        site.api.get("/api/v1/projects/shop/volumes/scratch")?["id"].as_str().context("no id")?.to_owned();
+    browser.execute(&format!("document.getElementById('volume').value = '{id}'"))?;
+    browser.find("#attach-volume")?.click()?;
+    let row = format!("tr[data-volume='{id}']");
+    browser.wait_text(&row, "Attaching")?;
+    browser.execute("window.untouched = true")?;
+    follow(dpu, &site.api, "scratch", "in_use")?;
+    browser.wait_text(&row, "In use")?;
+    ensure!(browser.execute("return window.untouched")? == true, "the page was loaded again");
+    browser.find(&format!("{row} button"))?.click()?;
+    browser.wait_text("#volumes", "orders")?;
+    follow(dpu, &site.api, "scratch", "available")?;
+    browser.wait_for(&format!("return !document.querySelector(\"{row}\")"))?;
+    Ok(())
 }
 
 /// The first key press on a page leads past the navigation; a pool that somebody else changed is not overwritten.
