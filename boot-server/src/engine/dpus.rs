@@ -8,15 +8,16 @@
 //!
 //! A state is stored before anybody is told of it, with its generation: a server that starts again tells the same.
 
+mod arrive;
+mod told;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bmc::Secret;
 use boot_server_core::cloud_config::is_hostname;
-use boot_server_core::dpu::{self, Dpu, HostDisk, NotDesired, SILENT_MS, Wanted};
-use boot_server_core::node::{Node, Severity};
-use protocol::dial::{Facts, Hello, Orders, Report, Welcome};
+use boot_server_core::dpu::{Dpu, NotDesired, SILENT_MS};
+use boot_server_core::node::Severity;
 use protocol::dpu::{Datapath, Desired, InterfaceName, Observed, VERSION};
 use protocol::{DpuId, NodeId, Sha256, Timestamp};
 use tokio::sync::watch;
@@ -26,17 +27,11 @@ use super::{Actor, Change, Engine, EngineError, lock, now};
 use crate::secret;
 use crate::store::dpus::{self as rows, DpuRow};
 use crate::store::queries::{NewEvent, insert_event};
-use crate::store::{StoreError, volumes};
+use crate::store::volumes;
 use crate::vault::Place;
 
 /// DPUs of one site.
 const DPUS_MAX: usize = 20_000;
-/// DPUs that introduced themselves and that nobody has accepted.
-const WAITING_MAX: usize = 256;
-/// MAC addresses, functions and programs that one may tell of: two ports with 127 virtual functions each.
-const FACTS_MAX: usize = 256;
-/// Characters of a text that it tells of itself.
-const TEXT_MAX: usize = 200;
 
 /// What is wrong with what somebody wants of a DPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -316,131 +311,9 @@ impl Engine {
         }
     }
 
-    /// A DPU introduces itself.
-    ///
-    /// # Errors
-    /// [`DpuError`], or what the store says.
-    pub async fn dpu_hello(&self, hello: Hello, peer: IpAddr) -> Result<Welcome, EngineError> {
-        if hello.version != VERSION {
-            return Err(DpuError::Version { theirs: hello.version }.into());
-        }
-        if hello.secret.0.parse::<Sha256>().is_err() {
-            return Err(DpuError::Secret.into());
-        }
-        let (secret, facts) = (secret::hash(&hello.secret.0), bounded(hello.facts));
-        let _turn = self.0.dpus.turn.lock().await;
-        let known = self.dpu_with_secret(secret).map(|known| known.dpu);
-        let token = hello.token.as_ref().map(|token| secret::hash(&token.0));
-        let registered = token.and_then(|token| self.dpu_with_token(token));
-        let dpu = match (known, registered, token) {
-            (Some(dpu), _, _) => self.heard_dpu(dpu, facts, peer).await?,
-            (None, Some(dpu), _) => self.redeem_dpu(dpu, secret, facts, peer).await?,
-            (None, None, Some(_)) => return Err(DpuError::Token.into()),
-            (None, None, None) => self.strange_dpu(secret, facts, peer).await?,
-        };
-        if !dpu.accepted {
-            let why = format!("somebody has to accept it: `billet dpu accept {}`", dpu.name);
-            return Ok(Welcome::Waiting { why });
-        }
-        self.compose(dpu.id).await?;
-        Ok(Welcome::Accepted { dpu: dpu.id, name: dpu.name })
-    }
-
-    async fn heard_dpu(&self, before: Dpu, facts: Facts, peer: IpAddr) -> Result<Dpu, EngineError> {
-        let mut next = Dpu { facts, address: Some(peer), ..before.clone() };
-        next.node = next.node.or_else(|| self.host_of(&next));
-        if next != before {
-            next = self.put_dpu(next, None).await?;
-        }
-        self.saw_dpu(next.id);
-        Ok(next)
-    }
-
-    async fn redeem_dpu(
-        &self,
-        before: Dpu,
-        secret: Sha256,
-        facts: Facts,
-        peer: IpAddr,
-    ) -> Result<Dpu, EngineError> {
-        let mut next =
-            Dpu { secret: Some(secret), token: None, accepted: true, facts, address: Some(peer), ..before };
-        next.node = next.node.or_else(|| self.host_of(&next));
-        let event = line(&Actor::Server, &next, "dpu.arrived", Severity::Info, "came in with its token");
-        let next = self.put_dpu(next, Some(event)).await?;
-        self.saw_dpu(next.id);
-        Ok(next)
-    }
-
-    async fn strange_dpu(&self, secret: Sha256, facts: Facts, peer: IpAddr) -> Result<Dpu, EngineError> {
-        self.room_for_dpu()?;
-        if self.dpus().iter().filter(|known| !known.dpu.accepted).count() >= WAITING_MAX {
-            return Err(DpuError::Many("as many DPUs as may wait to be accepted do").into());
-        }
-        let mut dpu = Dpu::new(DpuId(Uuid::now_v7()), self.free_dpu_name(&facts), String::new(), now());
-        (dpu.secret, dpu.facts, dpu.address) = (Some(secret), facts, Some(peer));
-        dpu.node = self.host_of(&dpu);
-        let event = line(
-            &Actor::Server,
-            &dpu,
-            "dpu.discovered",
-            Severity::Warning,
-            &format!("introduced itself from {peer}: accept it, or remove it"),
-        );
-        let known = self.add_dpu(dpu, event).await?;
-        self.saw_dpu(known.dpu.id);
-        Ok(known.dpu)
-    }
-
-    fn free_dpu_name(&self, facts: &Facts) -> String {
-        let own = facts.hostname.split('.').next().unwrap_or_default().to_lowercase();
-        let base = if is_hostname(&own) && own.len() <= 50 { own } else { "dpu".to_owned() };
-        let taken = |name: &str| lock(&self.0.dpus.all).values().any(|known| known.dpu.name == name);
-        if !taken(&base) {
-            return base;
-        }
-        (2..=DPUS_MAX).map(|n| format!("{base}-{n}")).find(|name| !taken(name)).unwrap_or(base)
-    }
-
     fn room_for_dpu(&self) -> Result<(), DpuError> {
         let full = lock(&self.0.dpus.all).len() >= DPUS_MAX;
         if full { Err(DpuError::Many("the site has as many DPUs as it may have")) } else { Ok(()) }
-    }
-
-    /// Gives DPUs without a host the machine that has one of their functions as its NIC: a machine that boots from the network through its
-    /// DPU is found after that.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub(super) async fn pair_dpus(&self) -> Result<(), EngineError> {
-        let _turn = self.0.dpus.turn.lock().await;
-        for known in self.dpus() {
-            let before = known.dpu;
-            if before.node.is_some() {
-                continue;
-            }
-            let Some(node) = self.host_of(&before) else { continue };
-            let next = Dpu { node: Some(node), ..before };
-            let event = line(
-                &Actor::Server,
-                &next,
-                "dpu.paired",
-                Severity::Info,
-                "its host is the machine with its function",
-            );
-            self.put_dpu(next, Some(event)).await?;
-        }
-        Ok(())
-    }
-
-    /// The machine that has one of the DPU's functions as its NIC, unless another DPU has it.
-    fn host_of(&self, dpu: &Dpu) -> Option<NodeId> {
-        let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
-        let node =
-            self.0.nodes.find(|node: &Node| macs.iter().any(|mac| node.identity.macs.contains(mac)))?;
-        let all = lock(&self.0.dpus.all);
-        let taken = all.values().any(|other| other.dpu.id != dpu.id && other.dpu.node == Some(node.id));
-        (!taken).then_some(node.id)
     }
 
     fn dpu_with_secret(&self, secret: Sha256) -> Option<Known> {
@@ -448,89 +321,10 @@ impl Engine {
         all.values().find(|known| known.dpu.secret.is_some_and(|have| secret::same(&have, &secret))).cloned()
     }
 
-    fn dpu_with_token(&self, token: Sha256) -> Option<Dpu> {
-        let all = lock(&self.0.dpus.all);
-        let found =
-            all.values().find(|known| known.dpu.token.is_some_and(|have| secret::same(&have, &token)));
-        found.map(|known| known.dpu.clone())
-    }
-
     fn saw_dpu(&self, id: DpuId) {
         if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
             known.seen = Some(now());
         }
-    }
-
-    /// Whether an accepted DPU has this secret.
-    ///
-    /// # Errors
-    /// [`DpuError::Stranger`].
-    pub fn check_dpu(&self, secret: &str) -> Result<(), EngineError> {
-        let known = self.dpu_with_secret(secret::hash(secret)).filter(|known| known.dpu.accepted);
-        known.map(drop).ok_or_else(|| DpuError::Stranger.into())
-    }
-
-    /// Takes a report in, and answers with the state as soon as there is another than the one that the DPU has.
-    ///
-    /// # Errors
-    /// [`DpuError::Stranger`], or what the store says.
-    pub async fn dpu_state(
-        &self,
-        secret: &str,
-        report: Report,
-        wait: Duration,
-    ) -> Result<Orders, EngineError> {
-        let mut told = self.0.dpus.told.subscribe();
-        let known = self.dpu_with_secret(secret::hash(secret)).filter(|known| known.dpu.accepted);
-        let id = known.ok_or(DpuError::Stranger)?.dpu.id;
-        self.saw_dpu(id);
-        self.catch_up(id, report.generation).await?;
-        if let Some(observed) = report.observed {
-            self.observe_dpu(id, *observed).await?;
-        }
-        let until = tokio::time::Instant::now() + wait;
-        loop {
-            // Marked as seen before it is looked at: what comes in between wakes.
-            told.borrow_and_update();
-            let known = self.known_dpu(id).filter(|known| known.dpu.accepted).ok_or(DpuError::Stranger)?;
-            if let Some(state) = known.desired
-                && report.generation != Some(state.generation)
-            {
-                return Ok(Orders::State { state: Box::new(state) });
-            }
-            tokio::select! {
-                changed = told.changed() => if changed.is_err() { return Ok(Orders::Same) },
-                () = tokio::time::sleep_until(until) => return Ok(Orders::Same),
-            }
-        }
-    }
-
-    /// A DPU that has a newer state than there is was told it by this server before its database was put back: its next state gets a
-    /// number that it takes.
-    async fn catch_up(&self, id: DpuId, generation: Option<u64>) -> Result<(), EngineError> {
-        let generation = generation.unwrap_or(0);
-        let behind = match lock(&self.0.dpus.all).get_mut(&id) {
-            Some(known) if generation > known.generation() && known.desired.is_some() => {
-                known.floor = generation;
-                true
-            }
-            _ => false,
-        };
-        if behind { self.compose(id).await } else { Ok(()) }
-    }
-
-    async fn observe_dpu(&self, id: DpuId, observed: Observed) -> Result<(), EngineError> {
-        let before = self.known_dpu(id).and_then(|known| known.observed);
-        if before.as_ref() == Some(&observed) {
-            return Ok(());
-        }
-        let row = observed.clone();
-        self.store().write(move |db| rows::set_observed(db, id, &row)).await?;
-        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
-            known.observed = Some(observed);
-        }
-        self.announce(Change::Dpu(id));
-        Ok(())
     }
 
     async fn add_dpu(&self, dpu: Dpu, event: NewEvent) -> Result<Known, EngineError> {
@@ -565,117 +359,6 @@ impl Engine {
         }
         self.announce(Change::Dpu(dpu.id));
         Ok(dpu)
-    }
-
-    /// Makes the states of all accepted DPUs, and tells those that are to change.
-    ///
-    /// # Errors
-    /// The last of what kept some from it; the others were made.
-    pub(super) async fn compose_all(&self) -> Result<(), EngineError> {
-        let mut kept = Ok(());
-        for known in self.dpus() {
-            if let Err(error) = self.compose(known.dpu.id).await {
-                let cause = &error as &dyn std::error::Error;
-                tracing::warn!(dpu = %known.dpu.name, error = cause, "what a DPU is to be cannot be made");
-                kept = Err(error);
-            }
-        }
-        kept
-    }
-
-    /// Makes the state of one DPU, and tells it where that is another one.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub(super) async fn compose(&self, id: DpuId) -> Result<(), EngineError> {
-        let _turn = self.0.composing.lock().await;
-        let Some(known) = self.known_dpu(id).filter(|known| known.dpu.accepted) else { return Ok(()) };
-        let node = known.dpu.node.and_then(|node| self.0.nodes.get(node));
-        let wanted = self.wanted_of(&known, node.as_deref()).await?;
-        let overlay = self.overlay_of_dpus();
-        let made = dpu::desired(&known.dpu, overlay.as_ref(), node.as_deref(), &wanted);
-        let (mut state, problem) = match made {
-            Ok(state) => (state, None),
-            Err(problem) => return self.cannot_be(id, known.problem.as_ref(), problem).await,
-        };
-        state.generation = known.generation();
-        if known.desired.as_ref() == Some(&state) && known.floor <= known.generation() {
-            if known.problem != problem
-                && let Some(known) = lock(&self.0.dpus.all).get_mut(&id)
-            {
-                known.problem = problem;
-            }
-            return Ok(());
-        }
-        state.generation = known.generation().max(known.floor) + 1;
-        let text = serde_json::to_string(&state).map_err(|cause| StoreError::Row { table: "dpus", cause })?;
-        let sealed = format!("{} {}", state.generation, self.0.vault.seal(place(id), &Secret(text))?);
-        self.store().write(move |db| rows::set_desired(db, id, &sealed)).await?;
-        tracing::info!(dpu = %known.dpu.name, generation = state.generation, "a DPU gets another state");
-        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
-            (known.desired, known.problem) = (Some(state), None);
-        }
-        self.0.dpus.told.send_modify(|count| *count += 1);
-        self.announce(Change::Dpu(id));
-        Ok(())
-    }
-
-    async fn cannot_be(
-        &self,
-        id: DpuId,
-        before: Option<&NotDesired>,
-        problem: NotDesired,
-    ) -> Result<(), EngineError> {
-        if before == Some(&problem) {
-            return Ok(());
-        }
-        tracing::warn!(dpu = %id, error = &problem as &dyn std::error::Error, "a DPU stays as it is");
-        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
-            known.problem = Some(problem);
-        }
-        self.announce(Change::Dpu(id));
-        Ok(())
-    }
-
-    async fn wanted_of(&self, known: &Known, node: Option<&Node>) -> Result<Wanted, EngineError> {
-        let id = known.dpu.id;
-        let granted = self.store().read(move |db| volumes::granted(db, id)).await?;
-        let mut disks = Vec::with_capacity(granted.len());
-        for (volume, sealed) in granted {
-            let backend = self.open_access(volume.id, &sealed)?;
-            disks.push(HostDisk { volume, backend });
-        }
-        let server = match node {
-            Some(node) => self.server_of(node.id).await?,
-            None => None,
-        };
-        let ports = match server {
-            Some(server) => self.host_ports(server.id, &known.dpu).await?,
-            None => Vec::new(),
-        };
-        Ok(Wanted { ports, disks })
-    }
-}
-
-/// What a DPU says of itself, cut to what is kept.
-fn bounded(mut facts: Facts) -> Facts {
-    let cut = |text: String| text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect::<String>();
-    facts.macs.truncate(FACTS_MAX);
-    facts.functions.truncate(FACTS_MAX);
-    facts.programs.truncate(FACTS_MAX);
-    for program in &mut facts.programs {
-        program.name = cut(std::mem::take(&mut program.name));
-        program.version = cut(std::mem::take(&mut program.version));
-    }
-    for function in &mut facts.functions {
-        function.interface = cut(std::mem::take(&mut function.interface));
-    }
-    Facts {
-        hostname: cut(facts.hostname),
-        serial: facts.serial.map(cut),
-        model: facts.model.map(cut),
-        kernel: cut(facts.kernel),
-        ..facts
     }
 }
 

@@ -9,6 +9,8 @@
 //! What is to be done follows from the rows and from what DPUs say. Every step may be done again, so whoever starts after a crash goes on
 //! where it stood.
 
+mod attach;
+mod boot;
 mod drive;
 mod open;
 mod prepare;
@@ -21,10 +23,7 @@ use std::sync::Arc;
 
 use bmc::Secret;
 use boot_server_core::node::Severity;
-use boot_server_core::server::{BootVolume, Phase as ServerPhase, Server};
-use boot_server_core::volume::{
-    Attachment, Phase, SIZE_MAX, SIZE_UNIT, Source, Stage, Volume, is_name, is_size,
-};
+use boot_server_core::volume::{Phase, SIZE_MAX, SIZE_UNIT, Source, Volume, is_name, is_size};
 use protocol::dpu::IoLimits;
 use protocol::{ProjectId, VolumeId};
 use uuid::Uuid;
@@ -36,11 +35,10 @@ use crate::store::volumes::{self as rows, VolumeFilter};
 use crate::store::{StoreError, usage};
 use crate::vault::Place;
 
+use attach::detaching;
 pub(super) use drive::Turns;
 pub use open::open;
 
-/// Bytes that an OS needs on its volume beside its image: the config partition, room around it, and partition tables at both ends.
-const AROUND_IMAGE: u64 = 16 << 20;
 /// Living volumes of one project, whatever its quota says.
 const VOLUMES_MAX: u64 = 10_000;
 /// How often a change is done again because the volume went on meanwhile.
@@ -307,74 +305,6 @@ impl Engine {
         })?)
     }
 
-    /// The boot volume that waits for a server's deploy, made where there is none. One of another image, from a deploy that was called
-    /// off, is removed.
-    ///
-    /// # Errors
-    /// [`VolumeError`], or where the store fails.
-    pub(super) async fn ensure_boot_volume(
-        &self,
-        server: &Server,
-        actor: &Actor,
-        wish: &BootVolume,
-        least: u64,
-    ) -> Result<Volume, EngineError> {
-        let wanted = self.boot_volume(server, actor, wish, least)?;
-        for volume in self.volumes_of(server.id).await? {
-            let unused = volume.phase == Phase::Creating
-                && volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted);
-            if unused
-                && (&volume.source, volume.size, &volume.kind) == (&wanted.source, wanted.size, &wanted.kind)
-            {
-                return Ok(volume);
-            }
-            if unused {
-                self.edit_volume(volume.id, |volume| {
-                    Ok(Some((Volume { phase: Phase::Deleting, ..volume.clone() }, None)))
-                })
-                .await?;
-            }
-        }
-        let event =
-            line(&wanted, actor, "volume.created", Severity::Info, "is made for its server to boot from");
-        let (row, row_event) = (wanted.clone(), event.clone());
-        let write = move |db: &_| {
-            rows::insert(db, &row)?;
-            insert_event(db, &row_event)
-        };
-        let number = self.store().write(write).await?;
-        self.announce_event(number, event);
-        self.announce_volume(&wanted);
-        Ok(wanted)
-    }
-
-    fn boot_volume(
-        &self,
-        server: &Server,
-        actor: &Actor,
-        wish: &BootVolume,
-        least: u64,
-    ) -> Result<Volume, EngineError> {
-        let kind = match &wish.kind {
-            Some(kind) => kind.clone(),
-            None => self.first_type()?,
-        };
-        self.backend(&kind)?;
-        let least = least.saturating_add(AROUND_IMAGE);
-        let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
-        check_size(size, least)?;
-        let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
-        let id = Uuid::now_v7();
-        let tail = id.simple().to_string();
-        let name = format!("{}-boot-{}", server.name, &tail[tail.len() - 6..]);
-        let mut volume = fresh(server.project, actor, name, (kind, size, source), None);
-        volume.id = VolumeId(id);
-        volume.keep = wish.keep;
-        volume.attachment =
-            Some(Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None });
-        Ok(volume)
-    }
-
     /// Gives a volume another name, or more room while nobody has it.
     ///
     /// # Errors
@@ -444,74 +374,6 @@ impl Engine {
         .await
     }
 
-    /// Gives a volume to a server, running or not. Its machine has it once its status is `in_use`.
-    ///
-    /// # Errors
-    /// [`VolumeError`], or where the store fails.
-    pub async fn attach_volume(
-        &self,
-        project: ProjectId,
-        reference: &str,
-        actor: Actor,
-        server: &str,
-    ) -> Result<Volume, EngineError> {
-        let volume = self.volume(project, reference).await?;
-        let server = self.server(project, server).await?;
-        if matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted) {
-            return Err(
-                bad(format!("server {} is being given back", server.name), "choose another server").into()
-            );
-        }
-        if self.dpu_of(server.node).is_none() {
-            return Err(VolumeError::NoDpu(server.name).into());
-        }
-        self.edit_volume(volume.id, move |volume| {
-            if volume.server() == Some(server.id) {
-                return Ok(None);
-            }
-            if volume.phase != Phase::Available || volume.attachment.is_some() {
-                return Err(wrong(
-                    "attach",
-                    volume,
-                    "wait until it is available, or detach it from its server first",
-                ));
-            }
-            let attachment = Attachment { server: server.id, boot: false, stage: Stage::Wanted, dpu: None };
-            let next = Volume { attachment: Some(attachment), ..volume.clone() };
-            let what = format!("given to server {}", server.name);
-            Ok(Some((next, Some(line(volume, &actor, "volume.attaching", Severity::Info, &what)))))
-        })
-        .await
-    }
-
-    /// Takes a volume from its server. It is available again once nobody can write to it.
-    ///
-    /// # Errors
-    /// [`VolumeError`], or where the store fails.
-    pub async fn detach_volume(
-        &self,
-        project: ProjectId,
-        reference: &str,
-        actor: Actor,
-    ) -> Result<Volume, EngineError> {
-        let volume = self.volume(project, reference).await?;
-        self.edit_volume(volume.id, move |volume| {
-            let Some(attachment) = &volume.attachment else { return Ok(None) };
-            if attachment.boot {
-                return Err(wrong(
-                    "detach",
-                    volume,
-                    "its server boots from it: delete the server, or reinstall it",
-                ));
-            }
-            Ok(detaching(volume).map(|next| {
-                let event = line(volume, &actor, "volume.detaching", Severity::Info, "taken from its server");
-                (next, Some(event))
-            }))
-        })
-        .await
-    }
-
     /// Changes a volume as it stands when its turn comes; `None` leaves it as it is.
     pub(in crate::engine) async fn edit_volume(
         &self,
@@ -566,13 +428,6 @@ impl Engine {
             serde_json::to_string(backend).map_err(|cause| StoreError::Row { table: "volumes", cause })?;
         Ok(self.0.vault.seal(place(id), &Secret(text))?)
     }
-}
-
-/// The next version of a volume that is taken from its server; `None` where that goes on already.
-pub(super) fn detaching(volume: &Volume) -> Option<Volume> {
-    let attachment = volume.attachment.as_ref().filter(|at| at.stage != Stage::Detaching)?;
-    let attachment = Attachment { stage: Stage::Detaching, ..attachment.clone() };
-    Some(Volume { attachment: Some(attachment), ..volume.clone() })
 }
 
 fn check_size(size: u64, least: u64) -> Result<(), VolumeError> {

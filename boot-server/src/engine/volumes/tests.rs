@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use boot_server_core::node::StateName;
+use boot_server_core::server::{BootVolume, Phase as ServerPhase, Server};
 use boot_server_core::volume::Status;
 use protocol::agent::Password;
 use protocol::dial::{Facts, Hello, HostFunction, Orders, Report, Welcome};

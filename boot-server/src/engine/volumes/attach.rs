@@ -1,0 +1,86 @@
+//! Volumes for servers, and back.
+
+use boot_server_core::node::Severity;
+use boot_server_core::server::Phase as ServerPhase;
+use boot_server_core::volume::{Attachment, Phase, Stage, Volume};
+use protocol::ProjectId;
+
+use super::{VolumeError, bad, line, wrong};
+use crate::engine::{Actor, Engine, EngineError};
+
+impl Engine {
+    /// Gives a volume to a server, running or not. Its machine has it once its status is `in_use`.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn attach_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+        server: &str,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        let server = self.server(project, server).await?;
+        if matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted) {
+            return Err(
+                bad(format!("server {} is being given back", server.name), "choose another server").into()
+            );
+        }
+        if self.dpu_of(server.node).is_none() {
+            return Err(VolumeError::NoDpu(server.name).into());
+        }
+        self.edit_volume(volume.id, move |volume| {
+            if volume.server() == Some(server.id) {
+                return Ok(None);
+            }
+            if volume.phase != Phase::Available || volume.attachment.is_some() {
+                return Err(wrong(
+                    "attach",
+                    volume,
+                    "wait until it is available, or detach it from its server first",
+                ));
+            }
+            let attachment = Attachment { server: server.id, boot: false, stage: Stage::Wanted, dpu: None };
+            let next = Volume { attachment: Some(attachment), ..volume.clone() };
+            let what = format!("given to server {}", server.name);
+            Ok(Some((next, Some(line(volume, &actor, "volume.attaching", Severity::Info, &what)))))
+        })
+        .await
+    }
+
+    /// Takes a volume from its server. It is available again once nobody can write to it.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub async fn detach_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        self.edit_volume(volume.id, move |volume| {
+            let Some(attachment) = &volume.attachment else { return Ok(None) };
+            if attachment.boot {
+                return Err(wrong(
+                    "detach",
+                    volume,
+                    "its server boots from it: delete the server, or reinstall it",
+                ));
+            }
+            Ok(detaching(volume).map(|next| {
+                let event = line(volume, &actor, "volume.detaching", Severity::Info, "taken from its server");
+                (next, Some(event))
+            }))
+        })
+        .await
+    }
+}
+
+/// The next version of a volume that is taken from its server; `None` where that goes on already.
+pub(super) fn detaching(volume: &Volume) -> Option<Volume> {
+    let attachment = volume.attachment.as_ref().filter(|at| at.stage != Stage::Detaching)?;
+    let attachment = Attachment { stage: Stage::Detaching, ..attachment.clone() };
+    Some(Volume { attachment: Some(attachment), ..volume.clone() })
+}

@@ -1,0 +1,85 @@
+//! The volume that a server boots from, as long as nothing is on it.
+
+use boot_server_core::node::Severity;
+use boot_server_core::server::{BootVolume, Server};
+use boot_server_core::volume::{Attachment, Phase, SIZE_UNIT, Source, Stage, Volume};
+use protocol::VolumeId;
+use uuid::Uuid;
+
+use super::{check_size, fresh, line};
+use crate::engine::{Actor, Engine, EngineError};
+use crate::store::queries::insert_event;
+use crate::store::volumes as rows;
+
+/// Bytes that an OS needs on its volume beside its image: the config partition, room around it, and partition tables at both ends.
+const AROUND_IMAGE: u64 = 16 << 20;
+
+impl Engine {
+    /// The boot volume that waits for a server's deploy, made where there is none. One of another image, from a deploy that was called
+    /// off, is removed.
+    ///
+    /// # Errors
+    /// [`VolumeError`], or where the store fails.
+    pub(in crate::engine) async fn ensure_boot_volume(
+        &self,
+        server: &Server,
+        actor: &Actor,
+        wish: &BootVolume,
+        least: u64,
+    ) -> Result<Volume, EngineError> {
+        let wanted = self.boot_volume(server, actor, wish, least)?;
+        for volume in self.volumes_of(server.id).await? {
+            let unused = volume.phase == Phase::Creating
+                && volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted);
+            if unused
+                && (&volume.source, volume.size, &volume.kind) == (&wanted.source, wanted.size, &wanted.kind)
+            {
+                return Ok(volume);
+            }
+            if unused {
+                self.edit_volume(volume.id, |volume| {
+                    Ok(Some((Volume { phase: Phase::Deleting, ..volume.clone() }, None)))
+                })
+                .await?;
+            }
+        }
+        let event =
+            line(&wanted, actor, "volume.created", Severity::Info, "is made for its server to boot from");
+        let (row, row_event) = (wanted.clone(), event.clone());
+        let write = move |db: &_| {
+            rows::insert(db, &row)?;
+            insert_event(db, &row_event)
+        };
+        let number = self.store().write(write).await?;
+        self.announce_event(number, event);
+        self.announce_volume(&wanted);
+        Ok(wanted)
+    }
+
+    fn boot_volume(
+        &self,
+        server: &Server,
+        actor: &Actor,
+        wish: &BootVolume,
+        least: u64,
+    ) -> Result<Volume, EngineError> {
+        let kind = match &wish.kind {
+            Some(kind) => kind.clone(),
+            None => self.first_type()?,
+        };
+        self.backend(&kind)?;
+        let least = least.saturating_add(AROUND_IMAGE);
+        let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
+        check_size(size, least)?;
+        let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
+        let id = Uuid::now_v7();
+        let tail = id.simple().to_string();
+        let name = format!("{}-boot-{}", server.name, &tail[tail.len() - 6..]);
+        let mut volume = fresh(server.project, actor, name, (kind, size, source), None);
+        volume.id = VolumeId(id);
+        volume.keep = wish.keep;
+        volume.attachment =
+            Some(Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None });
+        Ok(volume)
+    }
+}
