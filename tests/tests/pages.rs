@@ -247,7 +247,7 @@ fn follow(dpu: &SimulatedDpu, api: &Api, volume: &str, status: &str) -> Result<(
 /// A page, something that it must say, and the name of its picture; empty where other suites take it.
 type Page = (&'static str, &'static str, &'static str);
 
-const OPERATORS: [Page; 23] = [
+const OPERATORS: [Page; 24] = [
     ("/dashboard", "write error at byte", "dashboard"),
     ("/", "r4-u12", ""),
     ("/?state=available&q=R7615", "PowerEdge R7615", "nodes-filtered"),
@@ -258,6 +258,7 @@ const OPERATORS: [Page; 23] = [
     ("/dpus", "BlueField-3 P-Series", "dpus"),
     ("/dpus?q=nobody", "Nothing fits this filter", ""),
     ("/dpus/dpu-1", "its exporter runs, the host has it", "dpu"),
+    ("/dpus/dpu-1", "network front of shop", ""),
     ("/pools", "Machines that carry the shop", "pools"),
     ("/pools?edit=gold", "Change gold", "pools-edit"),
     ("/flavors", "Two sockets, local NVMe", "flavors"),

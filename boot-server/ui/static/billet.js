@@ -36,6 +36,13 @@
     wasOffline = is;
   };
 
+  // What changed after the page was made and before its stream was open was told to nobody: where something is under way, it is asked once.
+  let opened = false;
+  const firstOpened = () => {
+    if (!opened) $$("[data-live]").filter((live) => live.querySelector(".tone-work")).forEach((live) => htmx.trigger(live, "billet:refresh"));
+    opened = true;
+  };
+
   // A page that was left is kept by the browser for the way back, with its stream; of six such pages, all connections to this
   // server are taken, and the next page waits for a minute. So a stream ends with its page, and a page that comes back is
   // fetched anew: it missed something.
@@ -147,7 +154,7 @@
     }
   });
   document.addEventListener("htmx:afterSwap", tellTimes);
-  document.addEventListener("htmx:sseOpen", () => offline(false));
+  document.addEventListener("htmx:sseOpen", () => { offline(false); firstOpened(); });
   document.addEventListener("htmx:sseError", () => offline(true));
   // Registered before htmx looks at the page.
   document.addEventListener("DOMContentLoaded", () => {

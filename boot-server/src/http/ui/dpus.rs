@@ -16,8 +16,9 @@ use super::servers::address as query;
 use super::{Refusal, Ui, go, operator, render};
 use crate::engine::{DpuChange, KnownDpu};
 use crate::http::auth;
+use crate::store::overlay::{Net, Plug};
 use crate::view::Problem;
-use crate::view::dpus::{DpuStatus, DpuView};
+use crate::view::dpus::{DpuPort, DpuStatus, DpuView};
 
 /// DPUs on one page; more are on the next.
 const PAGE: usize = 200;
@@ -52,6 +53,7 @@ struct DpuPage {
     dpu: DpuView,
     look: Look,
     disks: Vec<Disk>,
+    ports: Vec<Plugged>,
     may_change: bool,
     form: Fields,
     problem: Option<Problem>,
@@ -66,6 +68,13 @@ struct Disk {
     /// What the DPU says of it.
     served: String,
     runs: bool,
+}
+
+/// A port of its host as its switch has it.
+struct Plugged {
+    seen: DpuPort,
+    /// What the logical port is called, its network and its project, where it is known.
+    known: Option<(String, String, String)>,
 }
 
 /// How a status is shown.
@@ -205,6 +214,7 @@ async fn page(
         nav: "dpus",
         look: look(&dpu),
         disks,
+        ports: dpu.ports.iter().map(|port| plugged(ui, port)).collect(),
         may_change: may_change(),
         form,
         problem,
@@ -280,6 +290,19 @@ async fn disks(ui: &Ui, dpu: &DpuView) -> Result<Vec<Disk>, Refusal> {
         }
     }
     Ok(disks)
+}
+
+/// A port with the names of what it is plugged into.
+fn plugged(ui: &Ui, seen: &DpuPort) -> Plugged {
+    let id = seen.port.as_ref().and_then(|id| id.parse().ok());
+    let row = id.and_then(|id| ui.engine.overlay_by_id::<Plug>(id));
+    let known = row.and_then(|row| {
+        let network = ui.engine.overlay_by_id::<Net>(row.value.port.network)?;
+        let addresses: Vec<String> = row.value.port.addresses.iter().map(ToString::to_string).collect();
+        let name = if row.name.is_empty() { addresses.join(", ") } else { row.name.clone() };
+        Some((name, network.name.clone(), ui.known.tenancy().project_name(row.project)))
+    });
+    Plugged { seen: seen.clone(), known }
 }
 
 pub(super) async fn change(

@@ -296,7 +296,7 @@ async fn servers_are_asked_for_on_volumes() {
     let body =
         "key=k1&name=web&count=1&node=alpha&image=tiny&boot=volume&boot_type=large&boot_size=64M&boot_keep=1";
     let page = it.form(TOKEN, "/my/red/create/check", body).await;
-    assert!(text(&page).contains("No machine is free"), "{page:?}");
+    assert!(text(&page).contains("No machine with a DPU is free"), "{page:?}");
     dial_in(&it.lab, None, "dpu-1").await;
     assert_eq!(it.form(TOKEN, "/dpus/dpu-1/accept", "").await.status, 303);
     let wrong = it.form(TOKEN, "/my/red/create", &body.replace("64M", "huge")).await;

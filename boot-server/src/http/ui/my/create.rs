@@ -124,6 +124,11 @@ impl Typed {
         self.networks.iter().any(|network| network == id)
     }
 
+    /// Volumes and networks are presented by a DPU.
+    fn needs_dpu(&self) -> bool {
+        self.boot == "volume" || !self.networks.is_empty()
+    }
+
     fn policy(&self) -> Policy {
         if self.policy == "affinity" { Policy::Affinity } else { Policy::AntiAffinity }
     }
@@ -311,6 +316,7 @@ async fn looked(ui: &Ui, within: &InProject, typed: &Typed) -> Result<Check, Ref
         Ok((false, free)) => {
             check.fits = false;
             check.lines.push(match free {
+                0 if typed.needs_dpu() => "No machine with a DPU is free for it".to_owned(),
                 0 => "No machine is free for it".to_owned(),
                 free => format!("{free} machines of this kind are free, but not {count} that fit together"),
             });
