@@ -18,7 +18,6 @@ use boot_server_core::placement::{self, By, Request, Wanted};
 use boot_server_core::server::{Phase, Server};
 use boot_server_core::volume::{Attachment, Stage, Volume};
 use protocol::NodeId;
-use protocol::job::{DeploySpec, DiskTarget};
 use volume::Fencing;
 
 use super::servers::ServerError;
@@ -153,20 +152,7 @@ impl Engine {
         fenced: Vec<Volume>,
         actor: Actor,
     ) -> Result<(), EngineError> {
-        let spec = DeploySpec {
-            image: installed.image,
-            image_name: installed.image_name.clone(),
-            target: DiskTarget { id: installed.disk.clone(), size_bytes: volume.size },
-            config: None,
-            grow_root: false,
-            boot_entry: None,
-        };
-        let order = DeployOrder {
-            spec,
-            hostname: installed.hostname.clone(),
-            phone_home: installed.phone_home,
-            resumed: true,
-        };
+        let order = DeployOrder::resumed(&installed, volume.size);
         let reason = format!("its server {} was evacuated to {}", server.name, new.name);
         let leaving = vec![
             Event::Verb(Verb::Delete { wipe: Vec::new() }),

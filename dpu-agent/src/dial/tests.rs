@@ -1,3 +1,5 @@
+//! The conversation with a server that is played here.
+
 use super::*;
 
 fn observed(generation: u64) -> Observed {

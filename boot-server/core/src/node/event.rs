@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
-use super::{Netboot, Node, Place, StaticNetwork};
+use super::{Installed, Netboot, Node, Place, StaticNetwork};
 use crate::expected::Compared;
 use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
@@ -313,6 +313,21 @@ pub struct DeployOrder {
     pub phone_home: Option<Sha256>,
     /// The OS is on the volume already, and phoned home from another machine: it is only started.
     pub resumed: bool,
+}
+
+impl DeployOrder {
+    /// An OS that is on its volume already, of so many bytes, and is only started.
+    pub fn resumed(installed: &Installed, size_bytes: u64) -> Self {
+        let spec = DeploySpec {
+            image: installed.image,
+            image_name: installed.image_name.clone(),
+            target: DiskTarget { id: installed.disk.clone(), size_bytes },
+            config: None,
+            grow_root: false,
+            boot_entry: None,
+        };
+        Self { spec, hostname: installed.hostname.clone(), phone_home: installed.phone_home, resumed: true }
+    }
 }
 
 /// What a step may not find out by itself.

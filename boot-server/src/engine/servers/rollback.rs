@@ -5,7 +5,6 @@ use boot_server_core::node::{Event, Installed, Severity};
 use boot_server_core::server::{Phase, Server, Spec};
 use boot_server_core::volume::{Attachment, Phase as VolumePhase, Source, Stage, Volume};
 use protocol::ProjectId;
-use protocol::job::{DeploySpec, DiskTarget};
 
 use super::{Actor, Engine, EngineError, ServerError, line, now};
 use crate::engine::Along;
@@ -32,19 +31,7 @@ impl Engine {
         self.check_server(&server)?;
         let node = self.node(&server.node.to_string()).await?;
         let (installed, volume) = self.before(&server, node.installed.clone()).await?;
-        let order = DeployOrder {
-            spec: DeploySpec {
-                image: installed.image,
-                image_name: installed.image_name.clone(),
-                target: DiskTarget { id: installed.disk.clone(), size_bytes: volume.size },
-                config: None,
-                grow_root: false,
-                boot_entry: None,
-            },
-            hostname: installed.hostname.clone(),
-            phone_home: installed.phone_home,
-            resumed: true,
-        };
+        let order = DeployOrder::resumed(&installed, volume.size);
         self.edit_volume(volume.id, |volume| {
             if volume.attachment.is_some() {
                 return Ok(None);
