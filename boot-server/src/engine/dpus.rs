@@ -178,6 +178,11 @@ impl Engine {
         all
     }
 
+    /// Whether the site has any.
+    pub(in crate::engine) fn has_dpus(&self) -> bool {
+        !lock(&self.0.dpus.all).is_empty()
+    }
+
     /// The DPU with this id or name.
     ///
     /// # Errors

@@ -85,10 +85,18 @@ async fn account_report(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// How long whoever asks would wait, in seconds.
 #[derive(Debug, Deserialize)]
-struct Patience {
+pub(super) struct Patience {
     #[serde(default)]
     wait: u64,
+}
+
+impl Patience {
+    /// No longer than we do.
+    pub(super) fn bounded(&self) -> Duration {
+        Duration::from_secs(self.wait).min(WAIT_MAX)
+    }
 }
 
 async fn work(
@@ -96,8 +104,7 @@ async fn work(
     headers: HeaderMap,
     Query(patience): Query<Patience>,
 ) -> Answer<Json<Work>> {
-    let wait = Duration::from_secs(patience.wait).min(WAIT_MAX);
-    Ok(Json(engine.next_work(bearer(&headers)?, wait).await?))
+    Ok(Json(engine.next_work(bearer(&headers)?, patience.bounded()).await?))
 }
 
 async fn report(

@@ -1,7 +1,5 @@
 //! The DPUs' side of the provisioning listener (see `protocol::dial` for the table of requests).
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -9,10 +7,9 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use protocol::dial::{HELLO_MAX, Hello, Orders, Report, Welcome};
 use protocol::dpu::STATE_MAX;
-use serde::Deserialize;
 
-use super::agent::bearer;
-use super::limits::{WAIT_MAX, body};
+use super::agent::{Patience, bearer};
+use super::limits::body;
 use super::{Peer, ProblemResponse};
 use crate::engine::Engine;
 
@@ -31,12 +28,6 @@ async fn hello(
     Ok(Json(engine.dpu_hello(hello, peer.ip()).await?))
 }
 
-#[derive(Debug, Deserialize)]
-struct Patience {
-    #[serde(default)]
-    wait: u64,
-}
-
 async fn state(
     State(engine): State<Engine>,
     headers: HeaderMap,
@@ -47,8 +38,7 @@ async fn state(
     // Before the body, which may be large.
     engine.check_dpu(secret)?;
     let report: Report = read(request, STATE_MAX).await?;
-    let wait = Duration::from_secs(patience.wait).min(WAIT_MAX);
-    Ok(Json(engine.dpu_state(secret, report, wait).await?))
+    Ok(Json(engine.dpu_state(secret, report, patience.bounded()).await?))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(request: Body, max: usize) -> Answer<T> {

@@ -80,7 +80,8 @@ impl Engine {
 
     async fn strange_dpu(&self, secret: Sha256, facts: Facts, peer: IpAddr) -> Result<Dpu, EngineError> {
         self.room_for_dpu()?;
-        if self.dpus().iter().filter(|known| !known.dpu.accepted).count() >= WAITING_MAX {
+        let waiting = lock(&self.0.dpus.all).values().filter(|known| !known.dpu.accepted).count();
+        if waiting >= WAITING_MAX {
             return Err(DpuError::Many("as many DPUs as may wait to be accepted do").into());
         }
         let mut dpu = Dpu::new(DpuId(Uuid::now_v7()), self.free_dpu_name(&facts), String::new(), now());

@@ -151,7 +151,7 @@ impl Engine {
     async fn look_at_change(&self, change: Change, stop: &CancellationToken) -> Result<(), EngineError> {
         let node = match change {
             Change::Node(node) => Some(node),
-            Change::Server { .. } if self.dpus().is_empty() => None,
+            Change::Server { .. } if !self.has_dpus() => None,
             Change::Server { server, .. } => {
                 self.store().read(move |db| servers_rows::get(db, server)).await?.map(|server| server.node)
             }

@@ -262,14 +262,7 @@ impl Engine {
         actor: &Actor,
         request: NewVolume,
     ) -> Result<Volume, EngineError> {
-        if !is_name(&request.name) {
-            let short: String = request.name.chars().take(80).collect();
-            return Err(bad(
-                format!("`{short}` is not a name for a volume"),
-                "use letters, digits and . _ -, at most 64, beginning with a letter or digit",
-            )
-            .into());
-        }
+        check_name(&request.name, "volume")?;
         let (source, kind, least) = match &request.from {
             From::Blank => (Source::Blank, None, 0),
             From::Image(reference) => {
@@ -317,13 +310,8 @@ impl Engine {
         change: VolumeChange,
     ) -> Result<Volume, EngineError> {
         let volume = self.volume(project, reference).await?;
-        if let Some(name) = change.name.as_ref().filter(|name| !is_name(name)) {
-            let short: String = name.chars().take(80).collect();
-            return Err(bad(
-                format!("`{short}` is not a name for a volume"),
-                "use letters, digits and . _ -",
-            )
-            .into());
+        if let Some(name) = &change.name {
+            check_name(name, "volume")?;
         }
         if let Some(size) = change.size.filter(|size| *size != volume.size) {
             check_size(size, volume.size)?;
@@ -428,6 +416,15 @@ impl Engine {
             serde_json::to_string(backend).map_err(|cause| StoreError::Row { table: "volumes", cause })?;
         Ok(self.0.vault.seal(place(id), &Secret(text))?)
     }
+}
+
+fn check_name(name: &str, what: &str) -> Result<(), VolumeError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let short: String = name.chars().take(80).collect();
+    let hint = "use letters, digits and . _ -, at most 64, beginning with a letter or digit";
+    Err(bad(format!("`{short}` is not a name for a {what}"), hint))
 }
 
 fn check_size(size: u64, least: u64) -> Result<(), VolumeError> {

@@ -1,11 +1,11 @@
 //! Snapshots: volumes as they were at one moment.
 
 use boot_server_core::node::Severity;
-use boot_server_core::volume::{Phase, Snapshot, is_name};
+use boot_server_core::volume::{Phase, Snapshot};
 use protocol::{ProjectId, SnapshotId};
 use uuid::Uuid;
 
-use super::{VolumeError, bad, line, wrong};
+use super::{VolumeError, check_name, line, wrong};
 use crate::engine::{Actor, Engine, EngineError, now};
 use crate::store::queries::{NewEvent, insert_event};
 use crate::store::volumes as rows;
@@ -45,14 +45,7 @@ impl Engine {
         volume: &str,
         name: String,
     ) -> Result<Snapshot, EngineError> {
-        if !is_name(&name) {
-            let short: String = name.chars().take(80).collect();
-            return Err(bad(
-                format!("`{short}` is not a name for a snapshot"),
-                "use letters, digits and . _ -",
-            )
-            .into());
-        }
+        check_name(&name, "snapshot")?;
         let volume = self.volume(project, volume).await?;
         if volume.phase != Phase::Available {
             return Err(wrong("snapshot", &volume, "wait until it is available"));

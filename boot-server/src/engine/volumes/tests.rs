@@ -191,6 +191,14 @@ async fn disk_image(engine: &Engine, scratch: &Scratch) {
     engine.add_image_row(manifest.id(), now(), "test").await.unwrap();
 }
 
+/// Server `web`, which runs from its own machine's disk.
+async fn active(engine: &Engine, project: ProjectId, session: &str) {
+    engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap();
+    server(engine, project, "web", ServerPhase::Deploying).await;
+    crate::engine::servers::tests::play(engine, 1, session).await;
+    server(engine, project, "web", ServerPhase::Active).await;
+}
+
 async fn stored(engine: &Engine) -> usize {
     engine.0.backends["files"].list().await.unwrap().len()
 }
@@ -307,10 +315,7 @@ async fn a_data_volume_is_given_and_taken_three_times() {
     let (engine, project, sessions) = site_over(&scratch, 1).await;
     let _dpu = play(&engine, SECRET, 1).await;
     let _driven = driven(&engine).await;
-    engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap();
-    server(&engine, project, "web", ServerPhase::Deploying).await;
-    crate::engine::servers::tests::play(&engine, 1, &sessions[0]).await;
-    server(&engine, project, "web", ServerPhase::Active).await;
+    active(&engine, project, &sessions[0]).await;
     engine.create_volume(project, someone(), blank("data")).await.unwrap();
     let id = until(&engine, project, "data", Status::Available).await.id;
     for _ in 0..3 {
@@ -336,10 +341,7 @@ async fn a_disk_of_a_dpu_that_is_gone_is_taken_by_force() {
     let (engine, project, sessions) = site_over(&scratch, 1).await;
     let dpu = play(&engine, SECRET, 1).await;
     let _driven = driven(&engine).await;
-    engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap();
-    server(&engine, project, "web", ServerPhase::Deploying).await;
-    crate::engine::servers::tests::play(&engine, 1, &sessions[0]).await;
-    server(&engine, project, "web", ServerPhase::Active).await;
+    active(&engine, project, &sessions[0]).await;
     engine.create_volume(project, someone(), blank("data")).await.unwrap();
     until(&engine, project, "data", Status::Available).await;
     engine.attach_volume(project, "data", someone(), "web").await.unwrap();
@@ -377,15 +379,7 @@ async fn a_server_boots_from_a_volume_and_leaves_nothing() {
     };
     engine.create_servers(project, someone(), wanted, None).await.unwrap();
     let made = server(&engine, project, "web", ServerPhase::Deploying).await;
-    let begun = Instant::now();
-    let node = loop {
-        let node = engine.node(&made.node.to_string()).await.unwrap();
-        match node.state.run() {
-            Some(run) if run.stage == boot_server_core::node::RunStage::FirstBoot => break node,
-            _ => assert!(begun.elapsed() < PATIENCE, "{:?}", node.state),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let node = first_boot(&engine, made.node).await;
     let [volume] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
     assert_eq!((volume.status(), volume.size), (Status::InUse, 64 << 20));
     let state = engine.dpu("dpu-1").unwrap().desired.unwrap();
@@ -393,11 +387,7 @@ async fn a_server_boots_from_a_volume_and_leaves_nothing() {
     let boot_server_core::node::State::Deploying(run) = &node.state else { panic!() };
     let protocol::job::Task::Deploy(spec) = &run.job.task else { panic!() };
     assert_eq!(spec.target.id.volume(), Some(volume.id));
-    let vendor = &spec.config.as_ref().unwrap().vendor_data;
-    let token = vendor.split("/phone-home/").nth(1).unwrap().split('"').next().unwrap();
-    let token = crate::secret::hash(token);
-    let home = boot_server_core::node::Event::PhoneHome { token, host_keys: Vec::new() };
-    engine.apply(node.id, Actor::Machine, home).await.unwrap();
+    phones_home(&engine, &node).await;
     server(&engine, project, "web", ServerPhase::Active).await;
 
     engine.delete_server(project, "web", someone()).await.unwrap();
