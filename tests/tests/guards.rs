@@ -42,6 +42,28 @@ fn cores_depend_on_nothing_that_does_io() -> Result<()> {
     Ok(())
 }
 
+/// A merge that was never finished is text like any other, which only a reader finds.
+#[test]
+fn no_file_has_the_marks_of_a_conflict() -> Result<()> {
+    let half = conflicted("a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> 1234567 (why)\n");
+    ensure!(half && !conflicted("Title\n=======\n<<<<<<<<<<<<\n"), "the search is broken");
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(source_root()).output()?;
+    ensure!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
+    let files: Vec<&str> =
+        str::from_utf8(&listed.stdout)?.split('\0').filter(|name| !name.is_empty()).collect();
+    ensure!(!files.is_empty(), "nothing was checked");
+    let left: Vec<&&str> = files
+        .iter()
+        .filter(|name| fs::read_to_string(source_root().join(name)).is_ok_and(|text| conflicted(&text)))
+        .collect();
+    ensure!(left.is_empty(), "conflicts are left in {left:?}");
+    Ok(())
+}
+
+fn conflicted(text: &str) -> bool {
+    text.lines().any(|line| ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark)))
+}
+
 /// The lint configuration of each core refuses a clock, and lets harmless code pass: it is neither absent nor broken.
 #[test]
 fn the_ban_on_clocks_and_sockets_bites() -> Result<()> {
