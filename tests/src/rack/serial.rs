@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,6 @@ use anyhow::{Result, bail};
 
 /// Lines shown when one that was waited for did not come.
 const TAIL: usize = 25;
-
-/// Pieces of raw output that a listener may be behind; one that is further behind is left out.
-const LISTENER_PIECES: usize = 4096;
 
 /// A line and when it was complete, since the machine was made.
 #[derive(Debug, Clone)]
@@ -46,7 +43,7 @@ struct State {
     mark: usize,
     log: File,
     /// Who gets the octets as they are.
-    listeners: Vec<SyncSender<Vec<u8>>>,
+    listeners: Vec<Sender<Vec<u8>>>,
 }
 
 impl Serial {
@@ -73,15 +70,16 @@ impl Serial {
             let mut bytes = [0; 4096];
             let mut filter = Filter::default();
             while let Ok(n @ 1..) = from.read(&mut bytes) {
-                serial.lock().listeners.retain(|l| l.try_send(bytes[..n].to_vec()).is_ok());
+                serial.lock().listeners.retain(|l| l.send(bytes[..n].to_vec()).is_ok());
                 serial.take(&filter.text(&bytes[..n]));
             }
         });
     }
 
-    /// What is said from now on, octet by octet, across all power cycles.
+    /// What is said from now on, octet by octet, across all power cycles. All of it waits for a listener, however far behind it
+    /// is: a busy machine must not look like one that fell silent.
     pub fn listen(&self) -> Receiver<Vec<u8>> {
-        let (sender, receiver) = sync_channel(LISTENER_PIECES);
+        let (sender, receiver) = channel();
         self.lock().listeners.push(sender);
         receiver
     }
