@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use protocol::{MacAddr, PortId};
 use serde_json::{Value, json};
-use tests::dpu::{Census, DpuSite, SITE, Ssh};
+use tests::dpu::{Census, DpuSite, SITE, SOON, Ssh};
 use tests::overlay::Host;
 use tests::rack::{Firmware, Serial, artifact};
 use tests::scenario::{DEPLOY, add_image, text, wait_state};
@@ -17,8 +17,6 @@ const BOOT: u64 = 256 << 20;
 const DATA: u64 = 16 << 20;
 /// How often it is given to the running server and taken again.
 const ROUNDS: usize = 3;
-/// For OVN, a DPU, or a machine to do what it was told.
-const SOON: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// The first server's address, and the second's.
@@ -66,40 +64,9 @@ impl Story {
         let mut story = Self { site, of, ssh, nodes, before: Census::new() };
         let shell =
             json!({ "direction": "ingress", "protocol": "tcp", "ports": "22", "cidr": format!("{SITE}/32") });
-        story.allow(&[json!({ "direction": "ingress", "group": "default" }), shell])?;
+        story.site.allow(&story.of, &[json!({ "direction": "ingress", "group": "default" }), shell])?;
         story.before = story.site.census()?;
         Ok(story)
-    }
-
-    /// Sets what the default group lets in; all may go out.
-    fn allow(&self, rules: &[Value]) -> Result<()> {
-        let rules: Vec<Value> = rules.iter().cloned().chain([json!({ "direction": "egress" })]).collect();
-        self.site.api.patch(&format!("{}/security-groups/default", self.of), &json!({ "rules": rules }))?;
-        self.synced()
-    }
-
-    /// Waits until OVN has what the API was told, and every chassis does it.
-    fn synced(&self) -> Result<()> {
-        let is_synced = |status: &Value| (status["synced"] == true).then_some(());
-        self.site.api.wait("/api/v1/overlay/status", SOON, is_synced)?;
-        self.site.dpus.overlay.settle()
-    }
-
-    fn wait_active(&self, name: &str) -> Result<Value> {
-        let active = |server: &Value| match server["phase"].as_str() {
-            Some("active") => Some(Ok(server.clone())),
-            Some("error") => Some(Err(anyhow::anyhow!("{server:#}"))),
-            _ => None,
-        };
-        self.site.api.wait(&format!("{}/servers/{name}", self.of), DEPLOY, active)?
-    }
-
-    fn port_of(&self, name: &str) -> Result<Value> {
-        let server = self.site.api.get(&format!("{}/servers/{name}", self.of))?;
-        let ports = self.site.api.get(&format!("{}/ports", self.of))?;
-        let its =
-            ports["items"].as_array().context("ports")?.iter().find(|port| port["server"] == server["id"]);
-        its.cloned().with_context(|| format!("{name} has a port in {ports:#}"))
     }
 
     /// Two servers, whose images are written before their machines are switched on.
@@ -114,7 +81,7 @@ impl Story {
             api.post(&format!("{of}/servers"), &body)?;
         }
         for (number, host) in self.site.hosts.iter().enumerate() {
-            self.wait_active(&format!("web-{number}"))?;
+            self.site.wait_active(&self.of, &format!("web-{number}"))?;
             println!("create_to_active_s {:.1}", began.elapsed().as_secs_f64());
             let serial = host.lock().serial().clone();
             ensure!(serial.said("disk=vda"), "the OS is on a volume");
@@ -128,11 +95,8 @@ impl Story {
 
     /// From the site to the first server, and from that to the second, which is behind the other DPU. The first one's address.
     fn reach(&self) -> Result<String> {
-        let port = self.port_of("web-0")?;
-        let floating = json!({ "network": "internet", "port": port["id"] });
-        let floating = self.site.api.post(&format!("{}/floating-addresses", self.of), &floating)?;
-        let front = text(&floating, "address")?;
-        self.synced()?;
+        let port = self.site.port_of(&self.of, "web-0")?;
+        let front = self.site.expose(&self.of, "web-0")?;
         let began = Instant::now();
         ensure!(self.ssh.wait(&front, "hostname", SOON)? == "web-0");
         println!("ssh_to_first_s {:.1}", began.elapsed().as_secs_f64());
@@ -164,7 +128,7 @@ impl Story {
             let (id, mac) = (text(&port, "id")?.parse::<PortId>()?, text(&port, "mac")?.parse::<MacAddr>()?);
             rivals.push((self.site.dpus.overlay.host(chassis, id, mac)?, port));
         }
-        self.synced()?;
+        self.site.synced()?;
         let overlay = &self.site.dpus.overlay;
         for (host, _) in &rivals {
             host.dhcp(overlay.as_ref())?;
@@ -187,32 +151,24 @@ impl Story {
         let connect =
             format!("nc -w 3 {} 22 </dev/null >/dev/null 2>&1 && echo open || echo closed", ADDRESSES[1]);
         let began = Instant::now();
-        self.allow(std::slice::from_ref(&shell))?;
+        self.site.allow(&self.of, std::slice::from_ref(&shell))?;
         println!("security_group_changed_s {:.2}", began.elapsed().as_secs_f64());
         ensure!(self.ssh.run(front, &connect)? == "closed", "nothing allows it any more");
         ensure!(self.reaches_second(front).is_err(), "nothing allows it any more");
-        self.allow(&[json!({ "direction": "ingress", "group": "default" }), shell])?;
+        self.site.allow(&self.of, &[json!({ "direction": "ingress", "group": "default" }), shell])?;
         self.reaches_second(front)
-    }
-
-    fn wait_volume(&self, status: &str) -> Result<()> {
-        let is_so = |volume: &Value| match volume["status"].as_str() {
-            Some("error") => Some(Err(anyhow::anyhow!("{volume:#}"))),
-            now => (now == Some(status)).then_some(Ok(())),
-        };
-        self.site.api.wait(&format!("{}/volumes/data", self.of), SOON, is_so)?
     }
 
     /// A data volume comes and goes, and comes with what was written. It stays with the first server; what is on it.
     fn change_disks(&self, front: &str) -> Result<String> {
         let (api, volume) = (&self.site.api, format!("{}/volumes/data", self.of));
         api.post(&format!("{}/volumes", self.of), &json!({ "name": "data", "size": DATA }))?;
-        self.wait_volume("available")?;
+        self.site.wait_volume(&self.of, "data", "available")?;
         let mut written: Option<String> = None;
         for round in 0..=ROUNDS {
             let began = Instant::now();
             api.post(&format!("{volume}/attach"), &json!({ "server": "web-0" }))?;
-            self.wait_volume("in_use")?;
+            self.site.wait_volume(&self.of, "data", "in_use")?;
             let attached = began.elapsed();
             let found = self.ssh.run(front, SUM)?;
             ensure!(
@@ -225,7 +181,7 @@ impl Story {
             written = Some(self.ssh.run(front, &format!("{FILL} && {SUM}"))?);
             let began = Instant::now();
             api.post(&format!("{volume}/detach"), &json!({}))?;
-            self.wait_volume("available")?;
+            self.site.wait_volume(&self.of, "data", "available")?;
             let (attached, detached) = (attached.as_secs_f64(), began.elapsed().as_secs_f64());
             println!("volume_attached_s {attached:.2}, detached_s {detached:.2}");
             ensure!(
@@ -239,18 +195,8 @@ impl Story {
     /// The second server is given back: its machine is the spare.
     fn free_second(&self) -> Result<()> {
         self.site.api.delete(&format!("{}/servers/web-1", self.of))?;
-        self.wait_bare(1)?;
+        self.site.wait_bare(1)?;
         wait_state(&self.site.api, &self.nodes[1], "available", SOON).map(drop)
-    }
-
-    /// Waits until a DPU's host has no disk, and no network but the provisioning network.
-    fn wait_bare(&self, number: usize) -> Result<()> {
-        let is_bare = |dpu: &Value| {
-            let port = dpu["ports"].as_array()?.first()?;
-            let is_free = port["port"].is_null() && dpu["volumes"].as_array()?.is_empty();
-            (dpu["status"] == "settled" && is_free).then_some(())
-        };
-        self.site.api.wait(&format!("/api/v1/dpus/{}", DpuSite::dpu_name(number)), SOON, is_bare)
     }
 
     /// The first server's machine and its DPU's program die: the server goes on, on the spare.
@@ -268,20 +214,20 @@ impl Story {
         let marker = self.ssh.wait(front, "cat /root/marker", DEPLOY)?;
         println!("evacuated_s {:.1}", began.elapsed().as_secs_f64());
         ensure!(marker == "it was here", "{marker}");
-        self.wait_active("web-0")?;
+        self.site.wait_active(&self.of, "web-0")?;
         let said = self.ssh.run(front, "hostname; cat /var/boots; ip -4 -o addr show scope global")?;
         ensure!(
             said.starts_with("web-0\n2\n") && said.contains(&format!("inet {}/24", ADDRESSES[0])),
             "{said}"
         );
-        self.wait_volume("in_use")?;
+        self.site.wait_volume(&self.of, "data", "in_use")?;
         ensure!(self.ssh.run(front, SUM)? == sum, "the data volume followed with other content");
         Ok(())
     }
 
     /// The old machine is switched on again, and its DPU's program: neither is let in anywhere.
     fn come_back(&mut self, front: &str) -> Result<()> {
-        let port = text(&self.port_of("web-0")?, "id")?;
+        let port = text(&self.site.port_of(&self.of, "web-0")?, "id")?;
         let overlay = &self.site.dpus.overlay;
         let wish = overlay.northbound(&["get", "Logical_Switch_Port", &port, "options:requested-chassis"])?;
         ensure!(wish.trim().trim_matches('"') == "dpu-1", "{wish}");
@@ -293,7 +239,7 @@ impl Story {
         self.site.hosts[0].lock().power_off()?;
         // The program follows its last state until it hears of the new one.
         self.site.dpus.get(0).start_again()?;
-        self.wait_bare(0)?;
+        self.site.wait_bare(0)?;
         let serial = self.switch_on_old()?;
         let line = serial.wait_for("Billet: ", SOON)?;
         println!("the old machine, switched on again: {}", line.text);
@@ -302,7 +248,7 @@ impl Story {
             "it has a disk"
         );
         self.is_bound(&port, "dpu-1")?;
-        self.wait_bare(0)?;
+        self.site.wait_bare(0)?;
         ensure!(self.ssh.run(front, "cat /root/marker")? == "it was here");
         self.site.hosts[0].lock().power_off()
     }
@@ -337,8 +283,8 @@ impl Story {
         let began = Instant::now();
         api.delete(&format!("{of}/floating-addresses/{front}"))?;
         api.delete(&format!("{of}/servers/web-0"))?;
-        self.wait_bare(1)?;
-        self.wait_volume("available")?;
+        self.site.wait_bare(1)?;
+        self.site.wait_volume(&self.of, "data", "available")?;
         api.delete(&format!("{of}/volumes/data"))?;
         let end = Instant::now() + SOON;
         loop {

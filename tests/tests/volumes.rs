@@ -62,16 +62,13 @@ fn a_target_of_our_own() -> Result<()> {
 fn ceph() -> Result<()> {
     let mut place = Place::new("rbd")?;
     let began = Instant::now();
-    let ceph = Ceph::start(&mut place)?;
+    let ceph = Ceph::start(&place.namespace, place.dir())?;
     println!("Ceph is up after {:.1} s", began.elapsed().as_secs_f64());
     let begun = Begun::new(&place, Arc::new(RbdBackend::open(rbd(&place, &ceph)?)?))?;
     begun.all()?;
     begun.who_was_cut_off_gets_no_answer()?;
     begun.a_key_opens_its_own_volume_alone()?;
-    let users = ceph.run("ceph", &["auth", "ls"])?;
-    ensure!(!users.contains("client.billet-"), "users are left: {users}");
-    let objects = ceph.run("rados", &["-p", POOL, "ls"])?;
-    ensure!(!objects.contains("rbd_data") && !objects.contains("rbd_header"), "objects are left: {objects}");
+    ensure!(ceph.census()?.values().all(|count| *count == 0), "left: {:?}", ceph.census()?);
     drop(begun);
     place.passed();
     Ok(())
@@ -136,11 +133,11 @@ fn a_failure_at_each_step_leaves_nothing_in_ceph() -> Result<()> {
         return Ok(());
     };
     let mut place = Place::new("failing-rbd")?;
-    let ceph = Ceph::start(&mut place)?;
+    let ceph = Ceph::start(&place.namespace, place.dir())?;
     let begun = Begun::new(&place, Arc::new(RbdBackend::open(rbd(&place, &ceph)?)?))?;
     begun.fails_at_each_step(&failing, 13)?;
     failing.never()?;
-    ensure!(!ceph.run("ceph", &["auth", "ls"])?.contains("client.billet-"), "users are left");
+    ensure!(ceph.census()?.values().all(|count| *count == 0), "left: {:?}", ceph.census()?);
     drop(begun);
     place.passed();
     Ok(())

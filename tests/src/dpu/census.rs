@@ -72,16 +72,18 @@ impl DpuSite {
             }
         }
         for number in 0..self.hosts.len() {
-            let pids = Command::new("ip")
-                .args(["netns", "pids", self.dpus.overlay.chassis(number).name()])
-                .output()?;
-            let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let all = String::from_utf8_lossy(&pids.stdout)
-                .lines()
-                .filter(|pid| EXPORTERS.contains(&name(pid).trim()))
-                .count();
+            let all = self.processes(number, &EXPORTERS)?.len();
             census.insert(format!("exporters of DPU {number}"), all);
         }
         Ok(census)
+    }
+    /// Process ids of programs with one of these names that run on a DPU.
+    pub(super) fn processes(&self, number: usize, names: &[&str]) -> Result<Vec<i32>> {
+        let chassis = self.dpus.overlay.chassis(number).name();
+        let pids = Command::new("ip").args(["netns", "pids", chassis]).output()?;
+        let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let all = String::from_utf8_lossy(&pids.stdout);
+        let of_names = all.lines().filter(|pid| names.contains(&name(pid).trim()));
+        Ok(of_names.filter_map(|pid| pid.parse().ok()).collect())
     }
 }

@@ -26,12 +26,14 @@ use crate::rack::{
 };
 
 mod census;
+mod owner;
 mod pings;
 mod site;
 mod ssh;
 mod stand_in;
 
 pub use census::Census;
+pub use owner::SOON;
 pub use pings::{Pings, Told};
 pub use site::{DpuSite, VOLUMES};
 pub use ssh::Ssh;

@@ -47,14 +47,21 @@ impl DpuSite {
     /// # Errors
     /// Where a program is missing or does not come up.
     pub fn new(name: &str, count: usize, firmware: Firmware) -> Result<Self> {
-        let mut rack = Rack::new(name)?;
+        Self::on(Rack::new(name)?, name, count, firmware, "")
+    }
+
+    /// The same on a rack that is there, whose server knows more: `types` is TOML with further types of volumes.
+    ///
+    /// # Errors
+    /// As [`DpuSite::new`].
+    pub fn on(mut rack: Rack, name: &str, count: usize, firmware: Firmware, types: &str) -> Result<Self> {
         let dpus = Dpus::new(name, rack.namespace(), count)?;
         let northbound = dpus.overlay.northbound_address();
         let gateways: Vec<String> = (0..count).map(Self::dpu_name).collect();
         let more = format!(
             "\n[overlay]\nnorthbound = {northbound:?}\nsouthbound = \"tcp:{CENTRAL}:6642\"\nmtu = 1442\n\
              gateways = {gateways:?}\n\n\
-             [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n"
+             [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n{types}"
         );
         rack.start_server_with(|config| config + &more)?;
         let api = rack.api()?;

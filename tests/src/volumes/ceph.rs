@@ -1,15 +1,17 @@
-//! One node of Ceph: a monitor and a store in memory, with authentication, in a place's namespace. No manager: what only it
-//! answers (`ceph df`) is not asked here.
+//! One node of Ceph: a monitor and a store in memory, with authentication, in a namespace that has [`ADDRESS`]. No manager: what
+//! only it answers (`ceph df`) is not asked here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
-use super::{ADDRESS, Place, run};
-use crate::rack::Process;
+use super::{ADDRESS, run};
+use crate::rack::{Namespace, Process};
 
 /// For one command.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,29 +25,33 @@ pub const POOL: &str = "volumes";
 const RIGHTS: &str = "profile rbd, allow command \"auth get-or-create\", allow command \"auth rm\", \
                       allow command \"osd blocklist\"";
 
-/// A running cluster; its processes are the place's.
+/// A running cluster.
 pub struct Ceph {
     dir: PathBuf,
     namespace: String,
+    processes: Vec<Process>,
 }
 
+/// What is in a cluster, counted.
+pub type Census = BTreeMap<&'static str, usize>;
+
 impl Ceph {
-    /// Starts it.
+    /// Starts it; its files are in `dir/ceph`.
     ///
     /// # Errors
     /// Where a program does not come up (packages ceph-mon, ceph-osd and ceph-common).
-    pub fn start(place: &mut Place) -> Result<Self> {
-        let dir = place.dir().join("ceph");
+    pub fn start(namespace: &Namespace, dir: &Path) -> Result<Self> {
+        let dir = dir.join("ceph");
         for name in ["run", "log", "mon", "osd"] {
             fs::create_dir_all(dir.join(name))?;
         }
-        let ceph = Self { dir, namespace: place.namespace.name().to_owned() };
+        let mut ceph = Self { dir, namespace: namespace.name().to_owned(), processes: Vec::new() };
         let fsid = uuid::Uuid::new_v4().to_string();
         fs::write(ceph.configuration(), configuration(&ceph.dir, &fsid))?;
         ceph.make_monitor(&fsid)?;
-        place.processes.push(ceph.daemon("ceph-mon", &["-i", "a"])?);
+        ceph.daemon("ceph-mon", &["-i", "a"])?;
         ceph.until("the monitor answers", || ceph.run("ceph", &["mon", "stat"]))?;
-        ceph.start_store(place)?;
+        ceph.start_store()?;
         ceph.run("ceph", &["osd", "set-require-min-compat-client", "nautilus"])?;
         ceph.run("ceph", &["osd", "pool", "create", POOL, "8", "8"])?;
         ceph.run("ceph", &["osd", "pool", "application", "enable", POOL, "rbd"])?;
@@ -76,6 +82,25 @@ impl Ceph {
         self.dir.join("ceph.conf")
     }
 
+    /// What is in it that Billet made: images, their snapshots, objects of either, users.
+    ///
+    /// # Errors
+    /// As [`Ceph::run`].
+    pub fn census(&self) -> Result<Census> {
+        let listed = self.run("rbd", &["ls", "--long", "--format", "json", POOL])?;
+        let listed: Vec<Value> = serde_json::from_str(&listed)?;
+        let snapshots = listed.iter().filter(|line| line["snapshot"].is_string()).count();
+        let objects = self.run("rados", &["-p", POOL, "ls"])?;
+        let of_images = |name: &&str| ["rbd_data.", "rbd_header."].iter().any(|kind| name.starts_with(kind));
+        let users = self.run("ceph", &["auth", "ls"])?;
+        Ok(Census::from([
+            ("images", listed.len() - snapshots),
+            ("snapshots", snapshots),
+            ("objects", objects.lines().filter(of_images).count()),
+            ("users", users.lines().filter(|line| line.trim().starts_with("client.billet-")).count()),
+        ]))
+    }
+
     /// A command of `ceph`, `rbd` or `rados` as its administrator.
     ///
     /// # Errors
@@ -91,10 +116,12 @@ impl Ceph {
         command
     }
 
-    fn daemon(&self, program: &str, words: &[&str]) -> Result<Process> {
+    fn daemon(&mut self, program: &str, words: &[&str]) -> Result<()> {
         let mut command = self.command(program);
         command.arg("-c").arg(self.configuration()).arg("-f").args(words);
-        Process::start(program, command, &self.dir.join("log").join(format!("{program}.out")))
+        let log = self.dir.join("log").join(format!("{program}.out"));
+        self.processes.push(Process::start(program, command, &log)?);
+        Ok(())
     }
 
     fn make_monitor(&self, fsid: &str) -> Result<()> {
@@ -110,7 +137,7 @@ impl Ceph {
         self.run("ceph-mon", &["--mkfs", "-i", "a", "--monmap", &map, "--keyring", &keyring]).map(drop)
     }
 
-    fn start_store(&self, place: &mut Place) -> Result<()> {
+    fn start_store(&mut self) -> Result<()> {
         let keyring = self.dir.join("osd/keyring");
         let keyring = keyring.to_str().context("a path that is not UTF-8")?;
         let id = uuid::Uuid::new_v4().to_string();
@@ -121,7 +148,7 @@ impl Ceph {
         self.run("ceph", &[&["auth", "add", "osd.0"], &caps[..], &["-i", keyring]].concat())?;
         let words = ["-i", "0", "--mkfs", "--osd-uuid", &id, "--keyring", keyring];
         self.run("ceph-osd", &words)?;
-        place.processes.push(self.daemon("ceph-osd", &["-i", "0", "--keyring", keyring])?);
+        self.daemon("ceph-osd", &["-i", "0", "--keyring", keyring])?;
         self.until("the store is up", || {
             let said = self.run("ceph", &["osd", "stat"])?;
             ensure!(said.contains("1 up"), "{said}");
