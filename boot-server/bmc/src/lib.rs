@@ -20,8 +20,8 @@ use async_trait::async_trait;
 
 pub use error::{BmcError, ErrorKind};
 pub use types::{
-    BiosAttributes, BootDevice, BootMode, BootOverride, Component, ComponentKind, Credentials, DriverKind,
-    FirmwareItem, Health, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, Repeat,
+    BiosAttributes, BootDevice, BootMode, BootOverride, Card, CardChange, CardMode, Component, ComponentKind,
+    Credentials, DriverKind, FirmwareItem, Health, HostPrivilege, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, Repeat,
     ResetKeys, Secret, SecureBoot, Severity, Task, TaskState, Unit, Update,
 };
 
@@ -154,6 +154,16 @@ pub trait Bmc: Send + Sync {
     /// Resets the Secure Boot key databases.
     async fn reset_secure_boot_keys(&self, _to: ResetKeys) -> Result<(), BmcError> {
         Err(self.unsupported("Secure Boot keys"))
+    }
+
+    /// The DPU that the controller is one of.
+    async fn card(&self) -> Result<Card, BmcError> {
+        Err(self.unsupported("the set-up of a DPU"))
+    }
+
+    /// Changes something of the DPU that the controller is one of.
+    async fn change_card(&self, _change: CardChange) -> Result<(), BmcError> {
+        Err(self.unsupported("the set-up of a DPU"))
     }
 
     /// Gives the account that this driver logs in with another password.

@@ -431,3 +431,59 @@ pub enum ResetKeys {
     /// None but the platform key's.
     DeletePk,
 }
+
+/// A DPU as its controller shows it. What a controller does not tell is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Card {
+    /// Model, such as `BlueField-3 DPU`.
+    pub model: Option<String>,
+    /// Serial number of the card.
+    pub serial: Option<String>,
+    /// Part number of the card.
+    pub part_number: Option<String>,
+    /// First of the card's addresses, from which the others are counted.
+    pub base_mac: Option<MacAddr>,
+    /// Address of its management port.
+    pub oob_mac: Option<MacAddr>,
+    /// Addresses of the functions that its host sees as NICs.
+    pub functions: Vec<MacAddr>,
+    /// What it is to its host.
+    pub mode: Option<CardMode>,
+    /// What its host may do with it.
+    pub privilege: Option<HostPrivilege>,
+    /// How far the start of its own system is, in the controller's words.
+    pub boot: Option<String>,
+    /// Its firmware, and the image that was installed.
+    pub firmware: Vec<FirmwareItem>,
+}
+
+/// What a DPU is to its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardMode {
+    /// A computer of its own between host and network.
+    Dpu,
+    /// A plain NIC.
+    Nic,
+}
+
+/// What a host may do with its DPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPrivilege {
+    /// Anything.
+    Privileged,
+    /// Use it.
+    Restricted,
+}
+
+/// A change of a DPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardChange {
+    /// Another mode, in force after the host's next power cycle.
+    Mode(CardMode),
+    /// Another privilege of the host, in force after the next start of the DPU.
+    Privilege(HostPrivilege),
+    /// The controller, and not the host, reaches the DPU's boot stream.
+    TakeBootStream,
+    /// A restart of the DPU's own system; true: it is asked to shut down first.
+    Restart(bool),
+}

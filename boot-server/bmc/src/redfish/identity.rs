@@ -42,19 +42,22 @@ impl Call<'_> {
         }
         if macs.is_empty() {
             for chassis in self.get_all(&tree.chassis).await? {
-                for adapter in self.members_of(&chassis.view(self.origin()), "NetworkAdapters").await? {
-                    for function in
-                        self.members_of(&adapter.view(self.origin()), "NetworkDeviceFunctions").await?
-                    {
-                        let ethernet = function.view(self.origin()).object("Ethernet")?;
-                        macs.extend(
-                            mac(ethernet.text("PermanentMACAddress")?).or(mac(ethernet.text("MACAddress")?)),
-                        );
-                    }
-                }
+                macs.extend(self.functions_of(&chassis.view(self.origin())).await?);
             }
         }
         Ok(macs.into_iter().collect())
+    }
+
+    /// Addresses of the functions of a chassis' network adapters.
+    pub(super) async fn functions_of(&self, chassis: &View<'_>) -> Result<Vec<MacAddr>, BmcError> {
+        let mut macs = Vec::new();
+        for adapter in self.members_of(chassis, "NetworkAdapters").await? {
+            for function in self.members_of(&adapter.view(self.origin()), "NetworkDeviceFunctions").await? {
+                let ethernet = function.view(self.origin()).object("Ethernet")?;
+                macs.extend(mac(ethernet.text("PermanentMACAddress")?).or(mac(ethernet.text("MACAddress")?)));
+            }
+        }
+        Ok(macs)
     }
 }
 

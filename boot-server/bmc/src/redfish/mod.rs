@@ -13,6 +13,7 @@ mod address;
 mod bios;
 mod boot;
 mod call;
+mod card;
 mod client;
 mod components;
 mod dissect;
@@ -48,8 +49,8 @@ pub use probe::{Probe, probe};
 pub use tls::{ParsePinError, Pin};
 
 use crate::{
-    BiosAttributes, Bmc, BmcError, BootOverride, Component, Console, Credentials, DriverKind, FirmwareItem,
-    Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot,
+    BiosAttributes, Bmc, BmcError, BootOverride, Card, CardChange, Component, Console, Credentials,
+    DriverKind, FirmwareItem, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot,
     Task, Update, ipmi,
 };
 use address::Origin;
@@ -281,6 +282,14 @@ impl Bmc for Redfish {
 
     async fn reset_secure_boot_keys(&self, to: ResetKeys) -> Result<(), BmcError> {
         self.call().reset_secure_boot_keys(to).await
+    }
+
+    async fn card(&self) -> Result<Card, BmcError> {
+        self.call().card().await
+    }
+
+    async fn change_card(&self, change: CardChange) -> Result<(), BmcError> {
+        self.call().change_card(change).await
     }
 
     async fn change_password(&self, new: &Secret) -> Result<(), BmcError> {

@@ -40,6 +40,11 @@ pub(super) struct Profile {
     pub(super) bios: Bios,
     #[serde(default)]
     pub(super) console: Console,
+    #[serde(default)]
+    pub(super) update: Update,
+    /// The machine is a DPU, and its controller sets it up.
+    #[serde(default)]
+    pub(super) card: Option<Card>,
 }
 
 /// Parts of names by which a controller is known, without regard to case; one is enough.
@@ -164,6 +169,44 @@ pub(super) struct Bios {
     pub(super) apply_time: Option<String>,
     /// Action below `Actions/Oem` of the settings that throws away an earlier change which blocks a new one.
     pub(super) clear_pending: Option<String>,
+}
+
+/// Firmware updates that the controller fetches.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Update {
+    /// `ImageURI` has no scheme: `TransferProtocol` says it.
+    pub(super) protocol_apart: bool,
+    /// Targets begin without a slash.
+    pub(super) bare_targets: bool,
+}
+
+/// How a DPU is set up. What is not named cannot be had.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Card {
+    /// Key of `Oem` below which the system and the manager link to what is the maker's.
+    pub(super) oem: String,
+    /// Id of the chassis that is the card.
+    pub(super) chassis: String,
+    /// Id of the Ethernet interface that is its management port.
+    pub(super) oob: String,
+    /// The property with the first address.
+    pub(super) base_mac: String,
+    /// The property with the mode, and the parameter of its action.
+    pub(super) mode: String,
+    /// The action that sets it.
+    pub(super) mode_action: String,
+    /// The BIOS attribute with the mode, where there is no such action.
+    pub(super) mode_attribute: String,
+    /// Its words for a DPU and for a plain NIC.
+    pub(super) modes: [String; 2],
+    /// BIOS attributes with the privilege of the host, of which one is there.
+    pub(super) privilege_attributes: Vec<String>,
+    /// Its words for a host that may do anything, and for one that may not.
+    pub(super) privileges: [String; 2],
+    /// A change of the manager's own resource by which it, and not the host, has the boot stream.
+    pub(super) take_boot_stream: serde_json::Value,
 }
 
 /// The serial console by SSH, for services that say only that there is one.

@@ -60,9 +60,19 @@ impl Call<'_> {
         let view = service.view(self.origin());
         let action = self.action(&view, "#UpdateService.SimpleUpdate", "TransferProtocol").await?;
         let action = action.ok_or_else(|| self.unsupported("firmware updates by URL"))?;
+        let profile = self.tree().await?.profile;
         let mut body = json!({ "ImageURI": url });
+        if let (true, Some((scheme, place))) = (profile.update.protocol_apart, url.split_once("://")) {
+            let protocol = scheme.to_uppercase();
+            action.first_of(&[protocol.as_str()]).ok_or_else(|| self.unsupported("fetching by this protocol"))?;
+            body = json!({ "ImageURI": place, "TransferProtocol": protocol });
+        }
         if !targets.is_empty() {
-            body["Targets"] = json!(targets);
+            let bare = |target: &String| target.trim_start_matches('/').to_owned();
+            body["Targets"] = match profile.update.bare_targets {
+                true => targets.iter().map(bare).collect(),
+                false => json!(targets),
+            };
         }
         let answer = self.post(&action.target, &body).await?;
         self.task_or_done("a firmware update", &answer)
