@@ -233,6 +233,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { servers.run_servers(token).await });
     let (volumes, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { volumes.run_volumes(token).await });
+    let (setups, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { setups.run_setups(token).await });
     let (overlay, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { overlay.run_overlay(token).await });
     let (retention, token) = (engine.clone(), stop.clone());

@@ -21,8 +21,9 @@ use async_trait::async_trait;
 pub use error::{BmcError, ErrorKind};
 pub use types::{
     BiosAttributes, BootDevice, BootMode, BootOverride, Card, CardChange, CardMode, Component, ComponentKind,
-    Credentials, DriverKind, FirmwareItem, Health, HostPrivilege, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, Repeat,
-    ResetKeys, Secret, SecureBoot, Severity, Task, TaskState, Unit, Update,
+    Credentials, DriverKind, FirmwareItem, Health, HostPrivilege, Identity, LogCursor, LogEntry, Media,
+    PowerAction, PowerState, Reading, Repeat, ResetKeys, Secret, SecureBoot, Severity, Task, TaskState, Unit,
+    Update,
 };
 
 /// A byte stream of a console: what the machine prints comes out, what a person types goes in.

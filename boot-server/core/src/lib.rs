@@ -41,6 +41,7 @@ pub mod refresh;
 pub mod replace;
 pub mod server;
 pub mod servicing;
+pub mod setup;
 pub mod sla;
 pub mod uki;
 pub mod usage;

@@ -202,10 +202,6 @@ pub(super) fn run(client: &Client, format: Format, command: BmcCommand) -> Resul
 
 fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
     // A file ends with a line end, a secret does not.
-    let secret = |file: Option<&Path>| {
-        let text = file.map(read).transpose()?;
-        Ok::<_, Failure>(text.map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
-    };
     let told = args.netboot.is_some() || args.system.is_some() || args.plain_http;
     let options = told.then(|| Options {
         netboot: args.netboot.map(|by| match by {
@@ -230,6 +226,12 @@ fn request(args: &SetArgs) -> Result<BmcRequest, Failure> {
         kg: secret(args.kg_file.as_deref())?,
         options,
     })
+}
+
+/// The first line of a file, which nobody shall see.
+pub(super) fn secret(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
+    let text = file.map(read).transpose()?;
+    Ok(text.map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 fn import(client: &Client, format: Format, file: &Path, dry_run: bool) -> Result<(), Failure> {

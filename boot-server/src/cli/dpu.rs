@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::Failure;
 use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
+use super::dpu_setup::{self, SetupCommand, setup_facts};
 use super::output::{Format, Show, facts, table};
 use super::text::{moment, plain};
 use crate::http::api::requests::EmptyRequest;
@@ -52,6 +53,9 @@ pub enum DpuCommand {
         /// Name or id
         dpu: String,
     },
+    /// Set it up by its own BMC
+    #[command(flatten)]
+    Setup(SetupCommand),
 }
 
 /// What is said of a DPU.
@@ -111,6 +115,7 @@ pub(super) fn run(client: &Client, format: Format, command: DpuCommand) -> Resul
             format.print(&client.post::<_, DpuView>(&format!("{}/accept", of(&dpu)), &EmptyRequest {})?)
         }
         DpuCommand::Delete { dpu } => client.delete(&of(&dpu)),
+        DpuCommand::Setup(command) => dpu_setup::run(client, format, command),
     }
 }
 
@@ -150,7 +155,7 @@ impl Show for DpuView {
             format!("{} ({how})", plain(&volume.volume))
         });
         let list = |all: Vec<String>| (!all.is_empty()).then(|| all.join("\n"));
-        facts(&[
+        let mut all = vec![
             ("name", Some(self.name.clone())),
             ("id", Some(self.id.to_string())),
             ("status", Some(self.status.as_str().to_owned())),
@@ -174,7 +179,9 @@ impl Show for DpuView {
             ("ports", list(ports.collect())),
             ("volumes", list(volumes.collect())),
             ("heard of", self.seen.map(moment)),
-        ])
+        ];
+        all.extend(setup_facts(self));
+        facts(&all)
     }
 
     fn names(&self) -> Vec<String> {

@@ -411,6 +411,12 @@ impl Engine {
 
     async fn told(&self, told: Told) {
         let Told { node, address, news } = told;
+        if let Some(dpu) = self.dpu_of_worker(node) {
+            if let Err(error) = self.told_of_dpu(dpu, &address, news).await {
+                tracing::error!(%dpu, %error, "news of a DPU's BMC were not stored");
+            }
+            return;
+        }
         let noted = match news {
             News::Status(status) => self.note_status(node, status).await,
             News::Health(read) => self.note_health(node, &address, read).await,
@@ -533,7 +539,7 @@ impl Engine {
     }
 }
 
-fn sentence(address: &str, news: &News) -> (&'static str, Severity, String) {
+pub(super) fn sentence(address: &str, news: &News) -> (&'static str, Severity, String) {
     match news {
         News::Lost(trouble) => (
             "bmc.unreachable",

@@ -9,7 +9,12 @@
 //! A state is stored before anybody is told of it, with its generation: a server that starts again tells the same.
 
 mod arrive;
+mod controller;
+mod setup;
 mod told;
+
+pub use controller::ControllerChange;
+pub use setup::{DPU_IMAGE_PATH, DpuImage};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,13 +23,15 @@ use std::time::Duration;
 use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::dpu::{Dpu, NotDesired, SILENT_MS};
 use boot_server_core::node::Severity;
+use boot_server_core::setup::Doubt;
 use protocol::dpu::{Datapath, Desired, InterfaceName, Observed, VERSION};
-use protocol::{DpuId, NodeId, Sha256, Timestamp};
-use tokio::sync::watch;
+use protocol::{DpuId, JobId, NodeId, Sha256, Timestamp};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::{Actor, Change, Engine, EngineError, lock, now};
 use crate::secret;
+use crate::store::dpu_setup::{ControllerRow, JobRow};
 use crate::store::dpus::{self as rows, DpuRow};
 use crate::store::queries::{NewEvent, insert_event};
 use crate::store::volumes;
@@ -66,6 +73,43 @@ pub enum DpuError {
     /// It presents disks or ports.
     #[error("it has {0} disks of a server")]
     Used(usize),
+    /// Nobody said which controller is its own.
+    #[error("this DPU has no BMC that Billet knows")]
+    NoController,
+    /// Which machine is its host is not certain.
+    #[error("which machine is its host is not certain: {0}")]
+    Doubt(#[source] Doubt),
+    /// The agent on it and its controller are of two cards.
+    #[error("the agent of this DPU has the serial number {agent}, and its BMC {card}: they are of two cards")]
+    Serial {
+        /// The agent's.
+        agent: String,
+        /// The controller's.
+        card: String,
+    },
+    /// Its host is in use.
+    #[error("{0}: a change of the DPU would take its networks and disks away")]
+    HostWorks(String),
+    /// A job of it goes on.
+    #[error("a job of this DPU goes on ({0})")]
+    Busy(String),
+    /// No job has this id.
+    #[error("this DPU has no job {0}")]
+    NoJob(String),
+    /// The job is over.
+    #[error("the job is over")]
+    Over,
+    /// No image to go back to.
+    #[error("Billet installed no other image on this DPU before the present one")]
+    NoImageBefore,
+    /// A file that cannot be used.
+    #[error("the image `{image}`: {why}")]
+    Image {
+        /// As it was named.
+        image: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl DpuError {
@@ -85,6 +129,25 @@ impl DpuError {
             Self::Many(_) => (503, "dpus-full", "remove those that nobody needs (`billet dpu list`)"),
             Self::NodeTaken(_) => (409, "dpu-taken", "take the node from the other DPU first"),
             Self::Used(_) => (409, "dpu-used", "detach them, or delete the server"),
+            Self::NoController => (409, "dpu-no-bmc", "give its address and account (`billet dpu set-bmc`)"),
+            Self::Doubt(_) => (
+                409,
+                "dpu-doubt",
+                "say which is (`billet dpu set DPU --node NODE`), or inspect the machines anew",
+            ),
+            Self::Serial { .. } => (409, "dpu-serial", "give the address of this DPU's own BMC"),
+            Self::HostWorks(_) => {
+                (409, "dpu-host-works", "set the host under maintenance, or switch it off, first")
+            }
+            Self::Busy(_) => (409, "dpu-busy", "wait for its end, or call it off (`billet dpu cancel`)"),
+            Self::NoJob(_) => (404, "dpu-job-not-found", "list them with `billet dpu jobs`"),
+            Self::Over => (409, "dpu-job-over", "look at it with `billet dpu jobs`"),
+            Self::NoImageBefore => (409, "dpu-no-rollback", "install the image that you want"),
+            Self::Image { .. } => (
+                422,
+                "dpu-image",
+                "put the file into the media directory (boot.media), and compare its digest with what its maker publishes",
+            ),
         }
     }
 }
@@ -96,6 +159,12 @@ pub(super) struct Dpus {
     told: watch::Sender<u64>,
     /// Held while states are made and DPUs are changed.
     turn: tokio::sync::Mutex<()>,
+    /// Controllers by their DPU.
+    controllers: std::sync::Mutex<BTreeMap<DpuId, ControllerRow>>,
+    /// Jobs in the order in which they were begun.
+    jobs: std::sync::Mutex<BTreeMap<JobId, JobRow>>,
+    /// A job was begun.
+    begun: Notify,
 }
 
 /// A DPU as it is known now.
@@ -152,7 +221,11 @@ fn place(id: DpuId) -> Place {
 
 impl Dpus {
     /// As stored. A state that cannot be opened is made anew; its number is not lost, because it stands before the seal.
-    pub(super) fn read(stored: Vec<DpuRow>, vault: &crate::vault::Vault) -> Self {
+    pub(super) fn read(
+        stored: Vec<DpuRow>,
+        (controllers, jobs): (Vec<ControllerRow>, Vec<JobRow>),
+        vault: &crate::vault::Vault,
+    ) -> Self {
         let known = |row: DpuRow| {
             let (number, sealed) =
                 row.desired.as_deref().and_then(|text| text.split_once(' ')).unwrap_or_default();
@@ -166,6 +239,9 @@ impl Dpus {
             all: std::sync::Mutex::new(all),
             told: watch::channel(0).0,
             turn: tokio::sync::Mutex::default(),
+            controllers: std::sync::Mutex::new(controllers.into_iter().map(|row| (row.dpu, row)).collect()),
+            jobs: std::sync::Mutex::new(setup::by_id(jobs)),
+            begun: Notify::new(),
         }
     }
 }
@@ -295,6 +371,7 @@ impl Engine {
     pub async fn remove_dpu(&self, actor: Actor, reference: &str) -> Result<(), EngineError> {
         let _turn = self.0.dpus.turn.lock().await;
         let dpu = self.dpu(reference)?.dpu;
+        self.check_no_job(dpu.id)?;
         let event = line(&actor, &dpu, "dpu.removed", Severity::Info, "forgotten");
         let (id, row) = (dpu.id, event.clone());
         let write = move |db: &_| {
@@ -308,6 +385,8 @@ impl Engine {
         match self.store().write(write).await? {
             Ok(number) => {
                 lock(&self.0.dpus.all).remove(&id);
+                self.dpu_controller_gone(id);
+                lock(&self.0.dpus.jobs).retain(|_, row| row.job.dpu != id);
                 self.announce_event(number, event);
                 self.announce(Change::Dpu(id));
                 Ok(())

@@ -381,7 +381,7 @@ pub(super) fn firmware_facts(items: &[bmc::FirmwareItem]) -> Vec<FirmwareFact> {
     items.iter().map(fact).collect()
 }
 
-fn hash(dir: &std::path::Path, path: &MediaPath) -> std::io::Result<Sha256> {
+pub(super) fn hash(dir: &std::path::Path, path: &MediaPath) -> std::io::Result<Sha256> {
     let mut file = media::open(dir, path)?;
     let (mut hash, mut piece) = (sha2::Sha256::new(), vec![0; PIECE]);
     loop {

@@ -21,6 +21,7 @@ impl Engine {
     /// anew.
     pub async fn started(&self) {
         self.start_workers();
+        self.start_dpu_workers();
         let nodes = self.0.nodes.all().into_iter().map(|node| node.id).collect();
         self.tell(nodes, &Event::ServerStarted, "the start").await;
     }

@@ -58,7 +58,7 @@ async fn image(State(images): State<Images>, Path(ticket): Path<String>, asked: 
     respond(&asked, &image)
 }
 
-fn respond(asked: &Asked, image: &Image) -> Response {
+pub(super) fn respond(asked: &Asked, image: &Image) -> Response {
     let validators = Validators { etag: format!("\"{}\"", image.tag), modified: None };
     let body = |start, len| {
         let bodies = image.part(start, len).into_iter().map(|(piece, start, len)| match piece {

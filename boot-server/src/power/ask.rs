@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bmc::{
-    BiosAttributes, Bmc, BmcError, BootOverride, Component, Console, FirmwareItem, Identity, LogCursor,
-    LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot, Task, Update,
+    BiosAttributes, Bmc, BmcError, BootOverride, Card, CardChange, Component, Console, FirmwareItem,
+    Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot,
+    Task, Update,
 };
 use tokio::sync::oneshot;
 
@@ -26,6 +27,7 @@ pub enum Read {
     Tasks,
     Bios,
     SecureBoot,
+    Card,
 }
 
 /// Something to change. Never asked twice by itself, unless the state says that it was not done.
@@ -44,6 +46,7 @@ pub enum Change {
     SecureBoot(bool),
     ResetKeys(ResetKeys),
     Password(Secret),
+    Card(CardChange),
 }
 
 /// What was answered. Cheap to clone.
@@ -63,6 +66,7 @@ pub enum Reply {
     Tasks(Arc<Vec<String>>),
     Bios(Arc<BiosAttributes>),
     SecureBoot(SecureBoot),
+    Card(Arc<Card>),
 }
 
 /// One request.
@@ -104,6 +108,7 @@ impl Read {
             Self::Tasks => Reply::Tasks(Arc::new(bmc.tasks().await?)),
             Self::Bios => Reply::Bios(Arc::new(bmc.bios().await?)),
             Self::SecureBoot => Reply::SecureBoot(bmc.secure_boot().await?),
+            Self::Card => Reply::Card(Arc::new(bmc.card().await?)),
         })
     }
 }
@@ -124,6 +129,7 @@ impl Change {
             Self::SecureBoot(on) => bmc.set_secure_boot(*on).await?,
             Self::ResetKeys(to) => bmc.reset_secure_boot_keys(*to).await?,
             Self::Password(new) => bmc.change_password(new).await?,
+            Self::Card(change) => bmc.change_card(*change).await?,
         }
         Ok(Reply::Done)
     }

@@ -20,6 +20,7 @@ pub mod copy;
 pub mod credentials;
 pub mod db;
 pub mod desk;
+pub mod dpu_setup;
 pub mod dpus;
 pub mod groups;
 pub mod instances;

@@ -7,6 +7,7 @@ use protocol::{DpuId, ImageId, MacAddr, NodeId, ProjectId, ServerId, SnapshotId,
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::dpu_setup::{DpuBmcView, DpuJobView};
 use crate::engine::KnownDpu;
 
 /// How a DPU is.
@@ -81,6 +82,12 @@ pub struct DpuView {
     pub ports: Vec<DpuPort>,
     /// Disks of the host, as they are served.
     pub volumes: Vec<DpuVolume>,
+    /// Its own controller.
+    #[serde(default)]
+    pub bmc: Option<DpuBmcView>,
+    /// The last job that set it up.
+    #[serde(default)]
+    pub job: Option<DpuJobView>,
 }
 
 /// What a DPU says of itself.
@@ -190,6 +197,8 @@ impl DpuView {
             created: dpu.created,
             ports,
             volumes,
+            bmc: None,
+            job: None,
         }
     }
 }

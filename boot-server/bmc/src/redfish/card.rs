@@ -53,12 +53,7 @@ impl Call<'_> {
         }
     }
 
-    async fn of_oem(
-        &self,
-        quirk: &quirks::Card,
-        system: &View<'_>,
-        card: &mut Card,
-    ) -> Result<(), BmcError> {
+    async fn of_oem(&self, quirk: &quirks::Card, system: &View<'_>, card: &mut Card) -> Result<(), BmcError> {
         let Some(oem) = self.oem_of(quirk, system).await? else { return Ok(()) };
         let oem = oem.view(self.origin());
         card.base_mac = oem.text(&quirk.base_mac)?.and_then(mac);
@@ -74,20 +69,14 @@ impl Call<'_> {
             Err(error) => return Err(error),
         };
         let word = |name: &String| bios.0.get(name).and_then(Value::as_str);
-        card.mode =
-            card.mode.or_else(|| word(&quirk.mode_attribute).and_then(|word| mode_of(quirk, word)));
+        card.mode = card.mode.or_else(|| word(&quirk.mode_attribute).and_then(|word| mode_of(quirk, word)));
         let privilege = quirk.privilege_attributes.iter().find_map(word);
         card.privilege = privilege.and_then(|word| privilege_of(quirk, word));
         Ok(())
     }
 
     /// The card's own chassis tells what the system leaves out.
-    async fn of_chassis(
-        &self,
-        tree: &Tree,
-        quirk: &quirks::Card,
-        card: &mut Card,
-    ) -> Result<(), BmcError> {
+    async fn of_chassis(&self, tree: &Tree, quirk: &quirks::Card, card: &mut Card) -> Result<(), BmcError> {
         let Some(all) = &tree.root.chassis else { return Ok(()) };
         let links = self.member_links(all).await?;
         let Some(link) = links.iter().find(|link| link.last() == quirk.chassis) else { return Ok(()) };

@@ -50,8 +50,8 @@ pub use tls::{ParsePinError, Pin};
 
 use crate::{
     BiosAttributes, Bmc, BmcError, BootOverride, Card, CardChange, Component, Console, Credentials,
-    DriverKind, FirmwareItem, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading, ResetKeys, Secret, SecureBoot,
-    Task, Update, ipmi,
+    DriverKind, FirmwareItem, Identity, LogCursor, LogEntry, Media, PowerAction, PowerState, Reading,
+    ResetKeys, Secret, SecureBoot, Task, Update, ipmi,
 };
 use address::Origin;
 use call::Call;

@@ -64,7 +64,9 @@ impl Call<'_> {
         let mut body = json!({ "ImageURI": url });
         if let (true, Some((scheme, place))) = (profile.update.protocol_apart, url.split_once("://")) {
             let protocol = scheme.to_uppercase();
-            action.first_of(&[protocol.as_str()]).ok_or_else(|| self.unsupported("fetching by this protocol"))?;
+            action
+                .first_of(&[protocol.as_str()])
+                .ok_or_else(|| self.unsupported("fetching by this protocol"))?;
             body = json!({ "ImageURI": place, "TransferProtocol": protocol });
         }
         if !targets.is_empty() {

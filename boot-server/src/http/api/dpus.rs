@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::dpu::InterfaceName;
 
+use super::dpu_setup::bmc_view;
 use super::extract::{Input, Named, Params, page_by_place};
 use super::requests::{EmptyRequest, PageQuery};
 use super::verbs::operator;
@@ -19,7 +20,13 @@ impl Api {
     pub(in crate::http) fn dpu_view(&self, known: KnownDpu) -> DpuView {
         let silent = self.engine.dpu_is_silent(&known);
         let node = known.dpu.node.and_then(|node| self.engine.node_name(node));
-        DpuView::of(known, node, silent)
+        let id = known.dpu.id;
+        let job = self.engine.jobs_of_dpu(id).into_iter().next();
+        DpuView {
+            bmc: bmc_view(&self.engine, id),
+            job: job.map(Into::into),
+            ..DpuView::of(known, node, silent)
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod care;
 mod console;
 mod desk;
 mod document;
+pub mod dpu_requests;
+pub(in crate::http) mod dpu_setup;
 mod dpus;
 mod events;
 mod extract;
@@ -306,6 +308,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(dpus::list, dpus::create))
         .routes(routes!(dpus::show, dpus::change, dpus::remove))
         .routes(routes!(dpus::accept))
+        .merge(dpu_setup::routes())
         .routes(routes!(events::list_of_project))
         .routes(routes!(stream::stream_of_project))
         .routes(routes!(desk::keys, desk::add_key))

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use askama::Template;
 use axum::extract::{Form, Path, Query, State};
 use axum::response::Response;
+use boot_server_core::setup::{Mode, Privilege};
 use protocol::dpu::Datapath;
 use serde::Deserialize;
 use serde_json::json;
@@ -15,13 +16,19 @@ use super::recipe::Recipe;
 use super::servers::address as query;
 use super::{Refusal, Ui, go, operator, render};
 use crate::engine::{DpuChange, KnownDpu};
+use crate::http::api::dpu_requests::DpuJobRequest;
+use crate::http::api::dpu_setup::{bmc_view, order};
 use crate::http::auth;
 use crate::store::overlay::{Net, Plug};
 use crate::view::Problem;
+use crate::view::dpu_setup::DpuJobView;
 use crate::view::dpus::{DpuPort, DpuStatus, DpuView};
 
 /// DPUs on one page; more are on the next.
 const PAGE: usize = 200;
+
+/// Jobs of one DPU on its page.
+const JOBS: usize = 10;
 
 /// What the address asks for.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -54,6 +61,7 @@ struct DpuPage {
     look: Look,
     disks: Vec<Disk>,
     ports: Vec<Plugged>,
+    jobs: Vec<DpuJobView>,
     may_change: bool,
     form: Fields,
     problem: Option<Problem>,
@@ -94,7 +102,8 @@ pub(super) fn look(dpu: &DpuView) -> Look {
 pub(super) fn view(ui: &Ui, known: KnownDpu) -> DpuView {
     let silent = ui.engine.dpu_is_silent(&known);
     let node = known.dpu.node.and_then(|node| ui.engine.node_name(node));
-    DpuView::of(known, node, silent)
+    let bmc = bmc_view(&ui.engine, known.dpu.id);
+    DpuView { bmc, ..DpuView::of(known, node, silent) }
 }
 
 /// Where a DPU's page is.
@@ -215,6 +224,7 @@ async fn page(
         look: look(&dpu),
         disks,
         ports: dpu.ports.iter().map(|port| plugged(ui, port)).collect(),
+        jobs: ui.engine.jobs_of_dpu(dpu.id).into_iter().take(JOBS).map(Into::into).collect(),
         may_change: may_change(),
         form,
         problem,
@@ -343,4 +353,58 @@ pub(super) async fn remove(
         Ok(()) => Ok(go("/dpus")),
         Err(error) => page(&ui, &reference, None, Some(Refusal::from(error).0)).await,
     }
+}
+
+pub(super) async fn enrol(State(ui): State<Ui>, Path(reference): Path<String>) -> Result<Response, Refusal> {
+    match ui.engine.enrol_dpu(operator(), &reference).await {
+        Ok(known) => Ok(go(&address(&known.dpu.name))),
+        Err(error) => page(&ui, &reference, None, Some(Refusal::from(error).0)).await,
+    }
+}
+
+/// What a form of the page asks for.
+fn job_of(fields: &Fields) -> Result<DpuJobRequest, Problem> {
+    let wrong = |what: &str, hint| form::problem("form", what.to_owned(), hint);
+    let sha256 = fields.trimmed("sha256").map(|text| text.parse()).transpose();
+    Ok(match fields.get("what") {
+        "mode dpu" => DpuJobRequest::Mode { mode: Mode::Dpu, power_cycle: false },
+        "mode nic" => DpuJobRequest::Mode { mode: Mode::Nic, power_cycle: false },
+        "privilege privileged" => DpuJobRequest::HostPrivilege { privilege: Privilege::Privileged },
+        "privilege restricted" => DpuJobRequest::HostPrivilege { privilege: Privilege::Restricted },
+        "install" => DpuJobRequest::Install {
+            image: fields.trimmed("image").unwrap_or_default(),
+            sha256: sha256.map_err(|_| wrong("this is no SHA-256", "give 64 hexadecimal digits, or none"))?,
+            agent: true,
+        },
+        "reset" => DpuJobRequest::Reset { force: false },
+        "rollback" => DpuJobRequest::Rollback {},
+        _ => return Err(wrong("nothing is asked for", "choose what to do")),
+    })
+}
+
+pub(super) async fn begin(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let begun = match job_of(&Fields(fields)) {
+        Ok(request) => match order(&ui.engine, &reference, request).await {
+            Ok(order) => ui.engine.begin_dpu_job(operator(), &reference, order).await,
+            Err(error) => Err(error),
+        }
+        .map_err(|error| Refusal::from(error).0),
+        Err(problem) => Err(problem),
+    };
+    match begun {
+        Ok(job) => Ok(go(&format!("/dpus/{}", job.dpu))),
+        Err(problem) => page(&ui, &reference, None, Some(problem)).await,
+    }
+}
+
+pub(super) async fn call_off(
+    State(ui): State<Ui>,
+    Path((reference, job)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let job = ui.engine.call_off_dpu_job(operator(), &reference, &job).await?;
+    Ok(go(&format!("/dpus/{}", job.dpu)))
 }

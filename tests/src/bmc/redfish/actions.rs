@@ -10,6 +10,9 @@ use super::tree::{self, ROOT};
 impl State {
     pub(super) fn post(&mut self, question: &Question<'_>) -> Reply {
         let (path, body) = (question.path, &question.json);
+        if let Some(reply) = self.card_post(path, body) {
+            return reply;
+        }
         let action = path.rsplit('/').next().unwrap_or_default();
         match action {
             "ComputerSystem.Reset" => self.reset(body["ResetType"].as_str().unwrap_or_default()),
@@ -45,7 +48,7 @@ impl State {
                 );
                 Reply::done()
             }
-            "UpdateService.SimpleUpdate" if body["ImageURI"].is_string() => self.pull(&body["ImageURI"]),
+            "UpdateService.SimpleUpdate" if body["ImageURI"].is_string() => self.pull(body),
             "push" if self.profile.update.multipart => {
                 self.pushed.push(Pushed { octets: question.octets });
                 let offer = self.next_offer();
@@ -119,13 +122,16 @@ impl State {
         self.set(&path, &json!({ "Version": offer.version }));
     }
 
-    fn next_offer(&mut self) -> Option<Offer> {
+    pub(super) fn next_offer(&mut self) -> Option<Offer> {
         (!self.offers.is_empty()).then(|| self.offers.remove(0))
     }
 
     /// Fetches the image, where a test says what it brings; else nobody looks at it.
-    fn pull(&mut self, url: &Value) -> Reply {
-        let url = url.as_str().unwrap_or_default().to_owned();
+    fn pull(&mut self, body: &Value) -> Reply {
+        let mut url = body["ImageURI"].as_str().unwrap_or_default().to_owned();
+        if let Some(protocol) = body["TransferProtocol"].as_str() {
+            url = format!("{}://{url}", protocol.to_lowercase());
+        }
         let offer = self.next_offer();
         if offer.is_some() {
             let number = self.number();

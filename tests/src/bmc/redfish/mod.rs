@@ -2,6 +2,7 @@
 //! certificate that it made itself, sessions, actions, tasks, and the ways of six families of controllers as data.
 
 mod actions;
+mod card;
 mod faults;
 mod profile;
 mod service;
@@ -22,6 +23,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use card::CardFacts;
 pub use faults::Fault;
 pub use profile::Profile;
 pub use service::Seen;
@@ -77,6 +79,30 @@ impl RedfishBmc {
         });
         let serving = tokio::spawn(service::serve(shared.clone(), listener));
         Ok(Self { shared, serving, certificate: der.into(), images })
+    }
+
+    /// From now on it is the controller of this card; its profile is `bluefield`.
+    pub fn be_card(&self, facts: &CardFacts) {
+        let mut state = self.shared.state();
+        state.card = Some(card::Card::default());
+        state.put_card(facts);
+    }
+
+    /// The host of its card was power-cycled.
+    pub fn host_cycled(&self) {
+        self.shared.state().host_cycled();
+    }
+
+    /// Images that its card was sent, as they came.
+    pub fn received(&self) -> Vec<PathBuf> {
+        self.shared.state().card.as_ref().map(|card| card.received.clone()).unwrap_or_default()
+    }
+
+    /// The next so many changes of its card are answered with 503.
+    pub fn busy(&self, times: u32) {
+        if let Some(card) = &mut self.shared.state().card {
+            card.busy = times;
+        }
     }
 
     /// Where it listens.

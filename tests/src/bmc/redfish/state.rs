@@ -9,6 +9,7 @@ use bmc::{BootDevice, BootMode, BootOverride, PowerState, Repeat};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::card::Card;
 use super::faults::Fault;
 use super::profile::Profile;
 use super::tree::{self, Paths, ROOT, Tree};
@@ -131,6 +132,8 @@ pub(super) struct State {
     /// Where images are fetched to.
     pub(super) images: PathBuf,
     pub(super) ran: bool,
+    /// It is the controller of a DPU.
+    pub(super) card: Option<Card>,
 }
 
 impl State {
@@ -166,6 +169,7 @@ impl State {
             next: 1,
             images,
             ran: false,
+            card: None,
         }
     }
 
