@@ -269,6 +269,7 @@ impl Agent {
         let mut problems: Vec<String> =
             self.refused.iter().cloned().chain(failed).chain(plan.problems).collect();
         problems.extend(self.pause.as_ref().map(|(_, why)| why.clone()));
+        problems.extend(self.disks.waits(&exporters));
         let mut seen = (Vec::new(), Vec::new());
         match self.follower.read(|rows| View::of(rows).seen()) {
             Ok(there) => seen = there,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpu_agent_core::bus::{Buses, Found};
-use dpu_agent_core::exporter::{Exporters, Life};
+use dpu_agent_core::exporter::{Exporters, Held, Life, Started};
 use jsonrpc::Address;
 use protocol::Timestamp;
 use protocol::dpu::{Exporter, Name, Volume, VolumeSeen};
@@ -126,6 +126,17 @@ impl Disks {
             Some(host) => host.unplug(name, now).await,
             None => Ok(()),
         }
+    }
+
+    /// Volumes that are not served yet, with what their exporters said last.
+    pub fn waits(&self, exporters: &Exporters) -> Vec<String> {
+        let opening = |started: &Started| {
+            matches!(started.life, Life::Runs { held: Held::Opening, .. } | Life::Dead { .. })
+        };
+        let waits = exporters.iter().filter(|(_, started)| opening(started)).filter_map(|(name, _)| {
+            Some(format!("volume {name} is not served yet: {}", self.processes.why_not(name)?))
+        });
+        waits.collect()
     }
 
     /// What is reported of each.

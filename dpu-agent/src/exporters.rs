@@ -8,12 +8,14 @@
 //!                 <volume>.secret   for its eyes: what it proves itself with
 //!                 <volume>.conf     for its eyes: settings of a client of Ceph
 //!                 <volume>.config   for its eyes: what an instant volume tells its OS
+//!                 <volume>.key      for its eyes: what its bytes are encrypted with
 //! ```
 //!
 //! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -33,6 +35,8 @@ use crate::unix::{self, Uses};
 const RECORD_MAX: usize = STATE_MAX + (64 << 10);
 /// A log that is longer is begun anew with its process.
 const LOG_MAX: u64 = 1 << 20;
+/// Octets of a log's end that the last event is looked for in.
+const TAIL: u64 = 8 << 10;
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(5);
 /// Between two looks at a process that ends.
@@ -182,6 +186,30 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// Why a volume is not served yet though its exporter runs, in its own words; `None` where it has not said so.
+    pub fn why_not(&self, name: &Name) -> Option<String> {
+        let mut log = File::open(self.dir.join(format!("{name}.log"))).ok()?;
+        let end = log.metadata().ok()?.len();
+        log.seek(SeekFrom::Start(end.saturating_sub(TAIL))).ok()?;
+        let mut tail = Vec::new();
+        log.read_to_end(&mut tail).ok()?;
+        said_away(&String::from_utf8_lossy(&tail))
+    }
+}
+
+/// The reason in the last event of `billet-blk`, where that is that the backend is away.
+fn said_away(log: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        event: String,
+        #[serde(default)]
+        reason: String,
+    }
+    let last = log.lines().rev().find_map(|line| serde_json::from_str::<Said>(line).ok())?;
+    (last.event == "backend-away").then_some(last.reason)
+}
+
 impl Serve for Processes {
     async fn look(&mut self, now: Timestamp) -> Exporters {
         let mut seen = Exporters::new();
@@ -266,7 +294,7 @@ impl Serve for Processes {
                 files::remove(socket)?;
             }
         }
-        for kind in ["json", "log", "secret", "conf", "config", "lock"] {
+        for kind in ["json", "log", "secret", "conf", "config", "key", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {
@@ -359,4 +387,19 @@ fn is_locked(path: &Path) -> bool {
 fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_volume_is_not_served_is_its_last_event() {
+        let away = r#"{"at":1,"event":"backend-away","reason":"no key fits"}"#;
+        let log = format!("qemu: no key fits\n{away}\nmore words\n");
+        assert_eq!(said_away(&log).as_deref(), Some("no key fits"));
+        let back = r#"{"at":2,"event":"backend-back"}"#;
+        assert_eq!(said_away(&format!("{log}{back}\n")), None);
+        assert_eq!(said_away("words\n"), None);
+    }
 }

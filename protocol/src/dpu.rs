@@ -211,7 +211,24 @@ pub struct Volume {
     /// The host is to boot from it: of its disks it comes first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub boot: bool,
+    /// The backend holds its bytes encrypted; with the exporter `qsd` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
+
+/// How the bytes of a volume are encrypted on their way to its backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Encryption {
+    /// LUKS version 1: the backend begins with a header of [`LUKS_HEADER`] bytes, the volume follows.
+    Luks {
+        /// The passphrase: 16 to 512 printable ASCII characters without spaces.
+        key: Password,
+    },
+}
+
+/// Bytes of a LUKS header that Billet makes; the volume follows it.
+pub const LUKS_HEADER: u64 = 2 << 20;
 
 /// Who serves a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -527,6 +544,10 @@ mod tests {
         let text = include_str!("dpu-backends.v1.json");
         let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
+        let text = include_str!("dpu-encrypted.v1.json");
+        let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
+        assert!(!format!("{volumes:?}").contains("passpass"));
         let text = include_str!("dpu-observed.v1.json");
         let seen: Observed = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());

@@ -199,7 +199,8 @@ fn written_by_the_server(
     dir: &Path,
 ) -> Result<Vec<u8>> {
     let store = images::Store::open(images)?;
-    let source = ImageSource { store, image: image.parse()?, config: Some(config), grow_root: true };
+    let source =
+        ImageSource { store, image: image.parse()?, config: Some(config), grow_root: true, key: None };
     let backend = FileBackend::open(&dir.join("volumes"))?;
     let volume = tests::volumes::new_volume();
     let told = tokio::runtime::Runtime::new()?.block_on(async {

@@ -1,12 +1,15 @@
 //! The whole: servers of a project on hosts behind DPUs, whose disks are volumes and whose networks are the project's. From the API to
 //! the OS that runs: nobody touches a machine, until one dies. One story of one site, which takes most of its time to come up.
 
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use protocol::{MacAddr, PortId};
 use serde_json::{Value, json};
-use tests::dpu::{Census, DpuSite, SITE, SOON, Ssh};
+use tests::dpu::{Census, DpuSite, SITE, SOON, Ssh, VOLUMES};
 use tests::overlay::Host;
 use tests::rack::{Firmware, Serial, artifact};
 use tests::scenario::{DEPLOY, add_image, text, wait_state};
@@ -74,8 +77,10 @@ impl Story {
         let (api, of) = (&self.site.api, &self.of);
         let began = Instant::now();
         for (number, node) in self.nodes.iter().enumerate() {
+            // One of them encrypted.
             let body = json!({
-                "name": format!("web-{number}"), "node": node, "image": "tiny-a", "boot_volume": { "size": BOOT },
+                "name": format!("web-{number}"), "node": node, "image": "tiny-a",
+                "boot_volume": { "size": BOOT, "encrypted": number == 0 },
                 "networks": ["web"], "ssh_keys": [self.ssh.public_key()],
             });
             api.post(&format!("{of}/servers"), &body)?;
@@ -162,7 +167,10 @@ impl Story {
     /// A data volume comes and goes, and comes with what was written. It stays with the first server; what is on it.
     fn change_disks(&self, front: &str) -> Result<String> {
         let (api, volume) = (&self.site.api, format!("{}/volumes/data", self.of));
-        api.post(&format!("{}/volumes", self.of), &json!({ "name": "data", "size": DATA }))?;
+        api.post(
+            &format!("{}/volumes", self.of),
+            &json!({ "name": "data", "size": DATA, "encrypted": true }),
+        )?;
         self.site.wait_volume(&self.of, "data", "available")?;
         let mut written: Option<String> = None;
         for round in 0..=ROUNDS {
@@ -222,6 +230,21 @@ impl Story {
         );
         self.site.wait_volume(&self.of, "data", "in_use")?;
         ensure!(self.ssh.run(front, SUM)? == sum, "the data volume followed with other content");
+        self.is_hidden()
+    }
+
+    /// The store has nothing that the first server wrote: its volumes are encrypted on the DPU.
+    fn is_hidden(&mut self) -> Result<()> {
+        let store = self.site.rack.server()?.state_dir().join("volumes").join(VOLUMES).join("volumes");
+        let volumes: Vec<_> = fs::read_dir(&store)?.collect::<Result<_, _>>()?;
+        ensure!(volumes.len() == 2, "{volumes:?}");
+        for volume in volumes {
+            let mut start = [0; 4];
+            File::open(volume.path())?.read_exact(&mut start)?;
+            ensure!(&start == b"LUKS", "{volume:?} is not encrypted");
+        }
+        let found = Command::new("grep").args(["-rlaF", "it was here"]).arg(&store).output()?;
+        ensure!(found.status.code() == Some(1), "found in {}", String::from_utf8_lossy(&found.stdout));
         Ok(())
     }
 

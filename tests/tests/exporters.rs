@@ -2,19 +2,22 @@
 //! everything on the way, with the bytes compared in the end.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use protocol::dpu::{Observed, VolumeSeen};
+use protocol::agent::Password;
+use protocol::dpu::{LUKS_HEADER, Observed, VolumeSeen};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::exporter::with_script;
 use tests::exports::{Dpu, Target, host, kill_daemon, kill_exporter, with_volume};
 use tests::rack::{Machine, Rack};
 use tests::spdk::Service;
+use tests::volumes::new_volume;
+use volume::{Backend, FileBackend, Origin};
 
 const MIB: u64 = 1 << 20;
 /// Time for a machine to do what it is for, under emulation on a busy machine.
@@ -77,6 +80,84 @@ echo gone=$n; n=$((n+1)); done"
     ensure!(!machine.serial().said("FAILED"), "a request failed");
     rack.passed();
     Ok(())
+}
+
+/// What the host writes to an encrypted volume is nowhere in its backend, and is there again when the volume comes back; another key is a
+/// problem that says so.
+#[test]
+fn an_encrypted_volume_hides_what_the_host_wrote() -> Result<()> {
+    const KNOWN: &str = "billet-was-here-";
+    let mut rack = Rack::new("exporters-luks")?;
+    let dir = rack.dir().to_owned();
+    let key = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+    let disk = encrypted(&dir.join("backend"), key, 16 * MIB)?;
+    let _target = Target::start(rack.namespace(), &disk, &dir.join("tgtd.log"))?;
+    let qmp = dir.join("host.qmp");
+    let mut dpu = Dpu::start(rack.namespace(), &dir, &["--host-qmp", qmp.to_str().context("a path")?])?;
+    let script = format!(
+        "n=0; while [ $n -le 1 ]; do
+while ! [ -b /dev/vda ]; do sleep 0.1; done
+echo plugged=$n size=$(cat /sys/block/vda/size) sum=$(head -c 4194304 /dev/vda | sha256sum)
+[ $n = 0 ] && {{ yes {KNOWN} | tr -d '\\n' | head -c 4194304 | dd of=/dev/vda bs=64k iflag=fullblock conv=fsync,notrunc 2>/dev/null || echo FAILED; }}
+echo wrote=$n
+while [ -b /dev/vda ]; do sleep 0.1; done
+echo gone=$n; n=$((n+1)); done"
+    );
+    let mut machine = rack.machine(with_script(host("h1", &qmp), &dir.join("initrd"), &script)?)?;
+    machine.power_on()?;
+    let mut volume = dpu.volume("vault", &json!({"kind": "qsd", "backend": Target::backend()}));
+    volume["encryption"] = json!({"kind": "luks", "key": "another-key-that-opens-nothing-of-all-this-"});
+    dpu.wish(std::slice::from_ref(&volume))?;
+    dpu.reports("the key does not fit", |seen| {
+        let words = "volume vault is not served yet";
+        let fits = |line: &String| line.contains(words) && line.contains("cannot unlock any keyslot");
+        seen.problems.iter().any(fits) && !seen.settled
+    })?;
+    volume["encryption"]["key"] = key.into();
+    let content = KNOWN.repeat((4 * MIB as usize) / KNOWN.len()).into_bytes();
+    for n in 0..2 {
+        let began = Instant::now();
+        dpu.wish(std::slice::from_ref(&volume))?;
+        let line = machine.serial().wait_for(&format!("plugged={n} "), WORK)?.text;
+        println!("plugged in after {:.1} s", began.elapsed().as_secs_f64());
+        ensure!(line.contains(&format!("size={} ", 16 * MIB / 512)), "{line}");
+        ensure!((n == 1) == line.contains(&hex(&content)), "round {n}: {line}");
+        machine.serial().wait_for(&format!("wrote={n}"), WORK)?;
+        if n == 1 {
+            let pid = dpu.served("vault")?.pid.context("a process")?;
+            let line = fs::read(format!("/proc/{pid}/cmdline"))?;
+            ensure!(
+                !line.windows(key.len()).any(|part| part == key.as_bytes()),
+                "the key is in a command line"
+            );
+            let own = fs::metadata(dir.join("dpu/exporters/vault.key"))?;
+            ensure!(own.permissions().mode() & 0o077 == 0, "others read the key");
+        }
+        dpu.wish(&[])?;
+        machine.serial().wait_for(&format!("gone={n}"), WORK)?;
+        dpu.reports("the exporter is gone", |seen| seen.volumes.is_empty())?;
+        ensure!(fs::read_dir(dir.join("dpu/exporters"))?.count() == 0, "files are left");
+    }
+    machine.wait_off(WORK)?;
+    ensure!(!machine.serial().said("FAILED"), "a request failed");
+    let kept = fs::read(&disk)?;
+    ensure!(
+        kept.starts_with(b"LUKS") && !kept.chunks(512).any(|sector| sector.starts_with(KNOWN.as_bytes()))
+    );
+    rack.passed();
+    Ok(())
+}
+
+/// The file of an encrypted volume of this size, as the server makes one.
+fn encrypted(dir: &Path, key: &str, size: u64) -> Result<PathBuf> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let volume = new_volume();
+    runtime.block_on(async {
+        let backend = FileBackend::open(dir)?;
+        backend.create(volume, size + LUKS_HEADER, Origin::Blank).await?;
+        backend.encrypt(volume, &Password(key.to_owned())).await
+    })?;
+    Ok(dir.join(format!("volumes/{volume}.raw")))
 }
 
 /// Four writers work on a disk of an iSCSI target while the target, the exporter, the daemon behind it and the agent are killed.

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use protocol::dpu::Backend as Told;
+use protocol::agent::Password;
+use protocol::dpu::{Backend as Told, LUKS_HEADER};
 use protocol::job::CloudConfig;
 use protocol::{SnapshotId, VolumeId};
 use tests::volumes::ceph::{Ceph, POOL};
@@ -185,6 +186,7 @@ impl<'a> Begun<'a> {
             ("what was there before is gone", Self::an_image_over_something),
             ("a write that is stopped or cannot be", Self::an_image_that_is_stopped),
             ("one DPU at a time", Self::one_at_a_time),
+            ("an encrypted volume", Self::an_encrypted_one),
             ("copies", Self::copies),
             ("sizes", Self::sizes),
             ("nothing is done twice", Self::again),
@@ -234,6 +236,15 @@ impl<'a> Begun<'a> {
     }
 
     fn write_image(&self, volume: VolumeId, cancel: CancellationToken) -> Result<ImageWritten> {
+        self.write_image_with(volume, None, cancel)
+    }
+
+    fn write_image_with(
+        &self,
+        volume: VolumeId,
+        key: Option<Password>,
+        cancel: CancellationToken,
+    ) -> Result<ImageWritten> {
         let image = ImageSource {
             store: self.image.store.clone(),
             image: self.image.id,
@@ -243,6 +254,7 @@ impl<'a> Begun<'a> {
                 ..CloudConfig::default()
             }),
             grow_root: true,
+            key,
         };
         let (progress, seen) = watch::channel(Progress::default());
         let written = self.call(|b| async move { b.write_image(volume, image, progress, cancel).await })?;
@@ -279,6 +291,65 @@ impl<'a> Begun<'a> {
         let said = String::from_utf8_lossy(&copied.stdout).into_owned();
         ensure!(said.contains("local-hostname: web-1"), "config partition: {said:?}");
         Ok(fs::remove_file(&path)?)
+    }
+
+    /// What is in the backend says nothing of the image; who has the key reads all of it, also of a copy, and nobody else does.
+    fn an_encrypted_one(&self) -> Result<()> {
+        let key = Password("0123456789abcdefghijklmnopqrstuvwxyzABCDEFG".into());
+        let kept = 64 * MIB + LUKS_HEADER;
+        let volume = self.new_volume(kept)?;
+        let (own, began) = (key.clone(), Instant::now());
+        self.call(|b| async move { b.encrypt(volume, &own).await })?;
+        println!("{}: encrypted in {:.2} s", self.backend.kind().as_str(), began.elapsed().as_secs_f64());
+        self.write_image_with(volume, Some(key.clone()), CancellationToken::new())?;
+        let (_, below) = self.let_in(volume, "one")?;
+        let hidden = below.bytes(self.place.dir())?;
+        ensure!(hidden.starts_with(b"LUKS") && hidden.len() as u64 == kept, "{} bytes", hidden.len());
+        let sample = &self.image.raw[4 * MIB as usize..][..64];
+        for known in [sample, b"EFI PART"] {
+            ensure!(
+                !hidden.chunks(512).any(|sector| sector.starts_with(known)),
+                "{known:?} is in the backend"
+            );
+        }
+        let disk = below.opened(&key, self.place.dir())?;
+        let plain = disk.bytes(self.place.dir())?;
+        let (start, end) = (MIB as usize, self.image.raw.len() - MIB as usize);
+        ensure!(
+            plain.len() as u64 == 64 * MIB && plain[start..end] == self.image.raw[start..end],
+            "another image"
+        );
+        ensure!(plain[512..].starts_with(b"EFI PART"), "it does not boot");
+        let wrong = below
+            .opened(&Password("another-key-of-43-characters-another-key-of".into()), self.place.dir())?;
+        let refused = wrong.io(&["read 0 512"]);
+        ensure!(
+            refused.is_err_and(|e| e.to_string().contains("cannot unlock any keyslot")),
+            "another key opens it"
+        );
+        self.revoke(volume)?;
+        self.copy_of_encrypted(volume, &key)?;
+        self.call(|b| async move { b.resize(volume, kept + 8 * MIB).await })?;
+        let (_, below) = self.let_in(volume, "one")?;
+        let disk = below.opened(&key, self.place.dir())?;
+        ensure!(disk.size()? == 72 * MIB, "{}", disk.size()?);
+        disk.io(&["write -P 6 71M 1M", "read -P 6 71M 1M"])?;
+        self.revoke(volume)?;
+        self.delete(volume)
+    }
+
+    fn copy_of_encrypted(&self, volume: VolumeId, key: &Password) -> Result<()> {
+        let (snapshot, copy) = (SnapshotId(Uuid::new_v4()), new_volume());
+        self.call(|b| async move { b.snapshot(volume, snapshot).await })?;
+        let origin = Origin::Snapshot { volume, snapshot };
+        self.call(|b| async move { b.create(copy, 80 * MIB + LUKS_HEADER, origin).await })?;
+        let (_, below) = self.let_in(copy, "two")?;
+        let disk = below.opened(key, self.place.dir())?;
+        ensure!(disk.size()? == 80 * MIB, "{}", disk.size()?);
+        ensure!(disk.bytes(self.place.dir())?[512..].starts_with(b"EFI PART"), "the copy is another");
+        self.revoke(copy)?;
+        self.delete(copy)?;
+        self.call(|b| async move { b.delete_snapshot(volume, snapshot).await })
     }
 
     fn an_image_over_something(&self) -> Result<()> {

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 
 use protocol::dial::Facts;
 use protocol::dpu::{
-    Access, Backend, Chassis, Datapath, Desired, Encap, EncapKind, Exporter, InterfaceName, Name, Observed,
-    PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk, VolumeSeen,
+    Access, Backend, Chassis, Datapath, Desired, Encap, EncapKind, Encryption, Exporter, InterfaceName, Name,
+    Observed, PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk, VolumeSeen,
 };
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,8 @@ pub struct HostDisk {
     pub volume: Volume,
     /// What the DPU connects to.
     pub backend: Backend,
+    /// How its bytes are encrypted there.
+    pub encryption: Option<Encryption>,
 }
 
 /// What a DPU's host is to have.
@@ -241,7 +243,7 @@ pub fn desired(
 }
 
 fn disk(disk: &HostDisk) -> Option<Disk> {
-    let HostDisk { volume, backend } = disk;
+    let HostDisk { volume, backend, encryption } = disk;
     Some(Disk {
         name: volume.id.to_string().parse::<Name>().ok()?,
         serial: volume.serial(),
@@ -250,6 +252,7 @@ fn disk(disk: &HostDisk) -> Option<Disk> {
         limits: volume.limits,
         deadline: None,
         boot: volume.attachment.as_ref().is_some_and(|at| at.boot),
+        encryption: encryption.clone(),
     })
 }
 

@@ -14,9 +14,10 @@
 
 use std::fmt;
 
-use protocol::dpu::IoLimits;
+use protocol::dpu::{IoLimits, LUKS_HEADER};
 use protocol::{DpuId, ImageId, ProjectId, ServerId, SnapshotId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Smallest volume, in bytes.
 pub const SIZE_MIN: u64 = 1 << 20;
@@ -52,6 +53,9 @@ pub struct Volume {
     /// How fast it may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
+    /// What its bytes are encrypted with, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
     /// It stays when the server that it was made with is deleted.
     #[serde(default)]
     pub keep: bool,
@@ -70,6 +74,40 @@ pub struct Volume {
     pub deleted: Option<Timestamp>,
     /// Grows by one with every change.
     pub version: i64,
+}
+
+/// The key of an encrypted volume. It is that of all volumes and snapshots that were made of one another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Names it.
+    pub id: Uuid,
+    /// Sealed; `None` once it was destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+}
+
+/// Whether volumes of a type are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Encrypted {
+    /// They cannot be.
+    Never,
+    /// Those that are asked for so.
+    OnRequest,
+    /// All.
+    Always,
+}
+
+impl Encrypted {
+    /// As it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::OnRequest => "on_request",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// What was on a volume at first.
@@ -213,6 +251,11 @@ impl Volume {
         attachment.dpu.filter(|_| matches!(attachment.stage, Stage::Granted | Stage::Attached))
     }
 
+    /// Bytes that its backend keeps for a size: an encrypted one has a header.
+    pub fn kept(&self, size: u64) -> u64 {
+        if self.key.is_some() { size.saturating_add(LUKS_HEADER) } else { size }
+    }
+
     /// The serial number that its host reads: the last digits of its id, which are chance (RFC 9562 section 5.7).
     pub fn serial(&self) -> String {
         let id = self.id.0.simple().to_string();
@@ -314,6 +357,9 @@ pub struct Snapshot {
     pub kind: String,
     /// Size of the volume then, in bytes.
     pub size: u64,
+    /// What its bytes are encrypted with, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
     /// Who asked for it.
     pub by: String,
     /// When.
@@ -323,8 +369,6 @@ pub struct Snapshot {
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
-
-    use uuid::Uuid;
 
     use super::*;
 
@@ -345,6 +389,7 @@ mod tests {
                 dpu: granted.then_some(dpu),
             }),
             limits: None,
+            key: None,
             keep: false,
             previous_of: None,
             note: None,

@@ -268,6 +268,9 @@ pub struct CreateArgs {
     /// That volume stays when the server is deleted
     #[arg(long, requires = "boot_volume")]
     keep_volume: bool,
+    /// That volume is encrypted; always so where its type says so
+    #[arg(long, requires = "boot_volume")]
+    encrypted_volume: bool,
     /// A network of the project, on which each gets a port; again for more
     #[arg(long, value_name = "NETWORK")]
     network: Vec<String>,
@@ -358,6 +361,7 @@ fn create(client: &Client, format: Format, project: &ProjectArg, args: CreateArg
             kind: args.volume_type,
             size: args.volume_size,
             keep: args.keep_volume,
+            encrypted: args.encrypted_volume,
         }),
         networks: args.network,
     };

@@ -1,6 +1,6 @@
 //! `billet volume …` and `billet snapshot …`: disks of a project that DPUs present to machines.
 
-use boot_server_core::volume::{Status, parse_size};
+use boot_server_core::volume::{Encrypted, Status, parse_size};
 use clap::{Args, Subcommand};
 
 use super::Failure;
@@ -63,6 +63,9 @@ pub enum VolumeCommand {
         /// Most bytes per second, such as 200M
         #[arg(long, value_name = "BYTES", value_parser = size)]
         bandwidth: Option<u64>,
+        /// Its backend holds its bytes encrypted; always so where the type says so
+        #[arg(long)]
+        encrypted: bool,
     },
     /// One volume
     Show {
@@ -157,9 +160,10 @@ pub(super) fn run(client: &Client, format: Format, args: VolumeArgs) -> Result<(
             let list = project.path("volume-types")?;
             again.list(client, &stream()?, format, || client.all::<VolumeTypeView>(&list))
         }
-        VolumeCommand::Create { name, size, kind, image, snapshot, iops, bandwidth } => {
+        VolumeCommand::Create { name, size, kind, image, snapshot, iops, bandwidth, encrypted } => {
+            let bytes_per_second = bandwidth;
             let request =
-                NewVolumeRequest { name, kind, size, image, snapshot, iops, bytes_per_second: bandwidth };
+                NewVolumeRequest { name, kind, size, image, snapshot, iops, bytes_per_second, encrypted };
             format.print(&client.post::<_, VolumeView>(&project.path("volumes")?, &request)?)
         }
         VolumeCommand::Show { volume } => format.print(&client.get::<VolumeView>(&of(&volume, "")?)?),
@@ -203,7 +207,15 @@ impl Show for Page<VolumeTypeView> {
         if self.items.is_empty() {
             return "This site keeps no volumes.".to_owned();
         }
-        table(&["type", "kind"], self.items.iter().map(|this| vec![this.name.clone(), this.kind.clone()]))
+        let row = |this: &VolumeTypeView| {
+            let encrypted = match this.encrypted {
+                Encrypted::Never => "never",
+                Encrypted::OnRequest => "on request",
+                Encrypted::Always => "always",
+            };
+            vec![this.name.clone(), this.kind.clone(), encrypted.to_owned()]
+        };
+        table(&["type", "kind", "encrypted"], self.items.iter().map(row))
     }
 
     fn names(&self) -> Vec<String> {
@@ -250,6 +262,7 @@ impl Show for VolumeView {
             ("snapshot", self.snapshot.map(|snapshot| snapshot.to_string())),
             ("requests per second", self.iops.map(|iops| iops.to_string())),
             ("bytes per second", self.bytes_per_second.map(|bytes| bytes.to_string())),
+            ("encrypted", self.encrypted.then(|| "yes".to_owned())),
             ("serial", Some(self.serial.clone()).filter(|_| self.status != Status::Deleted)),
             ("made by", Some(self.created_by.clone())),
             ("made", Some(moment(self.created))),
@@ -286,6 +299,7 @@ impl Show for SnapshotView {
             ("volume", Some(self.volume.to_string())),
             ("size", Some(memory(self.size))),
             ("type", Some(self.kind.clone())),
+            ("encrypted", self.encrypted.then(|| "yes".to_owned())),
             ("made by", Some(self.created_by.clone())),
             ("made", Some(moment(self.created))),
         ])

@@ -39,6 +39,8 @@ pub struct VolumeType {
     pub monitors: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<Unit>,
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 /// A type of volumes, with what was left open filled in.
@@ -46,6 +48,8 @@ pub struct VolumeType {
 pub struct VolumeSettings {
     /// Its name.
     pub name: String,
+    /// All of them are encrypted.
+    pub encrypted: bool,
     /// Where they are kept.
     pub place: volume::Settings,
 }
@@ -89,8 +93,14 @@ fn one(this: &VolumeType, own: IpAddr, state_dir: &Path) -> Result<VolumeSetting
         _ => return Err(refuse("it cannot be read".to_owned())),
     };
     keys.remove("name");
+    keys.remove("encrypted");
     let place = serde_json::from_value(keys.into()).map_err(|error| refuse(error.to_string()))?;
-    Ok(VolumeSettings { name: this.name.clone(), place })
+    if this.encrypted && this.kind == Kind::NvmeTcp {
+        return Err(refuse(
+            "encrypted: no exporter of a DPU encrypts what is reached over NVMe/TCP".to_owned(),
+        ));
+    }
+    Ok(VolumeSettings { name: this.name.clone(), encrypted: this.encrypted, place })
 }
 
 #[cfg(test)]
@@ -113,6 +123,9 @@ mod tests {
         let volume::Settings::Iscsi(iscsi) = &types[0].place else { panic!() };
         assert_eq!(iscsi.portal.to_string(), "10.77.0.1:3260");
         assert_eq!(iscsi.directory, Path::new("/state/volumes/standard"));
+        assert!(!types[0].encrypted);
+        let vault = "[[volumes]]\nname = \"vault\"\nkind = \"iscsi\"\nencrypted = true";
+        assert!(check(vault).unwrap()[0].encrypted);
         let ceph = "[[volumes]]\nname = \"c\"\nkind = \"rbd\"\nconfiguration = \"/etc/ceph/ceph.conf\"\npool = \"p\"\n\
                     monitors = [\"10.0.0.1:6789\"]";
         assert_eq!(check(ceph).unwrap()[0].place.kind(), Kind::Rbd);
@@ -130,6 +143,7 @@ mod tests {
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\ndirectory = \"x\"", "absolute"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\nportal = \"10.0.0.1:3260\"", "portal"),
             ("[[volumes]]\nname = \"a\"\nkind = \"rbd\"\npool = \"p\"", "configuration"),
+            ("[[volumes]]\nname = \"a\"\nkind = \"nvme-tcp\"\nencrypted = true\nunits = []", "NVMe/TCP"),
         ] {
             let error = check(text).unwrap_err();
             assert!(error.contains(why), "{error}");

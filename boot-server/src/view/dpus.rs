@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use boot_server_core::volume::{Snapshot, Source, Status, Volume};
+use boot_server_core::volume::{Encrypted, Snapshot, Source, Status, Volume};
 use protocol::{DpuId, ImageId, MacAddr, NodeId, ProjectId, ServerId, SnapshotId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -237,6 +237,8 @@ pub struct VolumeTypeView {
     pub name: String,
     /// Where they are kept: `file`, `iscsi`, `iscsi-external`, `rbd` or `nvme-tcp`.
     pub kind: String,
+    /// Whether they are encrypted: `never`, `on_request` or `always`.
+    pub encrypted: Encrypted,
 }
 
 /// A volume.
@@ -271,6 +273,8 @@ pub struct VolumeView {
     pub iops: Option<u64>,
     /// Bytes per second that it takes at most.
     pub bytes_per_second: Option<u64>,
+    /// Its backend holds its bytes encrypted.
+    pub encrypted: bool,
     /// Serial number that the host reads, where its exporter can tell it.
     pub serial: String,
     /// Why it does not go on.
@@ -308,6 +312,7 @@ impl From<Volume> for VolumeView {
             snapshot,
             iops: volume.limits.and_then(|limits| limits.iops),
             bytes_per_second: volume.limits.and_then(|limits| limits.bytes_per_second),
+            encrypted: volume.key.is_some(),
             serial,
             note: volume.note,
             created_by: volume.by,
@@ -333,6 +338,8 @@ pub struct SnapshotView {
     pub kind: String,
     /// Size of the volume then, in bytes.
     pub size: u64,
+    /// It is encrypted, and so is what is made of it.
+    pub encrypted: bool,
     /// Who asked for it.
     pub created_by: String,
     /// When.
@@ -341,7 +348,8 @@ pub struct SnapshotView {
 
 impl From<Snapshot> for SnapshotView {
     fn from(snapshot: Snapshot) -> Self {
-        let Snapshot { id, project, volume, name, kind, size, by, created } = snapshot;
-        Self { id, name, project, volume, kind, size, created_by: by, created }
+        let Snapshot { id, project, volume, name, kind, size, key, by, created } = snapshot;
+        let encrypted = key.is_some();
+        Self { id, name, project, volume, kind, size, encrypted, created_by: by, created }
     }
 }

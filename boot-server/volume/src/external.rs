@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use protocol::agent::Password;
 use protocol::dpu::{Backend as Told, Chap};
 use protocol::{SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -211,10 +212,11 @@ impl ExternalBackend {
         Ok(taken)
     }
 
-    /// Does something with a unit's bytes, on a thread for that.
+    /// Does something with a unit's bytes, or with those that a key opens, on a thread for that.
     async fn on_medium<T: Send + 'static>(
         &self,
         volume: VolumeId,
+        key: Option<Password>,
         what: impl FnOnce(&dyn Medium) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
         let guard = self.locks.of(volume).await;
@@ -224,9 +226,12 @@ impl ExternalBackend {
             Unit::Iscsi { .. } => {
                 blocking(move || {
                     let _guard = guard;
-                    what(&NbdMedium::open(&unit.told(None), &run)?)
+                    what(&NbdMedium::open(&unit.told(None), key.as_ref(), &run)?)
                 })
                 .await
+            }
+            Unit::NvmeTcp { .. } if key.is_some() => {
+                Err(BackendError::Unsupported { kind: self.kind.as_str(), what: "encrypt volumes" })
             }
             Unit::NvmeTcp { address, subsystem, namespace, .. } => {
                 let device = connect(*address, subsystem, *namespace).await?;
@@ -300,8 +305,14 @@ impl Backend for ExternalBackend {
         if taken.blank {
             return Ok(());
         }
-        self.on_medium(volume, imaging::zero_all).await?;
+        self.on_medium(volume, None, imaging::zero_all).await?;
         self.keep(volume, &Taken { blank: true, ..taken })
+    }
+
+    async fn encrypt(&self, volume: VolumeId, key: &Password) -> Result<(), BackendError> {
+        self.grants.none(volume)?;
+        let key = key.clone();
+        self.on_medium(volume, None, move |medium| imaging::encrypt(volume, medium, &key)).await
     }
 
     async fn resize(&self, volume: VolumeId, size: u64) -> Result<(), BackendError> {
@@ -353,7 +364,7 @@ impl Backend for ExternalBackend {
         let cancel = cancel.child_token();
         let _stop = cancel.clone().drop_guard();
         self.grants.none(volume)?;
-        self.on_medium(volume, move |medium| {
+        self.on_medium(volume, image.key.clone(), move |medium| {
             imaging::write(volume, medium, &image, &Watched { progress, cancel })
         })
         .await

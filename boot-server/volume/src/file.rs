@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use protocol::agent::Password;
+use protocol::dpu::Backend as Told;
 use protocol::{SnapshotId, VolumeId};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,7 @@ use crate::files::{Files, Writers};
 use crate::grants::Grants;
 use crate::imaging::{self, Watched};
 use crate::medium::FileMedium;
+use crate::nbd::NbdMedium;
 use crate::{
     Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin,
     Progress, Stats, Stored,
@@ -67,6 +70,16 @@ impl Backend for FileBackend {
         self.with(volume, move |files, _| files.create(volume, size, from)).await
     }
 
+    async fn encrypt(&self, volume: VolumeId, key: &Password) -> Result<(), BackendError> {
+        let key = key.clone();
+        self.with(volume, move |files, grants| {
+            grants.none(volume)?;
+            unused(volume, &files)?;
+            encrypt_file(volume, &files, &key)
+        })
+        .await
+    }
+
     async fn resize(&self, volume: VolumeId, size: u64) -> Result<(), BackendError> {
         self.with(volume, move |files, _| files.resize(volume, size)).await
     }
@@ -92,16 +105,12 @@ impl Backend for FileBackend {
         self.with(volume, move |files, _| files.delete_snapshot(volume, snapshot)).await
     }
 
-    async fn grant(&self, volume: VolumeId, to: &Grantee) -> Result<protocol::dpu::Backend, BackendError> {
+    async fn grant(&self, volume: VolumeId, to: &Grantee) -> Result<Told, BackendError> {
         let to = to.clone();
         self.with(volume, move |files, grants| {
             files.size(volume)?;
             grants.give(volume, &to)?;
-            let path = files.path(volume);
-            let path = path.to_str().ok_or_else(|| {
-                BackendError::Refused(format!("{} is not UTF-8, so no DPU can be told of it", path.display()))
-            })?;
-            Ok(protocol::dpu::Backend::File { path: path.to_owned() })
+            Ok(Told::File { path: name_of(volume, &files)? })
         })
         .await
     }
@@ -170,10 +179,30 @@ pub(crate) fn write_file(
     image: &ImageSource,
     watched: &Watched,
 ) -> Result<ImageWritten, BackendError> {
+    let Some(key) = &image.key else {
+        return imaging::write(volume, &open(volume, files)?, image, watched);
+    };
+    files.size(volume)?;
+    let told = Told::File { path: name_of(volume, files)? };
+    imaging::write(volume, &NbdMedium::open(&told, Some(key), &files.tmp())?, image, watched)
+}
+
+/// Makes a volume's file an encrypted one.
+pub(crate) fn encrypt_file(volume: VolumeId, files: &Files, key: &Password) -> Result<(), BackendError> {
+    imaging::encrypt(volume, &open(volume, files)?, key)
+}
+
+fn open(volume: VolumeId, files: &Files) -> Result<FileMedium, BackendError> {
     files.size(volume)?;
     let path = files.path(volume);
-    let medium = FileMedium::open(&path).map_err(BackendError::io("open", &path))?;
-    imaging::write(volume, &medium, image, watched)
+    FileMedium::open(&path).map_err(BackendError::io("open", &path))
+}
+
+/// The path of a volume's file as others are told it.
+fn name_of(volume: VolumeId, files: &Files) -> Result<String, BackendError> {
+    files.path(volume).into_os_string().into_string().map_err(|path| {
+        BackendError::Refused(format!("{} is not UTF-8, so nobody can be told of it", path.display()))
+    })
 }
 
 /// Says no where a process has the volume open.

@@ -4,7 +4,7 @@
 //! <root>/volumes/<volume>.raw
 //!        snapshots/<volume>/<snapshot>.raw   read-only copies
 //!        grants/<volume>.json                who was let in (`grants`)
-//!        tmp/                                files being made
+//!        tmp/                                files being made, and those of a program that writes an encrypted one
 //! ```
 //!
 //! A file gets its name after its bytes are durable; a crash leaves at most something in `tmp/`. Copies share blocks where
@@ -57,6 +57,11 @@ impl Files {
     /// Where a volume lies, or would.
     pub(crate) fn path(&self, volume: VolumeId) -> PathBuf {
         self.root.join("volumes").join(format!("{volume}.raw"))
+    }
+
+    /// Where files are that are not needed for long.
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
     }
 
     pub(crate) fn grants(&self) -> PathBuf {
@@ -204,12 +209,19 @@ impl Files {
 
     /// Files that were being made.
     pub(crate) fn leftovers(&self) -> Result<Vec<Leftover>, BackendError> {
-        let dir = self.root.join("tmp");
+        let dir = self.tmp();
         Ok(names(&dir)?.iter().map(|name| Leftover { what: dir.join(name).display().to_string() }).collect())
     }
 
     pub(crate) fn sweep(&self) -> Result<(), BackendError> {
-        self.leftovers()?.iter().try_for_each(|left| remove(Path::new(&left.what)))
+        self.leftovers()?.iter().try_for_each(|left| {
+            let path = Path::new(&left.what);
+            if path.is_dir() {
+                fs::remove_dir_all(path).map_err(BackendError::io("remove", path))
+            } else {
+                remove(path)
+            }
+        })
     }
 
     /// Makes a file of `size` bytes with what `source` holds, and gives it its name when it is durable.
@@ -220,7 +232,7 @@ impl Files {
         size: u64,
         writers: Writers,
     ) -> Result<(), BackendError> {
-        let tmp = self.root.join("tmp").join(format!("{}.raw", uuid::Uuid::new_v4()));
+        let tmp = self.tmp().join(format!("{}.raw", uuid::Uuid::new_v4()));
         let made = fill(&tmp, source, size, writers).and_then(|()| {
             fs::rename(&tmp, path).map_err(BackendError::io("name", path))?;
             sync_dir(path.parent().unwrap_or(&self.root))
@@ -378,7 +390,9 @@ mod tests {
         let (scratch, files) = scratch();
         assert_eq!(files.leftovers().unwrap(), []);
         fs::write(scratch.0.join("tmp/half.raw"), b"x").unwrap();
-        assert_eq!(files.leftovers().unwrap().len(), 1);
+        fs::create_dir(scratch.0.join("tmp/program")).unwrap();
+        fs::write(scratch.0.join("tmp/program/luks"), b"secret").unwrap();
+        assert_eq!(files.leftovers().unwrap().len(), 2);
         assert_eq!(files.list().unwrap(), []);
         files.sweep().unwrap();
         assert_eq!(files.leftovers().unwrap(), []);

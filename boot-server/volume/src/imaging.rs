@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use images::chunk::is_zero;
 use images::{ChunkRef, Manifest, PartitionTable};
+use protocol::agent::Password;
 use protocol::fault::Fault;
 use protocol::inventory::{Disk, DiskContent, Transport};
 use protocol::{DiskId, VolumeId};
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::luks::{self, Chance};
 use crate::medium::Medium;
 use crate::{BackendError, ImageSource, ImageWritten, Progress, Step};
 
@@ -118,9 +120,12 @@ impl Write<'_> {
         })
     }
 
-    /// Holes of the image, and all behind it: what was there before must not be read.
+    /// Holes of the image, and all behind it: what was there before must not be read. In an encrypted volume nobody can.
     fn holes(&self, plan: &WritePlan) -> Vec<Range<u64>> {
         let mut holes = plan.holes.clone();
+        if self.image.key.is_some() {
+            return holes;
+        }
         let mut at = self.manifest.raw_size.max(EDGE);
         while at < self.edges.tail_start() {
             let end = (at + ZERO_MAX).min(self.edges.tail_start());
@@ -297,6 +302,21 @@ impl Write<'_> {
     fn refused(&self, why: String) -> BackendError {
         BackendError::Image { image: self.image.image, why }
     }
+}
+
+/// Puts the header of an encrypted volume where it belongs.
+///
+/// # Errors
+/// Where it cannot be written and read back.
+pub(crate) fn encrypt(volume: VolumeId, medium: &dyn Medium, key: &Password) -> Result<(), BackendError> {
+    let chance = Chance::new()
+        .map_err(|e| BackendError::Refused(format!("no random numbers for a volume's key: {e}")))?;
+    let header = luks::header(key, &chance);
+    let (path, mut back) = (medium.path(), vec![0; header.len()]);
+    medium.write_at(0, &header).map_err(BackendError::io("write", path))?;
+    medium.flush().map_err(BackendError::io("flush", path))?;
+    medium.read_at(0, &mut back).map_err(BackendError::io("read", path))?;
+    if back == header { Ok(()) } else { Err(BackendError::Differs { volume, offset: 0 }) }
 }
 
 /// The volume as a plan takes a disk.

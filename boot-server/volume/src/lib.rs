@@ -11,6 +11,7 @@ mod files;
 mod grants;
 mod imaging;
 mod iscsi;
+mod luks;
 mod medium;
 mod nbd;
 mod program;
@@ -19,6 +20,7 @@ mod settings;
 mod types;
 
 use async_trait::async_trait;
+use protocol::agent::Password;
 use protocol::{SnapshotId, VolumeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,14 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::Exists`] where there is one of another size, [`BackendError::NoRoom`], [`BackendError::NoSnapshot`],
     /// [`BackendError::Refused`] where the snapshot is larger.
     async fn create(&self, volume: VolumeId, size: u64, from: Origin) -> Result<(), BackendError>;
+
+    /// Makes what was just created an encrypted volume that this key opens: of its bytes the first
+    /// [`LUKS_HEADER`](protocol::dpu::LUKS_HEADER) are the header, the others hold what is chance. Done again, it loses what
+    /// was written since.
+    ///
+    /// # Errors
+    /// [`BackendError::Granted`] where somebody was let in, [`BackendError::NoVolume`].
+    async fn encrypt(&self, volume: VolumeId, key: &Password) -> Result<(), BackendError>;
 
     /// Makes a volume larger; the new end reads as zeros.
     ///

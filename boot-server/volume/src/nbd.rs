@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use protocol::agent::Password;
 use protocol::dpu::Backend;
 
 use crate::BackendError;
@@ -63,25 +64,27 @@ struct Program {
 }
 
 impl NbdMedium {
-    /// Opens the volume that a DPU would be told of; the program's files are in `dir` for as long.
+    /// Opens the volume that a DPU would be told of, and what is encrypted in it where there is a key; the program's files are
+    /// in `dir` for as long.
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub(crate) fn open(told: &Backend, dir: &Path) -> Result<Self, BackendError> {
-        let dir = dir.join(uuid::Uuid::new_v4().simple().to_string());
+    pub(crate) fn open(told: &Backend, key: Option<&Password>, dir: &Path) -> Result<Self, BackendError> {
+        // Short, as the path of a socket is.
+        let dir = dir.join(&uuid::Uuid::new_v4().simple().to_string()[..12]);
         fs::create_dir_all(&dir).map_err(BackendError::io("make", &dir))?;
-        let opened = Self::start(told, &dir);
+        let opened = Self::start(told, key, &dir);
         if opened.is_err() {
             let _ = fs::remove_dir_all(&dir);
         }
         opened
     }
 
-    fn start(told: &Backend, dir: &Path) -> Result<Self, BackendError> {
+    fn start(told: &Backend, key: Option<&Password>, dir: &Path) -> Result<Self, BackendError> {
         let (socket, log) = (dir.join("socket"), dir.join("log"));
         let mut command = Command::new("qemu-nbd");
         command.arg("--socket").arg(&socket).args(["--export-name", EXPORT, "--discard=unmap"]);
-        let options = image_options(told, dir, &mut command)?;
+        let options = image_options(told, key, dir, &mut command)?;
         let out = fs::File::create(&log).map_err(BackendError::io("make", &log))?;
         command.args(["--image-opts", &options]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
         let child = command.spawn().map_err(BackendError::io("start", Path::new("qemu-nbd")))?;
@@ -293,7 +296,12 @@ fn name(told: &Backend) -> String {
 }
 
 /// What QEMU opens (qemu-block-drivers(7)). Secrets go by files in `dir`, as arguments are seen by everybody.
-fn image_options(told: &Backend, dir: &Path, command: &mut Command) -> Result<String, BackendError> {
+fn image_options(
+    told: &Backend,
+    luks: Option<&Password>,
+    dir: &Path,
+    command: &mut Command,
+) -> Result<String, BackendError> {
     let mut secret = |id: &str, text: &str, format: &str| {
         let path = dir.join(id);
         durable(&path, text.as_bytes())?;
@@ -302,11 +310,20 @@ fn image_options(told: &Backend, dir: &Path, command: &mut Command) -> Result<St
             .arg(format!("secret,id={id},format={format},file={}", plain(&path.display())));
         Ok::<_, BackendError>(())
     };
-    let mut all = vec![("driver".to_owned(), "raw".to_owned()), ("discard".into(), "unmap".into())];
+    let driver = if luks.is_some() { "luks" } else { "raw" };
+    let mut all = vec![("driver".to_owned(), driver.to_owned()), ("discard".into(), "unmap".into())];
+    if let Some(key) = luks {
+        secret("luks", &key.0, "raw")?;
+        all.push(("key-secret".into(), "luks".into()));
+    }
     let mut set = |name: &str, value: &dyn std::fmt::Display| {
         all.push((format!("file.{name}"), value.to_string()));
     };
     match told {
+        Backend::File { path } => {
+            set("driver", &"file");
+            set("filename", path);
+        }
         Backend::Iscsi { portal, target, lun, initiator, chap } => {
             set("driver", &"iscsi");
             set("transport", &"tcp");

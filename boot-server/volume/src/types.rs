@@ -1,5 +1,6 @@
 //! What backends are asked and what they answer.
 
+use protocol::agent::Password;
 use protocol::job::CloudConfig;
 use protocol::{DpuId, ImageId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,8 @@ pub struct ImageSource {
     pub config: Option<CloudConfig>,
     /// Grow the last partition to the end of the volume.
     pub grow_root: bool,
+    /// Opens the volume, where it is encrypted.
+    pub key: Option<Password>,
 }
 
 /// How far a write is.

@@ -1,10 +1,12 @@
 //! The program behind a disk that reaches its backend, and serves it to us alone by NBD: `qemu-storage-daemon`. It is a child
 //! that never outlives us: two of them at one backend would write over each other's newer bytes with older ones.
 
-use std::io;
+use std::io::{self, BufRead as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::nbd::{self, Export};
@@ -14,6 +16,8 @@ use crate::sys;
 const LOOK: Duration = Duration::from_millis(20);
 /// A program that does not serve its disk by then is started anew: it waits for a backend that is away.
 const START: Duration = Duration::from_secs(20);
+/// What it says last is kept for an error, so many characters of it.
+const SAID_MAX: usize = 300;
 /// Name of its export.
 const EXPORT: &str = "disk";
 
@@ -50,10 +54,11 @@ impl Daemon {
         }
         let mut command = Command::new(&self.program);
         // Not our standard input, which is a lock on our life.
-        command.args(&self.arguments).stdin(Stdio::null());
+        command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         sys::dies_with_us(&mut command);
         let mut child = command.spawn()?;
-        match self.connect(&mut child) {
+        let connected = Words::of(child.stderr.take()).and_then(|words| self.connect(&mut child, words));
+        match connected {
             Ok((stream, export)) => Ok(Link { stream, export, child }),
             Err(error) => {
                 end(&mut child);
@@ -62,14 +67,15 @@ impl Daemon {
         }
     }
 
-    fn connect(&self, child: &mut Child) -> io::Result<(UnixStream, Export)> {
+    fn connect(&self, child: &mut Child, words: Words) -> io::Result<(UnixStream, Export)> {
         let begun = Instant::now();
         let mut stream = loop {
             if let Ok(stream) = UnixStream::connect(&self.socket) {
                 break stream;
             }
             if let Some(status) = child.try_wait()? {
-                return Err(io::Error::other(format!("{} ended: {status}", self.program.display())));
+                let program = self.program.display();
+                return Err(io::Error::other(format!("{program} ended: {status}: {}", words.last())));
             }
             if begun.elapsed() > START {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -86,6 +92,36 @@ impl Daemon {
 impl Drop for Link {
     fn drop(&mut self) {
         end(&mut self.child);
+    }
+}
+
+/// What a program says, line by line: it goes on to our own standard error, and the last is kept.
+struct Words {
+    last: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Words {
+    fn of(stderr: Option<ChildStderr>) -> io::Result<Self> {
+        let last = Arc::<Mutex<String>>::default();
+        let kept = last.clone();
+        let read = move |stderr: ChildStderr| {
+            for line in io::BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                eprintln!("{line}");
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = line.chars().take(SAID_MAX).collect();
+            }
+        };
+        let spawn = |stderr| std::thread::Builder::new().name("words".to_owned()).spawn(move || read(stderr));
+        Ok(Self { last, reader: stderr.map(spawn).transpose()? })
+    }
+
+    /// The last line of a program that ended.
+    fn last(self) -> String {
+        if let Some(reader) = self.reader {
+            let _ = reader.join();
+        }
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

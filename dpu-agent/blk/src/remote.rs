@@ -29,6 +29,8 @@ pub const STEP: u32 = 1 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a backend is waited for whose size is known from before.
 const MOMENT: Duration = Duration::from_secs(5);
+/// What QEMU says of a key that is not that of the backend (`qcrypto_block_luks_find_key`).
+const WRONG_KEY: &str = "cannot unlock any keyslot";
 /// Pauses before the daemon is started again, the last of them over and over.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
@@ -90,7 +92,8 @@ impl Remote {
     /// much longer than a moment: a host may have requests under way that have a deadline.
     ///
     /// # Errors
-    /// Where our own threads cannot be started, or the file `known` cannot be written.
+    /// Where our own threads cannot be started, the file `known` cannot be written, or the backend is encrypted with another key:
+    /// waiting mends none of these.
     pub fn start(daemon: Daemon, deadline: Duration, known: &Path) -> io::Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { deadline, state, work: Condvar::new() });
@@ -107,9 +110,9 @@ impl Remote {
         // A file that is missing or damaged is as good as none.
         let before = std::fs::read(known).ok().and_then(|text| serde_json::from_slice::<Export>(&text).ok());
         let export = match (told.recv_timeout(MOMENT), before) {
-            (Ok(export), _) => export,
+            (Ok(first), _) => first?,
             (Err(RecvTimeoutError::Timeout), Some(before)) => return Ok(Self { shared, export: before }),
-            _ => told.recv().map_err(io::Error::other)?,
+            _ => told.recv().map_err(io::Error::other)??,
         };
         std::fs::write(known, serde_json::to_vec(&export)?)?;
         Ok(Self { shared, export })
@@ -151,7 +154,7 @@ impl Shared {
     }
 
     /// Has the daemon run and connected, for ever.
-    fn keep(&self, daemon: &Daemon, tell: &std::sync::mpsc::Sender<Export>) {
+    fn keep(&self, daemon: &Daemon, tell: &std::sync::mpsc::Sender<io::Result<Export>>) {
         let mut failed = 0;
         let mut size = None;
         loop {
@@ -166,13 +169,18 @@ impl Shared {
                     failed = 0;
                     size.get_or_insert(link.export.size);
                     // Of the first only is waited for.
-                    let _ = tell.send(link.export);
+                    let _ = tell.send(Ok(link.export));
                     self.connected(link)
                 }
                 Err(error) => error,
             };
             if failed == 0 {
                 say(&Event::BackendAway { reason: lost.to_string() });
+            }
+            if size.is_none() && lost.to_string().contains(WRONG_KEY) {
+                // Where nobody waits for it any more, that is over.
+                let _ = tell.send(Err(lost));
+                return;
             }
             std::thread::sleep(*PAUSES.get(failed).unwrap_or(&Duration::from_secs(2)));
             failed = (failed + 1).min(PAUSES.len());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use images::{Architecture, IngestOptions, Source, Store};
+use protocol::agent::Password;
 use protocol::dpu::Backend as Told;
 use protocol::{DpuId, ImageId, VolumeId};
 use uuid::Uuid;
@@ -143,6 +144,19 @@ impl Disk {
             other => bail!("{other:?} is not read here"),
         };
         Ok(Self { namespace: namespace.name().to_owned(), objects, options })
+    }
+
+    /// What is encrypted in it, by who has this key.
+    ///
+    /// # Errors
+    /// Where the key cannot be given to QEMU.
+    pub fn opened(&self, key: &Password, dir: &Path) -> Result<Self> {
+        let file = dir.join(format!("{}.key", Uuid::new_v4().simple()));
+        fs::write(&file, &key.0)?;
+        let mut objects = self.objects.clone();
+        objects.extend(["--object".to_owned(), format!("secret,id=l0,file={}", file.display())]);
+        let options = format!("driver=luks,key-secret=l0,{}", nested(&self.options));
+        Ok(Self { namespace: self.namespace.clone(), objects, options })
     }
 
     /// Its bytes.

@@ -113,6 +113,9 @@ pub struct BootVolume {
     /// It stays when the server is deleted.
     #[serde(default)]
     pub keep: bool,
+    /// Its backend holds its bytes encrypted; so it does anyway where the type says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// A machine lent to a project.

@@ -164,7 +164,8 @@ impl Engine {
         let mut disks = Vec::with_capacity(granted.len());
         for (volume, sealed) in granted {
             let backend = self.open_access(volume.id, &sealed)?;
-            disks.push(HostDisk { volume, backend });
+            let encryption = self.encryption(&volume)?;
+            disks.push(HostDisk { volume, backend, encryption });
         }
         let server = match node {
             Some(node) => self.server_of(node.id).await?,

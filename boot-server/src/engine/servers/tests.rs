@@ -76,7 +76,7 @@ pub(in crate::engine) async fn site_over(scratch: &Scratch, nodes: u8) -> (Engin
     let mut settings = crate::engine::tests::settings(scratch);
     let files = ::volume::FileSettings { directory: scratch.0.join("volumes") };
     let place = ::volume::Settings::File(files);
-    settings.volumes = vec![crate::config::VolumeSettings { name: "files".into(), place }];
+    settings.volumes = vec![crate::config::VolumeSettings { name: "files".into(), encrypted: false, place }];
     crate::engine::tests::with_overlay(&mut settings);
     let images = ::images::Store::open(settings.images_dir()).unwrap();
     let store = crate::store::Store::open(&scratch.database()).unwrap();

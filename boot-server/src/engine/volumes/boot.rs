@@ -31,9 +31,11 @@ impl Engine {
         for volume in self.volumes_of(server.id).await? {
             let unused = volume.phase == Phase::Creating
                 && volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted);
-            if unused
-                && (&volume.source, volume.size, &volume.kind) == (&wanted.source, wanted.size, &wanted.kind)
-            {
+            let alike = |volume: &Volume| {
+                (&volume.source, volume.size, &volume.kind, volume.key.is_some())
+                    == (&wanted.source, wanted.size, &wanted.kind, wanted.key.is_some())
+            };
+            if unused && alike(&volume) {
                 return Ok(volume);
             }
             if unused {
@@ -71,12 +73,14 @@ impl Engine {
         let least = least.saturating_add(AROUND_IMAGE);
         let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;
+        let key = self.key_for(&kind, wish.encrypted, None)?;
         let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
         let id = Uuid::now_v7();
         let tail = id.simple().to_string();
         let name = format!("{}-boot-{}", server.name, &tail[tail.len() - 6..]);
         let mut volume = fresh(server.project, actor, name, (kind, size, source), None);
         volume.id = VolumeId(id);
+        volume.key = key;
         volume.keep = wish.keep;
         volume.attachment =
             Some(Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None });

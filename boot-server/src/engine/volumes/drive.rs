@@ -298,9 +298,20 @@ impl Engine {
             Source::Snapshot { snapshot, volume } => Origin::Snapshot { volume, snapshot },
             Source::Blank | Source::Image { .. } | Source::Os { .. } => Origin::Blank,
         };
-        backend.create(volume.id, volume.size, origin).await.map_err(VolumeError::from)?;
-        let plain =
-            |image| ImageSource { store: self.0.image_store.clone(), image, config: None, grow_root: false };
+        let kept = volume.kept(volume.size);
+        backend.create(volume.id, kept, origin).await.map_err(VolumeError::from)?;
+        let key = match origin {
+            Origin::Blank => self.encrypt_volume(volume, &*backend).await?,
+            // It came with what it was made of.
+            Origin::Snapshot { .. } => None,
+        };
+        let plain = |image| ImageSource {
+            store: self.0.image_store.clone(),
+            image,
+            config: None,
+            grow_root: false,
+            key: key.clone(),
+        };
         let image = match &volume.source {
             Source::Blank | Source::Snapshot { .. } => return Ok(()),
             Source::Image { image, .. } => plain(*image),
@@ -382,6 +393,7 @@ impl Engine {
 
     async fn erase_volume(&self, volume: Volume) -> Result<(), EngineError> {
         let backend = self.backend(&volume.kind)?;
+        let volume = self.destroy_key(volume).await?;
         backend.delete(volume.id).await.map_err(VolumeError::from)?;
         let event = line(&volume, &Actor::Server, "volume.deleted", Severity::Info, "removed");
         let next =

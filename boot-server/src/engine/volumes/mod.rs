@@ -12,6 +12,7 @@
 mod attach;
 mod boot;
 mod drive;
+mod keys;
 mod open;
 mod prepare;
 mod snapshots;
@@ -126,6 +127,8 @@ pub struct NewVolume {
     pub from: From,
     /// How fast it may be.
     pub limits: Option<IoLimits>,
+    /// Its backend is to hold its bytes encrypted.
+    pub encrypted: bool,
 }
 
 /// What is on a new volume, as people say it.
@@ -263,17 +266,17 @@ impl Engine {
         request: NewVolume,
     ) -> Result<Volume, EngineError> {
         check_name(&request.name, "volume")?;
-        let (source, kind, least) = match &request.from {
-            From::Blank => (Source::Blank, None, 0),
+        let (source, kind, least, of) = match &request.from {
+            From::Blank => (Source::Blank, None, 0, None),
             From::Image(reference) => {
                 let (image, manifest) = self.resolve_image(reference).await?;
                 let image_name = format!("{} {}", manifest.name, manifest.version);
-                (Source::Image { image, image_name }, None, manifest.minimum_disk)
+                (Source::Image { image, image_name }, None, manifest.minimum_disk, None)
             }
             From::Snapshot(reference) => {
                 let snapshot = self.snapshot(project, reference).await?;
                 let source = Source::Snapshot { snapshot: snapshot.id, volume: snapshot.volume };
-                (source, Some(snapshot.kind), snapshot.size)
+                (source, Some(snapshot.kind), snapshot.size, Some(snapshot.key))
             }
         };
         if let (Some(own), Some(wanted)) = (&kind, &request.kind)
@@ -288,7 +291,8 @@ impl Engine {
         self.backend(&kind)?;
         let size = request.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;
-        Ok(fresh(project, actor, request.name, (kind, size, source), request.limits))
+        let key = self.key_for(&kind, request.encrypted, of)?;
+        Ok(Volume { key, ..fresh(project, actor, request.name, (kind, size, source), request.limits) })
     }
 
     pub(super) fn first_type(&self) -> Result<String, EngineError> {
@@ -319,7 +323,7 @@ impl Engine {
                 return Err(wrong("resize", &volume, "detach it first"));
             }
             let backend = self.backend(&volume.kind)?;
-            backend.resize(volume.id, size).await.map_err(VolumeError::from)?;
+            backend.resize(volume.id, volume.kept(size)).await.map_err(VolumeError::from)?;
         }
         self.edit_volume(volume.id, move |volume| {
             let mut next = volume.clone();
@@ -458,6 +462,7 @@ fn fresh(
         phase: Phase::Creating,
         attachment: None,
         limits,
+        key: None,
         keep: false,
         previous_of: None,
         note: None,

@@ -64,6 +64,7 @@ impl Engine {
             name,
             kind: volume.kind.clone(),
             size: volume.size,
+            key: volume.key.clone(),
             by: actor.name().to_owned(),
             created: now(),
         };

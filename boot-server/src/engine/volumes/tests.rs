@@ -14,6 +14,7 @@ use super::*;
 use crate::engine::servers::tests::{living, site_over, someone, wish};
 use crate::engine::tests::mac;
 use crate::engine::{DpuChange, DpuError, lock};
+use crate::store::queries::EventFilter;
 use crate::store::tests::Scratch;
 
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -335,6 +336,61 @@ async fn a_data_volume_is_given_and_taken_three_times() {
     engine.store().close();
 }
 
+/// What a DPU is told to encrypt its only volume with.
+fn told_key(engine: &Engine) -> String {
+    let state = engine.dpu("dpu-1").unwrap().desired.unwrap();
+    let [disk] = state.volumes.as_slice() else { panic!("{:?}", state.volumes) };
+    let Some(protocol::dpu::Encryption::Luks { key }) = &disk.encryption else { panic!("{disk:?}") };
+    assert!(!format!("{state:?}").contains(&key.0), "it is shown");
+    key.0.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_that_of_all_copies_and_goes_with_the_last() {
+    let scratch = Scratch::new();
+    let (engine, project, sessions) = site_over(&scratch, 1).await;
+    let _dpu = play(&engine, SECRET, 1).await;
+    let _driven = driven(&engine).await;
+    active(&engine, project, &sessions[0]).await;
+    let wish = NewVolume { encrypted: true, ..blank("vault") };
+    engine.create_volume(project, someone(), wish).await.unwrap();
+    let vault = until(&engine, project, "vault", Status::Available).await;
+    let header = protocol::dpu::LUKS_HEADER;
+    let kept = engine.0.backends["files"].list().await.unwrap();
+    assert_eq!(kept.iter().map(|one| one.size).collect::<Vec<_>>(), [(4 << 20) + header]);
+    let file = scratch.0.join(format!("volumes/volumes/{}.raw", vault.id));
+    assert!(std::fs::read(&file).unwrap().starts_with(b"LUKS\xba\xbe"));
+    engine.attach_volume(project, "vault", someone(), "web").await.unwrap();
+    until(&engine, project, "vault", Status::InUse).await;
+    let key = told_key(&engine);
+    assert_eq!(key.len(), 43, "256 bits");
+    engine.detach_volume(project, "vault", someone()).await.unwrap();
+    until(&engine, project, "vault", Status::Available).await;
+    let grown = VolumeChange { size: Some(8 << 20), ..VolumeChange::default() };
+    engine.change_volume(project, "vault", someone(), grown).await.unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), (8 << 20) + header);
+
+    engine.create_snapshot(project, someone(), "vault", "before".into()).await.unwrap();
+    let of = NewVolume { name: "copy".into(), from: From::Snapshot("before".into()), ..NewVolume::default() };
+    engine.create_volume(project, someone(), of).await.unwrap();
+    until(&engine, project, "copy", Status::Available).await;
+    engine.attach_volume(project, "copy", someone(), "web").await.unwrap();
+    until(&engine, project, "copy", Status::InUse).await;
+    assert_eq!(told_key(&engine), key);
+    engine.detach_volume(project, "copy", someone()).await.unwrap();
+    until(&engine, project, "copy", Status::Available).await;
+
+    engine.delete_snapshot(project, someone(), "before").await.unwrap();
+    for (name, kind) in [("vault", "volume.key_kept"), ("copy", "volume.key_destroyed")] {
+        let id = engine.delete_volume(project, name, someone()).await.unwrap().id.to_string();
+        let gone = until(&engine, project, &id, Status::Deleted).await;
+        assert!(gone.key.unwrap().sealed.is_none());
+        let events = engine.events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+        assert!(events.iter().any(|event| event.kind == kind), "{name}: {events:?}");
+    }
+    engine.store().close();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_of_a_dpu_that_is_gone_is_taken_by_force() {
     let scratch = Scratch::new();
@@ -439,6 +495,11 @@ impl Backend for Failing {
     async fn create(&self, volume: VolumeId, size: u64, from: ::volume::Origin) -> Result<(), BackendError> {
         self.call()?;
         self.within.create(volume, size, from).await
+    }
+
+    async fn encrypt(&self, volume: VolumeId, key: &protocol::agent::Password) -> Result<(), BackendError> {
+        self.call()?;
+        self.within.encrypt(volume, key).await
     }
 
     async fn resize(&self, volume: VolumeId, size: u64) -> Result<(), BackendError> {

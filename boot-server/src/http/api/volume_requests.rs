@@ -90,6 +90,10 @@ pub struct NewVolumeRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub bytes_per_second: Option<u64>,
+    /// Its backend holds its bytes encrypted. So it does anyway where the type says so; what is made of a snapshot is encrypted
+    /// where that is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// What to change of a volume; what is not given stays.

@@ -29,8 +29,12 @@ pub(super) async fn types(
     Params(query): Params<PageQuery>,
 ) -> Answer<Json<Page<VolumeTypeView>>> {
     let types = api.engine.volume_types().into_iter();
-    let types: Vec<_> =
-        types.map(|(name, kind)| VolumeTypeView { name, kind: kind.as_str().to_owned() }).collect();
+    let view = |(name, kind): (String, volume::Kind)| VolumeTypeView {
+        encrypted: api.engine.encrypts(&name),
+        name,
+        kind: kind.as_str().to_owned(),
+    };
+    let types: Vec<_> = types.map(view).collect();
     Ok(Json(page_by_place(&types, &query)?))
 }
 
@@ -77,7 +81,14 @@ pub(super) async fn create(
         (Some(_), Some(_)) => return Err(bad("a volume is made of an image or of a snapshot, not of both")),
     };
     let limits = limits(request.iops, request.bytes_per_second)?;
-    let wish = NewVolume { name: request.name, kind: request.kind, size: request.size, from, limits };
+    let wish = NewVolume {
+        name: request.name,
+        kind: request.kind,
+        size: request.size,
+        from,
+        limits,
+        encrypted: request.encrypted,
+    };
     let volume = api.engine.create_volume(within.project.id, within.who.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(volume.into())))
 }

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use protocol::agent::Password;
 use protocol::{SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::tgtd::{LUN, Tgtd, Wanted};
-use crate::file::{Locks, blocking, write_file};
+use crate::file::{Locks, blocking, encrypt_file, write_file};
 use crate::files::{Files, Writers};
 use crate::grants::{Grant, Grants};
 use crate::imaging::Watched;
@@ -215,6 +216,13 @@ impl Backend for IscsiBackend {
     async fn create(&self, volume: VolumeId, size: u64, from: Origin) -> Result<(), BackendError> {
         let guard = self.inner.locks.of(volume).await;
         self.with(guard, move |inner| inner.files.create(volume, size, from)).await
+    }
+
+    async fn encrypt(&self, volume: VolumeId, key: &Password) -> Result<(), BackendError> {
+        let guard = self.inner.locks.of(volume).await;
+        self.inner.grants.none(volume)?;
+        let key = key.clone();
+        self.with(guard, move |inner| encrypt_file(volume, &inner.files, &key)).await
     }
 
     /// tgtd reads the size of a file when it opens it, so nobody may be connected.

@@ -232,6 +232,19 @@ impl Backend for RbdBackend {
         }
     }
 
+    async fn encrypt(&self, volume: VolumeId, key: &Password) -> Result<(), BackendError> {
+        let guard = self.locks.of(volume).await;
+        self.grants.none(volume)?;
+        self.info(volume).await?;
+        let (told, key) = (self.as_ourselves(volume)?, key.clone());
+        let run = self.settings.directory.join("run");
+        blocking(move || {
+            let _guard = guard;
+            imaging::encrypt(volume, &NbdMedium::open(&told, None, &run)?, &key)
+        })
+        .await
+    }
+
     async fn resize(&self, volume: VolumeId, size: u64) -> Result<(), BackendError> {
         check_size(size)?;
         let _guard = self.locks.of(volume).await;
@@ -309,7 +322,7 @@ impl Backend for RbdBackend {
         let run = self.settings.directory.join("run");
         blocking(move || {
             let _guard = guard;
-            let medium = NbdMedium::open(&told, &run)?;
+            let medium = NbdMedium::open(&told, image.key.as_ref(), &run)?;
             imaging::write(volume, &medium, &image, &Watched { progress, cancel })
         })
         .await

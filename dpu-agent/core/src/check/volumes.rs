@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use protocol::dpu::{Backend, Chap, DEADLINE_MAX, Desired, Exporter, IoLimits, Name, Serves, Volume};
+use protocol::dpu::{
+    Backend, Chap, DEADLINE_MAX, Desired, Encryption, Exporter, IoLimits, Name, Serves, Volume,
+};
 
 use super::{PATH_MAX, absolute, once};
 use crate::exporter::{LINK, claims};
@@ -22,6 +24,8 @@ const MONITORS_MAX: usize = 16;
 const LUN_MAX: u32 = 16_383;
 /// Octets of a CHAP password.
 const CHAP_PASSWORD: std::ops::RangeInclusive<usize> = 12..=16;
+/// Octets of the key of an encrypted volume: shorter ones can be guessed, longer ones (`DEFAULT_PASSPHRASE_SIZE_MAX` of cryptsetup) no tool takes.
+const KEY: std::ops::RangeInclusive<usize> = 16..=512;
 /// Largest limit of requests or bytes (`THROTTLE_VALUE_MAX` of QEMU: 10^15).
 const LIMIT_MAX: u64 = 1_000_000_000_000_000;
 
@@ -46,6 +50,7 @@ pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
             wrong.push(format!("deadline of volume {name} is not from 1 to {DEADLINE_MAX} seconds"));
         }
         limits(volume, wrong);
+        encryption(volume, wrong);
         match &volume.exporter {
             Exporter::Blk { serves } => blk(name, serves, wrong),
             Exporter::Qsd { backend } => {
@@ -89,6 +94,27 @@ fn limits(volume: &Volume, wrong: &mut Vec<String>) {
     if matches!(volume.exporter, Exporter::Blk { .. }) {
         wrong
             .push(format!("volume {name} has limits, which billet-blk does not keep: take another exporter"));
+    }
+}
+
+fn encryption(volume: &Volume, wrong: &mut Vec<String>) {
+    let Some(Encryption::Luks { key }) = &volume.encryption else { return };
+    let name = &volume.name;
+    let other = match &volume.exporter {
+        Exporter::Qsd { .. } => None,
+        Exporter::Blk { .. } => Some("blk"),
+        Exporter::Spdk { .. } => Some("spdk"),
+        Exporter::Snap { .. } => Some("snap"),
+    };
+    if let Some(other) = other {
+        wrong.push(format!("volume {name} is encrypted, which exporter {other} does not do: take qsd"));
+    }
+    if !is_word(&key.0, *KEY.end()) || key.0.len() < *KEY.start() {
+        wrong.push(format!(
+            "key of volume {name} is not {} to {} printable ASCII characters without spaces",
+            KEY.start(),
+            KEY.end()
+        ));
     }
 }
 
@@ -249,6 +275,38 @@ mod tests {
             *state["volumes"].pointer_mut(file).unwrap() = bad.into();
             let error = State::check(serde_json::from_value(state.clone()).unwrap()).unwrap_err().to_string();
             assert!(error.contains("of the config of volume drive"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_who_can_encrypt_is_told_to() {
+        let mut state = golden();
+        state["volumes"] =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-encrypted.v1.json")).unwrap();
+        State::check(serde_json::from_value(state.clone()).unwrap()).unwrap();
+        for (exporter, words) in [
+            (
+                serde_json::json!({"kind": "blk", "serves": {"kind": "file", "path": "/a"}}),
+                "exporter blk does not",
+            ),
+            (
+                serde_json::json!({"kind": "spdk", "backend": {"kind": "file", "path": "/a"}}),
+                "exporter spdk does not",
+            ),
+            (
+                serde_json::json!({"kind": "snap", "backend": {"kind": "file", "path": "/a"}}),
+                "exporter snap does not",
+            ),
+        ] {
+            let mut bad = state.clone();
+            bad["volumes"][0]["exporter"] = exporter;
+            let error = State::check(serde_json::from_value(bad).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        for key in ["passpass", "pass pass pass pass"] {
+            state["volumes"][0]["encryption"]["key"] = key.into();
+            let error = State::check(serde_json::from_value(state.clone()).unwrap()).unwrap_err().to_string();
+            assert!(error.contains("key of volume vault") && !error.contains("passpass"), "{error}");
         }
     }
 

@@ -144,6 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_in_a_file_and_what_is_above_it_is_plain() {
+        let mut volumes: Vec<Volume> =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-encrypted.v1.json")).unwrap();
+        volumes[0].limits = Some(protocol::dpu::IoLimits { iops: Some(7), bytes_per_second: None });
+        let launch = launch(&volumes[0], "/var/lib/billet-dpu/exporters/x");
+        let words = launch.daemon.clone().unwrap().join(" ");
+        for part in [
+            r#"{"file":"/var/lib/billet-dpu/exporters/x.key","format":"raw","id":"key","qom-type":"secret"}"#,
+            r#"{"driver":"luks","file":"backend","key-secret":"key","node-name":"plain"}"#,
+            r#""driver":"throttle","file":"plain","node-name":"limited""#,
+            r#""driver":"raw","file":"limited""#,
+        ] {
+            assert!(words.contains(part), "{part} is not in {words}");
+        }
+        assert!(!words.contains("passpass") && !format!("{launch:?}").contains("passpass"));
+        assert!(matches!(launch.files.as_slice(), [Private { extension: ".key", .. }]));
+    }
+
+    #[test]
     fn command_lines_of_backends_have_no_secrets() {
         let volumes: Vec<Volume> =
             serde_json::from_str(include_str!("../../../../protocol/src/dpu-backends.v1.json")).unwrap();

@@ -1,20 +1,23 @@
 //! `qemu-storage-daemon(1)`: a backend as a chain of block nodes, the last of them exported to `billet-blk`.
 //!
 //! ```text
-//!   backend (iscsi, rbd, nbd, file) ◀─ limited (throttle, where there are limits) ◀─ disk (raw) ◀─ NBD ◀─ billet-blk
+//!   backend (iscsi, rbd, nbd, file) ◀─ plain (luks, where it is encrypted) ◀─ limited (throttle, where there are limits)
+//!     ◀─ disk (raw) ◀─ NBD ◀─ billet-blk
 //! ```
 //!
 //! Nodes are given as JSON, in which no name can be taken for an option. The names of options are those of QEMU's
 //! `qapi/block-core.json` and `qapi/block-export.json`, version 7.2. Nothing here has a deadline: that is `billet-blk`'s, which
 //! ends the daemon with all that it still holds.
 
-use protocol::dpu::{Backend, Chap, DEADLINE, DEADLINE_MAX, IoLimits, Volume};
+use protocol::dpu::{Backend, Chap, DEADLINE, DEADLINE_MAX, Encryption, IoLimits, Volume};
 use serde_json::{Value, json};
 
 use super::command::{Launch, Private, disk, link};
 
 /// Of the file with the CHAP password or the key of Ceph.
 const SECRET: &str = ".secret";
+/// Of the file with the key of an encrypted volume.
+const KEY: &str = ".key";
 /// Of the file with settings of the client of Ceph.
 const CONF: &str = ".conf";
 /// Not the machine's own settings, and no files of the client's. Its cache is off (`cache.direct`, which QEMU makes `rbd_cache`
@@ -36,6 +39,13 @@ pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
     }
     put("blockdev", node(backend, files));
     let mut below = "backend";
+    if let Some(Encryption::Luks { key }) = &volume.encryption {
+        let file = format!("{files}{KEY}");
+        put("object", json!({"qom-type": "secret", "id": "key", "file": file, "format": "raw"}));
+        private.push(Private { extension: KEY, text: key.0.clone() });
+        put("blockdev", json!({"driver": "luks", "node-name": "plain", "key-secret": "key", "file": below}));
+        below = "plain";
+    }
     if let Some(limits) = &volume.limits {
         put("object", json!({"qom-type": "throttle-group", "id": "limits", "limits": group(limits)}));
         put(

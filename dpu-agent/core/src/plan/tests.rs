@@ -323,6 +323,7 @@ fn volume(n: usize, disk: usize) -> Volume {
         limits: None,
         deadline: None,
         boot: false,
+        encryption: None,
     }
 }
 

@@ -82,6 +82,7 @@ struct Typed {
     boot_type: String,
     boot_size: String,
     boot_keep: bool,
+    boot_encrypted: bool,
     /// Each server gets a port on each.
     networks: Vec<String>,
 }
@@ -108,6 +109,7 @@ impl Typed {
             boot_type: plain("boot_type"),
             boot_size: plain("boot_size"),
             boot_keep: fields.get("boot_keep") == "1",
+            boot_encrypted: fields.get("boot_encrypted") == "1",
             networks: fields.all("networks").map(str::to_owned).collect(),
         }
     }
@@ -149,7 +151,7 @@ impl Typed {
             })?),
         };
         let kind = Some(self.boot_type.clone()).filter(|kind| !kind.is_empty());
-        Ok(Some(BootVolume { kind, size, keep: self.boot_keep }))
+        Ok(Some(BootVolume { kind, size, keep: self.boot_keep, encrypted: self.boot_encrypted }))
     }
 
     fn wish(&self) -> Result<NewServers, Problem> {
@@ -205,6 +207,9 @@ impl Typed {
             }
             if boot.keep {
                 cli.push_str(" --keep-volume");
+            }
+            if boot.encrypted {
+                cli.push_str(" --encrypted-volume");
             }
             body["boot_volume"] = json!(boot);
         }

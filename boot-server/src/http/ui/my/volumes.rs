@@ -142,6 +142,10 @@ fn recipe(project: &str, form: &Fields) -> Recipe {
             body[field] = value.into();
         }
     }
+    if form.get("encrypted") == "1" {
+        cli.push_str(" --encrypted");
+        body["encrypted"] = true.into();
+    }
     let path = format!("projects/{project}/volumes");
     Recipe::default()
         .and(&format!("billet volume list --project {}", f::shell(project)), "GET", &path, None)
@@ -182,6 +186,7 @@ fn wish(fields: &Fields) -> Result<NewVolume, Problem> {
         size: size(fields, "size")?,
         from,
         limits,
+        encrypted: fields.get("encrypted") == "1",
     })
 }
 
@@ -221,8 +226,10 @@ mod tests {
             ("size", "20G"),
             ("iops", "500"),
             ("bandwidth", "200M"),
+            ("encrypted", "1"),
         ]))
         .unwrap();
+        assert!(made.encrypted);
         assert_eq!(
             (made.name.as_str(), made.kind.as_deref(), made.size),
             ("data", Some("fast"), Some(20 << 30))
