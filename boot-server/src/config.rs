@@ -35,7 +35,7 @@ pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
 pub(crate) use oidc::may_be_asked;
 pub use oidc::{Grant, Oidc, OidcSettings};
-pub use overlay::{Overlay, OverlaySettings};
+pub use overlay::{Overlay, OverlaySettings, OverlayTls};
 pub use store::{Store, server as store_server};
 pub use volumes::{VolumeSettings, VolumeType};
 pub use webhooks::{Hook, Webhook};

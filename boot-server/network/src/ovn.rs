@@ -76,6 +76,11 @@ impl Ovn {
         self.follower.wait_for(|_| true).await;
     }
 
+    /// Why the database cannot be read now; `None` where it can.
+    pub fn out_of_reach(&self) -> Option<String> {
+        self.follower.read(|_| ()).err().map(|error| error.to_string())
+    }
+
     /// Makes the database hold the site, and nothing else of ours. Doing it again changes nothing.
     ///
     /// # Errors

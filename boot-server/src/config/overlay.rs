@@ -1,7 +1,9 @@
 //! `[overlay]`: networks of projects, which end on DPUs.
 
 use boot_server_core::network::{Cidr, Encap, MTU_MAX, MTU_MIN};
-use jsonrpc::Address;
+use std::path::PathBuf;
+
+use jsonrpc::{Address, Tls};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -22,6 +24,18 @@ pub struct Overlay {
     pub gateways: Vec<String>,
     #[serde(default)]
     pub mirror_to: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<OverlayTls>,
+}
+
+/// `[overlay.tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct OverlayTls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 fn mtu() -> u16 {
@@ -51,7 +65,21 @@ pub struct OverlaySettings {
 /// [`ConfigError::Overlay`].
 pub(super) fn settings(overlay: &Overlay) -> Result<OverlaySettings, ConfigError> {
     let refuse = |why: String| ConfigError::Overlay(why);
-    let northbound = overlay.northbound.parse().map_err(|error| refuse(format!("northbound: {error}")))?;
+    let northbound: Address =
+        overlay.northbound.parse().map_err(|error| refuse(format!("northbound: {error}")))?;
+    let northbound = match (&northbound, &overlay.tls) {
+        (Address::Ssl(..), None) => {
+            return Err(refuse(
+                "northbound: ssl: needs [overlay.tls] with ca, certificate and key".to_owned(),
+            ));
+        }
+        (Address::Ssl(..), Some(tls)) => {
+            let OverlayTls { ca, certificate, key } = tls.clone();
+            northbound.with_tls(Tls { ca, certificate, key })
+        }
+        (_, Some(_)) => return Err(refuse(format!("tls: {northbound} does not begin with ssl:"))),
+        (_, None) => northbound,
+    };
     let remote = |text: &str| {
         let each = |part: &str| {
             part.split_once(':')
@@ -93,11 +121,18 @@ mod tests {
             mtu: 1500,
             gateways: vec!["gw1".to_owned()],
             mirror_to: vec!["198.51.100.0/24".to_owned()],
+            tls: None,
         };
         assert!(settings(&good).is_ok());
+        let tls = OverlayTls { ca: "/ca".into(), certificate: "/cert".into(), key: "/key".into() };
+        let northbound = "ssl:192.0.2.1:6641".to_owned();
+        let secure = Overlay { northbound: northbound.clone(), tls: Some(tls.clone()), ..good.clone() };
+        assert!(matches!(settings(&secure).unwrap().northbound, Address::Ssl(_, 6641, Some(_))));
         for (bad, word) in [
             (Overlay { northbound: "192.0.2.1".to_owned(), ..good.clone() }, "northbound"),
             (Overlay { southbound: Some("192.0.2.1".to_owned()), ..good.clone() }, "southbound"),
+            (Overlay { northbound, ..good.clone() }, "northbound"),
+            (Overlay { tls: Some(tls), ..good.clone() }, "tls"),
             (Overlay { mtu: 500, ..good.clone() }, "mtu"),
             (Overlay { gateways: vec![String::new()], ..good.clone() }, "gateways"),
             (Overlay { mirror_to: vec!["everywhere".to_owned()], ..good }, "mirror_to"),

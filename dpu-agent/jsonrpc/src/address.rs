@@ -9,18 +9,55 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// `unix:/run/ovn/ovnnb_db.sock`, `tcp:192.0.2.1:6641`, `tcp:[2001:db8::1]:6641`.
+/// `unix:/run/ovn/ovnnb_db.sock`, `tcp:192.0.2.1:6641`, `tcp:[2001:db8::1]:6641`, `ssl:192.0.2.1:6641`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A socket in the file system.
     Unix(PathBuf),
     /// Host (a name or an address) and port.
     Tcp(String, u16),
+    /// The same, by TLS with these files; where none are known nobody can connect.
+    Ssl(String, u16, Option<Tls>),
+}
+
+/// Files (PEM) of one end of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates of authorities: the other end is believed if one of them signed its certificate.
+    pub ca: PathBuf,
+    /// Our own certificate, with those that lead to its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be used.
+    #[error("{}: {why}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why, in words.
+        why: String,
+    },
+    /// The other end is not believed.
+    #[error("its certificate is not one that {} vouches for ({why})", ca.display())]
+    Stranger {
+        /// Who would have to.
+        ca: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Neither a name nor an address.
+    #[error("`{0}` is no name and no address of a host")]
+    Name(String),
 }
 
 /// A text that is no such address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no address of a service: it is unix:/path/of/socket or tcp:host:port")]
+#[error("`{0}` is no address of a service: it is unix:/path/of/socket, tcp:host:port or ssl:host:port")]
 pub struct AddressError(String);
 
 /// Nobody answered there.
@@ -29,6 +66,12 @@ pub enum ConnectError {
     /// The system's words.
     #[error("connecting to {0}")]
     Io(Address, #[source] io::Error),
+    /// No TLS.
+    #[error("connecting to {0}")]
+    Tls(Address, #[source] TlsError),
+    /// Nobody said with which certificate.
+    #[error("{0} wants a certificate of ours, and none is known here")]
+    NoCertificate(Address),
     /// Not within the time.
     #[error("{0} did not take the connection within {1:?}")]
     TimeOut(Address, Duration),
@@ -46,21 +89,54 @@ impl Address {
     pub async fn connect(&self, within: Duration) -> Result<Box<dyn Io>, ConnectError> {
         let connected = tokio::time::timeout(within, self.dial()).await;
         match connected {
-            Ok(stream) => stream.map_err(|e| ConnectError::Io(self.clone(), e)),
+            Ok(stream) => stream,
             Err(_) => Err(ConnectError::TimeOut(self.clone(), within)),
         }
     }
 
-    async fn dial(&self) -> io::Result<Box<dyn Io>> {
+    async fn dial(&self) -> Result<Box<dyn Io>, ConnectError> {
+        let failed = |e| ConnectError::Io(self.clone(), e);
         Ok(match self {
-            Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            Self::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
-            }
+            Self::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+            Self::Tcp(host, port) => Box::new(reach(host, *port).await.map_err(failed)?),
+            Self::Ssl(host, port, tls) => self.secure(host, *port, tls.as_ref()).await?,
         })
     }
+
+    #[cfg(feature = "tls")]
+    async fn secure(&self, host: &str, port: u16, tls: Option<&Tls>) -> Result<Box<dyn Io>, ConnectError> {
+        let tls = tls.ok_or_else(|| ConnectError::NoCertificate(self.clone()))?;
+        let failed = |e| ConnectError::Io(self.clone(), e);
+        let stream = reach(host, port).await.map_err(failed)?;
+        let begun = crate::tls::connect(tls, host, stream).await;
+        let stream = begun.map_err(|e| ConnectError::Tls(self.clone(), e))?.map_err(failed)?;
+        Ok(Box::new(stream))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secure(
+        &self,
+        _: &str,
+        _: u16,
+        _: Option<&Tls>,
+    ) -> std::future::Ready<Result<Box<dyn Io>, ConnectError>> {
+        std::future::ready(Err(ConnectError::NoCertificate(self.clone())))
+    }
+
+    /// The same, where it is one of TLS with these files.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        match self {
+            Self::Ssl(host, port, _) => Self::Ssl(host, port, Some(tls)),
+            other => other,
+        }
+    }
+}
+
+async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl FromStr for Address {
@@ -69,12 +145,14 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let read = || match text.split_once(':')? {
             ("unix", path) if !path.is_empty() => Some(Self::Unix(path.into())),
-            ("tcp", rest) => {
+            (kind @ ("tcp" | "ssl"), rest) => {
                 let (host, port) = rest.rsplit_once(':')?;
                 let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
                 let host = bare.unwrap_or(host);
                 let whole = !host.is_empty() && (bare.is_some() || !host.contains(':'));
-                Some(Self::Tcp(host.to_owned(), port.parse().ok().filter(|port| whole && *port != 0)?))
+                let port = port.parse().ok().filter(|port| whole && *port != 0)?;
+                let host = host.to_owned();
+                Some(if kind == "ssl" { Self::Ssl(host, port, None) } else { Self::Tcp(host, port) })
             }
             _ => None,
         };
@@ -84,10 +162,15 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(host, port) if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Self::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
+        let (kind, host, port) = match self {
+            Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+            Self::Tcp(host, port) => ("tcp", host, port),
+            Self::Ssl(host, port, _) => ("ssl", host, port),
+        };
+        if host.contains(':') {
+            write!(f, "{kind}:[{host}]:{port}")
+        } else {
+            write!(f, "{kind}:{host}:{port}")
         }
     }
 }
@@ -98,9 +181,14 @@ mod tests {
 
     #[test]
     fn addresses_are_what_open_vswitch_takes() {
-        for text in
-            ["unix:/run/ovn/nb.sock", "tcp:192.0.2.1:6641", "tcp:[2001:db8::1]:6641", "tcp:central:6641"]
-        {
+        for text in [
+            "unix:/run/ovn/nb.sock",
+            "tcp:192.0.2.1:6641",
+            "tcp:[2001:db8::1]:6641",
+            "tcp:central:6641",
+            "ssl:192.0.2.1:6641",
+            "ssl:[2001:db8::1]:6641",
+        ] {
             assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(text));
         }
         for bad in [
@@ -112,7 +200,8 @@ mod tests {
             "tcp::6641",
             "tcp:a:0",
             "tcp:2001:db8::1:1",
-            "ssl:a:1",
+            "ssl:a",
+            "tls:a:1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }

@@ -9,8 +9,10 @@ mod client;
 mod limits;
 mod message;
 mod splitter;
+#[cfg(feature = "tls")]
+mod tls;
 
-pub use address::{Address, AddressError, ConnectError, Io};
+pub use address::{Address, AddressError, ConnectError, Io, Tls, TlsError};
 pub use client::{CallError, Client, Closed, Options};
 pub use limits::Limits;
 pub use message::{Dialect, Message, MessageError, Refusal};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jsonrpc::Address;
+use jsonrpc::{Address, Tls};
 use ovsdb::{
     Atom, Client, Condition, Datum, Error, Follower, Mutation, Mutator, Operation, Outcome, OutcomeError,
     Replica, Row, Settings, Until, Version, Wanted,
@@ -33,17 +33,18 @@ impl Server {
         fs::create_dir_all(&dir).unwrap();
         let made = Command::new("ovsdb-tool").arg("create").arg(dir.join("nb.db")).arg(SCHEMA).status();
         assert!(made.expect("ovsdb-tool (package openvswitch-common)").success());
-        let child = Self::spawn(&dir);
+        let child = Self::spawn(&dir, &[]);
         Self { dir, child }
     }
 
-    fn spawn(dir: &Path) -> Child {
+    fn spawn(dir: &Path, more: &[String]) -> Child {
         let socket = dir.join("nb.sock");
         let _ = fs::remove_file(&socket);
         let child = Command::new("ovsdb-server")
             .arg(format!("--remote=punix:{}", socket.display()))
             .arg(format!("--unixctl={}", dir.join("ctl").display()))
             .args(["-vconsole:off"])
+            .args(more)
             .arg(dir.join("nb.db"))
             .stdin(Stdio::null())
             .spawn()
@@ -54,6 +55,21 @@ impl Server {
             std::thread::sleep(Duration::from_millis(10));
         }
         child
+    }
+
+    /// Starts it anew, with an address for TLS.
+    fn secure(&mut self, pki: &Pki) -> Address {
+        self.stop();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let Tls { ca, certificate, key } = pki.tls("switch", "server");
+        let more = [
+            format!("--remote=pssl:{port}:127.0.0.1"),
+            format!("--private-key={}", key.display()),
+            format!("--certificate={}", certificate.display()),
+            format!("--ca-cert={}", ca.display()),
+        ];
+        self.child = Self::spawn(&self.dir, &more);
+        format!("ssl:127.0.0.1:{port}").parse().unwrap()
     }
 
     fn address(&self) -> Address {
@@ -81,6 +97,41 @@ impl Drop for Server {
         self.stop();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Certificates of two authorities, `switch` and `controller`, made by `ovs-pki`.
+struct Pki(PathBuf);
+
+impl Pki {
+    fn make(dir: &Path) -> Self {
+        let pki = Self(dir.join("pki"));
+        fs::create_dir_all(&pki.0).unwrap();
+        pki.run(&["init"]);
+        for (name, authority) in [("server", "switch"), ("own", "switch"), ("stranger", "controller")] {
+            pki.run(&["-u", "req+sign", name, authority]);
+        }
+        pki
+    }
+
+    fn run(&self, words: &[&str]) {
+        let (dir, log) = (self.0.join("ca"), self.0.join("log"));
+        let mut command = Command::new("ovs-pki");
+        command.arg(format!("--dir={}", dir.display())).arg(format!("--log={}", log.display())).args(words);
+        let done = command.current_dir(&self.0).output().expect("ovs-pki (package openvswitch-pki)");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn tls(&self, authority: &str, name: &str) -> Tls {
+        Tls {
+            ca: self.0.join(format!("ca/{authority}ca/cacert.pem")),
+            certificate: self.0.join(format!("{name}-cert.pem")),
+            key: self.0.join(format!("{name}-privkey.pem")),
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", chain(cause)))
 }
 
 fn insert_switch(name: &str) -> Operation {
@@ -249,7 +300,7 @@ async fn follows(name: &str, version: Version) {
     until("the loss is seen", || follower.read(|_| ()).is_err()).await;
     let offline = follower.transact(vec![insert_switch("lost")]).await.unwrap_err();
     assert!(offline.to_string().contains("is out of reach"), "{offline}");
-    server.child = Server::spawn(&server.dir);
+    server.child = Server::spawn(&server.dir, &[]);
     let other = Client::connect(&server.address()).await.unwrap();
     let remove =
         Operation::Delete { table: "Logical_Switch".into(), which: vec![Condition::equals("name", "own-1")] };
@@ -311,4 +362,45 @@ async fn a_silent_server_is_left() {
     until("silence is seen", || follower.read(|_| ()).is_err()).await;
     within(follower.wait_for(|_| true)).await;
     fs::remove_file(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn by_tls_both_ends_believe_who_their_authority_signed() {
+    let mut server = Server::start("tls");
+    let pki = Pki::make(&server.dir);
+    let address = server.secure(&pki);
+    let with = |authority, name| address.clone().with_tls(pki.tls(authority, name));
+    let own = with("switch", "own");
+    until("it listens", || std::net::TcpStream::connect(own.to_string().trim_start_matches("ssl:")).is_ok())
+        .await;
+    let client = within(Client::connect(&own)).await.unwrap();
+    assert!(within(client.list_dbs()).await.unwrap().iter().any(|name| name == NB));
+    within(client.transact(NB, &[insert_switch("secret")])).await.unwrap();
+    let follower = Follower::start(Settings { address: own, ..server.settings(Version::Since) });
+    within(follower.wait_for(|rows| switch(rows, "secret").is_some())).await;
+
+    // The server is signed by another authority than the one that is believed here.
+    let error = chain(&within(Client::connect(&with("controller", "own"))).await.unwrap_err());
+    assert!(error.contains("controllerca/cacert.pem vouches for (UnknownIssuer)"), "{error}");
+    // And what we show is signed by another one than the server's: it hangs up, at once or when it is asked.
+    let stranger = Tls { ca: pki.tls("switch", "own").ca, ..pki.tls("controller", "stranger") };
+    let error = match within(Client::connect(&address.clone().with_tls(stranger))).await {
+        Ok(client) => chain(&within(client.list_dbs()).await.unwrap_err()),
+        Err(error) => chain(&error),
+    };
+    assert!(error.to_lowercase().contains("alert"), "{error}");
+
+    let error = chain(&within(Client::connect(&address)).await.unwrap_err());
+    assert!(error.ends_with("wants a certificate of ours, and none is known here"), "{error}");
+    let missing = Tls { key: "/nowhere/key.pem".into(), ..pki.tls("switch", "own") };
+    let error = chain(&within(Client::connect(&address.clone().with_tls(missing))).await.unwrap_err());
+    assert!(error.contains("/nowhere/key.pem"), "{error}");
+    follower_hears_why(&with("controller", "own"), &server).await;
+}
+
+/// Whoever waits for the database is told why it is out of reach.
+async fn follower_hears_why(address: &Address, server: &Server) {
+    let follower = Follower::start(Settings { address: address.clone(), ..server.settings(Version::Since) });
+    let why = || follower.read(|_| ()).err().map(|e| e.to_string()).unwrap_or_default();
+    until("it says why", || why().contains("UnknownIssuer")).await;
 }

@@ -76,7 +76,8 @@ impl Engine {
             let (driver, outcome) = if reached {
                 self.make_so(driver, settings.encap, &stop).await
             } else {
-                let failed = Err(format!("the database at {} is out of reach", settings.northbound));
+                let plain = || format!("the database at {} is out of reach", settings.northbound);
+                let failed = Err(driver.out_of_reach().unwrap_or_else(plain));
                 (Some(driver), Some(self.note_outcome(0, failed)))
             };
             ovn = driver;

@@ -73,6 +73,7 @@ impl Lab {
             mtu: 1500,
             gateways: vec!["gw".to_owned()],
             mirror_to: vec!["198.51.100.0/24".to_owned()],
+            tls: None,
         });
         change(&mut config);
         let ipv4 = Some(Network { address: [10, 77, 0, 1].into(), prefix: 24 });
