@@ -28,6 +28,7 @@ use protocol::dpu::{Observed, STATE_MAX, VERSION};
 use crate::dial::{self, Line, Offer, Verdict};
 use crate::disks::{Disks, Servers};
 use crate::files;
+use crate::firmware::{Firmware, Tool};
 
 /// Between two looks at everything. A dead exporter is started again within this.
 const LOOK: Duration = Duration::from_millis(500);
@@ -70,6 +71,7 @@ pub struct Agent {
     clock: Clock,
     follower: Follower,
     disks: Disks,
+    firmware: Firmware,
     state: Option<State>,
     /// What is wrong with the state that was offered last.
     refused: Option<String>,
@@ -128,6 +130,7 @@ impl Agent {
         source: Source,
         database: Address,
         servers: &Servers,
+        tool: Tool,
     ) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let disks = Disks::load(&files.dir, servers, QUIET, clock.now())?;
@@ -147,13 +150,28 @@ impl Agent {
         };
         let follower = follow(database);
         let (refused, pause, reported) = (None, None, None);
-        Ok(Self { files, inlet, _lock: lock, clock, follower, disks, state, refused, pause, reported })
+        let firmware = Firmware::new(tool);
+        Ok(Self {
+            files,
+            inlet,
+            _lock: lock,
+            clock,
+            follower,
+            disks,
+            firmware,
+            state,
+            refused,
+            pause,
+            reported,
+        })
     }
 
     /// Follows for ever.
     pub async fn run(mut self) -> Infallible {
         loop {
             self.read_state();
+            let functions = self.state.as_ref().and_then(|state| state.desired().functions.as_ref());
+            self.firmware.follow(functions, self.clock.now()).await;
             let exporters = self.disks.look(self.clock.now()).await;
             let plan = self.plan(&exporters);
             let mut problems = Vec::new();
@@ -270,6 +288,7 @@ impl Agent {
             self.refused.iter().cloned().chain(failed).chain(plan.problems).collect();
         problems.extend(self.pause.as_ref().map(|(_, why)| why.clone()));
         problems.extend(self.disks.waits(&exporters));
+        problems.extend(self.firmware.problems());
         let mut seen = (Vec::new(), Vec::new());
         match self.follower.read(|rows| View::of(rows).seen()) {
             Ok(there) => seen = there,
@@ -291,6 +310,7 @@ impl Agent {
             ports,
             mirrors,
             volumes: self.disks.seen(&exporters),
+            functions: self.firmware.seen(),
         };
         if self.reported.as_ref() == Some(&observed) {
             return;

@@ -8,6 +8,7 @@ mod disks;
 mod exporters;
 mod facts;
 mod files;
+mod firmware;
 mod identity;
 mod service;
 mod sys;
@@ -96,6 +97,8 @@ struct Place {
     database: Address,
     #[command(flatten)]
     servers: Servers,
+    #[command(flatten)]
+    tool: firmware::Tool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -121,7 +124,7 @@ async fn main() -> anyhow::Result<()> {
             let lock = agent::lock(&place.dir)?;
             let source = source.open(&place)?;
             let files = Files { status, dir: place.dir };
-            match Agent::start(files, lock, source, place.database, &place.servers)?.run().await {}
+            match Agent::start(files, lock, source, place.database, &place.servers, place.tool)?.run().await {}
         }
     }
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Password;
+use crate::functions::{FunctionPlan, FunctionsSeen};
 use crate::ids::{ImageId, MacAddr, PortId};
 use crate::job::CloudConfig;
 
@@ -53,6 +54,9 @@ pub struct Desired {
     /// Disks of the host.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// Which functions the host gets; left out, the firmware is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<FunctionPlan>,
 }
 
 /// Settings of the switch that OVN's controller reads (`ovn-controller(8)`).
@@ -414,6 +418,9 @@ pub struct Observed {
     pub mirrors: Vec<String>,
     /// Exporters that were started here.
     pub volumes: Vec<VolumeSeen>,
+    /// Functions as the firmware has them, where there is a plan of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<FunctionsSeen>,
 }
 
 /// A port as the switch has it.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod dial;
 pub mod dpu;
 pub mod fault;
+pub mod functions;
 pub mod ids;
 pub mod inventory;
 pub mod job;

@@ -239,6 +239,7 @@ pub fn desired(
         provisioning: if tenant { Vec::new() } else { access.collect() },
         mirrors: Vec::new(),
         volumes: wanted.disks.iter().filter_map(disk).collect(),
+        functions: None,
     })
 }
 

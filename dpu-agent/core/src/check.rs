@@ -92,6 +92,7 @@ impl State {
         ports(&desired, &mut wrong);
         mirrors(&desired, &mut wrong);
         volumes::volumes(&desired, &mut wrong);
+        functions(&desired, &mut wrong);
         if wrong.is_empty() { Ok(Self(desired)) } else { Err(StateError::Wrong(Problems(wrong))) }
     }
 
@@ -134,6 +135,12 @@ fn once<T: Ord + fmt::Display>(what: &str, all: impl IntoIterator<Item = T>, wro
         if !seen.insert(item) && !wrong.contains(&line) {
             wrong.push(line);
         }
+    }
+}
+
+fn functions(desired: &Desired, wrong: &mut Vec<String>) {
+    if let Some(Err(error)) = desired.functions.map(|plan| plan.check()) {
+        wrong.push(format!("functions: {error}"));
     }
 }
 

@@ -14,5 +14,6 @@ pub mod bus;
 pub mod check;
 pub mod exporter;
 pub mod facts;
+pub mod firmware;
 pub mod plan;
 pub mod switch;

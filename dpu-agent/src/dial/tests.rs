@@ -10,6 +10,7 @@ fn observed(generation: u64) -> Observed {
         problems: Vec::new(),
         ports: Vec::new(),
         mirrors: Vec::new(),
+        functions: None,
         volumes: Vec::new(),
     }
 }

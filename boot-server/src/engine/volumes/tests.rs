@@ -72,6 +72,7 @@ fn as_told(state: &Desired) -> Observed {
             })
             .collect(),
         mirrors: Vec::new(),
+        functions: None,
         volumes: state
             .volumes
             .iter()

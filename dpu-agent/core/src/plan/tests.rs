@@ -377,7 +377,7 @@ prop_compose! {
             bridge: "br-phy".parse().unwrap(),
         }).collect();
         let volumes = (0..3).filter(|n| volumes[*n]).map(|n| volume(n, disks[n])).collect();
-        State::check(Desired { version: VERSION, generation, chassis, ports, provisioning, mirrors, volumes }).unwrap()
+        State::check(Desired { version: VERSION, generation, chassis, ports, provisioning, mirrors, volumes, functions: None }).unwrap()
     }
 }
 

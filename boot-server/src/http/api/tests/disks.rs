@@ -121,6 +121,7 @@ pub(super) fn observed(words: &str) -> Observed {
         problems: vec![words.to_owned()],
         ports: vec![port.clone(), PortSeen { bridge: Some(words.to_owned()), ..port }],
         mirrors: Vec::new(),
+        functions: None,
         volumes: Vec::new(),
     }
 }
