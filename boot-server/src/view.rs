@@ -28,6 +28,7 @@ use crate::engine::now;
 mod audit;
 mod console;
 mod controller;
+pub mod counters;
 pub mod dpu_setup;
 pub mod dpus;
 mod expected;

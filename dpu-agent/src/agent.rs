@@ -23,7 +23,8 @@ use dpu_agent_core::switch::{self, Change, View};
 use jsonrpc::Address;
 use ovsdb::{Follower, Operation, Settings, Version};
 use protocol::Timestamp;
-use protocol::dpu::{Observed, STATE_MAX, VERSION};
+use protocol::counters::Counters;
+use protocol::dpu::{Observed, PORTS_MAX, STATE_MAX, VERSION};
 
 use crate::dial::{self, Line, Offer, Verdict};
 use crate::disks::{Disks, Servers};
@@ -36,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(5);
 /// After so long without a word from the database a sign of life is asked for.
 const PROBE: Duration = Duration::from_secs(5);
+/// Between two looks at counters: Open vSwitch writes its own every 5 s, `billet-blk` too.
+const COUNT: Duration = Duration::from_secs(10);
 /// So long after the last connection a volume counts as in use: QEMU comes back after a second, and may be slow.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -78,6 +81,8 @@ pub struct Agent {
     /// The switch is left alone until then, for this reason.
     pause: Option<(Timestamp, String)>,
     reported: Option<Observed>,
+    /// When counters are looked at next.
+    count_due: Timestamp,
 }
 
 /// Where offers come in.
@@ -149,8 +154,8 @@ impl Agent {
             }
         };
         let follower = follow(database);
-        let (refused, pause, reported) = (None, None, None);
         let firmware = Firmware::new(tool);
+        let (refused, pause, reported, count_due) = (None, None, None, clock.now());
         Ok(Self {
             files,
             inlet,
@@ -163,6 +168,7 @@ impl Agent {
             refused,
             pause,
             reported,
+            count_due,
         })
     }
 
@@ -179,8 +185,23 @@ impl Agent {
                 problems.extend(self.carry_out(&action).await);
             }
             self.report(problems).await;
+            self.count().await;
             self.pass_time().await;
         }
+    }
+
+    /// Looks at what ports and disks carried, for the server's next report.
+    async fn count(&mut self) {
+        let Inlet::Line(line) = &self.inlet else { return };
+        let now = self.clock.now();
+        if now < self.count_due {
+            return;
+        }
+        self.count_due = now.after(COUNT);
+        let mut ports = self.follower.read(|rows| View::of(rows).counters()).unwrap_or_default();
+        ports.truncate(PORTS_MAX);
+        let volumes = self.disks.counters().await;
+        line.count(Counters { ports, volumes });
     }
 
     /// Until the next look, which an offer of the server brings forward.
@@ -254,6 +275,7 @@ impl Agent {
         let done: Result<(), String> = match action {
             Action::Stop { name, pid } => self.disks.stop(name, *pid).await.map_err(|e| words(&e)),
             Action::Start(volume) => self.disks.start(volume, now).await.map_err(|e| words(&e)),
+            Action::Limit(volume) => self.disks.limit(volume).await.map_err(|e| words(&e)),
             Action::Plug(volume) => self.disks.plug(volume, now).await.map_err(|e| words(&e)),
             Action::Unplug(name) => self.disks.unplug(name, now).await.map_err(|e| words(&e)),
             Action::Switch(_) if self.pause.as_ref().is_some_and(|(until, _)| now < *until) => return None,

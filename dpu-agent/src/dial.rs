@@ -4,7 +4,7 @@
 //! ```text
 //!   hello ─▶ Waiting: again in a while          ┌ 401 ◀┐
 //!     └────▶ Accepted ─▶ state?wait=25, held ─▶ State ─▶ the agent's loop: taken, known, refused
-//!                        state?wait=0 ◀─ what the DPU is, when that changes and every 30 s
+//!                        state?wait=0 ◀─ what the DPU is, when that changes and every 30 s; with each what was counted since
 //! ```
 //!
 //! A state that is refused is not asked for again at once, and why it was refused is in the report.
@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::agent::Password;
+use protocol::counters::Counters;
 use protocol::dial::{HELLO_MAX, Hello, Orders, Report, Welcome};
 use protocol::dpu::{Desired, Observed, STATE_MAX, VERSION};
 use protocol_http::{Backoff, HttpError, Waits};
@@ -103,6 +104,8 @@ struct Now {
     observed: Option<Observed>,
     /// Counts what was observed.
     count: u64,
+    /// What was counted and not sent yet. It wakes nobody.
+    counters: Option<Box<Counters>>,
 }
 
 /// One of the threads' ends.
@@ -141,6 +144,11 @@ impl Line {
         self.shared.lock().generation = Some(generation);
     }
 
+    /// This goes with the next report, in the place of what was to go with it.
+    pub fn count(&self, counters: Counters) {
+        self.shared.lock().counters = Some(Box::new(counters));
+    }
+
     /// From now on the DPU is this.
     pub fn observe(&self, observed: &Observed) {
         let mut now = self.shared.lock();
@@ -170,7 +178,8 @@ impl Shared {
             let left = due.saturating_duration_since(Instant::now());
             let is_news = (now.accepted, now.count) != sent || left.is_zero();
             if now.accepted.is_some() && now.observed.is_some() && is_news {
-                return now.clone();
+                let counters = now.counters.take();
+                return Now { counters, ..now.clone() };
             }
             // Where nobody may report the heartbeat does not matter.
             let wait = if left.is_zero() { HEARTBEAT } else { left };
@@ -245,7 +254,8 @@ impl Caller {
     fn follow(&self, offer: &mpsc::Sender<(Offer, SyncSender<Verdict>)>) -> bool {
         let mut backoff = Backoff::default();
         loop {
-            let report = Report { generation: self.shared.lock().generation, observed: None };
+            let generation = self.shared.lock().generation;
+            let report = Report { generation, observed: None, counters: None };
             let asked = Instant::now();
             let offered = match self.exchange(WAIT, &report) {
                 Ok(Orders::Same) => {
@@ -294,7 +304,8 @@ impl Caller {
         let mut due = Instant::now();
         loop {
             let now = self.shared.news(sent, due);
-            let report = Report { generation: now.generation, observed: now.observed.map(Box::new) };
+            let Now { generation, observed, counters, .. } = now;
+            let report = Report { generation, observed: observed.map(Box::new), counters };
             match self.exchange(0, &report) {
                 // An order that this program cannot read does not mean that the report did not arrive.
                 Ok(_) | Err(HttpError::Answer { .. }) => {

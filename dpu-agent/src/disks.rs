@@ -7,6 +7,7 @@ use dpu_agent_core::bus::{Buses, Found};
 use dpu_agent_core::exporter::{Exporters, Held, Life, Started};
 use jsonrpc::Address;
 use protocol::Timestamp;
+use protocol::counters::VolumeCounters;
 use protocol::dpu::{Exporter, Name, Volume, VolumeSeen};
 
 use crate::bus::{BusError, HostBus, Qmp};
@@ -101,6 +102,26 @@ impl Disks {
         Serve::stop(&mut self.processes, name, pid).await?;
         self.spdk.stop(name, pid).await?;
         self.snap.stop(name, pid).await
+    }
+
+    /// Sets the limits of a volume that is served.
+    ///
+    /// # Errors
+    /// [`ExporterError`].
+    pub async fn limit(&mut self, volume: &Volume) -> Result<(), ExporterError> {
+        match volume.exporter {
+            Exporter::Spdk { .. } => self.spdk.limit(volume).await,
+            Exporter::Snap { .. } => self.snap.limit(volume).await,
+            Exporter::Blk { .. } | Exporter::Qsd { .. } => Serve::limit(&mut self.processes, volume).await,
+        }
+    }
+
+    /// What volumes did so far.
+    pub async fn counters(&mut self) -> Vec<VolumeCounters> {
+        let mut all = Serve::counters(&mut self.processes).await;
+        all.extend(self.spdk.counters().await);
+        all.extend(self.snap.counters().await);
+        all.into_iter().map(|(name, disk)| VolumeCounters { name, disk }).collect()
     }
 
     /// Plugs a volume in.

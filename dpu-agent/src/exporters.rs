@@ -9,6 +9,8 @@
 //!                 <volume>.conf     for its eyes: settings of a client of Ceph
 //!                 <volume>.config   for its eyes: what an instant volume tells its OS
 //!                 <volume>.key      for its eyes: what its bytes are encrypted with
+//!                 <volume>.limits   how fast it may be, which it looks at again and again
+//! <socket>.counters                 what it counted
 //! ```
 //!
 //! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
@@ -21,10 +23,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Record, Started, launch, link};
+use dpu_agent_core::exporter::{
+    Attempts, Exporters, Held, LIMITS, Life, Record, Started, counters, launch, link,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
+use protocol::counters::DiskCounters;
 use protocol::dpu::{Name, STATE_MAX, VOLUMES_MAX, Volume};
 
 use crate::files::{self, FileError, failed};
@@ -33,6 +38,8 @@ use crate::unix::{self, Uses};
 
 /// Octets of a record: a volume as the state has it, and a command line of two paths and a URL of the longest kind.
 const RECORD_MAX: usize = STATE_MAX + (64 << 10);
+/// Octets of a file of counters.
+const COUNTERS_MAX: usize = 4 << 10;
 /// A log that is longer is begun anew with its process.
 const LOG_MAX: u64 = 1 << 20;
 /// Octets of a log's end that the last event is looked for in.
@@ -110,6 +117,15 @@ pub trait Serve {
     /// # Errors
     /// [`ExporterError`]; it is not forgotten then.
     async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError>;
+
+    /// Sets the limits of a volume that is served, and remembers them.
+    ///
+    /// # Errors
+    /// [`ExporterError`]; it counts as served with its old ones then.
+    async fn limit(&mut self, volume: &Volume) -> Result<(), ExporterError>;
+
+    /// What each volume did so far, of those that can be asked.
+    async fn counters(&mut self) -> Vec<(Name, DiskCounters)>;
 }
 
 /// Where the programs are that serve volumes.
@@ -183,6 +199,15 @@ impl Processes {
             }
         }
         Ok(Self { dir, programs: programs.clone(), quiet, all })
+    }
+
+    /// Writes the limits down for the process.
+    fn put_limits(&self, volume: &Volume) -> Result<(), FileError> {
+        let path = self.dir.join(format!("{}{LIMITS}", volume.name));
+        match volume.limits {
+            Some(limits) => files::replace(&path, &serde_json::to_vec(&limits).expect("limits are numbers")),
+            None => files::remove(&path),
+        }
     }
 }
 
@@ -258,6 +283,7 @@ impl Serve for Processes {
                 let path = PathBuf::from(format!("{own}{}", file.extension));
                 files::replace_private(&path, file.text.as_bytes())?;
             }
+            self.put_limits(volume)?;
             files::replace_private(&self.dir.join(format!("{name}.json")), &text)?;
         }
         let process = self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), now));
@@ -288,19 +314,43 @@ impl Serve for Processes {
             waited += LOOK;
         }
         let volume = &process.record.volume;
-        files::remove(Path::new(&format!("{}.size", link(volume))))?;
+        for path in [format!("{}.size", link(volume)), counters(volume)] {
+            files::remove(Path::new(&path))?;
+        }
         for socket in [&volume.socket, &link(volume)].map(Path::new) {
             if fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
                 files::remove(socket)?;
             }
         }
-        for kind in ["json", "log", "secret", "conf", "config", "key", "lock"] {
+        for kind in ["json", "log", "secret", "conf", "config", "key", "limits", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {
             let _ = child.wait();
         }
         Ok(())
+    }
+
+    async fn limit(&mut self, volume: &Volume) -> Result<(), ExporterError> {
+        let Some(process) = self.all.get(&volume.name) else { return Ok(()) };
+        let record = Record { volume: volume.clone(), command: process.record.command.clone() };
+        let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
+        self.put_limits(volume)?;
+        files::replace_private(&self.dir.join(format!("{}.json", volume.name)), &text)?;
+        if let Some(process) = self.all.get_mut(&volume.name) {
+            process.record = record;
+        }
+        Ok(())
+    }
+
+    async fn counters(&mut self) -> Vec<(Name, DiskCounters)> {
+        let read = |(name, process): (&Name, &Process)| {
+            let path = counters(&process.record.volume);
+            // One that has just begun has written none yet.
+            let text = files::read(Path::new(&path), COUNTERS_MAX).ok()?;
+            Some((name.clone(), serde_json::from_slice(&text).ok()?))
+        };
+        self.all.iter().filter_map(read).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use dpu_agent_core::exporter::rpc::{self, Call};
 use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Started};
 use jsonrpc::{Address, CallError, Client, Dialect, Limits, Options};
 use protocol::Timestamp;
+use protocol::counters::DiskCounters;
 use protocol::dpu::{Function, Name, VOLUMES_MAX, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -324,6 +325,35 @@ impl Serve for Service {
         files::remove(&self.file(name))?;
         self.all.remove(name);
         Ok(())
+    }
+
+    async fn limit(&mut self, volume: &Volume) -> Result<(), ExporterError> {
+        let Some(function) = self.all.get(&volume.name).map(|served| served.record.function.clone()) else {
+            return Ok(());
+        };
+        self.call(rpc::set_limits(volume)).await?;
+        let record = Record { volume: volume.clone(), function };
+        self.keep(&record)?;
+        if let Some(served) = self.all.get_mut(&volume.name) {
+            served.record = record;
+        }
+        Ok(())
+    }
+
+    async fn counters(&mut self) -> Vec<(Name, DiskCounters)> {
+        let volumes: Vec<Volume> = self.all.values().map(|served| served.record.volume.clone()).collect();
+        let mut found = Vec::new();
+        for volume in volumes.into_iter().filter(|volume| self.has(volume)).collect::<Vec<_>>() {
+            match self.call(rpc::ask_counters(&volume)).await {
+                Ok(answer) => {
+                    found.extend(rpc::counters(&volume, &answer).map(|counters| (volume.name, counters)));
+                }
+                // This one is gone meanwhile; the others are asked on.
+                Err(ExporterError::Call(CallError::Refused { .. })) => {}
+                Err(_) => break,
+            }
+        }
+        found
     }
 }
 

@@ -16,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Password;
+use crate::counters::Counters;
 use crate::dpu::{Desired, Observed};
 use crate::ids::{DpuId, MacAddr};
 
@@ -113,6 +114,9 @@ pub struct Report {
     /// As it is; left out where it did not change since the last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Box<Observed>>,
+    /// What its ports and disks carried; left out where nobody looked since the last report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Box<Counters>>,
 }
 
 /// What it is to be.
@@ -146,6 +150,7 @@ mod tests {
         again::<Welcome>(r#"{"kind":"waiting","why":"nobody accepted it"}"#);
         again::<Report>(r#"{"generation":7}"#);
         again::<Report>(r#"{"generation":null}"#);
+        again::<Report>(r#"{"generation":7,"counters":{"ports":[],"volumes":[]}}"#);
         again::<Orders>(r#"{"kind":"same"}"#);
         let state: serde_json::Value = serde_json::from_str(include_str!("dpu.v1.json")).unwrap();
         let orders: Orders =

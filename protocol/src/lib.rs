@@ -4,6 +4,7 @@
 //! per version live in `tests/`. No logic beyond parsing and printing: what to *do* is decided in the cores.
 
 pub mod agent;
+pub mod counters;
 pub mod dial;
 pub mod dpu;
 pub mod fault;

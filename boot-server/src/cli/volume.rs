@@ -14,6 +14,7 @@ use crate::http::api::volume_requests::{
     AttachRequest, NewVolumeRequest, SnapshotRequest, VolumeChangeRequest,
 };
 use crate::view::Page;
+use crate::view::counters::{RequestsView, VolumeCountersView};
 use crate::view::dpus::{SnapshotView, VolumeTypeView, VolumeView};
 
 /// Volumes of a project.
@@ -249,6 +250,9 @@ impl Show for Page<VolumeView> {
 impl Show for VolumeView {
     fn table(&self) -> String {
         let note = self.note.as_deref().map(plain);
+        let did = |of: fn(&VolumeCountersView) -> &RequestsView| {
+            self.counters.as_ref().map(|counters| of(counters).words(memory))
+        };
         facts(&[
             ("name", Some(self.name.clone())),
             ("id", Some(self.id.to_string())),
@@ -264,6 +268,11 @@ impl Show for VolumeView {
             ("bytes per second", self.bytes_per_second.map(|bytes| bytes.to_string())),
             ("encrypted", self.encrypted.then(|| "yes".to_owned())),
             ("serial", Some(self.serial.clone()).filter(|_| self.status != Status::Deleted)),
+            ("reads", did(|of| &of.read)),
+            ("writes", did(|of| &of.write)),
+            ("flushes", self.counters.as_ref().and_then(|of| Some(of.flush.as_ref()?.words(memory)))),
+            ("errors", self.counters.as_ref().map(|of| of.errors.to_string())),
+            ("counted", self.counters.as_ref().map(|of| moment(of.at))),
             ("made by", Some(self.created_by.clone())),
             ("made", Some(moment(self.created))),
         ])

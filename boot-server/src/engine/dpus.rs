@@ -18,6 +18,7 @@ pub use setup::{DPU_IMAGE_PATH, DpuImage};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boot_server_core::cloud_config::is_hostname;
@@ -29,6 +30,7 @@ use protocol::{DpuId, JobId, NodeId, Sha256, Timestamp};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::counters::Counted;
 use super::{Actor, Change, Engine, EngineError, lock, now};
 use crate::secret;
 use crate::store::dpu_setup::{ControllerRow, JobRow};
@@ -178,6 +180,8 @@ pub struct Known {
     pub observed: Option<Observed>,
     /// When it was last heard of, since this server runs.
     pub seen: Option<Timestamp>,
+    /// What it said last of what it carried.
+    pub counted: Option<Arc<Counted>>,
     /// Why it cannot be told what to be.
     pub problem: Option<NotDesired>,
     /// The next state has a higher number than this.
@@ -186,7 +190,7 @@ pub struct Known {
 
 impl Known {
     fn new(dpu: Dpu) -> Self {
-        Self { dpu, desired: None, observed: None, seen: None, problem: None, floor: 0 }
+        Self { dpu, desired: None, observed: None, seen: None, counted: None, problem: None, floor: 0 }
     }
 
     /// Of what it said the newest state is what counts.

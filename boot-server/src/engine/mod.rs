@@ -24,6 +24,7 @@ mod boots_tests;
 #[cfg(test)]
 mod care_tests;
 mod clock;
+mod counters;
 mod deploys;
 mod dhcp_servers;
 mod discoveries;

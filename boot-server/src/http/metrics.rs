@@ -1,5 +1,7 @@
 //! `GET /metrics` on the operators' listener, behind their token: few numbers, in Prometheus's text format (version 0.0.4). No
-//! label names a node: a site has thousands.
+//! label names a node: a site has thousands. Ports and volumes of projects have series of their own ([`traffic`]), up to a number.
+
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -44,11 +46,12 @@ async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, Prob
         *bmcs.entry(state).or_insert(0) += 1;
     }
     let (mut dpus, mut volumes) = (BTreeMap::new(), BTreeMap::new());
-    for known in engine.dpus() {
+    let (known_dpus, all_volumes) = (engine.dpus(), engine.all_volumes().await?);
+    for known in known_dpus.clone() {
         let silent = engine.dpu_is_silent(&known);
         *dpus.entry(DpuView::of(known, None, silent).status.as_str()).or_insert(0_u64) += 1;
     }
-    for volume in engine.all_volumes().await? {
+    for volume in &all_volumes {
         *volumes.entry(volume.status().as_str()).or_insert(0_u64) += 1;
     }
     let mut text = String::new();
@@ -58,6 +61,7 @@ async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, Prob
     gauge(&mut text, "billet_bmcs", "Management controllers by how they are.", "state", &bmcs);
     gauge(&mut text, "billet_power", "Nodes with a management controller by power.", "power", &powers);
     gauge(&mut text, "billet_health", "Nodes by health.", "health", &healths);
+    traffic::write(&mut text, &engine, &known_dpus, &all_volumes);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 

@@ -7,8 +7,9 @@ use protocol::{DpuId, ImageId, MacAddr, NodeId, ProjectId, ServerId, SnapshotId,
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::counters::VolumeCountersView;
 use super::dpu_setup::{DpuBmcView, DpuJobView};
-use crate::engine::KnownDpu;
+use crate::engine::{Engine, KnownDpu};
 
 /// How a DPU is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -277,6 +278,9 @@ pub struct VolumeView {
     pub encrypted: bool,
     /// Serial number that the host reads, where its exporter can tell it.
     pub serial: String,
+    /// What it did, as its DPU says; left out while none presents it, or where nothing was heard of it for some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<VolumeCountersView>,
     /// Why it does not go on.
     pub note: Option<String>,
     /// Who asked for it.
@@ -314,11 +318,20 @@ impl From<Volume> for VolumeView {
             bytes_per_second: volume.limits.and_then(|limits| limits.bytes_per_second),
             encrypted: volume.key.is_some(),
             serial,
+            counters: None,
             note: volume.note,
             created_by: volume.by,
             created: volume.created,
             version: volume.version,
         }
+    }
+}
+
+impl VolumeView {
+    /// With what it did.
+    pub fn counted(engine: &Engine, volume: Volume) -> Self {
+        let counters = engine.volume_counters(&volume).map(Into::into);
+        Self { counters, ..volume.into() }
     }
 }
 

@@ -14,6 +14,8 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::counters::PortCountersView;
+use crate::engine::Engine;
 use crate::engine::overlay::{OverlayError, Synced};
 use crate::store::overlay::{Net, Plug, Row};
 
@@ -105,6 +107,9 @@ pub struct OverlayPortView {
     pub guarded: bool,
     /// The server that is plugged in.
     pub server: Option<ServerId>,
+    /// What it carried, as its DPU says; left out while none has it, or where nothing was heard of it for some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<PortCountersView>,
     /// When it was made.
     pub created: Timestamp,
     /// When it was last changed.
@@ -339,9 +344,17 @@ impl From<&Row<Plug>> for OverlayPortView {
             security_groups: port.groups,
             guarded: port.guarded,
             server,
+            counters: None,
             created: row.created,
             changed: row.changed,
         }
+    }
+}
+
+impl OverlayPortView {
+    /// With what it carried.
+    pub fn counted(engine: &Engine, row: &Row<Plug>) -> Self {
+        Self { counters: engine.port_counters(row).map(Into::into), ..row.into() }
     }
 }
 

@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use protocol::counters::DiskCounters;
+use protocol::dpu::IoLimits;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::chain::{Chain, ChainError, Pieces, Table};
+use crate::counters::{Counters, Sort, Tally};
 use crate::event::{Event, say};
+use crate::limit::Limits;
 use crate::nbd::{Command, Export};
 use crate::remote::{Remote, Request, STEP, Step};
 use crate::request::{Disk, HEAD, SECTOR, SERIAL, Status, Work, ZERO_RANGE, Zeroing};
@@ -22,6 +27,8 @@ const PIECE: u32 = 256 << 10;
 pub struct Device {
     back: Back,
     serial: [u8; SERIAL],
+    counters: Arc<Counters>,
+    limits: Arc<Limits>,
 }
 
 /// Where the bytes are.
@@ -36,12 +43,21 @@ enum Back {
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has its status; this many bytes were written to the guest.
-    Done(u32),
+    /// It has its status.
+    Done(Done),
     /// It needs a part of the volume that is not here; nothing was done.
     Wait(u32),
     /// It is to be carried out by [`Device::submit`]; nothing was done.
     Submit(VecDeque<Step>),
+}
+
+/// A request that has its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// So many bytes were written to the guest.
+    pub written: u32,
+    /// As it is counted, if it is.
+    pub tally: Option<Tally>,
 }
 
 /// A request's data and where its status goes.
@@ -68,7 +84,44 @@ impl Device {
         for (to, from) in bytes.iter_mut().zip(serial.bytes()) {
             *to = from;
         }
-        Self { back, serial: bytes }
+        Self { back, serial: bytes, counters: Arc::default(), limits: Arc::default() }
+    }
+
+    /// What was answered so far.
+    pub fn counters(&self) -> DiskCounters {
+        self.counters.now()
+    }
+
+    /// Counts an answer that took so long.
+    pub fn count(&self, tally: Tally, took: Duration) {
+        self.counters.count(tally, took);
+    }
+
+    /// From now on it is no faster than this. False where that is so already.
+    pub fn set_limits(&self, limits: Option<IoLimits>) -> bool {
+        self.limits.set(limits)
+    }
+
+    /// Whether it has limits.
+    pub fn is_limited(&self) -> bool {
+        self.limits.are_set()
+    }
+
+    /// How long the request whose chain begins at `head` has to wait for the limits; `None` where it may begin, which counts as
+    /// begun. What reads or writes nothing waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Device::carry_out`].
+    pub fn wait(&self, memory: &Memory, table: Table, head: u16) -> Result<Option<Duration>, ChainError> {
+        if !self.is_limited() {
+            return Ok(None);
+        }
+        let bytes = match self.parts(memory, table, head)?.work {
+            Ok(Work::Read(range) | Work::Write(range)) => range.end - range.start,
+            Ok(Work::Zero(_)) => 0,
+            Ok(Work::Flush | Work::Serial) | Err(_) => return Ok(None),
+        };
+        Ok(self.limits.begin(bytes).err())
     }
 
     /// What requests are judged by.
@@ -289,7 +342,20 @@ fn answer(memory: &Memory, parts: &Parts, status: Status) -> Result<Outcome, Cha
     let read = matches!(parts.work, Ok(Work::Read(_) | Work::Serial)) && status == Status::Ok;
     let written = if read { u32::try_from(parts.to_guest.len()).unwrap_or(u32::MAX - 1) + 1 } else { 1 };
     memory.write_obj(status as u8, parts.status).map_err(|_| ChainError::Outside)?;
-    Ok(Outcome::Done(written))
+    Ok(Outcome::Done(Done { written, tally: tally(&parts.work, status) }))
+}
+
+fn tally(work: &Result<Work, Status>, status: Status) -> Option<Tally> {
+    let failed = status != Status::Ok;
+    let (sort, bytes) = match work {
+        Ok(Work::Read(range)) => (Some(Sort::Read), range.end - range.start),
+        Ok(Work::Write(range)) => (Some(Sort::Write), range.end - range.start),
+        Ok(Work::Flush) => (Some(Sort::Flush), 0),
+        Ok(Work::Zero(_)) => (Some(Sort::Zero), 0),
+        Ok(Work::Serial) => return None,
+        Err(_) => (None, 0),
+    };
+    Some(Tally { sort, bytes: if failed { 0 } else { bytes }, failed })
 }
 
 fn failed(action: &'static str, cause: &std::io::Error) -> Status {

@@ -41,6 +41,15 @@ pub enum Event {
         /// Requests.
         requests: usize,
     },
+    /// From now on these limits hold; without any, the disk is as fast as it can be.
+    Limited {
+        /// Requests per second.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        iops: Option<u64>,
+        /// Bytes per second.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes_per_second: Option<u64>,
+    },
     /// The volume itself failed; the guest got an I/O error.
     Failed {
         /// What was done.

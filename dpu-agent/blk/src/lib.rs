@@ -12,11 +12,15 @@
 //!
 //! Before a host has an instant volume for the first time, `adapt` makes of its image what a deploy would.
 //!
-//! What is decided (`request`, `config`, `layer`) is apart from what waits (`session`, `ring`, `hydrate`, `source`).
+//! `books` writes what `counters` counted and reads what `limit` keeps requests to.
+//!
+//! What is decided (`request`, `config`, `layer`, `limit`) is apart from what waits (`session`, `ring`, `hydrate`, `source`).
 
 pub mod adapt;
+pub mod books;
 pub mod chain;
 pub mod config;
+pub mod counters;
 pub mod daemon;
 pub mod device;
 pub mod event;
@@ -24,6 +28,7 @@ pub mod hydrate;
 pub mod inflight;
 pub mod instant;
 pub mod layer;
+pub mod limit;
 pub mod nbd;
 pub mod open;
 pub mod remote;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser};
+use dpu_agent_blk::books::Books;
 use dpu_agent_blk::daemon::Daemon;
 use dpu_agent_blk::device::Device;
 use dpu_agent_blk::event::{Event, say};
@@ -57,6 +58,13 @@ struct Arguments {
     /// Seconds that a request may wait for the image store or the backend before it becomes an I/O error.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
+    /// File for counters of requests, bytes and errors, as JSON; written again every five seconds where they changed.
+    #[arg(long, value_name = "FILE")]
+    counters: Option<PathBuf>,
+    /// File (JSON) with most requests (`iops`) and bytes (`bytes_per_second`) per second; what is above waits. It is read again
+    /// when it changes; where it is not there, there are no limits.
+    #[arg(long, value_name = "FILE")]
+    limits: Option<PathBuf>,
     /// Socket at which the daemon of `--daemon` serves its export `disk`. Beside it, with `.size` appended, its size is kept.
     #[arg(long, value_name = "PATH", requires = "daemon")]
     link: Option<PathBuf>,
@@ -84,6 +92,8 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     // Locks last as long as their files.
     let (device, _lock) = device(&arguments)?;
+    let books = Books { counters: arguments.counters, limits: arguments.limits };
+    books.keep(device.clone()).context("keeping counters and limits")?;
     let size = device.disk().size;
     let listener = serve::listen(&arguments.socket)?;
     say(&Event::Serving { socket: arguments.socket.display().to_string(), size });

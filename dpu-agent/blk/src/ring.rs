@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -17,13 +17,15 @@ use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryM
 
 use crate::chain::Table;
 use crate::config::QUEUE_SIZE_MAX;
-use crate::device::{Device, Outcome};
+use crate::device::{Device, Done, Outcome};
 use crate::event::{Event, say};
 use crate::inflight::Inflight;
 use crate::remote::Request;
 
 /// Between two looks at requests of a queue before this one.
 const SETTLE: Duration = Duration::from_millis(5);
+/// Longest wait for limits before they are looked at again: they may be others by then.
+const LIMITED: Duration = Duration::from_millis(200);
 
 /// The guest's memory.
 pub type Memory = GuestMemoryMmap<()>;
@@ -91,6 +93,8 @@ struct State {
     queue: Queue,
     inflight: Inflight,
     call: Option<File>,
+    /// When each descriptor's request was taken.
+    begun: Vec<Option<Instant>>,
 }
 
 impl Ring {
@@ -126,7 +130,8 @@ impl Ring {
             say(&Event::Replayed { queue: index, requests: left.heads.len() });
         }
         let table = Table { at: GuestAddress(place.descriptors), len: place.size };
-        let state = Mutex::new(State { queue, inflight, call });
+        let begun = vec![None; usize::from(place.size)];
+        let state = Mutex::new(State { queue, inflight, call, begun });
         let shared = Arc::new(Shared { index, device, memory, table, stopped: RwLock::new(false), state });
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let worker = Worker { shared: shared.clone(), stop: stop.clone(), kick, buffer: Vec::new() };
@@ -187,7 +192,8 @@ impl Worker {
             std::thread::sleep(SETTLE);
         }
         for head in left {
-            self.shared.carry_out(*head, &mut self.buffer)?;
+            self.shared.lock().begin(*head);
+            self.begin(*head)?;
         }
         // Whoever took the last kick may have died with it, so the ring is looked at before the first.
         loop {
@@ -202,12 +208,26 @@ impl Worker {
         loop {
             self.shared.quiet(true)?;
             while let Some(head) = self.shared.take()? {
-                self.shared.carry_out(head, &mut self.buffer)?;
+                self.begin(head)?;
             }
             if !self.shared.quiet(false)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Carries out a request once the limits let it. Those behind it wait with it.
+    fn begin(&mut self, head: u16) -> Result<(), RingError> {
+        while let Some(wait) = self.shared.wait(head)? {
+            let timeout = PollTimeout::try_from(wait.clamp(Duration::from_millis(1), LIMITED));
+            let mut stop = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut stop, timeout.unwrap_or(PollTimeout::ZERO)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return Err(RingError::Stopped),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.shared.carry_out(head, &mut self.buffer)
     }
 
     /// Waits for a kick; true where the queue is to stop.
@@ -277,6 +297,14 @@ impl Request for Submitted {
     }
 }
 
+impl State {
+    fn begin(&mut self, head: u16) {
+        if let Some(begun) = self.begun.get_mut(usize::from(head)) {
+            *begun = Some(Instant::now());
+        }
+    }
+}
+
 impl Shared {
     /// Turns kicks off, or on; then true where requests came meanwhile.
     fn quiet(&self, quiet: bool) -> Result<bool, RingError> {
@@ -295,14 +323,21 @@ impl Shared {
         let Some(chain) = state.queue.pop_descriptor_chain(&*memory) else { return Ok(None) };
         let head = chain.head_index();
         state.inflight.taken(head)?;
+        state.begin(head);
         Ok(Some(head))
+    }
+
+    /// How long a request has to wait for limits.
+    fn wait(&self, head: u16) -> Result<Option<Duration>, RingError> {
+        let _running = self.running()?;
+        Ok(self.device.wait(&self.memory.memory(), self.table, head)?)
     }
 
     fn carry_out(self: &Arc<Self>, head: u16, buffer: &mut Vec<u8>) -> Result<(), RingError> {
         let running = self.running()?;
         let memory = self.memory.memory();
         match self.device.carry_out(&memory, self.table, head, buffer)? {
-            Outcome::Done(written) => self.answer(&memory, head, written),
+            Outcome::Done(done) => self.answer(&memory, head, done),
             Outcome::Wait(missing) => {
                 // `then` may be called at once, and takes the lock itself.
                 drop(running);
@@ -344,16 +379,21 @@ impl Shared {
 
     fn answered(&self, memory: &Memory, head: u16, outcome: &Outcome) -> Result<(), RingError> {
         match outcome {
-            Outcome::Done(written) => self.answer(memory, head, *written),
+            Outcome::Done(done) => self.answer(memory, head, *done),
             Outcome::Wait(_) | Outcome::Submit(_) => Ok(()),
         }
     }
 
-    fn answer(&self, memory: &Memory, head: u16, written: u32) -> Result<(), RingError> {
+    fn answer(&self, memory: &Memory, head: u16, done: Done) -> Result<(), RingError> {
         let mut state = self.lock();
-        let State { queue, inflight, call } = &mut *state;
+        let State { queue, inflight, call, begun } = &mut *state;
+        // Before the guest knows, and may take the descriptor for something else.
+        let began = begun.get_mut(usize::from(head)).and_then(Option::take);
+        if let Some(tally) = done.tally {
+            self.device.count(tally, began.map_or(Duration::ZERO, |began| began.elapsed()));
+        }
         inflight.answering(head)?;
-        queue.add_used(memory, head, written)?;
+        queue.add_used(memory, head, done.written)?;
         inflight.answered(head, queue.next_used())?;
         if queue.needs_notification(memory)?
             && let Some(call) = call

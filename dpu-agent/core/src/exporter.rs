@@ -11,7 +11,7 @@ use protocol::Timestamp;
 use protocol::dpu::{Backend, Exporter, Function, Name, Serves, Volume};
 use serde::{Deserialize, Serialize};
 
-pub use command::{LINK, Launch, Private, launch, link};
+pub use command::{LIMITS, LINK, Launch, Private, counters, launch, link};
 
 /// Longest pause before a dead exporter is started again: its host waits.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -100,10 +100,10 @@ pub fn claims(volume: &Volume) -> BTreeSet<String> {
 }
 
 /// Whether an exporter that runs for `started` does what one for `wanted` would. The config of an instant volume is looked at
-/// before its host has it for the first time, and a token in it may be another by now.
+/// before its host has it for the first time, and a token in it may be another by now; limits are changed while it runs.
 pub fn serves_alike(wanted: &Volume, started: &Volume) -> bool {
     let plain = |volume: &Volume| {
-        let mut volume = volume.clone();
+        let mut volume = Volume { limits: None, ..volume.clone() };
         if let Exporter::Blk { serves: Serves::Image { config, .. } } = &mut volume.exporter {
             *config = None;
         }

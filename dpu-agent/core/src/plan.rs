@@ -33,6 +33,8 @@ pub enum Action {
     },
     /// Starts an exporter.
     Start(Volume),
+    /// Sets the limits of a disk that is served, whoever uses it.
+    Limit(Volume),
     /// Gives the host the disk.
     Plug(Volume),
     /// Asks the host to let go of the disk; where it has, removes what is left of the connection.
@@ -60,6 +62,7 @@ impl fmt::Display for Action {
             Self::Start(volume) => {
                 write!(f, "start the exporter of volume {} at {}", volume.name, volume.socket)
             }
+            Self::Limit(volume) => write!(f, "set the limits of volume {}", volume.name),
             Self::Plug(volume) => write!(f, "plug volume {} into the host", volume.name),
             Self::Unplug(name) => write!(f, "unplug volume {name} from the host"),
             Self::Switch(change) => change.fmt(f),
@@ -118,6 +121,11 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
         match started.life {
             Life::Runs { held, .. } if want.is_some_and(|want| serves_alike(want, &started.volume)) => {
                 kept.push(&started.volume);
+                let limited = want.filter(|want| want.limits != started.volume.limits);
+                plan.actions.extend(
+                    limited
+                        .map(|want| Action::Limit(Volume { limits: want.limits, ..started.volume.clone() })),
+                );
                 if bus.is_some() && held != Held::Opening && found != Some(Found::Plugged) {
                     plugs.push((&started.volume, found));
                 }

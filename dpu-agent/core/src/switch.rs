@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::{Atom, Datum, Mutation, Mutator, Replica, Row, Wanted};
+use protocol::counters::{PortCounters, Traffic};
 use protocol::dpu::{Access, Chassis, Datapath, Direction, EncapKind, Mirror, Port, PortSeen};
 use uuid::Uuid;
 
@@ -47,6 +48,7 @@ pub fn wanted() -> Wanted {
                 "ofport",
                 "link_state",
                 "error",
+                "statistics",
             ],
         ),
         ("QoS", &["type", "other_config", "external_ids"]),
@@ -319,6 +321,17 @@ impl<'a> View<'a> {
         (ports.collect(), self.our_mirrors().map(|(_, name)| name.to_owned()).collect())
     }
 
+    /// What our logical ports carried. The switch receives what a host sends.
+    pub fn counters(&self) -> Vec<PortCounters> {
+        let counted = |name: &str| {
+            let (_, (_, row)) = self.ours(name)?;
+            let port = self.iface_id(name)?.parse().ok()?;
+            let [from_host, to_host] = ["rx", "tx"].map(|way| traffic(row.get("statistics"), way));
+            Some(PortCounters { port, from_host, to_host })
+        };
+        self.our_ports().filter_map(counted).collect()
+    }
+
     /// True where the row of a mirror is as the mirror is to be.
     pub fn is_mirror_set(&self, uuid: Uuid, mirror: &Mirror) -> bool {
         let Some(row) = self.replica.row("Mirror", uuid) else { return false };
@@ -368,6 +381,21 @@ impl<'a> View<'a> {
             ("select_dst_port", chosen(Direction::FromHost)),
             ("output_port", output),
         ])
+    }
+}
+
+/// What `statistics` of an interface say of one direction. What a kind of interface does not count is not in them
+/// (`ovs-vswitchd.conf.db(5)`).
+fn traffic(statistics: Option<&Datum>, way: &str) -> Traffic {
+    let number = |what: &str| {
+        let found = statistics.and_then(|all| all.integer_at(&format!("{way}_{what}"))).unwrap_or(0);
+        u64::try_from(found).unwrap_or(0)
+    };
+    Traffic {
+        bytes: number("bytes"),
+        packets: number("packets"),
+        dropped: number("dropped"),
+        errors: number("errors"),
     }
 }
 

@@ -132,6 +132,15 @@ impl Datum {
         }
     }
 
+    /// The number under a key of a map of numbers.
+    pub fn integer_at(&self, key: &str) -> Option<i64> {
+        let Self::Map(map) = self else { return None };
+        match map.get(&Atom::from(key)) {
+            Some(Atom::Integer(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The text under a key of a map of texts.
     pub fn text_at(&self, key: &str) -> Option<&str> {
         let Self::Map(map) = self else { return None };

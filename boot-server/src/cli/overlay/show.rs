@@ -1,7 +1,7 @@
 //! Parts of networks as tables.
 
 use super::super::output::{Show, facts, table};
-use super::super::text::moment;
+use super::super::text::{memory, moment};
 use crate::view::Page;
 use crate::view::networks::{
     AddressFamily, FloatingView, MirrorKind, MirrorView, OverlayNetworkView, OverlayPortView,
@@ -174,6 +174,9 @@ impl Tabled for OverlayPortView {
             ("security groups", some(list(&self.security_groups))),
             ("guarded", Some(yes(self.guarded))),
             ("server", self.server.map(|server| server.to_string())),
+            ("sent", self.counters.as_ref().map(|of| of.from_host.words(memory))),
+            ("got", self.counters.as_ref().map(|of| of.to_host.words(memory))),
+            ("counted", self.counters.as_ref().map(|of| moment(of.at))),
         ]
     }
 }

@@ -43,6 +43,9 @@ impl Engine {
         if let Some(observed) = report.observed {
             self.observe_dpu(id, *observed).await?;
         }
+        if let Some(counters) = report.counters {
+            self.count_dpu(id, *counters);
+        }
         let until = tokio::time::Instant::now() + wait;
         loop {
             // Marked as seen before it is looked at: what comes in between wakes.

@@ -95,12 +95,15 @@ async fn play(engine: &Engine, secret: &str, n: u8) -> Played {
     assert_eq!(welcome, Welcome::Accepted { dpu: known.dpu.id, name: known.dpu.name });
     let (engine, own) = (engine.clone(), secret.to_owned());
     let task = tokio::spawn(async move {
-        let mut report = Report { generation: None, observed: None };
+        let mut report = Report { generation: None, observed: None, counters: None };
         loop {
             let orders = engine.dpu_state(&own, report.clone(), Duration::from_secs(5)).await.unwrap();
             if let Orders::State { state } = orders {
-                report =
-                    Report { generation: Some(state.generation), observed: Some(Box::new(as_told(&state))) };
+                report = Report {
+                    generation: Some(state.generation),
+                    observed: Some(Box::new(as_told(&state))),
+                    counters: None,
+                };
             }
         }
     });
@@ -274,7 +277,7 @@ async fn a_dpu_comes_in_with_its_token_or_waits() {
     let stranger = "11".repeat(32);
     let waits = engine.dpu_hello(hello(&stranger, None, 2), peer).await.unwrap();
     assert!(matches!(waits, Welcome::Waiting { .. }));
-    let report = Report { generation: None, observed: None };
+    let report = Report { generation: None, observed: None, counters: None };
     let refused = engine.dpu_state(&stranger, report.clone(), Duration::ZERO).await.unwrap_err();
     assert!(matches!(refused, EngineError::Dpu(DpuError::Stranger)));
 
@@ -303,7 +306,7 @@ async fn a_dpu_that_is_ahead_of_a_restored_server_is_caught_up_with() {
     let (engine, _, _) = site_over(&scratch, 1).await;
     let (_, token) = engine.create_dpu(someone(), "front".into(), DpuChange::default()).await.unwrap();
     engine.dpu_hello(hello(SECRET, Some(token), 1), [10, 77, 0, 101].into()).await.unwrap();
-    let ahead = Report { generation: Some(41), observed: None };
+    let ahead = Report { generation: Some(41), observed: None, counters: None };
     let Orders::State { state } = engine.dpu_state(SECRET, ahead, Duration::ZERO).await.unwrap() else {
         panic!("it is told nothing")
     };

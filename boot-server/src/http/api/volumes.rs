@@ -60,7 +60,8 @@ pub(super) async fn list(
     let more = volumes.len() > limit;
     volumes.truncate(limit);
     let next = volumes.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(Json(Page { items: volumes.into_iter().map(VolumeView::from).collect(), next }))
+    let items = volumes.into_iter().map(|volume| VolumeView::counted(&api.engine, volume));
+    Ok(Json(Page { items: items.collect(), next }))
 }
 
 /// Makes a volume. It is there once its status is `available`.
@@ -119,7 +120,8 @@ pub(super) async fn show(
     within: InProject,
     LastNamed(volume): LastNamed,
 ) -> Answer<Json<VolumeView>> {
-    Ok(Json(api.engine.volume(within.project.id, &volume).await?.into()))
+    let volume = api.engine.volume(within.project.id, &volume).await?;
+    Ok(Json(VolumeView::counted(&api.engine, volume)))
 }
 
 /// Gives a volume another name, or more room while nobody has it.

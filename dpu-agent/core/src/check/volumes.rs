@@ -91,10 +91,6 @@ fn limits(volume: &Volume, wrong: &mut Vec<String>) {
     if all.any(|limit| !(1..=LIMIT_MAX).contains(&limit)) {
         wrong.push(format!("limits of volume {name} are not from 1 to {LIMIT_MAX}"));
     }
-    if matches!(volume.exporter, Exporter::Blk { .. }) {
-        wrong
-            .push(format!("volume {name} has limits, which billet-blk does not keep: take another exporter"));
-    }
 }
 
 fn encryption(volume: &Volume, wrong: &mut Vec<String>) {

@@ -11,6 +11,10 @@ use super::qsd;
 /// What is appended to a volume's socket for the socket behind it.
 pub const LINK: &str = ".qsd";
 
+/// What is appended to a volume's socket for the file with its counters.
+const COUNTERS: &str = ".counters";
+/// Of the file with its limits.
+pub const LIMITS: &str = ".limits";
 /// Of the file with what an instant volume tells its OS: a config holds a token.
 const CONFIG: &str = ".config";
 
@@ -57,9 +61,20 @@ pub fn link(volume: &Volume) -> String {
     format!("{}{LINK}", volume.socket)
 }
 
+/// Where `billet-blk` writes the counters of a volume.
+pub fn counters(volume: &Volume) -> String {
+    format!("{}{COUNTERS}", volume.socket)
+}
+
 /// What every disk has.
-pub(super) fn disk(volume: &Volume) -> Vec<String> {
+pub(super) fn disk(volume: &Volume, files: &str) -> Vec<String> {
     let mut words = vec!["--socket".to_owned(), volume.socket.clone()];
+    words.extend([
+        "--counters".to_owned(),
+        counters(volume),
+        "--limits".to_owned(),
+        format!("{files}{LIMITS}"),
+    ]);
     if !volume.serial.is_empty() {
         words.extend(["--serial".to_owned(), volume.serial.clone()]);
     }
@@ -68,7 +83,7 @@ pub(super) fn disk(volume: &Volume) -> Vec<String> {
 
 /// What is run where `billet-blk` serves something by itself.
 fn blk(volume: &Volume, serves: &Serves, files: &str) -> Launch {
-    let mut words = disk(volume);
+    let mut words = disk(volume, files);
     let mut private = Vec::new();
     let mut put = |option: &str, value: String| words.extend([option.to_owned(), value]);
     match serves {
@@ -118,11 +133,16 @@ mod tests {
         let lines: Vec<String> = state.volumes.iter().map(line).collect();
         assert_eq!(
             lines[0],
-            "--socket /run/billet-dpu/boot.sock --serial BOOT --image \
+            "--socket /run/billet-dpu/boot.sock --counters /run/billet-dpu/boot.sock.counters --limits \
+             /var/lib/billet-dpu/exporters/x.limits --serial BOOT --image \
              de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65 --store http://10.77.0.1:8080 --layer \
              /var/lib/billet-dpu/layers/boot --size 10737418240 --rate 33554432"
         );
-        assert_eq!(lines[1], "--socket /run/billet-dpu/data.sock --serial DATA --file /dev/vg0/data");
+        assert_eq!(
+            lines[1],
+            "--socket /run/billet-dpu/data.sock --counters /run/billet-dpu/data.sock.counters --limits \
+             /var/lib/billet-dpu/exporters/x.limits --serial DATA --file /dev/vg0/data"
+        );
     }
 
     #[test]

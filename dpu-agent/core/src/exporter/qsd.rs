@@ -1,15 +1,14 @@
 //! `qemu-storage-daemon(1)`: a backend as a chain of block nodes, the last of them exported to `billet-blk`.
 //!
 //! ```text
-//!   backend (iscsi, rbd, nbd, file) ◀─ plain (luks, where it is encrypted) ◀─ limited (throttle, where there are limits)
-//!     ◀─ disk (raw) ◀─ NBD ◀─ billet-blk
+//!   backend (iscsi, rbd, nbd, file) ◀─ plain (luks, where it is encrypted) ◀─ disk (raw) ◀─ NBD ◀─ billet-blk (limits)
 //! ```
 //!
 //! Nodes are given as JSON, in which no name can be taken for an option. The names of options are those of QEMU's
 //! `qapi/block-core.json` and `qapi/block-export.json`, version 7.2. Nothing here has a deadline: that is `billet-blk`'s, which
 //! ends the daemon with all that it still holds.
 
-use protocol::dpu::{Backend, Chap, DEADLINE, DEADLINE_MAX, Encryption, IoLimits, Volume};
+use protocol::dpu::{Backend, Chap, DEADLINE, DEADLINE_MAX, Encryption, Volume};
 use serde_json::{Value, json};
 
 use super::command::{Launch, Private, disk, link};
@@ -46,15 +45,6 @@ pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
         put("blockdev", json!({"driver": "luks", "node-name": "plain", "key-secret": "key", "file": below}));
         below = "plain";
     }
-    if let Some(limits) = &volume.limits {
-        put("object", json!({"qom-type": "throttle-group", "id": "limits", "limits": group(limits)}));
-        put(
-            "blockdev",
-            json!({"driver": "throttle", "node-name": "limited", "throttle-group": "limits", "file": below,
-                   "discard": "unmap"}),
-        );
-        below = "limited";
-    }
     put("blockdev", json!({"driver": "raw", "node-name": "disk", "file": below, "discard": "unmap"}));
     let meets = link(volume);
     put("nbd-server", json!({"addr": {"type": "unix", "path": meets}, "max-connections": 1}));
@@ -62,7 +52,7 @@ pub fn launch(volume: &Volume, backend: &Backend, files: &str) -> Launch {
         "export",
         json!({"type": "nbd", "id": "disk", "node-name": "disk", "name": "disk", "writable": true}),
     );
-    let mut words = disk(volume);
+    let mut words = disk(volume, files);
     let seconds = volume.deadline.unwrap_or(DEADLINE).to_string();
     words.extend(["--deadline".to_owned(), seconds, "--link".to_owned(), meets]);
     Launch { arguments: words, daemon: Some(arguments), files: private }
@@ -128,16 +118,6 @@ fn inet(address: &str) -> Value {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     json!({"host": host, "port": port})
-}
-
-fn group(limits: &IoLimits) -> Value {
-    let mut group = json!({});
-    for (name, limit) in [("iops-total", limits.iops), ("bps-total", limits.bytes_per_second)] {
-        if let Some(limit) = limit {
-            group[name] = limit.into();
-        }
-    }
-    group
 }
 
 /// Whether a path is a block device's, of which QEMU wants to be told.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use protocol::counters::{DiskCounters, Requests};
 use protocol::dpu::{Backend, DEADLINE, Exporter, Function, IoLimits, Name, Volume};
 use serde_json::{Value, json};
 
@@ -13,6 +14,10 @@ const BLOCK: u32 = 512;
 /// SPDK keeps limits in steps of so many requests and bytes per second, and rounds up (`SPDK_BDEV_QOS_MIN_IOS_PER_SEC`).
 const IOS_STEP: u64 = 1000;
 const MIB: u64 = 1 << 20;
+/// Parameters of `bdev_set_qos_limit`.
+const IOS: &str = "rw_ios_per_sec";
+const BYTES: &str = "rw_mbytes_per_sec";
+const NO_LIMITS: IoLimits = IoLimits { iops: None, bytes_per_second: None };
 /// Seconds between two tries to reach an NVMe controller that is away.
 const RECONNECT: u32 = 2;
 
@@ -107,14 +112,54 @@ pub fn attach(volume: &Volume) -> Vec<Call> {
     calls
 }
 
+/// Sets the limits of a volume that is served; none where it has none.
+pub fn set_limits(volume: &Volume) -> Call {
+    let mut call = limit(&device(volume), volume.limits.unwrap_or(NO_LIMITS));
+    for name in [IOS, BYTES] {
+        if call.params.get(name).is_none() {
+            // "0 means unlimited".
+            call.params[name] = 0.into();
+        }
+    }
+    call
+}
+
+/// Asks for what a volume's block device did so far (`bdev_get_iostat`).
+pub fn ask_counters(volume: &Volume) -> Call {
+    call("bdev_get_iostat", json!({"name": device(volume)}))
+}
+
+/// What the answer to [`ask_counters`] says of the volume. Latencies are in ticks, of which there are `tick_rate` in a second. What the
+/// program does not say is 0: flushes it does not count, and errors only newer ones tell of.
+pub fn counters(volume: &Volume, answer: &Value) -> Option<DiskCounters> {
+    let name = device(volume);
+    let of = answer["bdevs"].as_array()?.iter().find(|one| one["name"] == name.as_str())?;
+    let ticks = answer["tick_rate"].as_u64().filter(|rate| *rate > 0)?;
+    let number = |key: &str| of[key].as_u64().unwrap_or(0);
+    let requests = |requests: &str, bytes: &str, latency: &str| Requests {
+        requests: number(requests),
+        bytes: number(bytes),
+        micros: u64::try_from(u128::from(number(latency)) * 1_000_000 / u128::from(ticks))
+            .unwrap_or(u64::MAX),
+    };
+    let errors = of["io_error"].as_object().into_iter().flat_map(|all| all.values());
+    Some(DiskCounters {
+        read: requests("num_read_ops", "bytes_read", "read_latency_ticks"),
+        write: requests("num_write_ops", "bytes_written", "write_latency_ticks"),
+        zero: Requests { bytes: 0, ..requests("num_unmap_ops", "bytes_unmapped", "unmap_latency_ticks") },
+        flush: None,
+        errors: errors.filter_map(Value::as_u64).fold(0, u64::saturating_add),
+    })
+}
+
 fn limit(device: &str, limits: IoLimits) -> Call {
     let IoLimits { iops, bytes_per_second } = limits;
     let mut params = json!({"name": device});
     if let Some(iops) = iops {
-        params["rw_ios_per_sec"] = (iops.div_ceil(IOS_STEP) * IOS_STEP).into();
+        params[IOS] = (iops.div_ceil(IOS_STEP) * IOS_STEP).into();
     }
     if let Some(bytes) = bytes_per_second {
-        params["rw_mbytes_per_sec"] = bytes.div_ceil(MIB).into();
+        params[BYTES] = bytes.div_ceil(MIB).into();
     }
     call("bdev_set_qos_limit", params)
 }
@@ -186,6 +231,26 @@ pub fn function(volume: &Volume) -> Function {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The answer is that of SPDK's `doc/jsonrpc.md` (`bdev_get_iostat`), with numbers of ours.
+    #[test]
+    fn what_a_device_did() {
+        let volumes: Vec<Volume> =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-backends.v1.json")).unwrap();
+        let volume = volumes.iter().find(|volume| backend(volume).is_some()).unwrap();
+        let answer = json!({"tick_rate": 2_200_000_000_u64, "ticks": 73_u64, "bdevs": [
+            {"name": "Nvme0n1", "bytes_read": 1, "num_read_ops": 1},
+            {"name": device(volume), "bytes_read": 8192, "num_read_ops": 2, "bytes_written": 512, "num_write_ops": 1,
+             "bytes_unmapped": 4096, "num_unmap_ops": 1, "read_latency_ticks": 2_200_000, "max_read_latency_ticks": 1,
+             "write_latency_ticks": 4400, "unmap_latency_ticks": 0, "io_error": {"failed": 2, "nvme_error": 1}}]});
+        let found = counters(volume, &answer).unwrap();
+        assert_eq!(found.read, Requests { requests: 2, bytes: 8192, micros: 1000 });
+        assert_eq!(found.write, Requests { requests: 1, bytes: 512, micros: 2 });
+        assert_eq!((found.zero.requests, found.flush, found.errors), (1, None, 3));
+        assert_eq!(counters(&volumes[0], &json!({"tick_rate": 0})), None);
+        let none = set_limits(&Volume { limits: None, ..volume.clone() });
+        assert_eq!((&none.params[IOS], &none.params[BYTES]), (&json!(0), &json!(0)), "taken away again");
+    }
 
     #[test]
     fn what_is_asked_for() {

@@ -279,6 +279,10 @@ fn carry_out(
                 let before = bus.0.insert(crate::bus::id(&volume.name), Found::Plugged);
                 assert!(matches!(before, None | Some(Found::Remnant)), "{action}: it was plugged in");
             }
+            Action::Limit(volume) => {
+                exporters.get_mut(&volume.name).expect("only what is served is limited").volume =
+                    volume.clone();
+            }
             Action::Unplug(name) => {
                 let wanted = state.desired().volumes.iter().any(|volume| volume.name == *name);
                 let bus = bus.as_mut().expect("a bus");
@@ -587,6 +591,23 @@ fn exporters_by_life_and_wish() {
         }
     }
     insta::assert_snapshot!(table.trim_end());
+}
+
+/// A limit is changed under a host that uses the disk; everything else about it waits for the host.
+#[test]
+fn other_limits_of_a_volume_that_runs_are_set() {
+    let limits = |iops| Some(protocol::dpu::IoLimits { iops: Some(iops), bytes_per_second: None });
+    let have = Volume { limits: limits(5), ..volume(0, 0) };
+    let life = Life::Runs { pid: Some(7), held: Held::Connected };
+    let exporters = Exporters::from([(have.name.clone(), Started { volume: have.clone(), life })]);
+    for wanted in [None, limits(5), limits(6)] {
+        let want = Volume { limits: wanted, ..have.clone() };
+        let mut desired = golden().desired().clone();
+        desired.volumes = vec![want.clone()];
+        let plan = plan(&State::check(desired).unwrap(), None, &exporters, &on(None));
+        let expected = if wanted == have.limits { vec![] } else { vec![Action::Limit(want)] };
+        assert_eq!(plan, Plan { actions: expected, problems: vec![] });
+    }
 }
 
 /// The config was looked at before the host had the disk; one that never lived is begun anew with the right one.

@@ -40,7 +40,12 @@ pub async fn list(
             && server.is_none_or(|server| plug.server == Some(server))
     };
     let query = PageQuery { limit: query.limit, cursor: query.cursor };
-    Ok(Json(page::<Plug, _>(&api, project, &query, wanted)?))
+    let mut found = page::<Plug, OverlayPortView>(&api, project, &query, wanted)?;
+    for port in &mut found.items {
+        let row = api.engine.overlay_by_id::<Plug>(port.id);
+        port.counters = row.and_then(|row| api.engine.port_counters(&row)).map(Into::into);
+    }
+    Ok(Json(found))
 }
 
 /// One port.
@@ -54,7 +59,7 @@ pub async fn show(
     LastNamed(port): LastNamed,
 ) -> Answer<(Extension<Version>, Json<OverlayPortView>)> {
     let found = api.engine.port(within.project.id, &port)?;
-    Ok((Extension(Version(found.version)), Json(found.as_ref().into())))
+    Ok((Extension(Version(found.version)), Json(OverlayPortView::counted(&api.engine, &found))))
 }
 
 /// Makes a port.

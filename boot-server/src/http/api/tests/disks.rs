@@ -249,7 +249,7 @@ async fn a_dpu_is_registered_looked_at_changed_and_removed() {
     let token = text(&made).split("id=\"secret\" tabindex=\"0\">").nth(1).unwrap().split('<').next().unwrap();
     assert!(!text(&it.page(TOKEN, "/dpus").await).contains(token), "it is shown once");
     dial_in(&it.lab, Some(token.to_owned()), "BlueField-3").await;
-    let report = Report { generation: Some(1), observed: Some(Box::new(observed("pf0hpf"))) };
+    let report = Report { generation: Some(1), observed: Some(Box::new(observed("pf0hpf"))), counters: None };
     it.lab.engine.dpu_state(SECRET, report, Duration::ZERO).await.unwrap();
     let page = it.page(TOKEN, "/dpus/dpu-1").await;
     for says in ["BlueField-3", "192.0.2.7", "pf0hpf", "52:54:00:00:00:01", "/nodes/alpha", "Has a problem"] {

@@ -463,7 +463,8 @@ async fn what_a_dpu_says_is_text_in_every_page() {
         // Its name is made of its host name where that is one.
         let made = lab.post("/api/v1/dpus", json!({ "name": "beside-alpha", "node": "alpha" })).await;
         disks::dial_in(lab, made.body["token"].as_str().map(str::to_owned), text).await;
-        let report = Report { generation: Some(1), observed: Some(Box::new(disks::observed(text))) };
+        let report =
+            Report { generation: Some(1), observed: Some(Box::new(disks::observed(text))), counters: None };
         lab.engine.dpu_state(disks::SECRET, report, std::time::Duration::ZERO).await.unwrap();
         let mut all = Vec::new();
         for path in ["/dpus", "/dpus?q=b", "/dpus/beside-alpha", "/nodes/alpha"] {
