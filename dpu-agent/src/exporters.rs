@@ -314,7 +314,8 @@ impl Serve for Processes {
             waited += LOOK;
         }
         let volume = &process.record.volume;
-        for path in [format!("{}.size", link(volume)), counters(volume)] {
+        let counted = counters(volume);
+        for path in [format!("{}.size", link(volume)), format!("{counted}.next"), counted] {
             files::remove(Path::new(&path))?;
         }
         for socket in [&volume.socket, &link(volume)].map(Path::new) {

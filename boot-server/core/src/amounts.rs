@@ -26,11 +26,13 @@ pub enum Resource {
     Networks,
     /// Addresses.
     Addresses,
+    /// Snapshots.
+    Snapshots,
 }
 
 impl Resource {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Servers,
         Self::Cores,
         Self::MemoryMib,
@@ -39,6 +41,7 @@ impl Resource {
         Self::VolumeGib,
         Self::Networks,
         Self::Addresses,
+        Self::Snapshots,
     ];
 
     /// As it is written in the API.
@@ -52,6 +55,7 @@ impl Resource {
             Self::VolumeGib => "volume_gib",
             Self::Networks => "networks",
             Self::Addresses => "addresses",
+            Self::Snapshots => "snapshots",
         }
     }
 }
@@ -87,6 +91,8 @@ pub struct Amounts {
     pub networks: u64,
     /// Addresses.
     pub addresses: u64,
+    /// Snapshots.
+    pub snapshots: u64,
 }
 
 impl Amounts {
@@ -101,6 +107,7 @@ impl Amounts {
             Resource::VolumeGib => self.volume_gib,
             Resource::Networks => self.networks,
             Resource::Addresses => self.addresses,
+            Resource::Snapshots => self.snapshots,
         }
     }
 
@@ -115,6 +122,7 @@ impl Amounts {
             Resource::VolumeGib => &mut self.volume_gib,
             Resource::Networks => &mut self.networks,
             Resource::Addresses => &mut self.addresses,
+            Resource::Snapshots => &mut self.snapshots,
         } = amount;
     }
 }

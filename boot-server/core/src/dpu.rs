@@ -17,6 +17,7 @@ use protocol::dpu::{
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::network::PortLimits;
 use crate::node::state::Fallback;
 use crate::node::{Node, RunStage, State};
 use crate::volume::Volume;
@@ -142,6 +143,8 @@ pub struct HostPort {
     pub mac: MacAddr,
     /// Largest IP packet of its network, in octets.
     pub mtu: u16,
+    /// How much it may carry.
+    pub limits: PortLimits,
 }
 
 /// A disk for the host.
@@ -216,8 +219,9 @@ pub fn desired(
         port: port.port,
         mac: port.mac,
         mtu: Some(port.mtu),
-        ingress: None,
-        egress_kbps: None,
+        // The switch gets what the machine sends.
+        ingress: port.limits.egress,
+        egress_kbps: port.limits.ingress_kbps,
     });
     let access = interfaces.iter().map(|(interface, mac)| Access {
         interface: interface.clone(),
@@ -316,6 +320,7 @@ mod tests {
             port: PortId(Uuid::from_u128(n)),
             mac: MacAddr([0x0a, 0xb1, 0x1e, 0, 0, n as u8]),
             mtu: 1442,
+            limits: PortLimits::default(),
         };
         Wanted { ports: (0..count).map(port).collect(), disks: Vec::new() }
     }
@@ -331,6 +336,15 @@ mod tests {
         let alone = desired(&dpu(), Some(&overlay()), None, &Wanted::default()).unwrap();
         assert_eq!(alone.provisioning.len(), 2);
         assert_eq!(alone.chassis.encap.address.to_string(), "10.77.0.9");
+    }
+
+    #[test]
+    fn what_a_machine_sends_the_switch_gets() {
+        let mut wanted = ports(1);
+        let rate = protocol::dpu::Rate { kbps: 1000, burst_kb: 800 };
+        wanted.ports[0].limits = PortLimits { egress: Some(rate), ingress_kbps: Some(2000) };
+        let state = desired(&dpu(), Some(&overlay()), Some(&node(State::Active)), &wanted).unwrap();
+        assert_eq!((state.ports[0].ingress, state.ports[0].egress_kbps), (Some(rate), Some(2000)));
     }
 
     #[test]

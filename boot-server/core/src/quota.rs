@@ -33,6 +33,9 @@ pub struct Limits {
     /// Addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<u64>,
+    /// Snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<u64>,
 }
 
 impl Limits {
@@ -47,6 +50,7 @@ impl Limits {
             Resource::VolumeGib => self.volume_gib,
             Resource::Networks => self.networks,
             Resource::Addresses => self.addresses,
+            Resource::Snapshots => self.snapshots,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Metering: a record per server, volume and network, from the moment it was taken to the moment it was given back. Both are
+//! Metering: a record per server, volume, snapshot, network and floating address, from the moment it was taken to the moment it was given back. Both are
 //! written in the transaction that takes or gives back, so a restart makes no gap.
 //!
 //! A period is charged in whole seconds, and the seconds of adjacent periods add up to those of the whole: each moment is cut to
@@ -21,8 +21,10 @@ pub enum Kind {
     Server,
     /// A volume.
     Volume,
-    /// A network.
+    /// A network, or a floating address.
     Network,
+    /// A snapshot.
+    Snapshot,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Self::Server => "server",
             Self::Volume => "volume",
             Self::Network => "network",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -49,7 +52,7 @@ pub struct Record {
     pub resource: Uuid,
     /// Its name.
     pub name: String,
-    /// Of this flavor.
+    /// Of this flavor; of a volume or snapshot, its type.
     pub flavor: Option<String>,
     /// When it was taken.
     pub started: Timestamp,
@@ -84,7 +87,7 @@ pub struct Line {
     pub resource: Uuid,
     /// Its name.
     pub name: String,
-    /// Of this flavor.
+    /// Of this flavor; of a volume or snapshot, its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flavor: Option<String>,
     /// From, within the period.

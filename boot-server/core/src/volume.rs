@@ -19,6 +19,8 @@ use protocol::{DpuId, ImageId, ProjectId, ServerId, SnapshotId, Timestamp, Volum
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::amounts::Amounts;
+
 /// Smallest volume, in bytes.
 pub const SIZE_MIN: u64 = 1 << 20;
 /// Largest volume, in bytes: 1 PiB.
@@ -256,6 +258,11 @@ impl Volume {
         if self.key.is_some() { size.saturating_add(LUKS_HEADER) } else { size }
     }
 
+    /// What it takes of a project's quota. Of a GiB that is begun, all.
+    pub fn amounts(&self) -> Amounts {
+        Amounts { volumes: 1, volume_gib: gib(self.size), ..Amounts::default() }
+    }
+
     /// The serial number that its host reads: the last digits of its id, which are chance (RFC 9562 section 5.7).
     pub fn serial(&self) -> String {
         let id = self.id.0.simple().to_string();
@@ -340,6 +347,11 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Bytes as GiB, of which one that is begun counts whole.
+pub fn gib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 30)
 }
 
 /// A volume as it was at one moment.

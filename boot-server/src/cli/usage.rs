@@ -94,6 +94,9 @@ pub enum QuotaCommand {
         /// Addresses
         #[arg(long)]
         addresses: Option<u64>,
+        /// Snapshots
+        #[arg(long)]
+        snapshots: Option<u64>,
     },
 }
 
@@ -224,9 +227,28 @@ pub(super) fn quota(client: &Client, format: Format, args: QuotaArgs) -> Result<
             let (quota, stream) = (project.path("quota")?, project.path(SITE)?);
             again.list(client, &stream, format, || client.get::<QuotaView>(&quota))
         }
-        QuotaCommand::Set { servers, cores, memory_mib, disks, volumes, volume_gib, networks, addresses } => {
-            let limits =
-                Limits { servers, cores, memory_mib, disks, volumes, volume_gib, networks, addresses };
+        QuotaCommand::Set {
+            servers,
+            cores,
+            memory_mib,
+            disks,
+            volumes,
+            volume_gib,
+            networks,
+            addresses,
+            snapshots,
+        } => {
+            let limits = Limits {
+                servers,
+                cores,
+                memory_mib,
+                disks,
+                volumes,
+                volume_gib,
+                networks,
+                addresses,
+                snapshots,
+            };
             format.print(&client.put::<_, QuotaView>(&project.path("quota")?, &limits)?)
         }
     }

@@ -73,7 +73,7 @@ pub enum VolumeCommand {
         /// Name or id
         volume: String,
     },
-    /// Give a volume another name, or more room while nobody has it
+    /// Give a volume another name, other limits, or more room while nobody has it
     Set {
         /// Name or id
         volume: String,
@@ -83,6 +83,12 @@ pub enum VolumeCommand {
         /// New size, such as 40G
         #[arg(long, value_parser = size)]
         size: Option<u64>,
+        /// Most requests per second; 0 takes the limit away
+        #[arg(long)]
+        iops: Option<u64>,
+        /// Most bytes per second, such as 200M; 0 takes the limit away
+        #[arg(long, value_name = "BYTES", value_parser = size)]
+        bandwidth: Option<u64>,
     },
     /// Give a volume to a server, running or not
     Attach {
@@ -168,8 +174,8 @@ pub(super) fn run(client: &Client, format: Format, args: VolumeArgs) -> Result<(
             format.print(&client.post::<_, VolumeView>(&project.path("volumes")?, &request)?)
         }
         VolumeCommand::Show { volume } => format.print(&client.get::<VolumeView>(&of(&volume, "")?)?),
-        VolumeCommand::Set { volume, name, size } => {
-            let request = VolumeChangeRequest { name, size };
+        VolumeCommand::Set { volume, name, size, iops, bandwidth } => {
+            let request = VolumeChangeRequest { name, size, iops, bytes_per_second: bandwidth };
             format.print(&client.patch::<_, VolumeView>(&of(&volume, "")?, &request)?)
         }
         VolumeCommand::Attach { volume, server } => {

@@ -29,7 +29,13 @@ impl Engine {
         let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
         self.dress_ports(server, &dpu.name, &macs).await?;
         let ports = self.overlay_ports_of_server(server).into_iter();
-        Ok(ports.map(|(port, known, mtu)| HostPort { port, mac: known.mac, mtu }).collect())
+        let port = |(port, known, mtu): (_, boot_server_core::network::Port, _)| HostPort {
+            port,
+            mac: known.mac,
+            mtu,
+            limits: known.limits,
+        };
+        Ok(ports.map(port).collect())
     }
 
     /// Networks that somebody named.

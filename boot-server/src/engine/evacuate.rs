@@ -168,7 +168,7 @@ impl Engine {
         let event = NewEvent::new(now(), actor.name(), "server.evacuated", Severity::Warning, message)
             .on(new.id)
             .of(server.project);
-        let (old_id, new_id, row, rows) = (old.id, new.id, event.clone(), fenced.clone());
+        let (old_id, new_id, row, rows, at) = (old.id, new.id, event.clone(), fenced.clone(), now());
         let also = Arc::new(move |db: &_| {
             servers::move_to(db, old_id, new_id)?;
             // The old machine's were ended with its step, in this transaction.
@@ -176,7 +176,7 @@ impl Engine {
                 instances::insert(db, row)?;
             }
             for volume in &rows {
-                volumes::update(db, volume)?;
+                volumes::update(db, volume, at)?;
                 volumes::set_access(db, volume.id, None)?;
             }
             last_deploys::forget(db, old_id)?;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use boot_server_core::amounts::Amounts;
 use boot_server_core::quota::{Exceeded, check};
 use boot_server_core::server::{Phase, Server};
 use boot_server_core::sla::{History, Mark};
@@ -42,6 +43,8 @@ pub struct Claim {
     pub servers: Vec<Server>,
     /// The machines of the group's living servers, as the placement saw them.
     pub group: Option<(GroupId, BTreeSet<NodeId>)>,
+    /// What the boot volume of each is going to take.
+    pub volume: Amounts,
     /// The answer to remember.
     pub remember: Option<Remembered>,
 }
@@ -129,7 +132,8 @@ pub fn claim(
     if !is_open(db, project)? {
         return Err(NotClaimed::Closed.into());
     }
-    let asked = claim.servers.iter().map(|server| server.amounts).sum();
+    // A boot volume is taken when it is made; a project that has no room for it is not to get the server.
+    let asked = claim.servers.iter().map(|server| server.amounts + claim.volume).sum();
     let exceeded = check(&usage::limits(db, project)?, &usage::used(db, project)?, &asked);
     if !exceeded.is_empty() {
         return Err(NotClaimed::Quota(exceeded).into());

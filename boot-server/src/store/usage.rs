@@ -1,15 +1,17 @@
 //! Limits of projects, and the records of what they used. What is open counts against the limits.
 
 use boot_server_core::amounts::{Amounts, Resource};
-use boot_server_core::quota::Limits;
+use boot_server_core::quota::{self, Limits};
 use boot_server_core::server::Server;
 use boot_server_core::usage::{Kind, Period, Record};
+use boot_server_core::volume::{Phase, Volume};
 use protocol::{ProjectId, ServerId, Timestamp};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::db::{Connection, OptionalExtension as _, params};
 use super::queries::{all, from_word, json, moment, ms, parsed};
+use super::servers::{self, NotClaimed};
 
 /// Takes the project for this transaction: no other claim of it comes in between.
 ///
@@ -109,8 +111,8 @@ pub fn begin(
 ) -> Result<(), StoreError> {
     db.post(
         "INSERT INTO usage_records (kind, resource, project, name, flavor, started, ended, servers, cores, memory_mib, \
-         disks, volumes, volume_gib, networks, addresses) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         disks, volumes, volume_gib, networks, addresses, snapshots) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             kind.as_str(),
             resource.to_string(),
@@ -125,7 +127,8 @@ pub fn begin(
             count(amounts.volumes),
             count(amounts.volume_gib),
             count(amounts.networks),
-            count(amounts.addresses)
+            count(amounts.addresses),
+            count(amounts.snapshots)
         ],
     )
     .map_err(StoreError::sql("begin a usage record"))?;
@@ -153,11 +156,69 @@ pub fn end(db: &Connection, kind: Kind, resource: Uuid, at: Timestamp) -> Result
     Ok(())
 }
 
+/// Takes from a project: its limits are held against sums made inside the transaction, of which each project has one at a time.
+///
+/// # Errors
+/// [`NotClaimed::Quota`], [`NotClaimed::Closed`], or what the database says.
+pub fn take(db: &Connection, project: ProjectId, asked: &Amounts) -> Result<(), StoreError> {
+    take_turn(db, project)?;
+    if !servers::is_open(db, project)? {
+        return Err(NotClaimed::Closed.into());
+    }
+    let limits = limits(db, project)?;
+    // What a project has is added up only where that matters: it may be ten thousand rows.
+    if Resource::ALL.into_iter().all(|of| limits.of(of).is_none() || asked.of(of) == 0) {
+        return Ok(());
+    }
+    let exceeded = quota::check(&limits, &used(db, project)?, asked);
+    if exceeded.is_empty() { Ok(()) } else { Err(NotClaimed::Quota(exceeded).into()) }
+}
+
+/// Begins the record of a volume, at its creation.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn begin_volume(db: &Connection, volume: &Volume, at: Timestamp) -> Result<(), StoreError> {
+    let Volume { id, project, name, kind, .. } = volume;
+    begin(db, Kind::Volume, id.0, *project, name, Some(kind), at, &volume.amounts())
+}
+
+/// From a moment on a volume takes what it takes now: another record, where that is more than before; none where it is gone.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn change_volume(db: &Connection, volume: &Volume, at: Timestamp) -> Result<(), StoreError> {
+    if volume.phase == Phase::Deleted {
+        return end(db, Kind::Volume, volume.id.0, volume.deleted.unwrap_or(at));
+    }
+    rename(db, Kind::Volume, volume.id.0, &volume.name)?;
+    let sql = "SELECT started, volume_gib FROM usage_records WHERE kind = 'volume' AND resource = ?1 AND ended IS NULL";
+    let open: Option<(i64, i64)> = db
+        .query_row(sql, params![volume.id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(StoreError::sql("read a usage record"))?;
+    match open {
+        Some((_, had)) if had == count(volume.amounts().volume_gib) => Ok(()),
+        Some((started, _)) => {
+            // No two records begin at one moment.
+            let at = moment(ms(at).max(started + 1));
+            end(db, Kind::Volume, volume.id.0, at)?;
+            begin_volume(db, volume, at)
+        }
+        // It was made before volumes were metered.
+        None => begin_volume(db, volume, at),
+    }
+}
+
 /// The record goes by the server's newest name.
 pub(super) fn rename_server(db: &Connection, server: &Server) -> Result<(), StoreError> {
+    rename(db, Kind::Server, server.id.0, &server.name)
+}
+
+fn rename(db: &Connection, kind: Kind, resource: Uuid, name: &str) -> Result<(), StoreError> {
     db.post(
-        "UPDATE usage_records SET name = ?1 WHERE kind = 'server' AND resource = ?2 AND name <> ?1",
-        params![server.name, server.id.to_string()],
+        "UPDATE usage_records SET name = ?1 WHERE kind = ?2 AND resource = ?3 AND name <> ?1",
+        params![name, kind.as_str(), resource.to_string()],
     )
     .map_err(StoreError::sql("rename a usage record"))?;
     Ok(())

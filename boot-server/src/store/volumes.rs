@@ -1,11 +1,14 @@
 //! The rows of volumes and snapshots. Every statement that people cause names the project.
 
-use boot_server_core::volume::{Phase, Snapshot, Volume};
-use protocol::{DpuId, ProjectId, ServerId, SnapshotId, VolumeId};
+use boot_server_core::amounts::Amounts;
+use boot_server_core::usage::Kind;
+use boot_server_core::volume::{Phase, Snapshot, Volume, gib};
+use protocol::{DpuId, ProjectId, ServerId, SnapshotId, Timestamp, VolumeId};
 
 use super::StoreError;
 use super::db::{self, Connection, OptionalExtension as _, Row, params};
 use super::queries::{all, json, parsed, word};
+use super::usage;
 
 /// Which volumes to list.
 #[derive(Debug, Clone, Default)]
@@ -35,10 +38,11 @@ fn let_in(volume: &Volume) -> Option<String> {
     Some(volume.attachment.as_ref()?.dpu?.to_string())
 }
 
-/// Adds a volume.
+/// Adds a volume, takes it from the project's quota and begins its usage. One that a server is installed anew on, while it still has the one
+/// before it, is beyond the quota for that time.
 ///
 /// # Errors
-/// [`StoreError::NameTaken`], or what the database says.
+/// [`StoreError::NameTaken`], [`StoreError::Claim`], or what the database says.
 pub fn insert(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
     let sql = "INSERT INTO volumes (id, project, name, phase, server, version, body, dpu) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
@@ -52,15 +56,27 @@ pub fn insert(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
         json("volumes", volume)?,
         let_in(volume)
     ];
+    if !replaces(db, volume)? {
+        usage::take(db, volume.project, &volume.amounts())?;
+    }
     let added = db.execute(sql, values).map_err(StoreError::sql("store a volume"))?;
-    if added == 1 { Ok(()) } else { Err(StoreError::NameTaken(volume.name.clone())) }
+    if added != 1 {
+        return Err(StoreError::NameTaken(volume.name.clone()));
+    }
+    usage::begin_volume(db, volume, volume.created)
 }
 
-/// Replaces a volume whose row has the version before this one's.
+fn replaces(db: &Connection, volume: &Volume) -> Result<bool, StoreError> {
+    let Some(boots) = volume.attachment.as_ref().filter(|at| at.boot) else { return Ok(false) };
+    let others = of_server(db, boots.server)?;
+    Ok(others.iter().any(|other| other.attachment.as_ref().is_some_and(|at| at.boot)))
+}
+
+/// Replaces a volume whose row has the version before this one's. Its usage follows: where it grew, with its new size from `at` on.
 ///
 /// # Errors
 /// [`StoreError::Conflict`], [`StoreError::NameTaken`], or what the database says.
-pub fn update(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
+pub fn update(db: &Connection, volume: &Volume, at: Timestamp) -> Result<(), StoreError> {
     let taken = "SELECT id FROM volumes WHERE project = ?1 AND name = ?2 AND phase <> 'deleted' AND id <> ?3";
     let values = params![volume.project.to_string(), volume.name, volume.id.to_string()];
     let other: Option<String> = db
@@ -85,7 +101,28 @@ pub fn update(db: &Connection, volume: &Volume) -> Result<(), StoreError> {
             ],
         )
         .map_err(StoreError::sql("change a volume"))?;
-    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    if changed != 1 {
+        return Err(StoreError::Conflict);
+    }
+    usage::change_volume(db, volume, at)
+}
+
+/// Takes what a volume is to grow by from the project's quota, before it grows. Where it does not, [`shrink`] gives that back.
+///
+/// # Errors
+/// [`StoreError::Claim`], or what the database says.
+pub fn grow(db: &Connection, volume: &Volume, size: u64, at: Timestamp) -> Result<(), StoreError> {
+    let more = gib(size).saturating_sub(gib(volume.size));
+    usage::take(db, volume.project, &Amounts { volume_gib: more, ..Amounts::default() })?;
+    usage::change_volume(db, &Volume { size, ..volume.clone() }, at)
+}
+
+/// A volume takes what it takes as it is.
+///
+/// # Errors
+/// What the database says.
+pub fn shrink(db: &Connection, volume: &Volume, at: Timestamp) -> Result<(), StoreError> {
+    usage::change_volume(db, volume, at)
 }
 
 /// One volume, whatever became of it.
@@ -196,10 +233,10 @@ pub fn granted(db: &Connection, dpu: DpuId) -> Result<Vec<(Volume, String)>, Sto
     Ok(found)
 }
 
-/// Adds a snapshot.
+/// Adds a snapshot, takes it from the project's quota and begins its usage.
 ///
 /// # Errors
-/// [`StoreError::NameTaken`], or what the database says.
+/// [`StoreError::NameTaken`], [`StoreError::Claim`], or what the database says.
 pub fn insert_snapshot(db: &Connection, snapshot: &Snapshot) -> Result<(), StoreError> {
     let sql = "INSERT INTO snapshots (id, project, volume, name, body) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
     let values = params![
@@ -209,8 +246,14 @@ pub fn insert_snapshot(db: &Connection, snapshot: &Snapshot) -> Result<(), Store
         snapshot.name,
         json("snapshots", snapshot)?
     ];
+    let one = Amounts { snapshots: 1, ..Amounts::default() };
+    usage::take(db, snapshot.project, &one)?;
     let added = db.execute(sql, values).map_err(StoreError::sql("store a snapshot"))?;
-    if added == 1 { Ok(()) } else { Err(StoreError::NameTaken(snapshot.name.clone())) }
+    if added != 1 {
+        return Err(StoreError::NameTaken(snapshot.name.clone()));
+    }
+    let Snapshot { id, project, name, kind, created, .. } = snapshot;
+    usage::begin(db, Kind::Snapshot, id.0, *project, name, Some(kind), *created, &one)
 }
 
 /// Snapshots of a project, oldest first.
@@ -233,13 +276,14 @@ pub fn snapshots_of(db: &Connection, volume: VolumeId) -> Result<Vec<Snapshot>, 
     rows.iter().map(|body| parsed("snapshots", body)).collect()
 }
 
-/// Removes a snapshot; false where there is none of this id.
+/// Removes a snapshot, whose usage ends; false where there is none of this id.
 ///
 /// # Errors
 /// What the database says.
-pub fn remove_snapshot(db: &Connection, id: SnapshotId) -> Result<bool, StoreError> {
+pub fn remove_snapshot(db: &Connection, id: SnapshotId, at: Timestamp) -> Result<bool, StoreError> {
     let gone = db
         .execute("DELETE FROM snapshots WHERE id = ?1", params![id.to_string()])
         .map_err(StoreError::sql("remove a snapshot"))?;
+    usage::end(db, Kind::Snapshot, id.0, at)?;
     Ok(gone == 1)
 }

@@ -105,6 +105,15 @@ pub struct OverlayPortView {
     pub security_groups: BTreeSet<SecurityGroupId>,
     /// It sends with its own addresses alone, and the security groups hold.
     pub guarded: bool,
+    /// Thousands of bits per second that its machine may send; without limit where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbps: Option<u64>,
+    /// Thousands of bits above that rate which it may send at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_burst_kb: Option<u64>,
+    /// Thousands of bits per second that its machine may get; without limit where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbps: Option<u64>,
     /// The server that is plugged in.
     pub server: Option<ServerId>,
     /// What it carried, as its DPU says; left out while none has it, or where nothing was heard of it for some time.
@@ -343,6 +352,9 @@ impl From<&Row<Plug>> for OverlayPortView {
             addresses: port.addresses,
             security_groups: port.groups,
             guarded: port.guarded,
+            egress_kbps: port.limits.egress.map(|rate| rate.kbps),
+            egress_burst_kb: port.limits.egress.map(|rate| rate.burst_kb),
+            ingress_kbps: port.limits.ingress_kbps,
             server,
             counters: None,
             created: row.created,

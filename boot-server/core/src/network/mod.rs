@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use protocol::dpu::Rate;
 use protocol::{
     FloatingId, MacAddr, MirrorId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
 };
@@ -184,6 +185,30 @@ pub struct Port {
     /// The one machine (OVN's name of its chassis) that may carry it: whoever else plugs it in gets nothing. Any, where none is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chassis: Option<String>,
+    /// How much it may carry. Its DPU holds to it; OVN is not told.
+    #[serde(default, skip_serializing_if = "PortLimits::are_none")]
+    pub limits: PortLimits,
+}
+
+/// How much a port may carry, as its machine sees it: egress is what it sends, as in the rules of security groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PortLimits {
+    /// What the machine sends; more is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Rate>,
+    /// What the machine gets, in thousands of bits per second; more is queued, then dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbps: Option<u64>,
+}
+
+impl PortLimits {
+    /// Thousands of bits per second, and of a burst, are at most so many: 1 Tbit/s.
+    pub const MOST: u64 = 1_000_000_000;
+
+    /// It may carry whatever comes.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Rules for ports; what no rule allows is dropped.

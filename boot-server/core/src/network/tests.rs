@@ -51,6 +51,7 @@ fn site() -> Site {
         groups: BTreeSet::from([group]),
         guarded: true,
         chassis: None,
+        limits: Default::default(),
     };
     let rule = |family, traffic, remote| Rule { direction: Direction::Ingress, family, traffic, remote };
     let ssh = Traffic::Tcp(PortRange { first: 22, last: 22 });
@@ -372,6 +373,7 @@ fn vxlan_has_room_for_4095_networks_of_2047_ports() {
             groups: BTreeSet::new(),
             guarded: true,
             chassis: None,
+            limits: Default::default(),
         };
         let site = Site {
             encap,

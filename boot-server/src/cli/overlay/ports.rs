@@ -154,6 +154,15 @@ pub enum PortCommand {
         /// It sends with other addresses too, and has no security groups
         #[arg(long)]
         unguarded: bool,
+        /// Thousands of bits per second that its machine may send, such as 100000 for 100 Mbit/s
+        #[arg(long, value_name = "KBPS")]
+        egress: Option<u64>,
+        /// Thousands of bits above that rate which it may send at once
+        #[arg(long, value_name = "KB")]
+        egress_burst: Option<u64>,
+        /// Thousands of bits per second that its machine may get
+        #[arg(long, value_name = "KBPS")]
+        ingress: Option<u64>,
     },
     /// Change a port: what is not given stays
     Set {
@@ -171,6 +180,15 @@ pub enum PortCommand {
         /// It sends with its own addresses alone and has security groups, or not
         #[arg(long)]
         guarded: Option<bool>,
+        /// Thousands of bits per second that its machine may send, such as 100000 for 100 Mbit/s; 0 takes the limit away
+        #[arg(long, value_name = "KBPS")]
+        egress: Option<u64>,
+        /// Thousands of bits above that rate which it may send at once
+        #[arg(long, value_name = "KB")]
+        egress_burst: Option<u64>,
+        /// Thousands of bits per second that its machine may get; 0 takes the limit away
+        #[arg(long, value_name = "KBPS")]
+        ingress: Option<u64>,
     },
     /// Remove a port that no server is plugged into
     #[command(visible_alias = "rm")]
@@ -208,19 +226,40 @@ impl Verbs for PortCommand {
                 of.list::<OverlayPortView>(again, &query)
             }
             Self::Show { port } => of.show::<OverlayPortView>(&port),
-            Self::Create { network, name, mac, address, subnet, group, unguarded } => of
-                .create::<OverlayPortView>(&PortRequest {
-                    name,
-                    network,
-                    mac,
-                    addresses: address.into_iter().collect(),
-                    subnets: subnet,
-                    security_groups: group,
-                    unguarded,
-                }),
-            Self::Set { port, name, address, group, guarded } => {
+            Self::Create {
+                network,
+                name,
+                mac,
+                address,
+                subnet,
+                group,
+                unguarded,
+                egress,
+                egress_burst,
+                ingress,
+            } => of.create::<OverlayPortView>(&PortRequest {
+                name,
+                network,
+                mac,
+                addresses: address.into_iter().collect(),
+                subnets: subnet,
+                security_groups: group,
+                unguarded,
+                egress_kbps: egress,
+                egress_burst_kb: egress_burst,
+                ingress_kbps: ingress,
+            }),
+            Self::Set { port, name, address, group, guarded, egress, egress_burst, ingress } => {
                 let addresses = address.map(|address| address.into_iter().collect());
-                let request = PortChangeRequest { name, addresses, security_groups: group, guarded };
+                let request = PortChangeRequest {
+                    name,
+                    addresses,
+                    security_groups: group,
+                    guarded,
+                    egress_kbps: egress,
+                    egress_burst_kb: egress_burst,
+                    ingress_kbps: ingress,
+                };
                 of.change::<OverlayPortView>(&port, &request)
             }
             Self::Delete { port } => of.delete(&port),

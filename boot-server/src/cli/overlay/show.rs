@@ -174,6 +174,8 @@ impl Tabled for OverlayPortView {
             ("security groups", some(list(&self.security_groups))),
             ("guarded", Some(yes(self.guarded))),
             ("server", self.server.map(|server| server.to_string())),
+            ("may send", self.egress_kbps.map(|kbps| format!("{kbps} kbit/s"))),
+            ("may get", self.ingress_kbps.map(|kbps| format!("{kbps} kbit/s"))),
             ("sent", self.counters.as_ref().map(|of| of.from_host.words(memory))),
             ("got", self.counters.as_ref().map(|of| of.to_host.words(memory))),
             ("counted", self.counters.as_ref().map(|of| moment(of.at))),

@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use boot_server_core::amounts::Amounts;
 use boot_server_core::network::{Change, Draft};
 use boot_server_core::node::Severity;
-use boot_server_core::quota;
 use boot_server_core::usage::Kind;
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::{Notify, OwnedMutexGuard};
@@ -37,7 +36,6 @@ use crate::config::OverlaySettings;
 use crate::store::db::Connection;
 use crate::store::overlay::{self as rows, Net, Plug, Row, SITE};
 use crate::store::queries::{NewEvent, insert_event};
-use crate::store::servers::{self, NotClaimed};
 use crate::store::{Store, StoreError, usage};
 
 pub use driver::Synced;
@@ -45,7 +43,7 @@ pub use error::OverlayError;
 pub use floating::NewFloating;
 pub use mirrors::NewMirror;
 pub use networks::{NetworkChange, NewNetwork, NewSubnet, SubnetChange};
-pub use ports::{NewPort, PortChange};
+pub use ports::{LimitsChange, NewPort, PortChange};
 pub use routers::NewGateway;
 pub use shelf::{Held, Slice};
 
@@ -250,18 +248,7 @@ fn removed<T: Held>(id: T::Id) -> Step {
 /// Takes from the project's quota, and begins the record of usage.
 fn metered(project: ProjectId, resource: Uuid, name: String, amounts: Amounts, at: Timestamp) -> Step {
     let store = move |db: &Connection| {
-        usage::take_turn(db, project)?;
-        if !servers::is_open(db, project)? {
-            return Err(NotClaimed::Closed.into());
-        }
-        let limits = usage::limits(db, project)?;
-        // What a project has is added up only where that matters: it may be ten thousand rows.
-        if limits.networks.is_some() || limits.addresses.is_some() {
-            let exceeded = quota::check(&limits, &usage::used(db, project)?, &amounts);
-            if !exceeded.is_empty() {
-                return Err(NotClaimed::Quota(exceeded).into());
-            }
-        }
+        usage::take(db, project, &amounts)?;
         usage::begin(db, Kind::Network, resource, project, &name, None, at, &amounts)
     };
     Step { change: None, store: Box::new(store), show: None }

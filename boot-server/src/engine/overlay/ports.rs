@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use boot_server_core::network::{Family, Floating, Mirror, Port, SecurityGroup, Subnet, ipam};
+use boot_server_core::network::{Family, Floating, Mirror, Port, PortLimits, SecurityGroup, Subnet, ipam};
 use boot_server_core::server::Phase;
+use protocol::dpu::Rate;
 use protocol::{MacAddr, NetworkId, PortId, ProjectId, SecurityGroupId, ServerId};
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub struct NewPort {
     pub groups: Option<Vec<String>>,
     /// It sends with other addresses too, and has no security groups.
     pub unguarded: bool,
+    /// How much it may carry.
+    pub limits: PortLimits,
     /// This server's, from the beginning.
     pub server: Option<ServerId>,
     /// It goes with the server.
@@ -55,7 +58,57 @@ pub struct PortChange {
     pub groups: Option<Vec<String>>,
     /// Guarded, or not.
     pub guarded: Option<bool>,
+    /// How much it may carry.
+    pub limits: LimitsChange,
 }
+
+/// What to change of what a port may carry; 0 takes a limit away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitsChange {
+    /// Thousands of bits per second that the machine sends.
+    pub egress_kbps: Option<u64>,
+    /// Thousands of bits above that which it may send at once; four fifths of a second's worth where none are said (what
+    /// `ovs-vswitchd.conf.db(5)` advises for TCP).
+    pub egress_burst_kb: Option<u64>,
+    /// Thousands of bits per second that it gets.
+    pub ingress_kbps: Option<u64>,
+}
+
+impl LimitsChange {
+    /// The limits after it.
+    ///
+    /// # Errors
+    /// Where a number is above [`PortLimits::MOST`], or a burst has no rate.
+    pub fn after(self, before: PortLimits) -> Result<PortLimits, OverlayError> {
+        let Self { egress_kbps, egress_burst_kb, ingress_kbps } = self;
+        let all = [egress_kbps, egress_burst_kb, ingress_kbps];
+        if all.into_iter().flatten().any(|number| number > PortLimits::MOST) {
+            return Err(OverlayError::bad(
+                format!("a limit of a port is at most {} thousands of bits", PortLimits::MOST),
+                "take the limit away (0) where it is not to hold",
+            ));
+        }
+        let egress = match egress_kbps.or(before.egress.map(|rate| rate.kbps)) {
+            None | Some(0) if egress_burst_kb.is_some_and(|burst| burst > 0) => {
+                return Err(OverlayError::bad(
+                    "a burst belongs to a rate".to_owned(),
+                    "give the rate as well (egress_kbps)",
+                ));
+            }
+            None | Some(0) => None,
+            Some(kbps) => {
+                let kept = before.egress.filter(|_| egress_kbps.is_none()).map(|rate| rate.burst_kb);
+                let burst = egress_burst_kb.filter(|burst| *burst > 0).or(kept);
+                Some(Rate { kbps, burst_kb: burst.unwrap_or((kbps.saturating_mul(4) / 5).max(BURST_MIN)) })
+            }
+        };
+        let ingress_kbps = ingress_kbps.or(before.ingress_kbps).filter(|kbps| *kbps > 0);
+        Ok(PortLimits { egress, ingress_kbps })
+    }
+}
+
+/// A burst that a frame of 1,500 octets fits in twice, in thousands of bits.
+const BURST_MIN: u64 = 24;
 
 impl Engine {
     /// A port of a project, by name or id.
@@ -117,6 +170,7 @@ impl Engine {
             groups,
             guarded: !wish.unguarded,
             chassis: None,
+            limits: wish.limits,
         };
         let made = row(id, project, name, Plug { port, server: wish.server, follows: wish.follows });
         let message = format!("port {} of network {} was made: {mac}", called(&made), called(&network));
@@ -155,6 +209,7 @@ impl Engine {
             value.port.groups = self.groups_named(project, groups)?;
         }
         value.port.guarded = change.guarded.unwrap_or(value.port.guarded);
+        value.port.limits = change.limits.after(value.port.limits)?;
         if !value.port.guarded && change.groups.is_none() {
             value.port.groups.clear();
         }

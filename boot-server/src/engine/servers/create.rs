@@ -15,6 +15,7 @@ use protocol::{GroupId, NodeId, ProjectId, ServerId};
 use serde::{Deserialize, Serialize};
 
 use super::super::deploys::{fingerprint, forgotten};
+use super::super::volumes::boot_amounts;
 use super::{Actor, Engine, EngineError, ServerError, fresh, line, now};
 use crate::asking::carried;
 use crate::store::StoreError;
@@ -371,7 +372,9 @@ impl Engine {
             .iter()
             .map(|server| line(server, actor, "server.created", Severity::Info, &what(server), at))
             .collect();
-        let claim = Claim { servers: servers.to_vec(), group, remember };
+        let boots = wish.spec.boot_volume.as_ref();
+        let volume = boots.map(|boots| boot_amounts(boots, wish.manifest.minimum_disk)).unwrap_or_default();
+        let claim = Claim { servers: servers.to_vec(), group, volume, remember };
         let lines = events.clone();
         let write = move |db: &_| rows::claim(db, &claim, &lines, at, forgotten(at));
         let numbers = self.store().write(write).await?;

@@ -1,8 +1,9 @@
 //! The volume that a server boots from, as long as nothing is on it.
 
+use boot_server_core::amounts::Amounts;
 use boot_server_core::node::Severity;
 use boot_server_core::server::{BootVolume, Server};
-use boot_server_core::volume::{Attachment, Phase, SIZE_UNIT, Source, Stage, Volume};
+use boot_server_core::volume::{Attachment, Phase, SIZE_UNIT, Source, Stage, Volume, gib};
 use protocol::VolumeId;
 use uuid::Uuid;
 
@@ -13,6 +14,12 @@ use crate::store::volumes as rows;
 
 /// Bytes that an OS needs on its volume beside its image: the config partition, room around it, and partition tables at both ends.
 const AROUND_IMAGE: u64 = 16 << 20;
+
+/// What the boot volume of a server takes of a project's quota, of an image that needs `least` bytes.
+pub(in crate::engine) fn boot_amounts(wish: &BootVolume, least: u64) -> Amounts {
+    let size = wish.size.unwrap_or(least.saturating_add(AROUND_IMAGE));
+    Amounts { volumes: 1, volume_gib: gib(size), ..Amounts::default() }
+}
 
 impl Engine {
     /// The boot volume that waits for a server's deploy, made where there is none. One of another image, from a deploy that was called

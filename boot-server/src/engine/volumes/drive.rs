@@ -348,9 +348,9 @@ impl Engine {
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Granted, dpu: Some(id), ..at });
         let next = Volume { attachment, version: volume.version + 1, ..volume };
-        let (row, vid) = (next.clone(), next.id);
+        let (row, vid, at) = (next.clone(), next.id, now());
         let write = move |db: &_| {
-            rows::update(db, &row)?;
+            rows::update(db, &row, at)?;
             rows::set_access(db, vid, Some(&sealed))
         };
         // Where the row went on meanwhile, whoever drives it next revokes what was granted here.
@@ -375,9 +375,9 @@ impl Engine {
         let event =
             line(&volume, &Actor::Server, "volume.detached", Severity::Info, "nobody has it any more");
         let next = Volume { attachment: None, previous_of, phase, version: volume.version + 1, ..volume };
-        let (row, row_event, id) = (next.clone(), event.clone(), next.id);
+        let (row, row_event, id, at) = (next.clone(), event.clone(), next.id, now());
         let write = move |db: &_| {
-            rows::update(db, &row)?;
+            rows::update(db, &row, at)?;
             rows::set_access(db, id, None)?;
             crate::store::queries::insert_event(db, &row_event)
         };

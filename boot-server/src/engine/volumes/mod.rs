@@ -37,11 +37,14 @@ use crate::store::{StoreError, usage};
 use crate::vault::Place;
 
 use attach::detaching;
+pub(super) use boot::boot_amounts;
 pub(super) use drive::Turns;
 pub use open::open;
 
 /// Living volumes of one project, whatever its quota says.
 const VOLUMES_MAX: u64 = 10_000;
+/// Most requests or bytes per second of a limit.
+const LIMIT_MAX: u64 = 1 << 50;
 /// How often a change is done again because the volume went on meanwhile.
 const CONFLICTS_MAX: usize = 8;
 
@@ -150,6 +153,20 @@ pub struct VolumeChange {
     pub name: Option<String>,
     /// More bytes.
     pub size: Option<u64>,
+    /// Most requests per second, while a host uses it too; 0 takes the limit away.
+    pub iops: Option<u64>,
+    /// Most bytes per second, as well.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl VolumeChange {
+    fn limits(&self, before: Option<IoLimits>) -> Option<IoLimits> {
+        let after = |change: Option<u64>, before: Option<u64>| change.or(before).filter(|limit| *limit > 0);
+        let iops = after(self.iops, before.and_then(|limits| limits.iops));
+        let bytes_per_second =
+            after(self.bytes_per_second, before.and_then(|limits| limits.bytes_per_second));
+        (iops.is_some() || bytes_per_second.is_some()).then_some(IoLimits { iops, bytes_per_second })
+    }
 }
 
 fn place(id: VolumeId) -> Place {
@@ -244,6 +261,7 @@ impl Engine {
         let event = line(&volume, &actor, "volume.created", Severity::Info, "is being made");
         let (row, event_row) = (volume.clone(), event.clone());
         let write = move |db: &_| {
+            // Before it is counted: nobody else's comes in between.
             usage::take_turn(db, project)?;
             if rows::count(db, project)?.0 >= VOLUMES_MAX {
                 return Ok(None);
@@ -317,22 +335,38 @@ impl Engine {
         if let Some(name) = &change.name {
             check_name(name, "volume")?;
         }
+        if [change.iops, change.bytes_per_second].into_iter().flatten().any(|limit| limit > LIMIT_MAX) {
+            let what = format!("a limit is at most {LIMIT_MAX} per second");
+            return Err(bad(what, "take the limit away (0) where it is not to hold").into());
+        }
         if let Some(size) = change.size.filter(|size| *size != volume.size) {
             check_size(size, volume.size)?;
             if volume.phase != Phase::Available || volume.attachment.is_some() {
                 return Err(wrong("resize", &volume, "detach it first"));
             }
             let backend = self.backend(&volume.kind)?;
-            backend.resize(volume.id, volume.kept(size)).await.map_err(VolumeError::from)?;
+            let (before, at) = (volume.clone(), now());
+            self.store().write(move |db| rows::grow(db, &before, size, at)).await?;
+            if let Err(error) = backend.resize(volume.id, volume.kept(size)).await {
+                self.store().write(move |db| rows::shrink(db, &volume, now())).await?;
+                return Err(VolumeError::from(error).into());
+            }
         }
-        self.edit_volume(volume.id, move |volume| {
-            let mut next = volume.clone();
-            next.name = change.name.clone().unwrap_or(next.name);
-            next.size = change.size.unwrap_or(next.size).max(volume.size);
-            let event = line(&next, &actor, "volume.changed", Severity::Info, "changed");
-            Ok((next != *volume).then_some((next, Some(event))))
-        })
-        .await
+        let made = self
+            .edit_volume(volume.id, move |volume| {
+                let mut next = volume.clone();
+                next.name = change.name.clone().unwrap_or(next.name);
+                next.size = change.size.unwrap_or(next.size).max(volume.size);
+                next.limits = change.limits(volume.limits);
+                let event = line(&next, &actor, "volume.changed", Severity::Info, "changed");
+                Ok((next != *volume).then_some((next, Some(event))))
+            })
+            .await?;
+        if made.limits != volume.limits {
+            // Whoever presents it is to know.
+            self.dpus_changed();
+        }
+        Ok(made)
     }
 
     /// Removes a volume that nobody has.
@@ -387,9 +421,9 @@ impl Engine {
 
     /// Stores a volume's next version with its event.
     async fn put_volume(&self, volume: Volume, event: Option<NewEvent>) -> Result<Volume, EngineError> {
-        let (row, line) = (volume.clone(), event.clone());
+        let (row, line, at) = (volume.clone(), event.clone(), now());
         let write = move |db: &_| {
-            rows::update(db, &row)?;
+            rows::update(db, &row, at)?;
             line.map(|line| insert_event(db, &line)).transpose()
         };
         let number = self.store().write(write).await?;

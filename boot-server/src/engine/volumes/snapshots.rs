@@ -106,9 +106,9 @@ impl Engine {
         let message = format!("snapshot {} was removed", snapshot.name);
         let event = NewEvent::new(now(), actor.name(), "volume.snapshot_removed", Severity::Info, message)
             .of(project);
-        let (id, row) = (snapshot.id, event.clone());
+        let (id, row, at) = (snapshot.id, event.clone(), now());
         let write = move |db: &_| {
-            rows::remove_snapshot(db, id)?;
+            rows::remove_snapshot(db, id, at)?;
             insert_event(db, &row)
         };
         let number = self.store().write(write).await?;

@@ -3,9 +3,13 @@
 use std::time::{Duration, Instant};
 
 use boot_server_core::node::StateName;
+use boot_server_core::quota::Limits;
 use boot_server_core::server::{BootVolume, Phase as ServerPhase, Server};
+use boot_server_core::usage::{Kind, Period};
 use boot_server_core::volume::Status;
+use protocol::Timestamp;
 use protocol::agent::Password;
+use protocol::counters::{Counters, DiskCounters, VolumeCounters};
 use protocol::dial::{Facts, Hello, HostFunction, Orders, Report, Welcome};
 use protocol::dpu::{Desired, Exporter, Name, Observed, PortSeen, VERSION, VolumeSeen};
 use tokio_util::sync::CancellationToken;
@@ -219,7 +223,7 @@ async fn a_volume_lives_from_its_making_to_its_end() {
     let again = engine.create_volume(project, someone(), blank("data")).await.unwrap_err();
     assert!(matches!(again, EngineError::NameTaken(_)), "{again}");
 
-    let change = VolumeChange { name: Some("more".into()), size: Some(8 << 20) };
+    let change = VolumeChange { name: Some("more".into()), size: Some(8 << 20), ..VolumeChange::default() };
     let grown = engine.change_volume(project, "data", someone(), change).await.unwrap();
     assert_eq!((grown.name.as_str(), grown.size), ("more", 8 << 20));
     let shrink = VolumeChange { size: Some(1 << 20), ..VolumeChange::default() };
@@ -237,6 +241,116 @@ async fn a_volume_lives_from_its_making_to_its_end() {
         until(&engine, project, &id, Status::Deleted).await;
     }
     assert_eq!(stored(&engine).await, 0, "nothing is left");
+    engine.store().close();
+}
+
+/// Many at once take what the quota lets them, and no more; what was taken is in the report, for as long as it was theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_and_snapshots_are_counted_as_they_come_and_go() {
+    let scratch = Scratch::new();
+    let (engine, project, _) = site_over(&scratch, 0).await;
+    let _driven = driven(&engine).await;
+    let limits = |volumes, gib| Limits {
+        volumes: Some(volumes),
+        volume_gib: Some(gib),
+        snapshots: Some(1),
+        ..Limits::default()
+    };
+    engine.set_quota(project, someone(), limits(3, 100)).await.unwrap();
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..12 {
+        let engine = engine.clone();
+        asked.spawn(async move { engine.create_volume(project, someone(), blank(&format!("v{n}"))).await });
+    }
+    let made: Vec<_> = asked.join_all().await.into_iter().collect::<Vec<_>>();
+    let codes: Vec<String> =
+        made.iter().filter_map(|made| made.as_ref().err().map(|error| error.problem().code)).collect();
+    assert_eq!((made.len(), codes.len()), (12, 9), "three of twelve");
+    assert!(codes.iter().all(|code| code == "quota"), "{codes:?}");
+    let used = engine.quota(project).await.unwrap().used;
+    assert_eq!((used.volumes, used.volume_gib), (3, 3), "a GiB that is begun counts whole");
+
+    let mut living = made.into_iter().flatten().map(|volume| volume.name);
+    let (first, second) = (living.next().unwrap(), living.next().unwrap());
+    until(&engine, project, &first, Status::Available).await;
+    let to = |size| VolumeChange { size: Some(size), ..VolumeChange::default() };
+    engine.set_quota(project, someone(), limits(3, 4)).await.unwrap();
+    let larger = engine.change_volume(project, &first, someone(), to(3 << 30)).await.unwrap_err();
+    assert_eq!(larger.problem().code, "quota");
+    engine.change_volume(project, &first, someone(), to(2 << 30)).await.unwrap();
+    assert_eq!(engine.quota(project).await.unwrap().used.volume_gib, 4);
+
+    engine.create_snapshot(project, someone(), &first, "one".into()).await.unwrap();
+    let two = engine.create_snapshot(project, someone(), &first, "two".into()).await.unwrap_err();
+    assert_eq!(two.problem().code, "quota");
+    engine.delete_snapshot(project, someone(), "one").await.unwrap();
+    until(&engine, project, &second, Status::Available).await;
+    let gone = engine.delete_volume(project, &second, someone()).await.unwrap().id;
+    until(&engine, project, &gone.to_string(), Status::Deleted).await;
+    let used = engine.quota(project).await.unwrap().used;
+    assert_eq!((used.volumes, used.volume_gib, used.snapshots), (2, 3, 0));
+
+    let period = Period { from: Timestamp(0), to: Timestamp(u64::MAX >> 2) };
+    let rows = engine.store().read(move |db| usage::records(db, Some(project), period)).await.unwrap();
+    let of = |kind, name: &str| -> Vec<(u64, bool)> {
+        let own = rows.iter().filter(|row| row.kind == kind && row.name == name);
+        own.map(|row| (row.amounts.volume_gib, row.ended.is_some())).collect()
+    };
+    assert_eq!(of(Kind::Volume, &first), [(1, true), (2, false)], "one record per size");
+    assert_eq!(of(Kind::Volume, &second), [(1, true)]);
+    assert_eq!(of(Kind::Snapshot, "one"), [(0, true)]);
+    assert!(rows.iter().all(|row| row.flavor.as_deref() == Some("files")), "each with its type: {rows:?}");
+    engine.store().close();
+}
+
+/// A limit reaches the DPU that presents the volume, while its host uses it, and goes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_change_while_a_volume_is_used() {
+    let scratch = Scratch::new();
+    let (engine, project, sessions) = site_over(&scratch, 1).await;
+    let played = play(&engine, SECRET, 1).await;
+    let _driven = driven(&engine).await;
+    active(&engine, project, &sessions[0]).await;
+    engine.create_volume(project, someone(), blank("data")).await.unwrap();
+    until(&engine, project, "data", Status::Available).await;
+    engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+    until(&engine, project, "data", Status::InUse).await;
+    let told = || {
+        let known = engine.dpu("dpu-1").unwrap();
+        known.desired.unwrap().volumes[0].limits
+    };
+    assert_eq!(told(), None);
+    for (iops, bytes_per_second, expected) in [
+        (Some(50), None, Some(IoLimits { iops: Some(50), bytes_per_second: None })),
+        (None, Some(1 << 20), Some(IoLimits { iops: Some(50), bytes_per_second: Some(1 << 20) })),
+        (Some(0), Some(0), None),
+    ] {
+        let change = VolumeChange { iops, bytes_per_second, ..VolumeChange::default() };
+        let made = engine.change_volume(project, "data", someone(), change).await.unwrap();
+        assert_eq!((made.limits, made.status()), (expected, Status::InUse));
+        let begun = Instant::now();
+        while told() != expected {
+            assert!(begun.elapsed() < PATIENCE, "the DPU is not told");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let above = VolumeChange { iops: Some(u64::MAX), ..VolumeChange::default() };
+    assert_eq!(
+        engine.change_volume(project, "data", someone(), above).await.unwrap_err().problem().code,
+        "bad-volume"
+    );
+
+    // What it counts is shown with the volume, and nothing of a volume that is not its own.
+    let volume = engine.volume(project, "data").await.unwrap();
+    let disk = DiskCounters { errors: 4, ..DiskCounters::default() };
+    let counters = Counters {
+        ports: Vec::new(),
+        volumes: vec![VolumeCounters { name: volume.id.to_string().parse().unwrap(), disk }],
+    };
+    let generation = engine.dpu("dpu-1").unwrap().desired.map(|state| state.generation);
+    let report = Report { generation, observed: None, counters: Some(Box::new(counters)) };
+    engine.dpu_state(&played.secret, report, Duration::ZERO).await.unwrap();
+    assert_eq!(engine.volume_counters(&volume).unwrap().1, disk);
     engine.store().close();
 }
 
@@ -728,8 +842,10 @@ async fn a_server_goes_back_to_the_volume_before() {
     assert_eq!((kept.status(), kept.previous_of), (Status::Available, Some(made.id)));
     let abort = boot_server_core::node::Event::Verb(boot_server_core::node::event::Verb::Abort);
     engine.apply(node.id, someone(), abort).await.unwrap();
-    server(&engine, project, "web", ServerPhase::Error).await;
+    let stopped = server(&engine, project, "web", ServerPhase::Error).await;
     assert_eq!(engine.volumes_of(made.id).await.unwrap().len(), 1, "it was on: nothing is undone");
+    assert_eq!(engine.rolls_back_to(&made).await, None);
+    assert_eq!(engine.rolls_back_to(&stopped).await, Some(made.spec.image_name.clone()));
 
     engine.rollback_server(project, "web", someone()).await.unwrap();
     let node = first_boot(&engine, made.node).await;

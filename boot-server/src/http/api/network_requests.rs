@@ -172,6 +172,15 @@ pub struct PortRequest {
     /// It sends with other addresses too, and has no security groups: for routers and firewalls.
     #[serde(default)]
     pub unguarded: bool,
+    /// Thousands of bits per second that its machine may send, from 1 to 10^9; more is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbps: Option<u64>,
+    /// Thousands of bits above that rate which it may send at once; four fifths of a second's worth if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_burst_kb: Option<u64>,
+    /// Thousands of bits per second that its machine may get; more is queued, then dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbps: Option<u64>,
 }
 
 /// What to change of a port; what is not given stays.
@@ -191,6 +200,15 @@ pub struct PortChangeRequest {
     /// Guarded, or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarded: Option<bool>,
+    /// Thousands of bits per second that its machine may send, from 1 to 10^9; more is dropped. 0 takes the limit away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbps: Option<u64>,
+    /// Thousands of bits above that rate which it may send at once; four fifths of a second's worth if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_burst_kb: Option<u64>,
+    /// Thousands of bits per second that its machine may get; more is queued, then dropped. 0 takes the limit away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbps: Option<u64>,
 }
 
 /// Whom to plug in.

@@ -106,6 +106,13 @@ pub struct VolumeChangeRequest {
     /// More bytes, a multiple of 1 MiB; only while nobody has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Requests per second, of reads and writes together; what is above waits. 0 takes the limit away. It holds at once, while a host
+    /// uses the volume too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    /// Bytes per second, as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Who is to have a volume.

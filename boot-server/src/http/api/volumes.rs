@@ -124,7 +124,7 @@ pub(super) async fn show(
     Ok(Json(VolumeView::counted(&api.engine, volume)))
 }
 
-/// Gives a volume another name, or more room while nobody has it.
+/// Gives a volume another name, other limits, or more room while nobody has it.
 #[utoipa::path(patch, path = "/projects/{project}/volumes/{volume}", tag = "volumes", operation_id = "change_volume",
     params(("project" = String, Path, description = "Name or id"), ("volume" = String, Path, description = "Name or id")),
     request_body = VolumeChangeRequest,
@@ -134,11 +134,13 @@ pub(super) async fn change(
     State(api): State<Api>,
     within: InProject,
     LastNamed(volume): LastNamed,
-    Input(VolumeChangeRequest { name, size }): Input<VolumeChangeRequest>,
+    Input(request): Input<VolumeChangeRequest>,
 ) -> Answer<Json<VolumeView>> {
     within.need(Role::Member)?;
     let (project, actor) = (within.project.id, within.who.actor());
-    let volume = api.engine.change_volume(project, &volume, actor, VolumeChange { name, size }).await?;
+    let VolumeChangeRequest { name, size, iops, bytes_per_second } = request;
+    let change = VolumeChange { name, size, iops, bytes_per_second };
+    let volume = api.engine.change_volume(project, &volume, actor, change).await?;
     Ok(Json(volume.into()))
 }
 

@@ -206,6 +206,24 @@ pub fn memory(n: impl Of<u64>) -> String {
     }
 }
 
+/// As [`memory`], of what may be little.
+pub fn size_words(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..0x10_0000 => format!("{} KiB", n >> 10),
+        _ => memory(n),
+    }
+}
+
+/// A size as a form takes it, to the byte.
+pub fn size_field(n: impl Of<u64>) -> String {
+    let n = n.of();
+    [(40, "T"), (30, "G"), (20, "M"), (10, "K")]
+        .into_iter()
+        .find(|(shift, _)| n > 0 && n.is_multiple_of(1 << shift))
+        .map_or_else(|| n.to_string(), |(shift, unit)| format!("{}{unit}", n >> shift))
+}
+
 /// Whole per cent done, never 100 before the end.
 pub fn percent(done: impl Of<u64>, total: impl Of<u64>) -> u64 {
     let (done, total) = (done.of(), (total.of()).max(1));

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use boot_server_core::access::Role;
+use boot_server_core::network::PortLimits;
 
 use super::super::extract::{Input, LastNamed, Params};
 use super::super::network_requests::{AttachPortRequest, PortChangeRequest, PortQuery, PortRequest};
@@ -12,7 +13,8 @@ use super::super::requests::{EmptyRequest, PageQuery};
 use super::super::versions::Version;
 use super::super::{Answer, Api};
 use super::page;
-use crate::engine::overlay::{NewPort, PortChange};
+use crate::engine::EngineError;
+use crate::engine::overlay::{LimitsChange, NewPort, PortChange};
 use crate::store::overlay::Plug;
 use crate::view::networks::OverlayPortView;
 use crate::view::{Page, Problem};
@@ -75,6 +77,12 @@ pub async fn create(
 ) -> Answer<(StatusCode, Json<OverlayPortView>)> {
     within.need(Role::Member)?;
     let (project, actor) = (within.project.id, within.who.actor());
+    let limits = LimitsChange {
+        egress_kbps: request.egress_kbps,
+        egress_burst_kb: request.egress_burst_kb,
+        ingress_kbps: request.ingress_kbps,
+    };
+    let limits = limits.after(PortLimits::default()).map_err(EngineError::from)?;
     let wish = NewPort {
         name: request.name,
         network: request.network,
@@ -83,6 +91,7 @@ pub async fn create(
         subnets: request.subnets,
         groups: request.security_groups,
         unguarded: request.unguarded,
+        limits,
         server: None,
         follows: false,
     };
@@ -105,8 +114,10 @@ pub async fn change(
 ) -> Answer<Json<OverlayPortView>> {
     within.need(Role::Member)?;
     let (project, actor) = (within.project.id, within.who.actor());
-    let PortChangeRequest { name, addresses, security_groups, guarded } = request;
-    let change = PortChange { name, addresses, groups: security_groups, guarded };
+    let PortChangeRequest { name, addresses, security_groups, guarded, .. } = request;
+    let PortChangeRequest { egress_kbps, egress_burst_kb, ingress_kbps, .. } = request;
+    let limits = LimitsChange { egress_kbps, egress_burst_kb, ingress_kbps };
+    let change = PortChange { name, addresses, groups: security_groups, guarded, limits };
     let made = api.engine.change_port(project, actor, &port, change).await?;
     Ok(Json(made.as_ref().into()))
 }

@@ -17,6 +17,7 @@ use crate::engine::EngineError;
 use crate::engine::volumes::VolumeChange;
 use crate::http::api::projects::InProject;
 use crate::view::Problem;
+use crate::view::counters::VolumeCountersView;
 use crate::view::dpus::{SnapshotView, VolumeView};
 
 #[derive(Template)]
@@ -45,6 +46,13 @@ impl VolumePage {
     /// It can be taken from its server.
     fn detaches(&self) -> bool {
         matches!(self.volume.status, Status::InUse | Status::Attaching) && !self.volume.boot
+    }
+
+    /// What it did, in words.
+    fn did(&self, counters: &VolumeCountersView) -> Vec<(&'static str, String)> {
+        let VolumeCountersView { read, write, flush, .. } = counters;
+        let all = [("Reads", Some(read)), ("Writes", Some(write)), ("Flushes", flush.as_ref())];
+        all.into_iter().filter_map(|(what, did)| Some((what, did?.words(f::size_words)))).collect()
     }
 
     /// It is as it was written at some moment.
@@ -77,8 +85,10 @@ async fn page(
     let snapshots = engine.snapshots_of_volume(volume.id).await?;
     let free = volume.status() == Status::Available;
     let takers = if free && within.role.may_use() { takers(ui, project).await? } else { Vec::new() };
+    let counters = engine.volume_counters(&volume).map(Into::into);
     let row = rows(engine, project, vec![volume]).await?.pop();
-    let row = row.ok_or_else(|| Refusal(form::problem("volume-not-found", "no such volume", "")))?;
+    let mut row = row.ok_or_else(|| Refusal(form::problem("volume-not-found", "no such volume", "")))?;
+    row.volume.counters = counters;
     let made_of = match row.volume.snapshot {
         Some(id) => engine.snapshot(project, &id.to_string()).await.ok().map(|snapshot| snapshot.name),
         None => None,
@@ -169,11 +179,25 @@ async fn done(
         "detach" => engine.detach_volume(project, &id, actor).await,
         "resize" => {
             let size = size(fields, "size")?;
-            let change = VolumeChange { name: None, size };
+            let change = VolumeChange { size, ..VolumeChange::default() };
             engine.change_volume(project, &id, actor, change).await
         }
         "rename" => {
-            let change = VolumeChange { name: fields.trimmed("name"), size: None };
+            let change = VolumeChange { name: fields.trimmed("name"), ..VolumeChange::default() };
+            engine.change_volume(project, &id, actor, change).await
+        }
+        "limits" => {
+            let iops = match fields.trimmed("iops").map(|text| text.parse::<u64>()) {
+                None => 0,
+                Some(Ok(iops)) => iops,
+                Some(Err(_)) => {
+                    let hint = "write a number of requests per second, or leave it empty";
+                    return Err(form::problem("form", "the requests per second are no number", hint));
+                }
+            };
+            let bytes = size(fields, "bandwidth")?.unwrap_or(0);
+            let change =
+                VolumeChange { iops: Some(iops), bytes_per_second: Some(bytes), ..VolumeChange::default() };
             engine.change_volume(project, &id, actor, change).await
         }
         "snapshot" => {

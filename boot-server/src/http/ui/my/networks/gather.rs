@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use boot_server_core::network::{Floating, Router, SecurityGroup, Subnet};
+use boot_server_core::network::{Floating, PortLimits, Router, SecurityGroup, Subnet};
 use protocol::{NetworkId, PortId, ProjectId, ServerId, SubnetId};
 
+use super::super::super::format as f;
 use super::super::{Refusal, Ui};
 use super::topology::{Map, Named, NetworkAt, PORTS, PortAt, RouterAt};
 use crate::engine::Engine;
 use crate::store::overlay::{Net, Plug, Row, SITE};
 use crate::store::servers::ServerFilter;
+use crate::view::counters::TrafficView;
 
 /// Networks on one page, and in its picture.
 const PAGE: usize = 40;
@@ -63,6 +65,10 @@ pub(in super::super) struct PortRow {
     pub addresses: String,
     pub groups: String,
     pub guarded: bool,
+    /// How much it may carry.
+    pub limits: PortLimits,
+    /// What it carried, in words: sent and got.
+    pub carried: Option<(String, String)>,
     /// Id and name of the server that is plugged in.
     pub server: Option<(String, String)>,
     /// Floating addresses that lead there.
@@ -70,6 +76,14 @@ pub(in super::super) struct PortRow {
 }
 
 impl PortRow {
+    /// Its limits in words, where it has any.
+    pub(in super::super) fn limited(&self) -> Option<String> {
+        let sends = self.limits.egress.map(|rate| format!("sends {} kbit/s at most", rate.kbps));
+        let gets = self.limits.ingress_kbps.map(|kbps| format!("gets {kbps} kbit/s at most"));
+        let words: Vec<String> = sends.into_iter().chain(gets).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     /// It has the security group of this name.
     pub(super) fn in_group(&self, name: &str) -> bool {
         self.groups.split(", ").any(|group| group == name)
@@ -107,6 +121,11 @@ pub(super) fn port_row(engine: &Engine, port: &Row<Plug>, servers: &BTreeMap<Ser
         addresses: joined(own.addresses.iter().map(ToString::to_string)),
         groups: joined(groups.map(|group| group.name.clone())),
         guarded: own.guarded,
+        limits: own.limits,
+        carried: engine.port_counters(port).map(|(_, of)| {
+            let words = |of| TrafficView::from(of).words(f::size_words);
+            (words(of.from_host), words(of.to_host))
+        }),
         server: server
             .map(|id| (id.to_string(), servers.get(&id).cloned().unwrap_or_else(|| id.to_string()))),
         floating: joined(floating.iter().map(|row| row.value.address.to_string())),

@@ -18,7 +18,7 @@ use super::super::{Frame, Refusal, Ui, Within, address, go, refuse, render};
 use super::gather::{self, PortRow};
 use super::subnet_of;
 use crate::engine::EngineError;
-use crate::engine::overlay::{NetworkChange, NewPort, PortChange};
+use crate::engine::overlay::{LimitsChange, NetworkChange, NewPort, PortChange};
 use crate::http::api::projects::InProject;
 use crate::store::overlay::{Net, Plug, Row};
 use crate::view::Problem;
@@ -232,6 +232,16 @@ pub(in super::super) async fn act_on_port(
             let change = PortChange { groups, ..PortChange::default() };
             engine.change_port(project, actor, &id, change).await.map(drop)
         }
+        "limits" => match limits(&fields) {
+            Ok(limits) => {
+                let change = PortChange { limits, ..PortChange::default() };
+                engine.change_port(project, actor, &id, change).await.map(drop)
+            }
+            Err(problem) => {
+                let network = engine.overlay_network(project, &port.value.port.network.to_string())?;
+                return page(&ui, &within, &network, Fields::default(), Some(problem)).await;
+            }
+        },
         "remove" => engine.delete_port(project, actor, &id).await,
         _ => return Err(Refusal(form::problem("not-found", "there is no such action", ""))),
     };
@@ -239,6 +249,23 @@ pub(in super::super) async fn act_on_port(
         Some(server) => Ok(go(&server_page(&within, &server))),
         None => back(&ui, &within, port.value.port.network, done).await,
     }
+}
+
+/// What a form says of a port's limits; an empty field takes one away.
+fn limits(fields: &Fields) -> Result<LimitsChange, Problem> {
+    let number = |name: &str| match fields.trimmed(name).map(|text| text.parse::<u64>()) {
+        None => Ok(Some(0)),
+        Some(Ok(kbps)) => Ok(Some(kbps)),
+        Some(Err(_)) => {
+            let hint = "write a number of kbit/s, such as 100000 for 100 Mbit/s, or leave it empty";
+            Err(form::problem("form", "a limit is no number", hint))
+        }
+    };
+    Ok(LimitsChange {
+        egress_kbps: number("egress")?,
+        egress_burst_kb: None,
+        ingress_kbps: number("ingress")?,
+    })
 }
 
 fn server_page(within: &InProject, server: &str) -> String {

@@ -1,0 +1,3 @@
+-- Snapshots count against quotas too.
+
+ALTER TABLE usage_records ADD COLUMN snapshots BIGINT NOT NULL DEFAULT 0;
