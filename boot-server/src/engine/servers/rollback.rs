@@ -61,6 +61,19 @@ impl Engine {
         Ok(next)
     }
 
+    /// The OS that [`Engine::rollback_server`] would go back to, in words; none where it would be refused.
+    pub async fn rolls_back_to(&self, server: &Server) -> Option<String> {
+        if server.phase != Phase::Error {
+            return None;
+        }
+        let node = self.node(&server.node.to_string()).await.ok()?;
+        let (installed, volume) = self.before(server, node.installed).await.ok()?;
+        Some(match volume.source {
+            Source::Os { image_name, .. } => image_name,
+            _ => installed.image_name,
+        })
+    }
+
     /// The OS before, and its volume.
     async fn before(
         &self,

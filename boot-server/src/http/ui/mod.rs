@@ -10,6 +10,7 @@ mod console;
 mod dashboard;
 mod deploy;
 mod dpus;
+mod evacuate;
 mod events;
 mod faults;
 mod form;
@@ -25,6 +26,7 @@ mod node;
 mod pools;
 mod power;
 mod projects;
+mod providers;
 mod racks;
 mod recipe;
 mod refresh;
@@ -65,6 +67,7 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("servers", "Servers", "/", "server"),
     ("racks", "Racks", "/racks", "rack"),
     ("dpus", "DPUs", "/dpus", "dpu"),
+    ("providers", "Provider networks", "/providers", "network"),
     ("pools", "Pools", "/pools", "pool"),
     ("flavors", "Flavors", "/flavors", "flavor"),
     ("placement", "Placement", "/placement", "ask"),
@@ -187,6 +190,9 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/dpus/{dpu}/enroll", post(dpus::enrol))
         .route("/dpus/{dpu}/jobs", post(dpus::begin))
         .route("/dpus/{dpu}/jobs/{job}/cancel", post(dpus::call_off))
+        .route("/providers", get(providers::list).post(providers::create))
+        .route("/providers/{network}/{verb}", post(providers::act))
+        .route("/nodes/{node}/evacuate", post(evacuate::act))
         .route("/dashboard", get(dashboard::show))
         .route("/racks", get(racks::show))
         .route("/pools", get(pools::pools).post(pools::save_pool))

@@ -65,6 +65,8 @@ struct NodePage<'a> {
     models: Vec<String>,
     pools: Vec<String>,
     can_adopt: bool,
+    /// Its server can go on, on another machine.
+    can_evacuate: bool,
     recipe: Recipe,
 }
 
@@ -188,6 +190,7 @@ async fn page_with(
         models: ui.engine.models().await?.into_iter().map(|model| model.name).collect(),
         pools: super::pools::names(ui),
         can_adopt: view.state == StateName::Manageable,
+        can_evacuate: node.installed.as_ref().is_some_and(|os| os.disk.volume().is_some()),
         service_steps: service.as_ref().map(super::service::steps).unwrap_or_default(),
         service,
         recipe: actions::recipe(node, &actions),

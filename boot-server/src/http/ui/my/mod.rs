@@ -39,6 +39,7 @@ pub const NAVIGATION: &[(&str, &str, &str, &str)] = &[
     ("snapshots", "Snapshots", "/snapshots", "snapshot"),
     ("networks", "Networks", "/networks", "network"),
     ("groups", "Security groups", "/security-groups", "keep"),
+    ("mirrors", "Mirrors", "/mirrors", "network"),
     ("keys", "SSH keys", "/keys", "key"),
     ("usage", "Usage", "/usage", "status"),
     ("members", "Members", "/members", "keep"),
@@ -67,7 +68,7 @@ pub(super) fn routes() -> Router<Ui> {
 }
 
 fn network_routes() -> Router<Ui> {
-    use networks::{groups, network, routers};
+    use networks::{groups, mirrors, network, routers};
     Router::new()
         .route("/my/{project}/networks", get(networks::list).post(networks::create))
         .route("/my/{project}/networks/{network}", get(network::show))
@@ -78,6 +79,8 @@ fn network_routes() -> Router<Ui> {
         .route("/my/{project}/routers/{router}/{verb}", post(routers::act))
         .route("/my/{project}/floating", post(routers::take))
         .route("/my/{project}/floating/{floating}/{verb}", post(routers::act_on_floating))
+        .route("/my/{project}/mirrors", get(mirrors::list).post(mirrors::create))
+        .route("/my/{project}/mirrors/{mirror}/remove", post(mirrors::remove))
         .route("/my/{project}/security-groups", get(groups::list).post(groups::create))
         .route("/my/{project}/security-groups/{group}/{verb}", post(groups::act))
 }
@@ -121,7 +124,7 @@ impl Frame {
         match entry {
             "create" => self.may_use,
             "volumes" | "snapshots" => self.volumes,
-            "networks" | "groups" => self.networks,
+            "networks" | "groups" | "mirrors" => self.networks,
             _ => true,
         }
     }

@@ -44,6 +44,8 @@ struct ServerPage {
     attached: Attached,
     /// What a second person must want.
     waiting: Vec<Approval>,
+    /// The OS that it can go back to.
+    before: Option<String>,
     problem: Option<Problem>,
     /// A form that is sent twice puts the OS on once.
     key: Uuid,
@@ -112,6 +114,7 @@ async fn page(
     let groups = ui.engine.server_groups(project).await?;
     let group = groups.iter().find(|g| Some(g.id) == server.group).map(|g| g.name.to_string());
     let attached = Attached::of(ui, &server).await?;
+    let before = ui.engine.rolls_back_to(&server).await;
     let working = matches!(server.phase, Phase::Claimed | Phase::Deploying | Phase::Deleting);
     let detail = ui.engine.server_detail(server).await?;
     let (bars, total) = timeline::bars(&detail.timeline, now(), working);
@@ -127,6 +130,7 @@ async fn page(
         bars,
         total,
         host_keys,
+        before,
         problem,
         key: Uuid::now_v7(),
     };
@@ -186,7 +190,7 @@ async fn done(
     let problem = |error: EngineError| error.problem();
     let (engine, project, actor) = (&ui.engine, within.project.id, within.who.actor());
     let id = server.id.to_string();
-    if matches!(verb, "delete" | "reinstall") && fields.get("confirm") != server.name {
+    if matches!(verb, "delete" | "reinstall" | "rollback") && fields.get("confirm") != server.name {
         return Err(form::not_confirmed(fields.get("confirm"), &server.name));
     }
     let power = match verb {
@@ -194,6 +198,7 @@ async fn done(
         "reinstall" => {
             return reinstall(ui, within, server, fields).await.map_err(problem);
         }
+        "rollback" => return engine.rollback_server(project, &id, actor).await.map_err(problem),
         "rename" => {
             return engine
                 .rename_server(project, &id, actor, fields.get("name").trim())

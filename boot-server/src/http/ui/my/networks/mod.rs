@@ -2,6 +2,7 @@
 
 mod gather;
 pub(super) mod groups;
+pub(super) mod mirrors;
 pub(super) mod network;
 pub(super) mod routers;
 mod topology;
