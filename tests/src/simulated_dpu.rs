@@ -78,7 +78,8 @@ impl SimulatedDpu {
             "problems": problem.into_iter().collect::<Vec<_>>(), "ports": ports.collect::<Vec<_>>(), "mirrors": [],
             "volumes": volumes.collect::<Vec<_>>(),
         });
-        self.send("/dpu/v1/state?wait=0", &json!({ "generation": generation, "observed": observed }))?;
+        let report = json!({ "generation": generation, "observed": observed, "counters": counted(&state) });
+        self.send("/dpu/v1/state?wait=0", &report)?;
         Ok(state)
     }
 
@@ -90,4 +91,20 @@ impl SimulatedDpu {
         ensure!(answer.status().is_success(), "{path} was answered {}: {text}", answer.status());
         Ok(serde_json::from_str(&text)?)
     }
+}
+
+/// What its ports and volumes carried.
+fn counted(state: &Value) -> Value {
+    let list = |field: &str| state[field].as_array().cloned().unwrap_or_default();
+    let traffic = |bytes: u64| json!({ "bytes": bytes, "packets": bytes / 900, "dropped": 0, "errors": 0 });
+    let requests = |count: u64| json!({ "requests": count, "bytes": count * 16384, "micros": count * 420 });
+    let none = json!({ "requests": 0, "bytes": 0, "micros": 0 });
+    let ports = list("ports").into_iter().map(
+        |port| json!({ "port": port["port"], "from_host": traffic(73_400_320), "to_host": traffic(912_680_550) }),
+    );
+    let volumes = list("volumes").into_iter().map(|volume| {
+        let disk = json!({ "read": requests(52_310), "write": requests(8_204), "zero": none, "flush": none, "errors": 0 });
+        json!({ "name": volume["name"], "disk": disk })
+    });
+    json!({ "ports": ports.collect::<Vec<_>>(), "volumes": volumes.collect::<Vec<_>>() })
 }

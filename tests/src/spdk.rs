@@ -47,6 +47,7 @@ const RULES: &[Rule] = &[
     ("bdev_rbd_unregister_cluster", &["name"], &[]),
     ("bdev_rbd_create", &["pool_name", "rbd_name", "block_size"], &["name", "cluster_name", "user_id"]),
     ("bdev_rbd_delete", &["name"], &[]),
+    ("bdev_get_iostat", &[], &["name", "per_channel"]),
     ("bdev_set_qos_limit", &["name"], &["rw_ios_per_sec", "rw_mbytes_per_sec"]),
     (
         "vhost_create_blk_controller",
@@ -176,6 +177,7 @@ impl State {
             "bdev_aio_create" | "bdev_iscsi_create" | "bdev_rbd_create" => self.add_device(text("name")),
             "bdev_aio_delete" | "bdev_iscsi_delete" | "bdev_rbd_delete" => self.remove_device(&text("name")),
             "bdev_set_qos_limit" => self.limit(&text("name"), params),
+            "bdev_get_iostat" => return self.iostat(&text("name")),
             "vhost_create_blk_controller" => self.add_vhost(text("ctrlr"), text("dev_name")),
             "vhost_delete_controller" => self.remove_vhost(&text("ctrlr")),
             "vhost_get_controllers" => return Ok(self.vhost_list()),
@@ -213,6 +215,17 @@ impl State {
 
     fn remove_device(&mut self, name: &str) -> Answer {
         self.devices.remove(name).map(|_| json!(true)).ok_or((ABSENT, "No such device".to_owned()))
+    }
+
+    /// A second of work at 1,000 ticks.
+    fn iostat(&self, name: &str) -> Answer {
+        if !self.devices.contains_key(name) {
+            return error(ABSENT, "No such device");
+        }
+        Ok(json!({"tick_rate": 1000, "ticks": 1000, "bdevs": [{
+            "name": name, "bytes_read": 8192, "num_read_ops": 2, "bytes_written": 4096, "num_write_ops": 1,
+            "bytes_unmapped": 0, "num_unmap_ops": 0, "read_latency_ticks": 6, "write_latency_ticks": 1,
+            "unmap_latency_ticks": 0}]}))
     }
 
     fn limit(&mut self, name: &str, params: &Value) -> Answer {

@@ -46,6 +46,7 @@ fn servers_run_on_volumes_and_networks_of_their_project() -> Result<()> {
     story.others_cannot()?;
     story.change_rules(&front)?;
     let sum = story.change_disks(&front)?;
+    story.limits_and_counters(&front)?;
     story.free_second()?;
     story.evacuate(&front, &sum)?;
     story.come_back(&front)?;
@@ -198,6 +199,60 @@ impl Story {
             );
         }
         written.context("a checksum")
+    }
+
+    /// A disk and a port of the running server get limits by the API, and lose them; what both carried is told.
+    fn limits_and_counters(&self, front: &str) -> Result<()> {
+        const READ: &str = "dd if=/dev/vdb of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null";
+        const SENT: usize = 100_000;
+        let (api, volume) = (&self.site.api, format!("{}/volumes/data", self.of));
+        let port = format!("{}/ports/{}", self.of, text(&self.site.port_of(&self.of, "web-0")?, "id")?);
+        let took = |command: &str| -> Result<f64> {
+            let began = Instant::now();
+            self.ssh.run(front, command)?;
+            Ok(began.elapsed().as_secs_f64())
+        };
+        let settled = || {
+            let is_so = |dpu: &Value| (dpu["status"] == "settled").then_some(());
+            api.wait(&format!("/api/v1/dpus/{}", DpuSite::dpu_name(0)), SOON, is_so)?;
+            // An exporter looks twice a second.
+            std::thread::sleep(Duration::from_secs(2));
+            Ok::<(), anyhow::Error>(())
+        };
+        let free = took(READ)?;
+        let limited = api.patch(&volume, &json!({ "bytes_per_second": 1 << 20 }))?;
+        ensure!(limited["status"] == "in_use", "{limited:#}");
+        settled()?;
+        let slow = took(READ)?;
+        println!("volume_read_mib_s {:.2} without a limit, {:.2} with one of 1", 4.0 / free, 4.0 / slow);
+        ensure!(slow > 3.7, "4 MiB in {slow} s, at 1 MiB/s");
+        api.patch(&volume, &json!({ "bytes_per_second": 0 }))?;
+
+        // What the server gets: a command that is as long as that.
+        let long = format!(": {}", "x".repeat(SENT));
+        let free = took(&long)?;
+        let limited = api.patch(&port, &json!({ "ingress_kbps": 200, "egress_kbps": 100_000 }))?;
+        ensure!(limited["egress_burst_kb"] == 80_000, "{limited:#}");
+        settled()?;
+        let slow = took(&long)?;
+        let kbits = SENT as f64 * 8.0 / 1000.0;
+        println!("port_gets_kbit_s {:.0} without a limit, {:.0} with one of 200", kbits / free, kbits / slow);
+        ensure!(slow > 3.0, "{kbits} kbit in {slow} s, at 200 kbit/s");
+        api.patch(&port, &json!({ "ingress_kbps": 0, "egress_kbps": 0 }))?;
+        settled()?;
+
+        let number = |of: &Value, path: &str| of.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+        let read =
+            |volume: &Value| (number(volume, "/counters/read/bytes") >= 8 << 20).then(|| volume.clone());
+        let volume = api.wait(&volume, SOON, read)?;
+        let got = |port: &Value| {
+            let all =
+                ["/counters/to_host/bytes", "/counters/from_host/packets"].map(|path| number(port, path));
+            (all[0] > 2 * SENT as u64 && all[1] > 0).then(|| port.clone())
+        };
+        let port = api.wait(&port, SOON, got)?;
+        println!("counters {} {}", volume["counters"], port["counters"]);
+        Ok(())
     }
 
     /// The second server is given back: its machine is the spare.

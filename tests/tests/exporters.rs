@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use protocol::agent::Password;
+use protocol::counters::DiskCounters;
 use protocol::dpu::{LUKS_HEADER, Observed, VolumeSeen};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -276,6 +277,85 @@ echo sum=$(sha256sum < /dev/vda)";
     Ok(())
 }
 
+/// A host does no more than its disk's limits say, and they change while it uses the disk. What it did is counted.
+#[test]
+fn limits_hold_and_change_while_the_host_uses_the_disk() -> Result<()> {
+    let mut rack = Rack::new("exporters-limits")?;
+    let dir = rack.dir().to_owned();
+    let disk = dir.join("disk.raw");
+    File::create(&disk)?.set_len(64 * MIB)?;
+    let qmp = dir.join("host.qmp");
+    let mut dpu = Dpu::start(rack.namespace(), &dir, &["--host-qmp", qmp.to_str().context("a path")?])?;
+    let serves = json!({"kind": "blk", "serves": {"kind": "file", "path": disk}});
+    let mut volume = dpu.volume("data", &serves);
+    volume["limits"] = json!({"bytes_per_second": 2 * MIB});
+    dpu.wish(std::slice::from_ref(&volume))?;
+    dpu.served("data")?;
+    let script = "go() { echo ready=$1; read line; }
+writes() { dd if=/dev/zero of=/dev/vda bs=64k count=$2 oflag=direct conv=notrunc 2>/dev/null; echo done=$1 failed=$?; }
+reads() { dd if=/dev/vda of=/dev/null bs=4k count=$2 iflag=direct 2>/dev/null; echo done=$1 failed=$?; }
+go slow; writes slow 128
+go fast; writes fast 256
+go few; reads few 200
+go free; writes free 256";
+    let host = with_volume(host("h1", &qmp), "data", &dpu.socket("data"));
+    let mut machine = rack.machine(with_script(host, &dir.join("initrd"), script)?)?;
+    machine.power_on()?;
+    let rate = |name: &str, machine: &mut Machine, amount: f64| -> Result<f64> {
+        machine.serial().wait_for(&format!("ready={name}"), WORK)?;
+        let began = Instant::now();
+        machine.type_text("go\n")?;
+        machine.serial().wait_for(&format!("done={name} failed=0"), WORK)?;
+        let rate = amount / began.elapsed().as_secs_f64();
+        println!("{name}: {rate:.2} per second");
+        Ok(rate)
+    };
+    let mut change = |dpu: &mut Dpu, limits: Option<Value>| -> Result<()> {
+        volume["limits"] = limits.clone().unwrap_or_default();
+        if limits.is_none() {
+            volume.as_object_mut().context("a volume")?.remove("limits");
+        }
+        let before = dpu.log("data")?.matches("limited").count();
+        dpu.wish(std::slice::from_ref(&volume))?;
+        let end = Instant::now() + Duration::from_secs(20);
+        while dpu.log("data")?.matches("limited").count() == before {
+            ensure!(Instant::now() < end, "the exporter is not told {limits:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    // A tenth of a second's worth comes at once, and the last request is begun and not waited for.
+    let slow = rate("slow", &mut machine, 8.0)?;
+    ensure!((1.2..2.1).contains(&slow), "{slow} MiB/s where 2 are the limit");
+    let pid = dpu.served("data")?.pid;
+    change(&mut dpu, Some(json!({"bytes_per_second": 8 * MIB})))?;
+    let fast = rate("fast", &mut machine, 16.0)?;
+    ensure!((2.5..8.5).contains(&fast), "{fast} MiB/s where 8 are the limit");
+    change(&mut dpu, Some(json!({"iops": 50})))?;
+    let few = rate("few", &mut machine, 200.0)?;
+    ensure!((35.0..52.0).contains(&few), "{few} requests per second where 50 are the limit");
+    change(&mut dpu, None)?;
+    let free = rate("free", &mut machine, 16.0)?;
+    ensure!(free > fast, "{free} MiB/s without a limit, {fast} with one");
+    ensure!(dpu.served("data")?.pid == pid, "the exporter was started again");
+    machine.wait_off(WORK)?;
+    let end = Instant::now() + Duration::from_secs(20);
+    let counters = loop {
+        let text = fs::read(format!("{}.counters", dpu.socket("data").display())).unwrap_or_default();
+        let found = serde_json::from_slice::<DiskCounters>(&text).unwrap_or_default();
+        if found.write.bytes >= 40 * MIB && found.read.requests >= 200 {
+            break found;
+        }
+        ensure!(Instant::now() < end, "{found:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    println!("counted: {counters:?}");
+    ensure!(counters.write.bytes == 40 * MIB && counters.errors == 0, "{counters:?}");
+    ensure!(counters.write.micros > 4_000_000, "what waits for a limit counts: {counters:?}");
+    rack.passed();
+    Ok(())
+}
+
 /// One of the four, and what stands for its host and its death.
 struct Subject {
     name: &'static str,
@@ -325,6 +405,32 @@ impl Subject {
                 Ok(())
             }
             None => kill_exporter(seen),
+        }
+    }
+
+    /// Waits until whoever serves the volume was told these limits: as a process reads them, and as SPDK is asked for them.
+    fn has_limits(&self, dir: &Path, limits: Option<(Value, (u64, u64))>) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let found = match &self.service {
+                Some(service) => service.state().devices.get("billet-v").cloned(),
+                None => fs::read(dir.join("dpu/exporters/v.limits"))
+                    .ok()
+                    .map(|text| serde_json::from_slice(&text))
+                    .transpose()?,
+            };
+            let wanted = match (&self.service, &limits) {
+                (None, limits) => limits.as_ref().map(|(limits, _)| limits.clone()),
+                (Some(_), limits) => {
+                    let (ios, mib) = limits.as_ref().map_or((0, 0), |(_, steps)| *steps);
+                    Some(json!({"name": "billet-v", "rw_ios_per_sec": ios, "rw_mbytes_per_sec": mib}))
+                }
+            };
+            if found == wanted {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{}: {found:?} and not {wanted:?}", self.name);
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -403,6 +509,14 @@ fn life(subject: &Subject, dir: &Path) -> Result<()> {
     dpu.reports("other settings are refused", refused("in use with other settings"))?;
     dpu.wish(std::slice::from_ref(&volume))?;
 
+    // Limits do not.
+    let mut limited = volume.clone();
+    limited["limits"] = json!({"iops": 1500});
+    dpu.wish(std::slice::from_ref(&limited))?;
+    subject.has_limits(dir, Some((json!({"iops": 1500}), (2000, 0))))?;
+    dpu.wish(std::slice::from_ref(&volume))?;
+    subject.has_limits(dir, None)?;
+
     // What dies is served again, as it was.
     let functions = subject.service.as_ref().map(|service| service.state().functions.clone());
     let seen = dpu.reports("it is as desired", |seen| !refused("in use")(seen) && has(|v| v.in_use)(seen))?;
@@ -420,16 +534,11 @@ fn life(subject: &Subject, dir: &Path) -> Result<()> {
     dpu.wish(&[])?;
     dpu.reports("it is gone", |seen| seen.volumes.is_empty())?;
     subject.is_clean(&dpu, dir)?;
-    if subject.name != "blk" {
-        changed["limits"] = json!({"iops": 1500, "bytes_per_second": 3 * MIB / 2});
-    }
+    let limits = json!({"iops": 1500, "bytes_per_second": 3 * MIB / 2});
+    changed["limits"] = limits.clone();
     dpu.wish(std::slice::from_ref(&changed))?;
     dpu.reports("it is served with other settings", has(|v| v.plugged != Some(false)))?;
-    if let Some(service) = &subject.service {
-        let devices = service.state().devices.clone();
-        let limits = json!({"name": "billet-v", "rw_ios_per_sec": 2000, "rw_mbytes_per_sec": 2});
-        ensure!(devices.values().eq([&limits]), "{devices:?}");
-    }
+    subject.has_limits(dir, Some((limits, (2000, 2))))?;
     dpu.wish(&[])?;
     dpu.reports("it is gone again", |seen| seen.volumes.is_empty())?;
     subject.is_clean(&dpu, dir)

@@ -88,6 +88,7 @@ impl Tenant {
             groups: BTreeSet::from([self.group]),
             guarded: true,
             chassis: None,
+            limits: Default::default(),
         };
         site.ports.insert(id, port);
         (id, mac)

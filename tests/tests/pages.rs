@@ -34,6 +34,7 @@ kind = "file"
 northbound = "unix:/nowhere/ovnnb_db.sock"
 southbound = "tcp:192.0.2.1:6642"
 gateways = ["gw1"]
+mirror_to = ["192.0.2.0/24"]
 "#;
 
 /// People, a project, pools, flavors, an image, and six machines: one failed, one under maintenance, two lent.
@@ -212,6 +213,12 @@ fn networks(api: &Api) -> Result<()> {
         &format!("{shop}/floating-addresses"),
         &json!({ "network": "internet", "port": "web-1-front" }),
     )?;
+    api.patch(
+        &format!("{shop}/ports/web-1-front"),
+        &json!({ "egress_kbps": 100_000, "ingress_kbps": 250_000 }),
+    )?;
+    let watch = json!({ "name": "watch", "direction": "egress", "ports": ["web-1-front"], "kind": "gre", "to": "192.0.2.9", "key": 7 });
+    api.post(&format!("{shop}/mirrors"), &watch)?;
     let ssh = json!({ "direction": "ingress", "protocol": "tcp", "ports": "22", "cidr": "192.0.2.0/24" });
     let web = json!({ "direction": "ingress", "protocol": "tcp", "ports": "443" });
     api.post(&format!("{shop}/security-groups"), &json!({ "name": "web", "rules": [ssh, web] }))?;
@@ -247,7 +254,7 @@ fn follow(dpu: &SimulatedDpu, api: &Api, volume: &str, status: &str) -> Result<(
 /// A page, something that it must say, and the name of its picture; empty where other suites take it.
 type Page = (&'static str, &'static str, &'static str);
 
-const OPERATORS: [Page; 24] = [
+const OPERATORS: [Page; 25] = [
     ("/dashboard", "write error at byte", "dashboard"),
     ("/", "r4-u12", ""),
     ("/?state=available&q=R7615", "PowerEdge R7615", "nodes-filtered"),
@@ -259,6 +266,7 @@ const OPERATORS: [Page; 24] = [
     ("/dpus?q=nobody", "Nothing fits this filter", ""),
     ("/dpus/dpu-1", "its exporter runs, the host has it", "dpu"),
     ("/dpus/dpu-1", "network front of shop", ""),
+    ("/providers", "physnet", "providers"),
     ("/pools", "Machines that carry the shop", "pools"),
     ("/pools?edit=gold", "Change gold", "pools-edit"),
     ("/flavors", "Two sockets, local NVMe", "flavors"),
@@ -274,7 +282,7 @@ const OPERATORS: [Page; 24] = [
     ("/audit", "Verify the chain", ""),
 ];
 
-const MEMBERS: [Page; 15] = [
+const MEMBERS: [Page; 18] = [
     ("/my/", "The web shop", "my"),
     ("/my/shop/catalogue", "c64", ""),
     ("/my/shop/create?boot=volume&boot_type=standard&boot_size=20G", "Where the OS is", "create-on-volume"),
@@ -285,9 +293,12 @@ const MEMBERS: [Page; 15] = [
     ("/my/shop/volumes?snapshot=before-upgrade", "before-upgrade", ""),
     ("/my/shop/volumes/archive", "before-upgrade", "volume"),
     ("/my/shop/volumes/orders", "has it", "volume-in-use"),
+    ("/my/shop/volumes/orders", "52310", ""),
     ("/my/shop/snapshots", "before-upgrade", "snapshots"),
     ("/my/shop/networks/front", "web-2-front", "network"),
+    ("/my/shop/networks/front", "sends 100000 kbit/s at most", ""),
     ("/my/shop/security-groups", "TCP 443", "security-groups"),
+    ("/my/shop/mirrors", "GRE to 192.0.2.9, key 7", "mirrors"),
     ("/my/shop/usage", "Cores", "usage"),
     ("/me", "ada", "me"),
 ];
@@ -330,9 +341,33 @@ fn every_page_of_a_site_in_use() -> Result<()> {
     browser.find("#by-name")?.click()?;
     browser.wait_text("body", "shop")?;
     look(&site, &browser, &MEMBERS)?;
+    limits_are_set(&site, &browser)?;
     the_topology_is_drawn(&site, &browser)?;
     a_volume_comes_and_goes(&site, &browser, &dpu)?;
     browser.console_is_clean()
+}
+
+/// Limits of a volume that is in use, and of a port, by their forms; an empty field takes one away.
+fn limits_are_set(site: &Site, browser: &Browser) -> Result<()> {
+    browser.goto(&format!("{}/my/shop/volumes/orders", site.server.url()))?;
+    browser.find("#limits summary")?.click()?;
+    browser.find("#iops")?.fill("")?;
+    browser.find("#bandwidth")?.fill("200M")?;
+    browser.find("#set-limits")?.click()?;
+    browser.wait_text("dl.facts", "200 MiB")?;
+    let volume = site.api.get("/api/v1/projects/shop/volumes/orders")?;
+    ensure!(volume["iops"].is_null() && volume["bytes_per_second"] == 200 << 20, "{volume:#}");
+    let port = site.api.get("/api/v1/projects/shop/ports/web-1-front")?;
+    let id = port["id"].as_str().context("a port without an id")?;
+    browser.goto(&format!("{}/my/shop/networks/front", site.server.url()))?;
+    browser.find(&format!("#port-change-{id} summary"))?.click()?;
+    browser.find(&format!("#egress-{id}"))?.fill("5000")?;
+    browser.find(&format!("#ingress-{id}"))?.fill("")?;
+    browser.find(&format!("form[action$='ports/{id}/limits'] button"))?.click()?;
+    browser.wait_text("#ports", "sends 5000 kbit/s at most")?;
+    let port = site.api.get("/api/v1/projects/shop/ports/web-1-front")?;
+    ensure!(port["egress_kbps"] == 5000 && port.get("ingress_kbps").is_none(), "{port:#}");
+    Ok(())
 }
 
 /// The picture of networks: all that there is, each server a link, and the same in words. It is wider than a narrow window, the page is not.
