@@ -109,10 +109,13 @@ pub enum Side {
 pub fn side(node: &Node) -> Side {
     let runs_os = match &node.state {
         State::Active => true,
-        // On a volume there is nothing to write that the machine would have to be booted for.
-        State::Deploying(run) => {
-            run.stage == RunStage::FirstBoot || (run.stage == RunStage::Volume && run.boots_volume())
-        }
+        State::Deploying(run) => match run.stage {
+            RunStage::FirstBoot => true,
+            // What runs on it stays where it is until the machine is off: an OS of a tenant, or an agent.
+            RunStage::Volume if !run.on_volume.off => run.fallback != Fallback::Available,
+            RunStage::Volume => !run.wants_agent(),
+            _ => false,
+        },
         State::Servicing(service) => service.back == Fallback::Active,
         State::Failed(failure) => failure.boot == crate::node::Usual::LocalDisk,
         State::Enroll
@@ -284,6 +287,21 @@ pub fn plugged(observed: Option<&Observed>, desired: &Desired) -> bool {
     let have: BTreeSet<(&str, String)> =
         seen.ports.iter().filter_map(|port| Some((port.interface.as_str(), port.port.clone()?))).collect();
     desired.ports.iter().all(|port| have.contains(&(port.interface.as_str(), port.port.to_string())))
+}
+
+/// Whether a DPU has its host on the provisioning network, as it says of the newest state.
+pub fn provisions(observed: Option<&Observed>, desired: &Desired) -> bool {
+    let Some(seen) = observed.filter(|seen| seen.generation == Some(desired.generation)) else {
+        return false;
+    };
+    let is_there = |access: &Access| {
+        let mut ports = seen.ports.iter();
+        ports.any(|port| {
+            port.interface == access.interface.as_str()
+                && port.bridge.as_deref() == Some(access.bridge.as_str())
+        })
+    };
+    !desired.provisioning.is_empty() && desired.provisioning.iter().all(is_there)
 }
 
 #[cfg(test)]

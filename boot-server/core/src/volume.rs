@@ -13,6 +13,7 @@
 //! business (fencing): a grant ends by revoking it there, never by trusting a DPU that it has let go.
 
 use std::fmt;
+use std::str::FromStr;
 
 use protocol::dpu::{IoLimits, LUKS_HEADER};
 use protocol::{DpuId, ImageId, ProjectId, ServerId, SnapshotId, Timestamp, VolumeId};
@@ -131,6 +132,9 @@ pub enum Source {
         image: ImageId,
         /// Its name and version, for people.
         image_name: String,
+        /// Who writes it.
+        #[serde(default, skip_serializing_if = "Imaging::is_default")]
+        imaging: Imaging,
     },
     /// A snapshot.
     Snapshot {
@@ -139,6 +143,45 @@ pub enum Source {
         /// Of this volume.
         volume: VolumeId,
     },
+}
+
+/// Who writes the image on the volume that a server boots from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Imaging {
+    /// The server, straight into the backend, while the machine does what it did.
+    #[default]
+    Server,
+    /// The agent, on the machine, to the disk that its DPU presents.
+    Agent,
+}
+
+impl Imaging {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Server, Self::Agent];
+
+    /// As it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// True for what is done where nobody says anything.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl FromStr for Imaging {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|one| one.as_str() == text);
+        known.ok_or_else(|| format!("one of {}", Self::ALL.map(Self::as_str).join(", ")))
+    }
 }
 
 /// Where a volume stands.
@@ -263,11 +306,16 @@ impl Volume {
         Amounts { volumes: 1, volume_gib: gib(self.size), ..Amounts::default() }
     }
 
-    /// The serial number that its host reads: the last digits of its id, which are chance (RFC 9562 section 5.7).
+    /// The serial number that its host reads.
     pub fn serial(&self) -> String {
-        let id = self.id.0.simple().to_string();
-        id[id.len() - SERIAL..].to_owned()
+        serial(self.id)
     }
+}
+
+/// The serial number that a host reads of this volume: the last digits of its id, which are chance (RFC 9562 section 5.7).
+pub fn serial(volume: VolumeId) -> String {
+    let id = volume.0.simple().to_string();
+    id[id.len() - SERIAL..].to_owned()
 }
 
 /// What is known of what a volume waits for.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use boot_server_core::server::{BootVolume, Phase};
+use boot_server_core::volume::Imaging;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
@@ -265,6 +266,9 @@ pub struct CreateArgs {
     /// Size of that volume, such as 20G; the image's smallest disk where it is not given
     #[arg(long, value_name = "SIZE", requires = "boot_volume", value_parser = super::volume::size)]
     volume_size: Option<u64>,
+    /// Who writes the image on that volume: server, or agent (on the machine, which boots the ramdisk for it)
+    #[arg(long, value_name = "WHO", requires = "boot_volume", default_value = "server")]
+    imaging: Imaging,
     /// That volume stays when the server is deleted
     #[arg(long, requires = "boot_volume")]
     keep_volume: bool,
@@ -362,6 +366,7 @@ fn create(client: &Client, format: Format, project: &ProjectArg, args: CreateArg
             size: args.volume_size,
             keep: args.keep_volume,
             encrypted: args.encrypted_volume,
+            imaging: args.imaging,
         }),
         networks: args.network,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use boot_server_core::deploy::all_blank;
 use boot_server_core::node::{Event, Node, Refused, Severity};
 use protocol::agent::{Hello, ReportReply, Welcome, Work};
-use protocol::inventory::Inventory;
+use protocol::inventory::{Disk, Inventory, Transport};
 use protocol::report::ReportBatch;
 use protocol::{NodeId, Sha256};
 
@@ -56,6 +56,7 @@ impl Engine {
         let node = self.session(token)?;
         let engine = self.clone();
         let mut inventory = inventory;
+        self.leave_out_volumes(node.id, &mut inventory);
         let inventory = tokio::task::spawn_blocking(move || {
             engine.0.pci.fill(&mut inventory);
             Arc::new(inventory)
@@ -78,6 +79,16 @@ impl Engine {
         self.apply_with(node.id, Actor::Agent, event, along).await?;
         // Its serial number may be known only now.
         self.welcome(node.id).await
+    }
+
+    /// Disks that a DPU presents are a project's, and no part of the machine.
+    fn leave_out_volumes(&self, node: NodeId, inventory: &mut Inventory) {
+        let Some(state) = self.dpu_of(node).and_then(|known| known.desired) else { return };
+        let is_volume = |disk: &Disk| {
+            disk.transport == Transport::Virtio
+                && state.volumes.iter().any(|volume| disk.serial.as_deref() == Some(volume.serial.as_str()))
+        };
+        inventory.disks.retain(|disk| !is_volume(disk));
     }
 
     /// What the agent is to do, held open until there is something or `wait` has passed.

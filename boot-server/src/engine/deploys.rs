@@ -8,6 +8,7 @@ use boot_server_core::deploy::{self, DeployRequest, Given};
 use boot_server_core::metadata::Instance;
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Context, Event, Node, StateName, step};
+use boot_server_core::volume::Imaging;
 use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
 use protocol::{JobId, NodeId, Sha256, Timestamp};
@@ -83,6 +84,7 @@ impl Engine {
             hostname: plan.instance.hostname.clone(),
             phone_home: plan.phones_home.then_some(phone_home),
             resumed: false,
+            imaging: Imaging::default(),
         };
         Ok(PlannedDeploy { order, instance: plan.instance, metadata: secret::hash(&metadata), phone_home })
     }

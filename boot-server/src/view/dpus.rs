@@ -296,7 +296,7 @@ impl From<Volume> for VolumeView {
         let (status, serial) = (volume.status(), volume.serial());
         let (image, image_name, snapshot) = match volume.source {
             Source::Blank => (None, None, None),
-            Source::Image { image, image_name } | Source::Os { image, image_name } => {
+            Source::Image { image, image_name } | Source::Os { image, image_name, .. } => {
                 (Some(image), Some(image_name), None)
             }
             Source::Snapshot { snapshot, .. } => (None, None, Some(snapshot)),

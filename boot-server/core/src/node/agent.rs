@@ -27,7 +27,9 @@ impl Node {
     pub fn work(&self) -> Work {
         match &self.state {
             State::Inspecting(run) | State::Cleaning(run) | State::Deploying(run) => match run.stage {
-                RunStage::Assign | RunStage::Agent(_) => Work::Job { job: Box::new(run.job.clone()) },
+                RunStage::Assign | RunStage::Agent(_) => Work::Job { job: Box::new(run.agent_job()) },
+                // Its own networks are plugged while it is off.
+                RunStage::Restart if run.boots_volume() => Work::PowerOff,
                 RunStage::Restart | RunStage::FirstBoot => Work::Reboot,
                 RunStage::Volume | RunStage::Boot | RunStage::Kernel => Work::Wait,
             },
@@ -273,6 +275,7 @@ fn finished(s: &mut Step<'_>, done: Summary) {
             );
             s.mark(Phase::Written);
             run.progress = None;
+            run.on_volume.written = run.boots_volume();
             run.enter(RunStage::Restart, now);
             s.effects.push(Effect::WakeAgent);
             s.node.state = State::Deploying(run);

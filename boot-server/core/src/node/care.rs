@@ -423,6 +423,7 @@ mod tests {
             hostname: "web-1".into(),
             phone_home,
             resumed: false,
+            imaging: crate::volume::Imaging::Server,
         })
     }
 

@@ -18,7 +18,7 @@ pub(super) fn tick(s: &mut Step<'_>) {
     }
     // It may have gone to its disk without asking us, and then nothing more is heard of it.
     let silent = (run.phone_home.is_none() || run.resumed)
-        && matches!(run.stage, RunStage::Restart | RunStage::FirstBoot);
+        && (run.stage == RunStage::FirstBoot || (run.stage == RunStage::Restart && !run.boots_volume()));
     if silent && machine::runs(s, Vec::new(), "was written and verified; it does not phone home") {
         return;
     }

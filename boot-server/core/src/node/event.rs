@@ -17,6 +17,7 @@ use crate::expected::Compared;
 use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
 use crate::refresh::Papers;
+use crate::volume::Imaging;
 
 /// What happened. API calls, packets, agent reports and deadlines are all events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub enum Event {
 /// What came of preparing the disk of a machine that boots from a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrepareNews {
+    /// The machine is off, and what it booted from before is taken from it.
+    Off,
     /// The image is on it.
     Written,
     /// The DPU has everything ready: the machine may be switched on.
@@ -313,6 +316,8 @@ pub struct DeployOrder {
     pub phone_home: Option<Sha256>,
     /// The OS is on the volume already, and phoned home from another machine: it is only started.
     pub resumed: bool,
+    /// Who writes the image, where the disk is a volume.
+    pub imaging: Imaging,
 }
 
 impl DeployOrder {
@@ -326,7 +331,13 @@ impl DeployOrder {
             grow_root: false,
             boot_entry: None,
         };
-        Self { spec, hostname: installed.hostname.clone(), phone_home: installed.phone_home, resumed: true }
+        Self {
+            spec,
+            hostname: installed.hostname.clone(),
+            phone_home: installed.phone_home,
+            resumed: true,
+            imaging: Imaging::default(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use protocol::{JobId, Sha256, Timestamp};
 
 use super::boot::{Boot, Usual};
 use super::event::{Effect, PrepareNews, Refused};
-use super::state::{Fallback, RunStage, State};
+use super::state::{Fallback, Run, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
 use super::{Installed, Netboot, Nonce, orders};
@@ -108,15 +108,38 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
 /// The disk of a machine that boots from a volume is ready, or it cannot be made so.
 pub(super) fn prepared(s: &mut Step<'_>, job: JobId, news: PrepareNews) -> Result<(), Refused> {
     let now = s.now();
-    let run = s.node.state.run_mut().filter(|run| run.job.id == job && run.stage == RunStage::Volume);
+    let awaits = |run: &Run| match run.stage {
+        RunStage::Volume => true,
+        RunStage::Restart => run.boots_volume() && news == PrepareNews::Off,
+        _ => false,
+    };
+    let run = s.node.state.run_mut().filter(|run| run.job.id == job && awaits(run));
     let Some(run) = run else { return Err(Refused::StaleJob { job }) };
     match news {
+        PrepareNews::Off => {
+            run.on_volume.off = true;
+            if run.stage == RunStage::Restart {
+                run.enter(RunStage::Volume, now);
+                s.info("machine.off", "the machine is off: it goes over to its own networks");
+                s.mark(Phase::Restart);
+                s.drop_agent();
+            }
+        }
         PrepareNews::Written => {
+            run.on_volume.written = true;
             run.deadline = now.after(run.stage.patience());
             s.info("volume.written", "the image is on its volume and was read back");
             s.mark(Phase::Written);
         }
+        PrepareNews::Ready if run.wants_agent() => {
+            run.on_volume.off = false;
+            run.enter(RunStage::Boot, now);
+            s.info("volume.ready", "its DPU has its empty disk ready: it is switched on for the agent");
+            s.drop_agent();
+            s.effects.push(Effect::PowerCycle);
+        }
         PrepareNews::Ready => {
+            run.on_volume.off = false;
             run.enter(RunStage::FirstBoot, now);
             s.info("volume.ready", "its DPU has its disk and its networks ready: it is switched on");
             s.mark(Phase::LocalBoot);
@@ -134,6 +157,11 @@ fn boot_local(s: &mut Step<'_>) {
     if let Some(run) = s.node.state.run_mut()
         && run.stage == RunStage::Restart
     {
+        if run.boots_volume() {
+            // It was not switched off; its own networks come first all the same.
+            run.enter(RunStage::Volume, now);
+            return s.mark(Phase::Restart);
+        }
         run.enter(RunStage::FirstBoot, now);
         let silent = run.phone_home.is_none();
         s.mark(Phase::Restart);

@@ -55,7 +55,7 @@ pub use network::{HostAddress, NetworkError, StaticNetwork};
 pub use people::check_forget;
 pub use place::Place;
 pub use service::{ItemStatus, Service, ServiceNews, ServiceOrder, ServiceStage};
-pub use state::{Failure, PowerStage, PowerStory, Run, RunStage, State, StateName};
+pub use state::{Failure, OnVolume, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
 

@@ -8,7 +8,7 @@ use protocol::job::{DiskTarget, Job, Task};
 use super::boot::{Repeat, Usual};
 use super::event::{DeployOrder, Effect, Refused, Verb};
 use super::service::Service;
-use super::state::{Fallback, Run, RunStage, State, StateName};
+use super::state::{Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
 use super::{Node, StaticNetwork, care, orders, service};
@@ -220,6 +220,7 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     let mut run = s.new_run(job, fallback);
     run.phone_home = order.phone_home;
     run.resumed = order.resumed;
+    run.on_volume.imaging = order.imaging;
     run.hostname = Some(order.hostname);
     s.node.state = State::Deploying(run);
 }
@@ -311,6 +312,7 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
     }
     run.phone_home = old.phone_home;
     run.resumed = old.resumed;
+    run.on_volume = OnVolume { off: false, ..old.on_volume };
     run.hostname = old.hostname;
     s.node.state = match during {
         StateName::Inspecting => State::Inspecting(run),

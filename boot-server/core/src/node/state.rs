@@ -6,11 +6,12 @@ use std::time::Duration;
 use protocol::fault::Fault;
 use protocol::job::{Job, Task};
 use protocol::report::{Progress, Stage};
-use protocol::{Sha256, Timestamp};
+use protocol::{DiskId, Sha256, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::boot::Usual;
 use super::service::Service;
+use crate::volume::{self, Imaging};
 
 /// Ironic's provision states, as far as Billet has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,9 +115,30 @@ pub struct Run {
     /// Deploys: host name given to the OS.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// Deploys onto a volume: how it stands with that.
+    #[serde(default, skip_serializing_if = "OnVolume::is_default")]
+    pub on_volume: OnVolume,
     /// What became of restarting the machine for this stage; `None` where a person does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerStory>,
+}
+
+/// What a deploy onto a volume knows beside its stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OnVolume {
+    /// Who writes the image.
+    pub imaging: Imaging,
+    /// The image is on it, and was read back: it is never written again.
+    pub written: bool,
+    /// The machine was switched off for it, and was not switched on since.
+    pub off: bool,
+}
+
+impl OnVolume {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What became of restarting a machine through its management controller.
@@ -169,7 +191,8 @@ impl Fallback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "stage", content = "of")]
 pub enum RunStage {
-    /// The machine's disk is a volume: waits for what its DPU is to present. The machine is off, or what ran on it still runs.
+    /// The machine's disk is a volume: waits for what its DPU is to present. The machine is off, or what ran on it still runs. Where
+    /// the agent writes the image it comes twice: before that, and between that and the first boot.
     Volume,
     /// Waits for the machine to boot from the network.
     Boot,
@@ -299,15 +322,49 @@ impl Run {
         self.power = None;
     }
 
-    /// True where no agent can have changed anything for this job yet. A restart in the middle of a write is not that.
+    /// True where nothing can have been changed for this job yet. A restart in the middle of a write is not that, nor is what ran on
+    /// the machine still there once its disk was changed for another.
     pub fn is_untouched(&self) -> bool {
-        self.restarts == 0
-            && matches!(self.stage, RunStage::Volume | RunStage::Boot | RunStage::Kernel | RunStage::Assign)
+        let early =
+            matches!(self.stage, RunStage::Volume | RunStage::Boot | RunStage::Kernel | RunStage::Assign);
+        early && self.restarts == 0 && !self.was_taken()
     }
 
-    /// True where the OS is put on a volume, so that the machine boots it and nothing else.
+    fn was_taken(&self) -> bool {
+        let OnVolume { imaging, written, off } = self.on_volume;
+        let is_off = off || self.stage != RunStage::Volume;
+        self.boots_volume()
+            && ((written && imaging == Imaging::Agent) || (is_off && self.fallback == Fallback::Active))
+    }
+
+    /// The volume that the OS is put on; the machine boots it and nothing else.
+    pub fn volume(&self) -> Option<VolumeId> {
+        match &self.job.task {
+            Task::Deploy(spec) => spec.target.id.volume(),
+            Task::Inspect | Task::Clean { .. } => None,
+        }
+    }
+
+    /// True where the OS is put on a volume.
     pub fn boots_volume(&self) -> bool {
-        matches!(&self.job.task, Task::Deploy(spec) if spec.target.id.volume().is_some())
+        self.volume().is_some()
+    }
+
+    /// True where the machine boots the agent to write the image on its volume.
+    pub fn wants_agent(&self) -> bool {
+        self.boots_volume() && self.on_volume.imaging == Imaging::Agent && !self.on_volume.written
+    }
+
+    /// The job as the agent gets it: it knows a volume by the serial number of the disk.
+    pub fn agent_job(&self) -> Job {
+        let mut job = self.job.clone();
+        if let Task::Deploy(spec) = &mut job.task
+            && let Some(volume) = spec.target.id.volume()
+            && let Some(disk) = DiskId::of(None, Some(&volume::serial(volume)), None)
+        {
+            spec.target.id = disk;
+        }
+        job
     }
 
     /// True while the machine is to be restarted for this job.

@@ -7,7 +7,7 @@ use protocol::job::Job;
 
 use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
-use super::state::{Failure, Fallback, Run, RunStage, State, StateName};
+use super::state::{Failure, Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
 use super::{Node, agent, care, deadline, machine, medium, orders, people, power, service};
 
@@ -91,6 +91,7 @@ impl Step<'_> {
             phone_home: None,
             resumed: false,
             hostname: None,
+            on_volume: OnVolume::default(),
             power: None,
         };
         self.begin(&mut run);

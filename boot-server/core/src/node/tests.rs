@@ -16,8 +16,10 @@ use super::event::{DeployOrder, Verb};
 use super::service::Item;
 use super::state::Fallback;
 use super::*;
+use crate::dpu::{Side, side};
 use crate::expected::{Compared, Difference, PartKind};
 use crate::servicing::{BiosStep, Facts, FirmwareFact, RestartPolicy, SecureBootStep, ServiceStep};
+use crate::volume::Imaging;
 
 const NONCE: Sha256 = Sha256([1; 32]);
 const SESSION: Sha256 = Sha256([2; 32]);
@@ -45,7 +47,13 @@ fn spec() -> DeploySpec {
 }
 
 fn order() -> Box<DeployOrder> {
-    Box::new(DeployOrder { spec: spec(), hostname: "web-1".into(), phone_home: Some(TOKEN), resumed: false })
+    Box::new(DeployOrder {
+        spec: spec(),
+        hostname: "web-1".into(),
+        phone_home: Some(TOKEN),
+        resumed: false,
+        imaging: Imaging::Server,
+    })
 }
 
 fn network() -> Box<StaticNetwork> {
@@ -76,6 +84,7 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
         phone_home: deploys.then_some(TOKEN),
         resumed: false,
         hostname: deploys.then(|| "web-1".into()),
+        on_volume: OnVolume::default(),
         power: None,
     }
 }
@@ -85,7 +94,9 @@ fn node(state: State) -> Node {
     let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
     let session = Session { sha256: SESSION, since: NOW, agent_version: "1".into(), nonce: None, used: true };
     let stage = state.run().map(|r| r.stage);
-    let volume = state.run().is_some_and(Run::boots_volume);
+    let volume = state
+        .run()
+        .is_some_and(|run| run.boots_volume() && matches!(run.stage, RunStage::Volume | RunStage::FirstBoot));
     match (&state, stage) {
         _ if volume => {}
         (_, Some(RunStage::Kernel)) => {
@@ -167,6 +178,15 @@ fn on_volume(stage: RunStage, fallback: Fallback) -> State {
     State::Deploying(run)
 }
 
+/// The same, and the agent writes the image.
+fn by_agent(stage: RunStage, written: bool, off: bool) -> State {
+    let mut state = on_volume(stage, Fallback::Available);
+    if let Some(run) = state.run_mut() {
+        run.on_volume = OnVolume { imaging: Imaging::Agent, written, off };
+    }
+    state
+}
+
 /// Every state with every stage it can be in.
 fn states() -> Vec<(&'static str, State)> {
     use RunStage as S;
@@ -197,6 +217,11 @@ fn states() -> Vec<(&'static str, State)> {
         ("deploying volume/volume", on_volume(S::Volume, Fallback::Available)),
         ("deploying volume/first_boot", on_volume(S::FirstBoot, Fallback::Available)),
         ("rebuilding volume/volume", on_volume(S::Volume, Fallback::Active)),
+        ("agent on volume/volume, empty", by_agent(S::Volume, false, true)),
+        ("agent on volume/boot", by_agent(S::Boot, false, false)),
+        ("agent on volume/agent", by_agent(S::Agent(Stage::Write), false, false)),
+        ("agent on volume/restart", by_agent(S::Restart, true, false)),
+        ("agent on volume/volume, written", by_agent(S::Volume, true, true)),
         ("rebuilding/boot", State::Deploying(run(N::Deploying, S::Boot, Fallback::Active))),
         ("active", State::Active),
         ("deleting/boot", State::Deleting(run(N::Deleting, S::Boot, Fallback::Active))),
@@ -336,6 +361,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("no way", power_news(PowerNews::NoWay { what: "no drive".into(), hint: "get one".into() })),
         ("power without effect", power_news(PowerNews::NoEffect { wanted: "on" })),
         ("power failed", power_news(PowerNews::Failed { what: "it is dead".into(), hint: "mend it".into() })),
+        ("machine off", Event::Prepared { job, news: PrepareNews::Off }),
         ("disk written", Event::Prepared { job, news: PrepareNews::Written }),
         ("disk ready", Event::Prepared { job, news: PrepareNews::Ready }),
         (
@@ -507,6 +533,7 @@ fn told(node: &Node) -> &'static str {
 }
 
 /// A node in a story: events go in, what follows is kept.
+#[derive(Clone)]
 struct Story {
     node: Node,
     now: Timestamp,
@@ -559,6 +586,16 @@ impl Story {
     fn reports(&mut self, seq: u64, body: ReportBody) -> &mut Self {
         let job = self.job();
         self.is(Event::Report(ReportBatch { job, reports: vec![Report { seq, at: self.now, body }] }))
+    }
+
+    fn prepared(&mut self, news: PrepareNews) -> &mut Self {
+        let job = self.job();
+        self.is(Event::Prepared { job, news })
+    }
+
+    /// Its stage, and on which side of its DPU it is.
+    fn stands(&self) -> (String, Side) {
+        (place(&self.node), side(&self.node))
     }
 
     fn place(&self) -> String {
@@ -621,6 +658,75 @@ fn a_blank_machine_becomes_a_server_and_is_given_back() {
     story.takes_work().reports(1, done());
     assert_eq!((story.place().as_str(), &story.node.installed), ("available", &None));
     insta::assert_snapshot!(story.notes.join("\n"));
+}
+
+/// An order onto a volume, which the agent writes.
+fn volume_order() -> Box<DeployOrder> {
+    let target = DiskTarget { id: DiskId::of_volume(VolumeId(Uuid::from_u128(9))), ..disk() };
+    Box::new(DeployOrder { spec: DeploySpec { target, ..spec() }, imaging: Imaging::Agent, ..*order() })
+}
+
+#[test]
+fn an_agent_writes_a_volume_and_never_meets_a_network_of_a_project() {
+    let is = |place: &str, side| (place.to_owned(), side);
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Deploy(volume_order())));
+    assert_eq!(story.stands(), is("deploying/volume", Side::Provisioning), "an agent may run on it");
+    story.prepared(PrepareNews::Off);
+    assert_eq!((story.stands(), story.node.work()), (is("deploying/volume", Side::Provisioning), Work::Wait));
+    story.prepared(PrepareNews::Ready);
+    assert_eq!(story.stands(), is("deploying/boot", Side::Provisioning));
+    assert_eq!(story.effects, [Effect::PowerCycle]);
+    assert_eq!(required_boot(&story.node, story.now), Boot::Agent);
+    story.boots_agent();
+    let Work::Job { job } = story.node.work() else { panic!() };
+    let Task::Deploy(spec) = job.task else { panic!() };
+    assert_eq!(spec.target.id.to_string(), "serial:00000000000000000009", "as its host reads it");
+    // A power cut in the middle: the same job, on the same side.
+    story.takes_work().reports(1, ReportBody::Stage { stage: Stage::Write }).boots_agent().takes_work();
+    assert_eq!(story.stands(), is("deploying/agent restarts=1", Side::Provisioning));
+    story.reports(1, done());
+    assert_eq!(story.stands(), is("deploying/restart restarts=1", Side::Provisioning));
+    assert_eq!(story.node.work(), Work::PowerOff);
+    let mut by_hand = story.clone();
+    story.prepared(PrepareNews::Off);
+    assert_eq!(story.stands(), is("deploying/volume restarts=1", Side::Tenant));
+    story.prepared(PrepareNews::Ready);
+    assert_eq!(story.stands(), is("deploying/first_boot restarts=1", Side::Tenant));
+    assert_eq!(story.effects.last(), Some(&Effect::PowerCycle));
+    story.is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
+    assert_eq!(story.stands(), is("active", Side::Tenant));
+
+    by_hand.boots();
+    assert_eq!(by_hand.place(), "deploying/volume restarts=1", "its networks come first");
+    by_hand.prepared(PrepareNews::Off).prepared(PrepareNews::Ready);
+    assert_eq!(by_hand.stands(), is("deploying/first_boot restarts=1", Side::Tenant));
+}
+
+#[test]
+fn a_running_os_stays_where_it_is_until_the_machine_is_off() {
+    let mut story = Story::writing();
+    story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
+    story.is(Event::Verb(Verb::Rebuild(volume_order())));
+    assert_eq!(story.stands(), ("deploying/volume".to_owned(), Side::Tenant));
+    let mut early = story.clone();
+    early.is(Event::Verb(Verb::Abort));
+    assert_eq!(early.place(), "active");
+
+    story.prepared(PrepareNews::Off);
+    assert_eq!(story.stands(), ("deploying/volume".to_owned(), Side::Provisioning));
+    story.prepared(PrepareNews::Ready).is(Event::Verb(Verb::Abort));
+    assert_eq!(
+        story.stands(),
+        ("failed during deploying".to_owned(), Side::Provisioning),
+        "its disk is gone"
+    );
+    story.is(Event::Verb(Verb::Retry)).prepared(PrepareNews::Off).prepared(PrepareNews::Ready);
+    assert_eq!(story.place(), "deploying/boot restarts=1", "nothing was written yet");
+    story.boots_agent().takes_work().reports(1, done()).prepared(PrepareNews::Off);
+    story.is(Event::Verb(Verb::Abort)).is(Event::Verb(Verb::Retry));
+    story.prepared(PrepareNews::Off).prepared(PrepareNews::Ready);
+    assert_eq!(story.place(), "deploying/first_boot restarts=1", "what was written is not written again");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::amounts::Amounts;
 use crate::cloud_config::is_hostname;
 use crate::deploy::is_candidate;
+use crate::volume::Imaging;
 
 pub use follow::{Act, Next, Seen, follow};
 
@@ -116,6 +117,9 @@ pub struct BootVolume {
     /// Its backend holds its bytes encrypted; so it does anyway where the type says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypted: bool,
+    /// Who writes the image on it; the server if not given.
+    #[serde(default, skip_serializing_if = "Imaging::is_default")]
+    pub imaging: Imaging,
 }
 
 /// A machine lent to a project.

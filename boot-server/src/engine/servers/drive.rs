@@ -213,7 +213,8 @@ impl Engine {
         self.plug_networks(server, &spec).await?;
         let request = self.deploy_request(node, &spec).await?;
         let volume = self.volume_to_boot(server, &spec, &actor).await?;
-        let planned = self.plan_onto(node, &request, volume.as_ref()).await?;
+        let mut planned = self.plan_onto(node, &request, volume.as_ref()).await?;
+        planned.order.imaging = spec.boot_volume.as_ref().map(|boot| boot.imaging).unwrap_or_default();
         let deploy = Some(replace::seal(&self.0.vault, node.id, &request)?);
         let at = now();
         let next = Server {
@@ -283,14 +284,14 @@ impl Engine {
     }
 }
 
-/// True where the disk and the networks of a server were never all ready: what there is of them is taken back, and made anew by a
-/// reinstall. One whose machine was switched on keeps them: it may only be slow.
+/// True where the OS of a server was never started, because its disk or its networks were never all ready: what there is of them is
+/// taken back, and made anew by a reinstall. One whose OS was started keeps them: it may only be slow.
 fn undone(server: &Server, node: Option<&Node>) -> bool {
     let never = server.phase == Phase::Error && server.active.is_none() && server.spec.boot_volume.is_some();
     never
         && match node.map(|node| &node.state) {
             Some(State::Failed(failure)) => {
-                failure.run.as_ref().is_none_or(|run| run.stage == RunStage::Volume)
+                failure.run.as_ref().is_none_or(|run| run.stage != RunStage::FirstBoot)
             }
             Some(State::Available) => true,
             _ => false,

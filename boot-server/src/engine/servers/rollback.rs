@@ -41,7 +41,7 @@ impl Engine {
         })
         .await?;
         let (image, image_name) = match &volume.source {
-            Source::Os { image, image_name } => (*image, image_name.clone()),
+            Source::Os { image, image_name, .. } => (*image, image_name.clone()),
             _ => (installed.image, installed.image_name),
         };
         let spec = Spec { image, image_name, ..server.spec.clone() };

@@ -96,16 +96,24 @@ pub(in crate::engine) async fn site_with(
     scratch: &Scratch,
     wrap: impl FnOnce(std::sync::Arc<dyn ::volume::Backend>) -> std::sync::Arc<dyn ::volume::Backend>,
 ) -> (Engine, ProjectId) {
+    let engine = engine_with(scratch, wrap).await;
+    any_flavor(&engine).await;
+    let project = with_project(&engine, 1).await;
+    (engine, project)
+}
+
+/// A server over what is there, as at its start.
+pub(in crate::engine) async fn engine_with(
+    scratch: &Scratch,
+    wrap: impl FnOnce(std::sync::Arc<dyn ::volume::Backend>) -> std::sync::Arc<dyn ::volume::Backend>,
+) -> Engine {
     let mut settings = crate::engine::tests::settings(scratch);
     crate::engine::tests::with_overlay(&mut settings);
     let images = ::images::Store::open(settings.images_dir()).unwrap();
     let store = crate::store::Store::open(&scratch.database()).unwrap();
     let files = ::volume::FileBackend::open(&scratch.0.join("volumes")).unwrap();
     let backends = [("files".to_owned(), wrap(std::sync::Arc::new(files)))].into();
-    let engine = Engine::open_over(settings, store, images, backends).await.unwrap();
-    any_flavor(&engine).await;
-    let project = with_project(&engine, 1).await;
-    (engine, project)
+    Engine::open_over(settings, store, images, backends).await.unwrap()
 }
 
 async fn any_flavor(engine: &Engine) {
@@ -119,7 +127,7 @@ pub(in crate::engine) async fn living(engine: &Engine, project: ProjectId) -> Ve
     engine.servers(project, ServerFilter { limit: 1000, ..ServerFilter::default() }).await.unwrap()
 }
 
-async fn report(engine: &Engine, node: NodeId, session: &str, body: ReportBody) {
+pub(in crate::engine) async fn report(engine: &Engine, node: NodeId, session: &str, body: ReportBody) {
     let node = engine.node(&node.to_string()).await.unwrap();
     let run = node.state.run().unwrap();
     let reports = vec![Report { seq: run.acked + 1, at: Timestamp(0), body }];

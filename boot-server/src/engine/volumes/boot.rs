@@ -81,7 +81,11 @@ impl Engine {
         let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;
         let key = self.key_for(&kind, wish.encrypted, None)?;
-        let source = Source::Os { image: server.spec.image, image_name: server.spec.image_name.clone() };
+        let source = Source::Os {
+            image: server.spec.image,
+            image_name: server.spec.image_name.clone(),
+            imaging: wish.imaging,
+        };
         let id = Uuid::now_v7();
         let tail = id.simple().to_string();
         let name = format!("{}-boot-{}", server.name, &tail[tail.len() - 6..]);

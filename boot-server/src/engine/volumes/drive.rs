@@ -7,7 +7,7 @@ use std::time::Duration;
 use boot_server_core::dpu;
 use boot_server_core::node::{Node, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
-use boot_server_core::volume::{Act, Attachment, Facts, Phase, Source, Stage, Volume, next};
+use boot_server_core::volume::{Act, Attachment, Facts, Imaging, Phase, Source, Stage, Volume, next};
 use protocol::job::Task;
 use protocol::{DpuId, NodeId, VolumeId};
 use tokio::sync::broadcast::error::RecvError;
@@ -313,9 +313,11 @@ impl Engine {
             key: key.clone(),
         };
         let image = match &volume.source {
-            Source::Blank | Source::Snapshot { .. } => return Ok(()),
+            Source::Blank | Source::Snapshot { .. } | Source::Os { imaging: Imaging::Agent, .. } => {
+                return Ok(());
+            }
             Source::Image { image, .. } => plain(*image),
-            Source::Os { image, .. } => {
+            Source::Os { image, imaging: Imaging::Server, .. } => {
                 let server = volume.server();
                 let node = match server {
                     Some(server) => {

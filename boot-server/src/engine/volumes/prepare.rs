@@ -4,17 +4,23 @@
 //!  image written ─▶ machine off ─▶ the volume before revoked ─▶ new one granted ─▶ DPU presents it, ports plugged ─▶ switched on
 //! ```
 //!
+//! Where the agent writes the image, on the machine itself:
+//!
+//! ```text
+//!  machine off ─▶ the volume before revoked ─▶ empty one granted ─▶ DPU presents it, NIC on the provisioning network ─▶ switched on
+//!    ─▶ agent writes ─▶ machine off ─▶ ports plugged ─▶ switched on
+//! ```
+//!
 //! Each look does what can be done then, and is done again when something changes.
 
 use std::time::Duration;
 
 use bmc::{DriverKind, PowerAction, PowerState};
 use boot_server_core::dpu;
-use boot_server_core::node::{Event, Node, Phase as Mark, PrepareNews, RunStage, Severity};
+use boot_server_core::node::{Event, Node, Phase as Mark, PrepareNews, Run, RunStage, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Phase, Stage, Volume};
 use protocol::fault::{Fault, FaultCode};
-use protocol::job::Task;
 use protocol::{JobId, NodeId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
@@ -55,21 +61,27 @@ impl Engine {
     /// True where the machine is off and nobody else's disk is on it: it may have this volume.
     pub(super) fn takes_disk(&self, node: &Node, volume: VolumeId) -> bool {
         match waiting(node) {
-            Some((job, target)) => target == volume && lock(&self.0.takes_disk).get(&node.id) == Some(&job),
-            // What runs from it already keeps it, also where a DPU was changed.
-            None => {
-                node.state.run().is_none()
-                    || node.state.run().is_some_and(|run| run.stage == RunStage::FirstBoot)
+            Some((run, target)) => {
+                target == volume && lock(&self.0.takes_disk).get(&node.id) == Some(&run.job.id)
             }
+            // What runs from it already, or writes it, keeps it, also where a DPU was changed.
+            None => node
+                .state
+                .run()
+                .is_none_or(|run| run.stage == RunStage::FirstBoot || run.volume() == Some(volume)),
         }
     }
 
     async fn prepare(&self, id: NodeId) -> Result<(), EngineError> {
         let Some(node) = self.0.nodes.get(id) else { return Ok(()) };
-        let Some((job, target)) = waiting(&node) else {
+        let Some((run, target)) = waiting(&node) else {
             lock(&self.0.takes_disk).remove(&id);
+            if let Some(run) = node.state.run().filter(|run| leaves_agent(run)) {
+                return self.leave_agent(id, run.job.id).await;
+            }
             return self.forget_previous(&node).await;
         };
+        let job = run.job.id;
         let Some(server) = self.server_of(id).await? else { return Ok(()) };
         let volumes = self.volumes_of(server.id).await?;
         let Some(volume) = volumes.iter().find(|volume| volume.id == target) else {
@@ -86,7 +98,7 @@ impl Engine {
                 return self.fail_prepare(id, job, "its volume was removed", "reinstall the server").await;
             }
         }
-        if node.timeline.at(Mark::Written).is_none() {
+        if !run.wants_agent() && node.timeline.at(Mark::Written).is_none() {
             self.tell_prepared(id, job, PrepareNews::Written).await?;
         }
         let Some(known) = self.dpu_of(id) else {
@@ -98,19 +110,39 @@ impl Engine {
                 return Ok(());
             }
             lock(&self.0.takes_disk).insert(id, job);
+            self.tell_prepared(id, job, PrepareNews::Off).await?;
             self.announce_volume(volume);
             return Ok(());
         }
+        // What it is to be follows from how the node stands now.
+        self.compose(known.dpu.id).await?;
+        let Some(known) = self.dpu_of(id) else { return Ok(()) };
         let all = volumes.iter().filter(|volume| volume.attachment.is_some());
         let have_all = all
             .clone()
             .all(|volume| volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Attached));
-        let ports = known.desired.as_ref().is_some_and(|state| dpu::plugged(known.observed.as_ref(), state));
-        if have_all && ports && known.problem.is_none() {
+        let has_nics = known.desired.as_ref().is_some_and(|state| match run.wants_agent() {
+            true => dpu::provisions(known.observed.as_ref(), state),
+            false => dpu::plugged(known.observed.as_ref(), state),
+        });
+        if have_all && has_nics && known.problem.is_none() {
             self.tell_prepared(id, job, PrepareNews::Ready).await?;
             lock(&self.0.takes_disk).remove(&id);
         }
         Ok(())
+    }
+
+    /// The agent has written the volume: its machine is switched off, so that nothing of the agent is on the networks of a project. Where
+    /// only a person can do that, the agent does it by itself, and its next boot is waited for.
+    async fn leave_agent(&self, id: NodeId, job: JobId) -> Result<(), EngineError> {
+        if !self.switched_by_hand(id) && self.switch_off(id).await? {
+            self.tell_prepared(id, job, PrepareNews::Off).await?;
+        }
+        Ok(())
+    }
+
+    fn switched_by_hand(&self, id: NodeId) -> bool {
+        lock(&self.0.bmcs).get(&id).is_none_or(|row| row.driver == DriverKind::Manual)
     }
 
     async fn tell_prepared(&self, id: NodeId, job: JobId, news: PrepareNews) -> Result<(), EngineError> {
@@ -128,7 +160,7 @@ impl Engine {
 
     /// Switches a machine off and waits until it is; true where it is, or where nobody but a person can do that.
     pub(in crate::engine) async fn switch_off(&self, id: NodeId) -> Result<bool, EngineError> {
-        if lock(&self.0.bmcs).get(&id).is_none_or(|row| row.driver == DriverKind::Manual) {
+        if self.switched_by_hand(id) {
             return Ok(true);
         }
         let power = &self.0.power;
@@ -241,8 +273,12 @@ impl Engine {
 }
 
 /// The job that waits for its volume, and which.
-fn waiting(node: &Node) -> Option<(JobId, VolumeId)> {
+fn waiting(node: &Node) -> Option<(&Run, VolumeId)> {
     let run = node.state.run().filter(|run| run.stage == RunStage::Volume)?;
-    let Task::Deploy(spec) = &run.job.task else { return None };
-    Some((run.job.id, spec.target.id.volume()?))
+    Some((run, run.volume()?))
+}
+
+/// True where the agent has written the volume.
+fn leaves_agent(run: &Run) -> bool {
+    run.stage == RunStage::Restart && run.boots_volume()
 }

@@ -1,5 +1,7 @@
 //! Volumes over a real store and real files, with a DPU that is played here.
 
+mod agent;
+
 use std::time::{Duration, Instant};
 
 use boot_server_core::node::StateName;
@@ -66,10 +68,17 @@ fn as_told(state: &Desired) -> Observed {
         ports: state
             .ports
             .iter()
-            .map(|port| PortSeen {
-                interface: port.interface.to_string(),
-                port: Some(port.port.to_string()),
-                bridge: None,
+            .map(|port| (port.interface.to_string(), Some(port.port.to_string()), None))
+            .chain(
+                state
+                    .provisioning
+                    .iter()
+                    .map(|access| (access.interface.to_string(), None, Some(access.bridge.to_string()))),
+            )
+            .map(|(interface, port, bridge)| PortSeen {
+                interface,
+                port,
+                bridge,
                 number: Some(1),
                 up: true,
                 error: None,
@@ -97,6 +106,11 @@ async fn play(engine: &Engine, secret: &str, n: u8) -> Played {
     let peer = std::net::IpAddr::from([10, 77, 0, 100 + n]);
     let welcome = engine.dpu_hello(hello(secret, Some(token), n), peer).await.unwrap();
     assert_eq!(welcome, Welcome::Accepted { dpu: known.dpu.id, name: known.dpu.name });
+    play_on(engine, secret)
+}
+
+/// One that is known already.
+fn play_on(engine: &Engine, secret: &str) -> Played {
     let (engine, own) = (engine.clone(), secret.to_owned());
     let task = tokio::spawn(async move {
         let mut report = Report { generation: None, observed: None, counters: None };

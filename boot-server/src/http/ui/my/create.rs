@@ -9,6 +9,7 @@ use boot_server_core::names::GroupName;
 use boot_server_core::placement::{Domain, Policy};
 use boot_server_core::quota;
 use boot_server_core::server::BootVolume;
+use boot_server_core::volume::Imaging;
 use boot_server_core::volume::parse_size;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -83,6 +84,8 @@ struct Typed {
     boot_size: String,
     boot_keep: bool,
     boot_encrypted: bool,
+    /// The agent writes the image, on the machine.
+    boot_agent: bool,
     /// Each server gets a port on each.
     networks: Vec<String>,
 }
@@ -110,6 +113,7 @@ impl Typed {
             boot_size: plain("boot_size"),
             boot_keep: fields.get("boot_keep") == "1",
             boot_encrypted: fields.get("boot_encrypted") == "1",
+            boot_agent: fields.get("boot_agent") == "1",
             networks: fields.all("networks").map(str::to_owned).collect(),
         }
     }
@@ -151,7 +155,9 @@ impl Typed {
             })?),
         };
         let kind = Some(self.boot_type.clone()).filter(|kind| !kind.is_empty());
-        Ok(Some(BootVolume { kind, size, keep: self.boot_keep, encrypted: self.boot_encrypted }))
+        let imaging = if self.boot_agent { Imaging::Agent } else { Imaging::Server };
+        let (keep, encrypted) = (self.boot_keep, self.boot_encrypted);
+        Ok(Some(BootVolume { kind, size, keep, encrypted, imaging }))
     }
 
     fn wish(&self) -> Result<NewServers, Problem> {
@@ -210,6 +216,9 @@ impl Typed {
             }
             if boot.encrypted {
                 cli.push_str(" --encrypted-volume");
+            }
+            if !boot.imaging.is_default() {
+                cli.push_str(&format!(" --imaging {}", boot.imaging.as_str()));
             }
             body["boot_volume"] = json!(boot);
         }
