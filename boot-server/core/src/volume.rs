@@ -227,6 +227,9 @@ pub enum Stage {
     Attached,
     /// The DPU is to take it away.
     Detaching,
+    /// Its server goes on, on another machine: whoever had it is cut off from it, whether that one answers or not, and then it is wanted
+    /// anew.
+    Moving,
 }
 
 /// How a volume is shown (Cinder's words).
@@ -278,7 +281,7 @@ impl Volume {
             (Phase::Deleted, _) => Status::Deleted,
             (Phase::Available, None) => Status::Available,
             (Phase::Available, Some(attachment)) => match attachment.stage {
-                Stage::Wanted | Stage::Granted => Status::Attaching,
+                Stage::Wanted | Stage::Granted | Stage::Moving => Status::Attaching,
                 Stage::Attached => Status::InUse,
                 Stage::Detaching => Status::Detaching,
             },
@@ -365,7 +368,7 @@ pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
             (Stage::Granted, Some(_)) => facts.presented.then_some(Act::Attached),
             (Stage::Attached, Some(_)) => None,
             (Stage::Granted | Stage::Attached, None) => facts.dpu.map(Act::Grant),
-            (Stage::Detaching, None) => Some(Act::Revoke),
+            (Stage::Detaching, None) | (Stage::Moving, _) => Some(Act::Revoke),
             (Stage::Detaching, Some(_)) => facts.withdrawn.then_some(Act::Revoke),
         },
     }
@@ -462,7 +465,8 @@ mod tests {
 
     const PHASES: [Phase; 5] =
         [Phase::Creating, Phase::Available, Phase::Error, Phase::Deleting, Phase::Deleted];
-    const STAGES: [Stage; 4] = [Stage::Wanted, Stage::Granted, Stage::Attached, Stage::Detaching];
+    const STAGES: [Stage; 5] =
+        [Stage::Wanted, Stage::Granted, Stage::Attached, Stage::Detaching, Stage::Moving];
 
     fn all() -> impl Iterator<Item = Volume> {
         let attachments = STAGES.into_iter().flat_map(|stage| [Some((stage, false)), Some((stage, true))]);
@@ -513,8 +517,11 @@ mod tests {
                         assert_eq!(volume.presenter(), None, "one at a time");
                     }
                     Some(Act::Revoke) if volume.phase != Phase::Creating && volume.phase != Phase::Error => {
-                        let granted = volume.attachment.as_ref().is_some_and(|at| at.dpu.is_some());
-                        assert!(facts.withdrawn || !granted, "its host still has it");
+                        let at = volume.attachment.as_ref();
+                        let granted = at.is_some_and(|at| at.dpu.is_some());
+                        let by_force = volume.phase == Phase::Available
+                            && at.is_some_and(|at| at.stage == Stage::Moving);
+                        assert!(facts.withdrawn || !granted || by_force, "its host still has it");
                     }
                     _ => {}
                 }

@@ -1,11 +1,13 @@
 //! Evacuation: a server on volumes whose machine died goes on, on another machine. Nothing is copied.
 //!
 //! ```text
-//!  another machine is found ─▶ fence: its volumes revoked in their backends ─▶ one transaction: server, OS, both machines
-//!      ─▶ the new machine is prepared like one whose image was just written: granted, presented, switched on
+//!  another machine is found ─▶ one transaction: server, OS, both machines, and the volumes, which are to be moved
+//!      ─▶ fence: each volume revoked in its backend ─▶ the new machine is prepared like one whose image was just written:
+//!         granted, presented, switched on
 //! ```
 //!
-//! The fence is the backend's: when it holds, the old machine cannot write, whether anybody reaches it or not. Its ports are bound to the
+//! The fence is the backend's: when it holds, the old machine cannot write, whether anybody reaches it or not, and before it holds nobody
+//! else is granted the volume. It is in the volumes' rows, so a server that is killed goes on with it. Ports are bound to the
 //! new machine's DPU by name, so that the old one, switched on again, has no network either.
 
 use std::sync::Arc;
@@ -15,14 +17,14 @@ use boot_server_core::deploy::check_firmware;
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Event, Installed, Node, Severity};
 use boot_server_core::placement::{self, By, Request, Wanted};
-use boot_server_core::server::{Phase, Server};
+use boot_server_core::server::{Phase, Server, wiped};
 use boot_server_core::volume::{Attachment, Stage, Volume};
 use protocol::NodeId;
 use volume::Fencing;
 
 use super::servers::ServerError;
-use super::volumes::VolumeError;
 use super::{Actor, Engine, EngineError, now};
+use crate::asking::carried;
 use crate::store::instances::InstanceRow;
 use crate::store::queries::{NewEvent, insert_event};
 use crate::store::{instances, last_deploys, servers, volumes};
@@ -34,9 +36,16 @@ impl Engine {
     /// Moves the server of a machine to another one of its flavor, or to `to`. Its volumes, ports and addresses follow.
     ///
     /// # Errors
-    /// [`ServerError`] where the machine has no server that can be moved, or no other machine fits; [`VolumeError`] where it cannot be
-    /// fenced: then nothing was moved.
+    /// [`ServerError`] where the machine has no server that can be moved, no other machine fits, or a volume is kept where nobody can be
+    /// cut off from it: then nothing was moved.
     pub async fn evacuate(&self, node: &Node, actor: Actor, to: Option<&str>) -> Result<Server, EngineError> {
+        let (engine, node, to) = (self.clone(), node.clone(), to.map(str::to_owned));
+        // Ended also where whoever asked goes away meanwhile.
+        let moved = async move { engine.evacuate_now(&node, actor, to.as_deref()).await };
+        tokio::spawn(carried(moved)).await?
+    }
+
+    async fn evacuate_now(&self, node: &Node, actor: Actor, to: Option<&str>) -> Result<Server, EngineError> {
         let server = self.server_of(node.id).await?;
         let server = server.ok_or_else(|| ServerError::NotFound(format!("on {}", node.name)))?;
         if matches!(server.phase, Phase::Claimed | Phase::Deploying | Phase::Deleting | Phase::Deleted) {
@@ -44,8 +53,9 @@ impl Engine {
             return Err(ServerError::WrongPhase { verb, phase: server.phase.as_str(), hint }.into());
         }
         let (installed, volume) = self.on_volume(node, &server).await?;
-        let _turn = self.0.claims.lock().await;
-        let target = self.spare(&server, node, to).await?;
+        // Whatever keeps it from moving is said before its machine is touched.
+        self.moving(&server).await?;
+        self.spare(&server, node, to).await?;
         // Best where it works; where the machine does not answer, the fence holds without it.
         match tokio::time::timeout(OFF, self.switch_off(node.id)).await {
             Ok(Ok(true)) => {}
@@ -53,8 +63,10 @@ impl Engine {
                 tracing::warn!(node = %node.name, ?other, "a machine that is evacuated cannot be switched off")
             }
         }
-        let fenced = self.fence(&server).await?;
-        self.carry_over(node, &target, &server, (installed, volume), fenced, actor).await?;
+        let _turn = self.0.claims.lock().await;
+        let target = self.spare(&server, node, to).await?;
+        let moving = self.moving(&server).await?;
+        self.carry_over(node, &target, &server, (installed, volume), moving, actor).await?;
         let id = server.id;
         let moved = self.store().read(move |db| servers::get(db, id)).await?;
         moved.ok_or_else(|| ServerError::NotFound(server.name).into())
@@ -119,28 +131,26 @@ impl Engine {
         node.map(Arc::unwrap_or_clone).ok_or_else(|| ServerError::NotFound(server.name.clone()).into())
     }
 
-    /// Lets nobody have the volumes of a server, and says how they are to be stored: they wait for its next machine.
-    async fn fence(&self, server: &Server) -> Result<Vec<Volume>, EngineError> {
-        let mut fenced = Vec::new();
+    /// The volumes of a server as they are stored when it moves: each is taken from whoever has it before its next machine gets it. What
+    /// is on its way off the server stays so.
+    async fn moving(&self, server: &Server) -> Result<Vec<Volume>, EngineError> {
+        let mut moving = Vec::new();
         for volume in self.volumes_of(server.id).await? {
-            let backend = self.backend(&volume.kind)?;
-            if backend.fencing() == Fencing::Trusts {
+            if self.backend(&volume.kind)?.fencing() == Fencing::Trusts {
                 let what = format!(
                     "volume {} is kept where nobody can be cut off from it: two machines might write to it",
                     volume.name
                 );
-                return Err(ServerError::Bad {
-                    what,
-                    hint: "mend the machine, or detach the volume from its DPU first",
-                }
-                .into());
+                let hint = "mend the machine, or detach the volume from its DPU first";
+                return Err(ServerError::Bad { what, hint }.into());
             }
-            backend.revoke(volume.id).await.map_err(VolumeError::from)?;
-            let attachment =
-                volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
-            fenced.push(Volume { attachment, version: volume.version + 1, ..volume });
+            let Some(attachment) = volume.attachment.clone().filter(|at| at.stage != Stage::Detaching) else {
+                continue;
+            };
+            let attachment = Some(Attachment { stage: Stage::Moving, ..attachment });
+            moving.push(Volume { attachment, version: volume.version + 1, ..volume });
         }
-        Ok(fenced)
+        Ok(moving)
     }
 
     async fn carry_over(
@@ -149,26 +159,25 @@ impl Engine {
         new: &Node,
         server: &Server,
         (installed, volume): (Installed, Volume),
-        fenced: Vec<Volume>,
+        moving: Vec<Volume>,
         actor: Actor,
     ) -> Result<(), EngineError> {
         let order = DeployOrder::resumed(&installed, volume.size);
         let reason = format!("its server {} was evacuated to {}", server.name, new.name);
-        let leaving = vec![
-            Event::Verb(Verb::Delete { wipe: Vec::new() }),
-            Event::Verb(Verb::Maintenance {
-                reason: Some(reason),
-                until: None,
-                by: Some(actor.name().to_owned()),
-            }),
-        ];
+        let mut leaving = vec![Event::Verb(Verb::Delete { wipe: Vec::new() })];
+        if self.inventory(old.id).await?.is_none_or(|inventory| !wiped(&inventory).is_empty()) {
+            // Its own disks may hold what the project wrote there, and nobody can wipe them now: it is not offered to others.
+            leaving.push(Event::Verb(Verb::Manage));
+        }
+        let by = Some(actor.name().to_owned());
+        leaving.push(Event::Verb(Verb::Maintenance { reason: Some(reason), until: None, by }));
         let coming = vec![Event::Verb(Verb::Deploy(Box::new(order)))];
         let moved = self.moved_instances(old, new).await?;
         let message = format!("{}: goes on, on another machine", server.name);
         let event = NewEvent::new(now(), actor.name(), "server.evacuated", Severity::Warning, message)
             .on(new.id)
             .of(server.project);
-        let (old_id, new_id, row, rows, at) = (old.id, new.id, event.clone(), fenced.clone(), now());
+        let (old_id, new_id, row, rows, at) = (old.id, new.id, event.clone(), moving.clone(), now());
         let also = Arc::new(move |db: &_| {
             servers::move_to(db, old_id, new_id)?;
             // The old machine's were ended with its step, in this transaction.
@@ -184,7 +193,7 @@ impl Engine {
         });
         self.apply_together(actor, vec![(old_id, leaving), (new_id, coming)], also).await?;
         self.announce_server(server);
-        for volume in &fenced {
+        for volume in &moving {
             self.announce_volume(volume);
         }
         Ok(())

@@ -197,6 +197,8 @@ struct Inner {
     networks_changed: Notify,
     /// Machines that are off and have nobody's disk: they may have the boot volume of this job.
     takes_disk: Mutex<BTreeMap<NodeId, JobId>>,
+    /// Servers whose disks are being taken from their machines.
+    giving_back: Mutex<BTreeSet<ServerId>>,
     /// Networks of projects.
     overlay: overlay::Overlay,
 }
@@ -376,6 +378,7 @@ impl Engine {
             volume_turns: volumes::Turns::default(),
             networks_changed: Notify::new(),
             takes_disk: Mutex::default(),
+            giving_back: Mutex::default(),
             overlay,
         }));
         engine.reconcile_images().await?;

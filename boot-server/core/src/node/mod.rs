@@ -270,6 +270,18 @@ impl Node {
         run.and_then(|run| run.phone_home).into_iter().chain(installed).collect()
     }
 
+    /// The volume that this machine runs from: the one that it was switched on with for its first boot, else that of the OS on it.
+    pub fn runs_from(&self) -> Option<protocol::VolumeId> {
+        let run = match &self.state {
+            State::Failed(failure) => failure.run.as_deref(),
+            state => state.run(),
+        };
+        match run.filter(|run| run.stage == RunStage::FirstBoot).map(|run| &run.job.task) {
+            Some(Task::Deploy(spec)) => spec.target.id.volume(),
+            _ => self.installed.as_ref().and_then(|os| os.disk.volume()),
+        }
+    }
+
     /// The disks with the OS that Billet put there, or was putting there: a rebuild may have gone to another disk than
     /// the OS before it, and a machine that is given back must keep neither.
     pub fn os_disks(&self) -> Vec<protocol::DiskId> {

@@ -272,7 +272,7 @@ fn abort(s: &mut Step<'_>) -> Result<(), Refused> {
         return Err(s.wrong_state("abort", "nothing is running on it"));
     };
     match run.stage {
-        _ if run.is_untouched() => {
+        _ if run.is_untouched() && !run.swaps_disks() => {
             let back = run.fallback;
             s.info("job.aborted", "called off before anything was changed");
             s.mark(Phase::Done);

@@ -337,6 +337,13 @@ impl Run {
             && ((written && imaging == Imaging::Agent) || (is_off && self.fallback == Fallback::Active))
     }
 
+    /// True where what the machine ran from may be on its way off it already, for a volume that is to take its place.
+    pub fn swaps_disks(&self) -> bool {
+        self.stage == RunStage::Volume
+            && self.fallback == Fallback::Active
+            && (self.on_volume.written || self.wants_agent())
+    }
+
     /// The volume that the OS is put on; the machine boots it and nothing else.
     pub fn volume(&self) -> Option<VolumeId> {
         match &self.job.task {

@@ -15,7 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Change, Engine, EngineError, line, now};
-use crate::engine::{Along, replace};
+use crate::asking::carried;
+use crate::engine::{Along, lock, replace};
 use crate::store::queries::NewEvent;
 use crate::store::servers as rows;
 
@@ -108,12 +109,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes what its DPU presents from a server that is given back; false where that is still on its way.
+    /// Takes what its DPU presents from a server that is given back; false where that is still on its way. Its machine is
+    /// switched off first, which may take a minute: that is waited for in a task of its own, and others' servers are driven meanwhile.
     async fn take_all(&self, server: &Server) -> Result<bool, EngineError> {
+        if self.volumes_of(server.id).await?.is_empty() {
+            self.take_disks(server).await?;
+            return self.release_networks(server).await.map(|()| true);
+        }
+        if lock(&self.0.giving_back).insert(server.id) {
+            let (engine, server) = (self.clone(), server.clone());
+            tokio::spawn(carried(async move {
+                if let Err(error) = engine.take_disks_or_say(&server).await {
+                    tracing::error!(server = %server.id, error = &error as &dyn std::error::Error, "its disks are taken with the next look");
+                }
+                lock(&engine.0.giving_back).remove(&server.id);
+            }));
+        }
+        Ok(false)
+    }
+
+    /// What keeps it is told to its project; it is tried again with the next change and the next look.
+    async fn take_disks_or_say(&self, server: &Server) -> Result<(), EngineError> {
         match self.take_disks(server).await {
-            Ok(true) => self.release_networks(server).await.map(|()| true),
-            Ok(false) => Ok(false),
-            // Told to its project; it is tried again with the next change and the next look.
             Err(EngineError::Power(error)) => {
                 let note = Some("its machine could not be switched off yet".to_owned());
                 tracing::warn!(server = %server.id, error = &error as &dyn std::error::Error, "a server is not given back yet");
@@ -121,9 +138,9 @@ impl Engine {
                     let next = Server { note, version: server.version + 1, ..server.clone() };
                     self.put_server(next, None).await?;
                 }
-                Ok(false)
+                Ok(())
             }
-            Err(error) => Err(error),
+            taken => taken.map(drop),
         }
     }
 

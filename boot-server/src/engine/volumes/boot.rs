@@ -35,14 +35,16 @@ impl Engine {
         least: u64,
     ) -> Result<Volume, EngineError> {
         let wanted = self.boot_volume(server, actor, wish, least)?;
+        let runs_from = self.0.nodes.get(server.node).and_then(|node| node.runs_from());
         for volume in self.volumes_of(server.id).await? {
-            let unused = volume.phase == Phase::Creating
-                && volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted);
+            // Nobody was ever given it.
+            let unused = volume.attachment.as_ref().is_some_and(|at| at.boot && at.stage == Stage::Wanted)
+                && Some(volume.id) != runs_from;
             let alike = |volume: &Volume| {
                 (&volume.source, volume.size, &volume.kind, volume.key.is_some())
                     == (&wanted.source, wanted.size, &wanted.kind, wanted.key.is_some())
             };
-            if unused && alike(&volume) {
+            if unused && volume.phase == Phase::Creating && alike(&volume) {
                 return Ok(volume);
             }
             if unused {

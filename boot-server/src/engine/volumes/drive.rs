@@ -12,7 +12,7 @@ use protocol::job::Task;
 use protocol::{DpuId, NodeId, VolumeId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
-use volume::{BackendError, Fencing, Grantee, ImageSource, Origin};
+use volume::{Backend, BackendError, Fencing, Grantee, ImageSource, Origin};
 
 use super::{VolumeError, line};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
@@ -345,7 +345,15 @@ impl Engine {
         let known = self.known_dpu(id).ok_or(StoreError::Conflict)?;
         let backend = self.backend(&volume.kind)?;
         let to = Grantee { dpu: id, initiator: known.dpu.initiator() };
-        let access = backend.grant(volume.id, &to).await.map_err(VolumeError::from)?;
+        let access = match backend.grant(volume.id, &to).await {
+            // By whoever drove it before and could not note it: nobody was told of that grant.
+            Err(BackendError::Granted { .. }) => {
+                backend.revoke(volume.id).await.map_err(VolumeError::from)?;
+                backend.grant(volume.id, &to).await
+            }
+            granted => granted,
+        };
+        let access = access.map_err(VolumeError::from)?;
         let sealed = self.seal_access(volume.id, &access)?;
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Granted, dpu: Some(id), ..at });
@@ -355,16 +363,35 @@ impl Engine {
             rows::update(db, &row, at)?;
             rows::set_access(db, vid, Some(&sealed))
         };
-        // Where the row went on meanwhile, whoever drives it next revokes what was granted here.
+        // Where the row went on meanwhile, whoever is given it next takes away what was granted here.
         self.store().write(write).await?;
         self.announce_volume(&next);
         Ok(())
     }
 
-    /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody.
+    /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody; one whose server moves waits for
+    /// its next machine.
     async fn revoke_volume(&self, volume: Volume) -> Result<(), EngineError> {
         let backend = self.backend(&volume.kind)?;
         backend.revoke(volume.id).await.map_err(VolumeError::from)?;
+        let moving = volume.phase == Phase::Available
+            && volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Moving);
+        match moving {
+            true => self.want_volume(volume).await,
+            false => self.free_volume(volume).await,
+        }
+    }
+
+    async fn want_volume(&self, volume: Volume) -> Result<(), EngineError> {
+        let what = "its machine was cut off from it";
+        let event = line(&volume, &Actor::Server, "volume.fenced", Severity::Info, what);
+        let attachment =
+            volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
+        let next = Volume { attachment, version: volume.version + 1, ..volume };
+        self.put_volume(next, Some(event)).await.map(drop)
+    }
+
+    async fn free_volume(&self, volume: Volume) -> Result<(), EngineError> {
         let server = volume.attachment.as_ref().map(|at| at.server);
         let of_row = match server {
             Some(server) => self.store().read(move |db| servers_rows::get(db, server)).await?,
@@ -372,7 +399,7 @@ impl Engine {
         };
         let boots = volume.attachment.as_ref().is_some_and(|at| at.boot);
         let leaves = of_row.as_ref().is_none_or(Server::gave_up);
-        let previous_of = server.filter(|_| boots && !leaves && !volume.keep);
+        let previous_of = server.filter(|_| boots && !leaves);
         let phase = if boots && leaves && !volume.keep { Phase::Deleting } else { volume.phase };
         let event =
             line(&volume, &Actor::Server, "volume.detached", Severity::Info, "nobody has it any more");
@@ -396,11 +423,33 @@ impl Engine {
     async fn erase_volume(&self, volume: Volume) -> Result<(), EngineError> {
         let backend = self.backend(&volume.kind)?;
         let volume = self.destroy_key(volume).await?;
-        backend.delete(volume.id).await.map_err(VolumeError::from)?;
+        let deleted = match backend.delete(volume.id).await {
+            Err(BackendError::HasSnapshots { .. }) => {
+                self.remove_unnamed_snapshots(volume.id, &*backend).await?;
+                backend.delete(volume.id).await
+            }
+            deleted => deleted,
+        };
+        deleted.map_err(VolumeError::from)?;
         let event = line(&volume, &Actor::Server, "volume.deleted", Severity::Info, "removed");
         let next =
             Volume { phase: Phase::Deleted, deleted: Some(now()), version: volume.version + 1, ..volume };
         self.put_volume(next, Some(event)).await.map(drop)
+    }
+}
+
+impl Engine {
+    /// Removes snapshots whose making was cut short before they were noted: nobody can name them.
+    async fn remove_unnamed_snapshots(&self, id: VolumeId, backend: &dyn Backend) -> Result<(), EngineError> {
+        let named = self.store().read(move |db| rows::snapshots_of(db, id)).await?;
+        let stored = backend.list().await.map_err(VolumeError::from)?;
+        let snapshots =
+            stored.iter().filter(|stored| stored.volume == id).filter_map(|stored| stored.snapshot);
+        for snapshot in snapshots.filter(|snapshot| named.iter().all(|named| named.id != *snapshot)) {
+            tracing::warn!(volume = %id, %snapshot, "a snapshot that was never noted is removed");
+            backend.delete_snapshot(id, snapshot).await.map_err(VolumeError::from)?;
+        }
+        Ok(())
     }
 }
 

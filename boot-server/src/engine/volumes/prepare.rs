@@ -64,11 +64,13 @@ impl Engine {
             Some((run, target)) => {
                 target == volume && lock(&self.0.takes_disk).get(&node.id) == Some(&run.job.id)
             }
-            // What runs from it already, or writes it, keeps it, also where a DPU was changed.
-            None => node
-                .state
-                .run()
-                .is_none_or(|run| run.stage == RunStage::FirstBoot || run.volume() == Some(volume)),
+            // What runs from it already, or writes it, keeps it, also where a DPU was changed; one of a deploy that was called off is
+            // never given.
+            None => match node.state.run() {
+                Some(run) if run.volume() == Some(volume) => true,
+                Some(run) => run.stage == RunStage::FirstBoot && node.runs_from() == Some(volume),
+                None => node.runs_from() == Some(volume),
+            },
         }
     }
 
@@ -99,7 +101,8 @@ impl Engine {
             }
         }
         if !run.wants_agent() && node.timeline.at(Mark::Written).is_none() {
-            self.tell_prepared(id, job, PrepareNews::Written).await?;
+            // Until that is noted the deploy may be called off with nothing changed: the machine is touched with the next look.
+            return self.tell_prepared(id, job, PrepareNews::Written).await;
         }
         let Some(known) = self.dpu_of(id) else {
             let hint = "register or accept the DPU (`billet dpu list`), and reinstall the server";
@@ -211,30 +214,31 @@ impl Engine {
         if !matches!(node.state, boot_server_core::node::State::Active) {
             return Ok(());
         }
+        let runs_from = node.runs_from();
         let Some(server) =
             self.server_of(node.id).await?.filter(|server| server.phase == ServerPhase::Active)
         else {
             return Ok(());
         };
-        self.remove_previous(&server).await
+        self.remove_previous(&server, runs_from).await
     }
 
-    async fn remove_previous(&self, server: &Server) -> Result<(), EngineError> {
+    /// Removes what a server booted from before, unless it is to be kept, or is what it `runs_from`.
+    async fn remove_previous(&self, server: &Server, runs_from: Option<VolumeId>) -> Result<(), EngineError> {
         let all = self.store().read(rows::living).await?;
-        for volume in
-            all.iter().filter(|volume| volume.previous_of == Some(server.id) && volume.attachment.is_none())
-        {
+        for volume in all.iter().filter(|volume| volume.previous_of == Some(server.id)) {
             self.edit_volume(volume.id, |volume| {
-                let event = line(
-                    volume,
-                    &Actor::Server,
-                    "volume.deleting",
-                    Severity::Info,
-                    "its server runs from another",
-                );
+                let had = volume.previous_of == Some(server.id) && volume.attachment.is_none();
+                if !had || Some(volume.id) == runs_from || volume.phase == Phase::Deleting {
+                    return Ok(None);
+                }
+                if volume.keep {
+                    return Ok(Some((Volume { previous_of: None, ..volume.clone() }, None)));
+                }
+                let what = "its server runs from another";
+                let event = line(volume, &Actor::Server, "volume.deleting", Severity::Info, what);
                 let next = Volume { phase: Phase::Deleting, previous_of: None, ..volume.clone() };
-                let goes = volume.phase != Phase::Deleting && volume.attachment.is_none();
-                Ok(goes.then_some((next, Some(event))))
+                Ok(Some((next, Some(event))))
             })
             .await?;
         }
@@ -247,7 +251,7 @@ impl Engine {
     /// # Errors
     /// Where the machine cannot be switched off, or the store fails.
     pub(in crate::engine) async fn take_disks(&self, server: &Server) -> Result<bool, EngineError> {
-        self.remove_previous(server).await?;
+        self.remove_previous(server, None).await?;
         let volumes = self.volumes_of(server.id).await?;
         if volumes.is_empty() {
             return Ok(true);

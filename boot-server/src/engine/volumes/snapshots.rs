@@ -1,12 +1,14 @@
 //! Snapshots: volumes as they were at one moment.
 
 use boot_server_core::node::Severity;
-use boot_server_core::volume::{Phase, Snapshot};
+use boot_server_core::volume::{Phase, Snapshot, Volume};
 use protocol::{ProjectId, SnapshotId};
 use uuid::Uuid;
 
 use super::{VolumeError, check_name, line, wrong};
+use crate::asking::carried;
 use crate::engine::{Actor, Engine, EngineError, now};
+use crate::store::StoreError;
 use crate::store::queries::{NewEvent, insert_event};
 use crate::store::volumes as rows;
 
@@ -68,12 +70,26 @@ impl Engine {
             by: actor.name().to_owned(),
             created: now(),
         };
+        let engine = self.clone();
+        // Noted also where whoever asked goes away meanwhile.
+        tokio::spawn(carried(async move { engine.make_snapshot(&volume, &actor, snapshot).await })).await?
+    }
+
+    async fn make_snapshot(
+        &self,
+        volume: &Volume,
+        actor: &Actor,
+        snapshot: Snapshot,
+    ) -> Result<Snapshot, EngineError> {
         let backend = self.backend(&volume.kind)?;
         backend.snapshot(volume.id, snapshot.id).await.map_err(VolumeError::from)?;
         let what = format!("snapshot {} was made", snapshot.name);
-        let event = line(&volume, &actor, "volume.snapshot", Severity::Info, &what);
+        let event = line(volume, actor, "volume.snapshot", Severity::Info, &what);
         let (row, row_event) = (snapshot.clone(), event.clone());
         let write = move |db: &_| {
+            if rows::get(db, row.volume)?.is_none_or(|volume| volume.phase != Phase::Available) {
+                return Err(StoreError::Conflict);
+            }
             rows::insert_snapshot(db, &row)?;
             insert_event(db, &row_event)
         };

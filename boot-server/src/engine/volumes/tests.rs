@@ -826,6 +826,120 @@ async fn a_server_on_a_volume_goes_on_on_another_machine() {
     engine.store().close();
 }
 
+/// Boots from its first volume, and runs.
+async fn running(engine: &Engine, project: ProjectId) -> (Server, Volume) {
+    engine.create_servers(project, someone(), booting("web"), None).await.unwrap();
+    let made = engine.server(project, "web").await.unwrap();
+    let node = first_boot(engine, made.node).await;
+    phones_home(engine, &node).await;
+    let made = server(engine, project, "web", ServerPhase::Active).await;
+    let [volume] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    (made, volume)
+}
+
+fn aborted() -> boot_server_core::node::Event {
+    boot_server_core::node::Event::Verb(boot_server_core::node::event::Verb::Abort)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reinstall_that_is_called_off_half_way_keeps_the_volume_before() {
+    let scratch = Scratch::new();
+    let (engine, project, dpus) = failing_site(&scratch, 0, false).await;
+    let _driven = driven(&engine).await;
+    let (made, first) = running(&engine, project).await;
+    let secret = dpus[usize::from(engine.dpu_of(made.node).unwrap().dpu.name == "dpu-2")].secret.clone();
+    // Its DPU falls silent, so that the old volume is on its way off the machine, and the new one not yet on it.
+    drop(dpus);
+    let change = crate::engine::servers::Reinstall::default();
+    engine.reinstall_server(project, "web", someone(), change).await.unwrap();
+    until(&engine, project, &first.id.to_string(), Status::Detaching).await;
+    engine.apply(made.node, someone(), aborted()).await.unwrap();
+    let node = engine.node(&made.node.to_string()).await.unwrap();
+    assert_eq!(node.state.name(), StateName::Failed, "its machine was touched");
+    server(&engine, project, "web", ServerPhase::Error).await;
+
+    let _back = play_on(&engine, &secret);
+    let kept = until(&engine, project, &first.id.to_string(), Status::Available).await;
+    assert_eq!(kept.previous_of, Some(made.id));
+    engine.rollback_server(project, "web", someone()).await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    switched_on(&engine, &node).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    let begun = Instant::now();
+    while stored(&engine).await != 1 {
+        assert!(begun.elapsed() < PATIENCE, "the volume that was never booted is left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let [now] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
+    assert_eq!((now.id, now.status()), (first.id, Status::InUse));
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_is_kept_can_be_gone_back_to() {
+    let scratch = Scratch::new();
+    let (engine, project, _dpus) = failing_site(&scratch, 0, false).await;
+    let _driven = driven(&engine).await;
+    let (made, first) = running(&engine, project).await;
+    let keep = |volume: &Volume| Ok(Some((Volume { keep: true, ..volume.clone() }, None)));
+    engine.edit_volume(first.id, keep).await.unwrap();
+    for back in [true, false] {
+        let change = crate::engine::servers::Reinstall::default();
+        engine.reinstall_server(project, "web", someone(), change).await.unwrap();
+        let node = first_boot(&engine, made.node).await;
+        if back {
+            engine.apply(node.id, someone(), aborted()).await.unwrap();
+            server(&engine, project, "web", ServerPhase::Error).await;
+            engine.rollback_server(project, "web", someone()).await.unwrap();
+            let node = first_boot(&engine, made.node).await;
+            switched_on(&engine, &node).await;
+        } else {
+            phones_home(&engine, &node).await;
+        }
+        server(&engine, project, "web", ServerPhase::Active).await;
+    }
+    let begun = Instant::now();
+    let kept = loop {
+        let kept = engine.volume(project, &first.id.to_string()).await.unwrap();
+        if kept.previous_of.is_none() {
+            break kept;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{kept:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(
+        (kept.status(), kept.keep),
+        (Status::Available, true),
+        "the new OS runs, and it stays all the same"
+    );
+    engine.store().close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_never_noted_keeps_nothing_from_being_removed() {
+    let scratch = Scratch::new();
+    let (engine, project, _dpus) = failing_site(&scratch, 0, false).await;
+    let _driven = driven(&engine).await;
+    engine.create_volume(project, someone(), blank("data")).await.unwrap();
+    let volume = until(&engine, project, "data", Status::Available).await;
+    // Where the server was killed between the backend and the store.
+    let backend = engine.backend(&volume.kind).unwrap();
+    backend.snapshot(volume.id, protocol::SnapshotId(Uuid::now_v7())).await.unwrap();
+    let (made, _) = running(&engine, project).await;
+    let own = engine.dpu_of(made.node).unwrap().dpu.id;
+    let other = engine.dpus().into_iter().find(|known| known.dpu.id != own).unwrap().dpu;
+    let forgotten = ::volume::Grantee { dpu: other.id, initiator: other.initiator() };
+    backend.grant(volume.id, &forgotten).await.unwrap();
+    engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+    until(&engine, project, "data", Status::InUse).await;
+    engine.detach_volume(project, "data", someone()).await.unwrap();
+    until(&engine, project, "data", Status::Available).await;
+    engine.delete_volume(project, "data", someone()).await.unwrap();
+    until(&engine, project, &volume.id.to_string(), Status::Deleted).await;
+    assert_eq!(stored(&engine).await, 1, "the boot volume alone");
+    engine.store().close();
+}
+
 /// As the machine's controller would say it.
 async fn switched_on(engine: &Engine, node: &boot_server_core::node::Node) {
     let job = node.state.run().unwrap().job.id;
