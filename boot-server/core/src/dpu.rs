@@ -164,8 +164,10 @@ pub struct HostDisk {
 /// What a DPU's host is to have.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Its logical ports, in the order in which they get functions.
+    /// Its logical ports: each has the address of the function that it is.
     pub ports: Vec<HostPort>,
+    /// Why some of its ports are not among them.
+    pub kept: Option<NotDesired>,
     /// Its disks.
     pub disks: Vec<HostDisk>,
 }
@@ -187,13 +189,24 @@ pub enum NotDesired {
         /// Functions.
         have: usize,
     },
+    /// Ports that cannot be the host's.
+    #[error("ports of the host stay out: {0}")]
+    Ports(String),
     /// More than one DPU takes.
     #[error("{0} disks are more than the {VOLUMES_MAX} of a DPU")]
     Disks(usize),
 }
 
+/// Functions of a host that can be ports, with their addresses, each of them once.
+pub fn functions(dpu: &Dpu) -> Vec<(InterfaceName, MacAddr)> {
+    let functions = dpu.facts.functions.iter();
+    let mut once = BTreeSet::new();
+    let named = functions.filter_map(|f| Some((f.interface.parse::<InterfaceName>().ok()?, f.mac)));
+    named.filter(|(_, mac)| once.insert(*mac)).take(PORTS_MAX).collect()
+}
+
 /// What a DPU is to be, with `generation` 0: whoever keeps it numbers it. A host without ports of its own stays on the provisioning
-/// network, whatever it runs.
+/// network, whatever it runs; one whose ports cannot be has no network.
 ///
 /// # Errors
 /// [`NotDesired`]; then it stays as it is.
@@ -205,19 +218,18 @@ pub fn desired(
 ) -> Result<Desired, NotDesired> {
     let overlay = overlay.ok_or(NotDesired::NoOverlay)?;
     let address = dpu.tunnel_address.or(dpu.address).ok_or(NotDesired::NoTunnelAddress)?;
-    let functions = &dpu.facts.functions;
-    let tenant = host.is_some_and(|node| side(node) == Side::Tenant) && !wanted.ports.is_empty();
-    if tenant && wanted.ports.len() > functions.len() {
-        return Err(NotDesired::Functions { wanted: wanted.ports.len(), have: functions.len() });
-    }
+    let networked = !wanted.ports.is_empty() || wanted.kept.is_some();
+    let tenant = networked && host.is_some_and(|node| side(node) == Side::Tenant);
     if wanted.disks.len() > VOLUMES_MAX {
         return Err(NotDesired::Disks(wanted.disks.len()));
     }
-    let interfaces =
-        functions.iter().filter_map(|f| Some((f.interface.parse::<InterfaceName>().ok()?, f.mac)));
-    let interfaces: Vec<(InterfaceName, MacAddr)> = interfaces.take(PORTS_MAX).collect();
+    let interfaces = functions(dpu);
     let ports = if tenant { wanted.ports.as_slice() } else { &[] };
-    let plugged = interfaces.iter().zip(ports).map(|((interface, _), port)| Port {
+    let seated = interfaces.iter().filter_map(|(interface, mac)| {
+        let port = ports.iter().find(|port| port.mac == *mac)?;
+        Some((interface, port))
+    });
+    let plugged = seated.map(|(interface, port)| Port {
         interface: interface.clone(),
         port: port.port,
         mac: port.mac,
@@ -336,11 +348,11 @@ mod tests {
     fn ports(count: u128) -> Wanted {
         let port = |n| HostPort {
             port: PortId(Uuid::from_u128(n)),
-            mac: MacAddr([0x0a, 0xb1, 0x1e, 0, 0, n as u8]),
+            mac: MacAddr([2, 0, 0, 0, 0, n as u8 + 1]),
             mtu: 1442,
             limits: PortLimits::default(),
         };
-        Wanted { ports: (0..count).map(port).collect(), disks: Vec::new() }
+        Wanted { ports: (0..count).map(port).collect(), ..Wanted::default() }
     }
 
     #[test]
@@ -366,13 +378,27 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_the_function_with_its_address() {
+        let active = node(State::Active);
+        let mut wanted = ports(2);
+        let second = wanted.ports.remove(1);
+        wanted.ports = vec![second];
+        let state = desired(&dpu(), Some(&overlay()), Some(&active), &wanted).unwrap();
+        let [port] = state.ports.as_slice() else { panic!("{:?}", state.ports) };
+        assert_eq!((port.interface.as_str(), port.port), ("pf1hpf", PortId(Uuid::from_u128(1))));
+        let kept = Some(NotDesired::Functions { wanted: 1, have: 0 });
+        let none = desired(&dpu(), Some(&overlay()), Some(&active), &Wanted { kept, ..Wanted::default() });
+        let none = none.unwrap();
+        assert_eq!((none.ports.len(), none.provisioning.len()), (0, 0), "it is no host of the site's");
+    }
+
+    #[test]
     fn what_cannot_be_is_said() {
         let active = node(State::Active);
         let error = |dpu: &Dpu, overlay: Option<&Overlay>, wanted: &Wanted| {
             desired(dpu, overlay, Some(&active), wanted).unwrap_err()
         };
         assert_eq!(error(&dpu(), None, &ports(1)), NotDesired::NoOverlay);
-        assert_eq!(error(&dpu(), Some(&overlay()), &ports(3)), NotDesired::Functions { wanted: 3, have: 2 });
         let lost = Dpu { address: None, ..dpu() };
         assert_eq!(error(&lost, Some(&overlay()), &ports(1)), NotDesired::NoTunnelAddress);
     }

@@ -1,10 +1,10 @@
 //! Where networks of projects meet DPUs: a server's ports, as its DPU is to have them.
 
-use boot_server_core::dpu::{Dpu, HostPort, Overlay};
+use boot_server_core::dpu::{Dpu, HostPort, NotDesired, Overlay, functions};
 use boot_server_core::network::Encap;
 use boot_server_core::server::{Server, Spec};
 use protocol::dpu::EncapKind;
-use protocol::{NetworkId, ProjectId, ServerId};
+use protocol::{MacAddr, NetworkId, ProjectId, ServerId};
 
 use super::overlay::NewPort;
 use super::{Actor, Engine, EngineError};
@@ -20,22 +20,32 @@ impl Engine {
         Some(Overlay { southbound: settings.southbound.clone()?, encap })
     }
 
-    /// A server's ports, in the order of its NICs, made those of the DPU's host before: what its NIC sends is of the port's address, and no
-    /// other DPU may carry them.
+    /// A server's ports, made those of the DPU's host before: what its NIC sends is of the port's address, and no other DPU may carry
+    /// them. Beside them, why some of its ports cannot be that.
     ///
     /// # Errors
-    /// Where the addresses cannot be those of the host, or the store fails.
-    pub(super) async fn host_ports(&self, server: ServerId, dpu: &Dpu) -> Result<Vec<HostPort>, EngineError> {
-        let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
-        self.dress_ports(server, &dpu.name, &macs).await?;
-        let ports = self.overlay_ports_of_server(server).into_iter();
-        let port = |(port, known, mtu): (_, boot_server_core::network::Port, _)| HostPort {
-            port,
-            mac: known.mac,
-            mtu,
-            limits: known.limits,
+    /// Where the store fails.
+    pub(super) async fn host_ports(
+        &self,
+        server: ServerId,
+        dpu: &Dpu,
+    ) -> Result<(Vec<HostPort>, Option<NotDesired>), EngineError> {
+        let macs: Vec<MacAddr> = functions(dpu).into_iter().map(|(_, mac)| mac).collect();
+        let refused = self.dress_ports(server, &dpu.name, &macs).await?;
+        let all = self.overlay_ports_of_server(server);
+        let wanted = all.len();
+        let own = all.into_iter().filter(|(_, port, _)| {
+            port.chassis.as_deref() == Some(dpu.name.as_str()) && macs.contains(&port.mac)
+        });
+        let ports: Vec<_> = own
+            .map(|(port, known, mtu)| HostPort { port, mac: known.mac, mtu, limits: known.limits })
+            .collect();
+        let kept = match refused {
+            Some(refused) => Some(NotDesired::Ports(refused.to_string())),
+            None if ports.len() < wanted => Some(NotDesired::Functions { wanted, have: macs.len() }),
+            None => None,
         };
-        Ok(ports.map(port).collect())
+        Ok((ports, kept))
     }
 
     /// Networks that somebody named.
@@ -58,6 +68,7 @@ impl Engine {
         for network in &spec.networks {
             let has = self.ports_of(server.id).iter().any(|port| port.value.port.network == *network);
             if !has {
+                self.check_nics(server)?;
                 let wish = NewPort {
                     network: network.to_string(),
                     server: Some(server.id),

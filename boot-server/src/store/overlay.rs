@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use boot_server_core::network::{Floating, Mirror, Network, Port, Router, SecurityGroup, Subnet};
 use protocol::{
-    FloatingId, MirrorId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, ServerId, SubnetId,
-    Timestamp,
+    FloatingId, MacAddr, MirrorId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, ServerId,
+    SubnetId, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,12 @@ pub struct Plug {
     pub server: Option<ServerId>,
     /// It was made with the server, and goes with it.
     pub follows: bool,
+    /// The address on Ethernet that somebody asked for: while a machine is plugged in the port has that of its NIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<MacAddr>,
+    /// Which of the machine's NICs it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<u16>,
 }
 
 macro_rules! things {

@@ -23,6 +23,7 @@ mod check;
 mod cidr;
 mod draft;
 pub mod ipam;
+mod nics;
 pub mod ovn;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ mod tests;
 pub use check::{Fault, MTU_MAX, MTU_MIN};
 pub use cidr::{AddressRange, Cidr, CidrError, Family};
 pub use draft::{Change, Draft};
+pub use nics::{Seat, seats};
 
 /// Everything of one site at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -119,16 +119,15 @@ impl Engine {
         let overlay = self.overlay_of_dpus();
         let made = dpu::desired(&known.dpu, overlay.as_ref(), node.as_deref(), &wanted);
         let (mut state, problem) = match made {
-            Ok(state) => (state, None),
-            Err(problem) => return self.cannot_be(id, known.problem.as_ref(), problem).await,
+            Ok(state) => (state, wanted.kept),
+            Err(problem) => {
+                self.note_problem(id, Some(problem));
+                return Ok(());
+            }
         };
         state.generation = known.generation();
         if known.desired.as_ref() == Some(&state) && known.floor <= known.generation() {
-            if known.problem != problem
-                && let Some(known) = lock(&self.0.dpus.all).get_mut(&id)
-            {
-                known.problem = problem;
-            }
+            self.note_problem(id, problem);
             return Ok(());
         }
         state.generation = known.generation().max(known.floor) + 1;
@@ -137,28 +136,29 @@ impl Engine {
         self.store().write(move |db| rows::set_desired(db, id, &sealed)).await?;
         tracing::info!(dpu = %known.dpu.name, generation = state.generation, "a DPU gets another state");
         if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
-            (known.desired, known.problem) = (Some(state), None);
+            known.desired = Some(state);
         }
+        self.note_problem(id, problem);
         self.0.dpus.told.send_modify(|count| *count += 1);
         self.announce(Change::Dpu(id));
         Ok(())
     }
 
-    async fn cannot_be(
-        &self,
-        id: DpuId,
-        before: Option<&NotDesired>,
-        problem: NotDesired,
-    ) -> Result<(), EngineError> {
-        if before == Some(&problem) {
-            return Ok(());
+    /// Keeps what is wrong with what a DPU is to be, for people.
+    fn note_problem(&self, id: DpuId, problem: Option<NotDesired>) {
+        let changed = match lock(&self.0.dpus.all).get_mut(&id) {
+            Some(known) if known.problem != problem => {
+                known.problem.clone_from(&problem);
+                true
+            }
+            _ => false,
+        };
+        if changed {
+            if let Some(problem) = &problem {
+                tracing::warn!(dpu = %id, error = problem as &dyn std::error::Error, "a DPU is not all that it is to be");
+            }
+            self.announce(Change::Dpu(id));
         }
-        tracing::warn!(dpu = %id, error = &problem as &dyn std::error::Error, "a DPU stays as it is");
-        if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
-            known.problem = Some(problem);
-        }
-        self.announce(Change::Dpu(id));
-        Ok(())
     }
 
     async fn wanted_of(&self, known: &Known, node: Option<&Node>) -> Result<Wanted, EngineError> {
@@ -174,10 +174,10 @@ impl Engine {
             Some(node) => self.server_of(node.id).await?,
             None => None,
         };
-        let ports = match server {
+        let (ports, kept) = match server {
             Some(server) => self.host_ports(server.id, &known.dpu).await?,
-            None => Vec::new(),
+            None => (Vec::new(), None),
         };
-        Ok(Wanted { ports, disks })
+        Ok(Wanted { ports, kept, disks })
     }
 }

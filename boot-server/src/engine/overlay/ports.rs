@@ -1,19 +1,22 @@
 //! Ports: their addresses, and whose machines are plugged in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use boot_server_core::network::{Family, Floating, Mirror, Port, PortLimits, SecurityGroup, Subnet, ipam};
-use boot_server_core::server::Phase;
+use boot_server_core::dpu::functions;
+use boot_server_core::network::{
+    Family, Floating, Mirror, Port, PortLimits, Seat, SecurityGroup, Subnet, ipam, seats,
+};
+use boot_server_core::server::{Phase, Server};
 use protocol::dpu::Rate;
 use protocol::{MacAddr, NetworkId, PortId, ProjectId, SecurityGroupId, ServerId};
 use uuid::Uuid;
 
 use super::groups::DEFAULT;
 use super::{
-    Actor, Draft, Engine, EngineError, Held, OverlayError, Step, added, called, changed, line, optional_name,
-    removed, row,
+    Actor, Draft, Engine, EngineError, Held, OverlayError, Step, Turn, added, called, changed, line,
+    optional_name, removed, row,
 };
 use crate::store::overlay::{Net, Plug, Row};
 
@@ -172,7 +175,8 @@ impl Engine {
             chassis: None,
             limits: wish.limits,
         };
-        let made = row(id, project, name, Plug { port, server: wish.server, follows: wish.follows });
+        let plug = Plug { port, server: wish.server, follows: wish.follows, own: wish.mac, nic: None };
+        let made = row(id, project, name, plug);
         let message = format!("port {} of network {} was made: {mac}", called(&made), called(&network));
         let event = line(project, &actor, "port.created", message);
         self.overlay_commit(turn, vec![added(made.clone())], Some(event)).await?;
@@ -275,6 +279,7 @@ impl Engine {
             }
             None => {}
         }
+        self.check_nics(&server)?;
         let value = Plug { server: Some(server.id), ..before.value.clone() };
         let (made, step) = changed(&before, before.name.clone(), value);
         let message = format!("port {} was attached to {}", called(&made), server.name);
@@ -298,7 +303,7 @@ impl Engine {
         if before.value.server.is_none() {
             return Ok(before);
         }
-        let value = unplugged(&before.value);
+        let value = unplugged(&before, &mut turn.macs(before.value.port.network))?;
         let (made, step) = changed(&before, before.name.clone(), value);
         let event = line(project, &actor, "port.detached", format!("port {} was detached", called(&made)));
         self.overlay_commit(turn, vec![step], Some(event)).await?;
@@ -306,40 +311,65 @@ impl Engine {
     }
 
     /// Makes the ports of a server those of its machine: with the addresses on Ethernet that its NICs have, and on no other DPU than its
-    /// own. True where that changed something.
+    /// own. Those that cannot be stay as they are; the last of why is said.
     ///
     /// # Errors
-    /// [`OverlayError`] where a NIC's address is on that network already, or what the store says.
+    /// What the store says.
     pub(in crate::engine) async fn dress_ports(
         &self,
         server: ServerId,
         chassis: &str,
         macs: &[MacAddr],
-    ) -> Result<bool, EngineError> {
-        let as_is = |ports: &[Arc<Row<Plug>>]| {
-            let own = |(n, row): (usize, &Arc<Row<Plug>>)| {
-                let port = &row.value.port;
-                port.chassis.as_deref() == Some(chassis) && macs.get(n).is_none_or(|mac| *mac == port.mac)
-            };
-            ports.iter().enumerate().all(own)
-        };
-        if as_is(&self.ports_of(server)) {
-            return Ok(false);
+    ) -> Result<Option<OverlayError>, EngineError> {
+        if dressed(&self.ports_of(server), chassis, macs).is_empty() {
+            return Ok(None);
         }
         let turn = self.overlay_turn().await?;
-        let ports = self.ports_of(server);
-        if as_is(&ports) {
-            return Ok(false);
+        let values = dressed(&self.ports_of(server), chassis, macs);
+        let refused = match self.dress(turn, values.clone()).await? {
+            Some(refused) if values.len() == 1 => return Ok(Some(refused)),
+            refused => refused,
+        };
+        if refused.is_none() {
+            return Ok(None);
         }
-        let mut steps = Vec::new();
-        for (n, before) in ports.iter().enumerate() {
-            let mut value = before.value.clone();
-            value.port.chassis = Some(chassis.to_owned());
-            value.port.mac = macs.get(n).copied().unwrap_or(value.port.mac);
-            steps.push(changed(before, before.name.clone(), value).1);
+        // One by one: the others are not to wait for it.
+        let mut last = None;
+        for (before, _) in values {
+            let turn = self.overlay_turn().await?;
+            let mut values = dressed(&self.ports_of(server), chassis, macs);
+            values.retain(|(now, _)| now.id == before.id);
+            last = self.dress(turn, values).await?.or(last);
         }
-        self.overlay_commit(turn, steps, None).await?;
-        Ok(true)
+        Ok(last)
+    }
+
+    async fn dress(
+        &self,
+        turn: Turn,
+        values: Vec<(Arc<Row<Plug>>, Plug)>,
+    ) -> Result<Option<OverlayError>, EngineError> {
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let step = |(before, value): (Arc<Row<Plug>>, Plug)| changed(&before, before.name.clone(), value).1;
+        match self.overlay_commit(turn, values.into_iter().map(step).collect(), None).await {
+            Ok(()) => Ok(None),
+            Err(EngineError::Overlay(refused)) => Ok(Some(refused)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a server's machine has a NIC for one more port. A DPU that has not come in has told of none.
+    pub(in crate::engine) fn check_nics(&self, server: &Server) -> Result<(), OverlayError> {
+        let arrived = self.dpu_of(server.node).filter(|known| known.dpu.secret.is_some());
+        let Some(known) = arrived else { return Ok(()) };
+        let (ports, nics) = (self.ports_of(server.id).len(), functions(&known.dpu).len());
+        if ports < nics {
+            return Ok(());
+        }
+        let what = format!("server {} has {ports} ports, and its DPU told of {nics} NICs", server.name);
+        Err(OverlayError::bad(what, "detach another port first"))
     }
 
     /// Unplugs a server that was given back; ports that were made with it go.
@@ -356,12 +386,14 @@ impl Engine {
         if ports.is_empty() {
             return Ok(());
         }
-        let mut steps = Vec::new();
+        let (mut steps, mut macs) = (Vec::new(), BTreeMap::new());
         for port in &ports {
             if port.value.follows {
                 steps.extend(self.port_gone(&turn, port));
             } else {
-                let value = unplugged(&port.value);
+                let network = port.value.port.network;
+                let taken = macs.entry(network).or_insert_with(|| turn.macs(network));
+                let value = unplugged(port, taken)?;
                 steps.push(changed(port, port.name.clone(), value).1);
             }
         }
@@ -440,10 +472,34 @@ impl Engine {
     }
 }
 
-/// A port that no machine is plugged into, and any may be.
-fn unplugged(plug: &Plug) -> Plug {
-    let port = Port { chassis: None, ..plug.port.clone() };
-    Plug { port, server: None, follows: false }
+/// A port that no machine is plugged into, and any may be. The address of the machine's NIC is the machine's: the next port may need it.
+/// `taken` are the addresses on Ethernet of its network.
+fn unplugged(port: &Row<Plug>, taken: &mut BTreeSet<MacAddr>) -> Result<Plug, OverlayError> {
+    let Plug { port: before, own, .. } = &port.value;
+    let mac = match own.filter(|own| *own == before.mac || !taken.contains(own)) {
+        Some(own) => own,
+        None if before.chassis.is_none() => before.mac,
+        None => ipam::mac(port.id.0, taken)?,
+    };
+    taken.insert(mac);
+    let unbound = Port { chassis: None, mac, ..before.clone() };
+    Ok(Plug { port: unbound, server: None, follows: false, nic: None, own: *own })
+}
+
+/// Ports of a machine that are not yet as they are to be, with what they are to be. One for which there is no NIC stays as it is.
+fn dressed(ports: &[Arc<Row<Plug>>], chassis: &str, macs: &[MacAddr]) -> Vec<(Arc<Row<Plug>>, Plug)> {
+    let seat = |row: &Arc<Row<Plug>>| {
+        let Plug { port, nic, .. } = &row.value;
+        Seat { mac: port.mac, here: port.chassis.as_deref() == Some(chassis), nic: *nic }
+    };
+    let seated = seats(&ports.iter().map(seat).collect::<Vec<_>>(), macs);
+    let dress = |(row, seat): (&Arc<Row<Plug>>, Option<usize>)| {
+        let (mac, nic) = (*macs.get(seat?)?, u16::try_from(seat?).ok());
+        let port = Port { chassis: Some(chassis.to_owned()), mac, ..row.value.port.clone() };
+        let value = Plug { port, nic, ..row.value.clone() };
+        (value != row.value).then(|| (row.clone(), value))
+    };
+    ports.iter().zip(seated).filter_map(dress).collect()
 }
 
 /// The next free address of a family: of the first subnet that has one; none where the network has no such subnet.

@@ -229,6 +229,36 @@ async fn ports_go_with_what_hangs_on_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ports_stay_the_nics_that_they_are() {
+    let scratch = Scratch::new();
+    let engine = open(&scratch).await;
+    let red = project(&engine, 1).await;
+    engine.create_network(red, ada(), network("web")).await.unwrap();
+    let server = protocol::ServerId(Uuid::now_v7());
+    let wish = |name: &str| NewPort { name: Some(name.into()), server: Some(server), ..port("web") };
+    for name in ["one", "two"] {
+        engine.create_port(red, ada(), wish(name)).await.unwrap();
+    }
+    let mac = |n: u8| protocol::MacAddr([2, 0, 0, 0, 0, n]);
+    let of = |name: &str| engine.port(red, name).unwrap().value.port.mac;
+    let here = [mac(1), mac(2)];
+    assert_eq!(engine.dress_ports(server, "dpu-1", &here).await.unwrap(), None);
+    assert_eq!((of("one"), of("two")), (mac(1), mac(2)));
+    engine.detach_port(red, ada(), "one").await.unwrap();
+    assert_eq!(engine.dress_ports(server, "dpu-1", &here).await.unwrap(), None);
+    assert_eq!(of("two"), mac(2), "the other one is where it was");
+    let there = [mac(3), mac(4)];
+    assert_eq!(engine.dress_ports(server, "dpu-2", &there).await.unwrap(), None);
+    assert_eq!(of("two"), mac(4), "the NIC of the same number");
+    engine.create_port(red, ada(), NewPort { mac: Some(mac(3)), ..port("web") }).await.unwrap();
+    engine.create_port(red, ada(), wish("three")).await.unwrap();
+    let refused = engine.dress_ports(server, "dpu-2", &there).await.unwrap().unwrap().to_string();
+    assert!(refused.contains("is on network"), "{refused}");
+    let back = engine.dress_ports(server, "dpu-1", &here).await.unwrap();
+    assert_eq!((back, of("two"), of("three")), (None, mac(2), mac(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn security_groups_name_each_other() {
     let scratch = Scratch::new();
     let engine = open(&scratch).await;
