@@ -37,6 +37,9 @@ pub struct Dpu {
     /// Its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Somebody took its host from it: it has none until somebody gives it one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpaired: bool,
     /// SHA-256 of the secret that it made for itself; none before it said hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Sha256>,
@@ -75,6 +78,7 @@ impl Dpu {
             id,
             name,
             node: None,
+            unpaired: false,
             secret: None,
             token: None,
             accepted: false,

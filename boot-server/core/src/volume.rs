@@ -8,6 +8,7 @@
 //!                            │
 //!                         deleted
 //! ```
+//! Where the DPU is not the one of its server's machine any more, it is withdrawn, revoked and granted to the one that is.
 //!
 //! [`next`] is the one place that says what is to be done. That nobody writes to a volume who is not granted it is the backend's
 //! business (fencing): a grant ends by revoking it there, never by trusting a DPU that it has let go.
@@ -328,6 +329,8 @@ pub struct Facts {
     pub writable: bool,
     /// The DPU of its server's machine, where that machine is ready to be given the disk.
     pub dpu: Option<DpuId>,
+    /// The DPU that has it is not the one of its server's machine.
+    pub astray: bool,
     /// The DPU that has it says that it presents it.
     pub presented: bool,
     /// The DPU that had it says that it does not, or it can no longer say anything: its grant is ended by force.
@@ -343,6 +346,8 @@ pub enum Act {
     Grant(DpuId),
     /// Note that its machine has it.
     Attached,
+    /// Let this DPU have it no more, and its server's when there is one.
+    Recall,
     /// Let nobody have it any more.
     Revoke,
     /// Remove it.
@@ -365,6 +370,9 @@ pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
         (Phase::Available, None) => None,
         (Phase::Available, Some(attachment)) => match (attachment.stage, attachment.dpu) {
             (Stage::Wanted, _) => facts.dpu.map(Act::Grant),
+            (Stage::Granted | Stage::Attached, Some(_)) if facts.astray => {
+                facts.withdrawn.then_some(Act::Recall)
+            }
             (Stage::Granted, Some(_)) => facts.presented.then_some(Act::Attached),
             (Stage::Attached, Some(_)) => None,
             (Stage::Granted | Stage::Attached, None) => facts.dpu.map(Act::Grant),
@@ -478,28 +486,35 @@ mod tests {
 
     fn facts() -> impl Iterator<Item = Facts> {
         let dpu = Some(DpuId(Uuid::from_u128(4)));
-        (0..16).map(move |bits| Facts {
+        (0..32).map(move |bits| Facts {
             writable: bits & 1 != 0,
             dpu: dpu.filter(|_| bits & 2 != 0),
             presented: bits & 4 != 0,
             withdrawn: bits & 8 != 0,
+            astray: bits & 16 != 0,
         })
     }
 
     #[test]
     fn the_whole_table() {
         let mut table = String::new();
-        let known =
-            Facts { writable: true, dpu: Some(DpuId(Uuid::from_u128(4))), presented: true, withdrawn: true };
+        let known = Facts {
+            writable: true,
+            dpu: Some(DpuId(Uuid::from_u128(4))),
+            presented: true,
+            withdrawn: true,
+            astray: false,
+        };
         for volume in all() {
             let at = volume.attachment.as_ref().map(|at| (at.stage, at.dpu.is_some()));
             writeln!(
                 table,
-                "{:?} {at:?}: {}, waits {:?}, then {:?}",
+                "{:?} {at:?}: {}, waits {:?}, then {:?}, astray {:?}",
                 volume.phase,
                 volume.status(),
                 next(&volume, &Facts::default()),
-                next(&volume, &known)
+                next(&volume, &known),
+                next(&volume, &Facts { astray: true, ..known })
             )
             .unwrap();
         }
@@ -516,6 +531,8 @@ mod tests {
                         assert_eq!(volume.phase, Phase::Available);
                         assert_eq!(volume.presenter(), None, "one at a time");
                     }
+                    Some(Act::Recall) => assert!(facts.withdrawn && facts.astray, "its host still has it"),
+                    Some(Act::Attached) => assert!(!facts.astray, "another host has it"),
                     Some(Act::Revoke) if volume.phase != Phase::Creating && volume.phase != Phase::Error => {
                         let at = volume.attachment.as_ref();
                         let granted = at.is_some_and(|at| at.dpu.is_some());

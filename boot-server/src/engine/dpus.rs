@@ -130,7 +130,11 @@ impl DpuError {
             Self::Stranger => (401, "dpu-stranger", "say hello again"),
             Self::Many(_) => (503, "dpus-full", "remove those that nobody needs (`billet dpu list`)"),
             Self::NodeTaken(_) => (409, "dpu-taken", "take the node from the other DPU first"),
-            Self::Used(_) => (409, "dpu-used", "detach them, or delete the server"),
+            Self::Used(_) => (
+                409,
+                "dpu-used",
+                "detach them, or delete the server; from a DPU that broke take its host (`billet dpu set NAME --node \"\"`) once it is silent",
+            ),
             Self::NoController => (409, "dpu-no-bmc", "give its address and account (`billet dpu set-bmc`)"),
             Self::Doubt(_) => (
                 409,
@@ -217,6 +221,15 @@ pub struct DpuChange {
     pub provisioning_bridge: Option<InterfaceName>,
     /// It is the site's.
     pub accept: bool,
+}
+
+/// What a DPU may have while it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disks {
+    /// Disks of servers, or none.
+    Any,
+    /// No disk: with another host it would be another server's.
+    None,
 }
 
 fn place(id: DpuId) -> Place {
@@ -331,7 +344,9 @@ impl Engine {
         change: DpuChange,
     ) -> Result<Known, EngineError> {
         let _turn = self.0.dpus.turn.lock().await;
-        let before = self.dpu(reference)?.dpu;
+        let known = self.dpu(reference)?;
+        let silent = self.dpu_is_silent(&known);
+        let before = known.dpu;
         let accepts = change.accept && !before.accepted;
         let mut next = self.changed_dpu(before.clone(), change).await?;
         if next == before {
@@ -343,22 +358,33 @@ impl Engine {
         }
         let (kind, what) = if accepts { ("dpu.accepted", "accepted") } else { ("dpu.changed", "changed") };
         let event = line(&actor, &next, kind, Severity::Info, what);
-        self.put_dpu(next, Some(event)).await?;
+        // Of one that is gone nothing is taken that it still gives.
+        let disks = match next.node {
+            node if node == before.node => Disks::Any,
+            None if silent => Disks::Any,
+            _ => Disks::None,
+        };
+        let next = self.put_dpu_with(next, Some(event), disks).await?;
         self.compose(before.id).await?;
+        if next.node != before.node {
+            for volume in self.volumes_of_dpu(before.id).await? {
+                self.announce_volume(&volume);
+            }
+        }
         self.dpu(&before.id.to_string())
     }
 
     async fn changed_dpu(&self, mut dpu: Dpu, change: DpuChange) -> Result<Dpu, EngineError> {
         match change.node.as_deref() {
             None => {}
-            Some("") => dpu.node = None,
+            Some("") => (dpu.node, dpu.unpaired) = (None, true),
             Some(reference) => {
                 let node = self.node(reference).await?;
                 let all = lock(&self.0.dpus.all);
                 if all.values().any(|other| other.dpu.id != dpu.id && other.dpu.node == Some(node.id)) {
                     return Err(DpuError::NodeTaken(node.name).into());
                 }
-                dpu.node = Some(node.id);
+                (dpu.node, dpu.unpaired) = (Some(node.id), false);
             }
         }
         dpu.tunnel_address = change.tunnel_address.or(dpu.tunnel_address);
@@ -431,14 +457,27 @@ impl Engine {
     }
 
     /// Stores a DPU's next version.
-    async fn put_dpu(&self, mut dpu: Dpu, event: Option<NewEvent>) -> Result<Dpu, EngineError> {
+    async fn put_dpu(&self, dpu: Dpu, event: Option<NewEvent>) -> Result<Dpu, EngineError> {
+        self.put_dpu_with(dpu, event, Disks::Any).await
+    }
+
+    async fn put_dpu_with(
+        &self,
+        mut dpu: Dpu,
+        event: Option<NewEvent>,
+        disks: Disks,
+    ) -> Result<Dpu, EngineError> {
         dpu.version += 1;
         let (row, line) = (dpu.clone(), event.clone());
         let write = move |db: &_| {
+            let used = if disks == Disks::None { volumes::held(db, row.id)? } else { 0 };
+            if used > 0 {
+                return Ok(Err(used));
+            }
             rows::update(db, &row)?;
-            line.map(|line| insert_event(db, &line)).transpose()
+            line.map(|line| insert_event(db, &line)).transpose().map(Ok)
         };
-        let number = self.store().write(write).await?;
+        let number = self.store().write(write).await?.map_err(DpuError::Used)?;
         if let Some(known) = lock(&self.0.dpus.all).get_mut(&dpu.id) {
             known.dpu = dpu.clone();
         }

@@ -215,6 +215,16 @@ pub fn set_access(db: &Connection, id: VolumeId, sealed: Option<&str>) -> Result
     db.execute(sql, params![sealed, id.to_string()]).map_err(StoreError::sql("keep a grant")).map(drop)
 }
 
+/// How many volumes a DPU may write to, also those that it is to let go of.
+///
+/// # Errors
+/// What the database says.
+pub fn held(db: &Connection, dpu: DpuId) -> Result<usize, StoreError> {
+    let sql = "SELECT COUNT(*) FROM volumes WHERE dpu = ?1";
+    let count = db.query_row(sql, params![dpu.to_string()], |row| row.get::<_, i64>(0));
+    Ok(usize::try_from(count.map_err(StoreError::sql("count grants"))?).unwrap_or(usize::MAX))
+}
+
 /// Volumes that a DPU was granted, with what it connects to, sealed.
 ///
 /// # Errors

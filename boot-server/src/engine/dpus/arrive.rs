@@ -135,8 +135,11 @@ impl Engine {
         Ok(())
     }
 
-    /// The machine that has one of the DPU's functions as its NIC, unless another DPU has it.
+    /// The machine that has one of the DPU's functions as its NIC, unless another DPU has it, or somebody took it from this one.
     fn host_of(&self, dpu: &Dpu) -> Option<NodeId> {
+        if dpu.unpaired {
+            return None;
+        }
         let macs: Vec<_> = dpu.facts.functions.iter().map(|function| function.mac).collect();
         let node =
             self.0.nodes.find(|node: &Node| macs.iter().any(|mac| node.identity.macs.contains(mac)))?;

@@ -9,7 +9,7 @@ use boot_server_core::node::Severity;
 use boot_server_core::setup::{Card, Doubt, Host, Mode, Paired, Privilege, Version, pair};
 use protocol::{DpuId, NodeId};
 
-use super::{Dpu, DpuError, Known, line};
+use super::{Disks, Dpu, DpuError, Known, line};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
 use crate::power::{News, PowerError, Read, Reply, Target};
 use crate::store::dpu_setup::{self as rows, ControllerRow};
@@ -279,7 +279,8 @@ impl Engine {
                 let message = format!("read by its BMC; its host is {name}: {}", why.join(", "));
                 self.put_dpu_controller(&actor, &dpu, row, "dpu.enrolled", message).await?;
                 if dpu.node != Some(node) {
-                    self.put_dpu(Dpu { node: Some(node), ..dpu }, None).await?;
+                    let next = Dpu { node: Some(node), unpaired: false, ..dpu };
+                    self.put_dpu_with(next, None, Disks::None).await?;
                 }
             }
             Err(error) => {

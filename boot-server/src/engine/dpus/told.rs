@@ -163,17 +163,20 @@ impl Engine {
 
     async fn wanted_of(&self, known: &Known, node: Option<&Node>) -> Result<Wanted, EngineError> {
         let id = known.dpu.id;
-        let granted = self.store().read(move |db| volumes::granted(db, id)).await?;
+        let mut granted = self.store().read(move |db| volumes::granted(db, id)).await?;
+        let server = match node {
+            Some(node) => self.server_of(node.id).await?,
+            None => None,
+        };
+        // What was granted for a server on another machine is nothing for this host.
+        let own = server.as_ref().map(|server| server.id);
+        granted.retain(|(volume, _)| own.is_some() && volume.server() == own);
         let mut disks = Vec::with_capacity(granted.len());
         for (volume, sealed) in granted {
             let backend = self.open_access(volume.id, &sealed)?;
             let encryption = self.encryption(&volume)?;
             disks.push(HostDisk { volume, backend, encryption });
         }
-        let server = match node {
-            Some(node) => self.server_of(node.id).await?,
-            None => None,
-        };
         let (ports, kept) = match server {
             Some(server) => self.host_ports(server.id, &known.dpu).await?,
             None => (Vec::new(), None),

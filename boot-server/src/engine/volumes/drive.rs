@@ -17,6 +17,7 @@ use volume::{Backend, BackendError, Fencing, Grantee, ImageSource, Origin};
 use super::{VolumeError, line};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
 use crate::store::StoreError;
+use crate::store::queries::NewEvent;
 use crate::store::servers as servers_rows;
 use crate::store::volumes as rows;
 
@@ -122,8 +123,13 @@ impl Engine {
         if volumes.is_empty() {
             return Ok(());
         }
-        for volume in volumes.iter().filter(|volume| is_under_way(volume)) {
-            self.drive_volume(volume.id, stop);
+        let servers = self.all_servers().await?;
+        let hosts: BTreeMap<_, _> = servers.iter().map(|server| (server.id, server.node)).collect();
+        for volume in &volumes {
+            let host = volume.server().and_then(|server| hosts.get(&server)).copied();
+            if is_under_way(volume) || self.is_astray(volume, host) {
+                self.drive_volume(volume.id, stop);
+            }
         }
         for node in self.nodes().await? {
             if node.state.run().is_some_and(|run| run.boots_volume()) {
@@ -131,7 +137,7 @@ impl Engine {
             }
         }
         // One whose machine could not be switched off is tried again.
-        for server in self.all_servers().await? {
+        for server in servers {
             if server.phase == ServerPhase::Deleting {
                 self.announce(Change::Server { project: server.project, server: server.id });
             }
@@ -212,6 +218,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the DPU that has a volume is not the one of this machine, which is its server's.
+    fn is_astray(&self, volume: &Volume, host: Option<NodeId>) -> bool {
+        let (Some(host), Some(dpu)) = (host, volume.presenter()) else { return false };
+        self.known_dpu(dpu).is_none_or(|known| known.dpu.node != Some(host))
+    }
+
     /// What is known of what a volume waits for.
     async fn volume_facts(&self, volume: &Volume) -> Result<Facts, EngineError> {
         let server = match volume.server() {
@@ -220,6 +232,7 @@ impl Engine {
         };
         let living =
             server.filter(|server| !matches!(server.phase, ServerPhase::Deleting | ServerPhase::Deleted));
+        let astray = self.is_astray(volume, living.as_ref().map(|server| server.node));
         let node = living.as_ref().and_then(|server| self.0.nodes.get(server.node));
         let spec = node.as_ref().and_then(|node| target_spec(node, volume.id));
         let boots = volume.attachment.as_ref().is_some_and(|at| at.boot);
@@ -243,6 +256,7 @@ impl Engine {
         Ok(Facts {
             writable: !matches!(volume.source, Source::Os { .. }) || spec.is_some(),
             dpu: own.map(|known| known.dpu.id).filter(|_| ready),
+            astray,
             presented: is_wanted && dpu::presents(observed, generation, volume),
             withdrawn: gone || (!is_wanted && dpu::withdrew(observed, generation, volume)),
         })
@@ -265,6 +279,7 @@ impl Engine {
                 let next = Volume { attachment, note: None, version: volume.version + 1, ..volume };
                 self.put_volume(next, Some(event)).await.map(drop)
             }
+            Act::Recall => self.recall_volume(volume).await,
             Act::Revoke => self.revoke_volume(volume).await,
             Act::Delete => self.erase_volume(volume).await,
         }
@@ -369,6 +384,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes it from a DPU that is not its server's; it waits for the one that is.
+    async fn recall_volume(&self, volume: Volume) -> Result<(), EngineError> {
+        let backend = self.backend(&volume.kind)?;
+        backend.revoke(volume.id).await.map_err(VolumeError::from)?;
+        let what = "taken from a DPU that is not its server's any more";
+        let event = line(&volume, &Actor::Server, "volume.recalled", Severity::Warning, what);
+        self.want_volume(volume, event).await
+    }
+
     /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody; one whose server moves waits for
     /// its next machine.
     async fn revoke_volume(&self, volume: Volume) -> Result<(), EngineError> {
@@ -377,18 +401,29 @@ impl Engine {
         let moving = volume.phase == Phase::Available
             && volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Moving);
         match moving {
-            true => self.want_volume(volume).await,
+            true => {
+                let what = "its machine was cut off from it";
+                let event = line(&volume, &Actor::Server, "volume.fenced", Severity::Info, what);
+                self.want_volume(volume, event).await
+            }
             false => self.free_volume(volume).await,
         }
     }
 
-    async fn want_volume(&self, volume: Volume) -> Result<(), EngineError> {
-        let what = "its machine was cut off from it";
-        let event = line(&volume, &Actor::Server, "volume.fenced", Severity::Info, what);
+    async fn want_volume(&self, volume: Volume, event: NewEvent) -> Result<(), EngineError> {
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
         let next = Volume { attachment, version: volume.version + 1, ..volume };
-        self.put_volume(next, Some(event)).await.map(drop)
+        let (row, row_event, id, at) = (next.clone(), event.clone(), next.id, now());
+        let write = move |db: &_| {
+            rows::update(db, &row, at)?;
+            rows::set_access(db, id, None)?;
+            crate::store::queries::insert_event(db, &row_event)
+        };
+        let number = self.store().write(write).await?;
+        self.announce_event(number, event);
+        self.announce_volume(&next);
+        Ok(())
     }
 
     async fn free_volume(&self, volume: Volume) -> Result<(), EngineError> {

@@ -102,8 +102,12 @@ fn as_told(state: &Desired) -> Observed {
 }
 
 async fn play(engine: &Engine, secret: &str, n: u8) -> Played {
-    let (known, token) =
-        engine.create_dpu(someone(), format!("dpu-{n}"), DpuChange::default()).await.unwrap();
+    play_as(engine, &format!("dpu-{n}"), secret, n).await
+}
+
+/// DPU `name`, beside the n-th machine.
+async fn play_as(engine: &Engine, name: &str, secret: &str, n: u8) -> Played {
+    let (known, token) = engine.create_dpu(someone(), name.to_owned(), DpuChange::default()).await.unwrap();
     let peer = std::net::IpAddr::from([10, 77, 0, 100 + n]);
     let welcome = engine.dpu_hello(hello(secret, Some(token), n), peer).await.unwrap();
     assert_eq!(welcome, Welcome::Accepted { dpu: known.dpu.id, name: known.dpu.name });

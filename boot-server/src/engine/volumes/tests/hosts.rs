@@ -1,10 +1,12 @@
 //! Hosts whose ports cannot all be, and hosts whose DPU is another one.
 
 use boot_server_core::network::NetworkKind;
-use protocol::MacAddr;
+use protocol::{MacAddr, Timestamp};
 
 use super::*;
 use crate::engine::overlay::{NewNetwork, NewPort};
+
+const SPARE: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 
 /// Server `web`, which runs on the first of `nodes` machines and its DPU, with volume `data` that nobody has, and network `net`.
 async fn site(
@@ -118,5 +120,51 @@ async fn a_port_that_cannot_be_keeps_no_disk_from_its_host() {
     engine.delete_port(project, someone(), "squatter").await.unwrap();
     carries(&engine, project, "one").await;
     dpu_until(&engine, "dpu-1", "without a problem", |known| known.problem.is_none()).await;
+    engine.store().close();
+}
+
+/// As though a DPU had said nothing for the time of three heartbeats.
+fn fell_silent(engine: &Engine, name: &str) {
+    let id = engine.dpu(name).unwrap().dpu.id;
+    lock(&engine.0.dpus.all).get_mut(&id).unwrap().seen = Some(Timestamp(1));
+}
+
+fn beside(node: &str) -> DpuChange {
+    DpuChange { node: Some(node.to_owned()), ..DpuChange::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dpu_with_disks_stays_with_its_host_until_it_is_gone() {
+    let scratch = Scratch::new();
+    let (engine, project, dpu, _driven, node) = site(&scratch, 2).await;
+    engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+    until(&engine, project, "data", Status::InUse).await;
+    let all = engine.nodes().await.unwrap();
+    let other = all.iter().find(|one| one.id != node).unwrap().id.to_string();
+    for elsewhere in [other.as_str(), ""] {
+        let refused = engine.change_dpu(someone(), "dpu-1", beside(elsewhere)).await.unwrap_err();
+        assert!(matches!(refused, EngineError::Dpu(DpuError::Used(1))), "{refused}");
+    }
+    // It broke, and another one takes its place.
+    drop(dpu);
+    fell_silent(&engine, "dpu-1");
+    let refused = engine.change_dpu(someone(), "dpu-1", beside(&other)).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Dpu(DpuError::Used(1))), "{refused}");
+    engine.change_dpu(someone(), "dpu-1", beside("")).await.unwrap();
+    engine.pair_dpus().await.unwrap();
+    let old = engine.dpu("dpu-1").unwrap();
+    assert_eq!(old.dpu.node, None, "nobody gives it back by itself");
+    assert!(old.desired.unwrap().volumes.is_empty(), "should it come back");
+    let _spare = play_as(&engine, "spare", SPARE, 1).await;
+    assert_eq!(engine.dpu("spare").unwrap().dpu.node, Some(node));
+    dpu_until(&engine, "spare", "with the disk", |known| {
+        known.desired.as_ref().is_some_and(|state| state.volumes.len() == 1)
+    })
+    .await;
+    let volume = until(&engine, project, "data", Status::InUse).await;
+    assert_eq!(volume.presenter(), Some(engine.dpu("spare").unwrap().dpu.id));
+    engine.dpu_hello(hello(SECRET, None, 1), [10, 77, 0, 101].into()).await.unwrap();
+    assert_eq!(engine.dpu("dpu-1").unwrap().dpu.node, None, "not when it comes back either");
+    engine.remove_dpu(someone(), "dpu-1").await.unwrap();
     engine.store().close();
 }
