@@ -331,7 +331,7 @@ impl Agent {
             problems,
             ports,
             mirrors,
-            volumes: self.disks.seen(&exporters),
+            volumes: self.disks.seen(&exporters, self.state.as_ref().map(State::desired)),
             functions: self.firmware.seen(),
         };
         if self.reported.as_ref() == Some(&observed) {

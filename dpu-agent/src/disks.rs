@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpu_agent_core::bus::{Buses, Found};
-use dpu_agent_core::exporter::{Exporters, Held, Life, Started};
+use dpu_agent_core::exporter::{Exporters, Held, Life, Started, leads_alike};
 use jsonrpc::Address;
 use protocol::Timestamp;
 use protocol::counters::VolumeCounters;
-use protocol::dpu::{Exporter, Name, Volume, VolumeSeen};
+use protocol::dpu::{Desired, Exporter, Name, Volume, VolumeSeen};
 
 use crate::bus::{BusError, HostBus, Qmp};
 use crate::exporters::{ExporterError, Processes, Programs, Serve};
@@ -160,10 +160,13 @@ impl Disks {
         waits.collect()
     }
 
-    /// What is reported of each.
-    pub fn seen(&self, exporters: &Exporters) -> Vec<VolumeSeen> {
+    /// What is reported of each. One that gets at its bytes in a way that is not desired any more does not serve them.
+    pub fn seen(&self, exporters: &Exporters, desired: Option<&Desired>) -> Vec<VolumeSeen> {
         let seen = exporters.iter().map(|(name, started)| {
+            let want = desired.and_then(|state| state.volumes.iter().find(|volume| volume.name == *name));
+            let serves = want.is_none_or(|want| leads_alike(want, &started.volume));
             let (pid, in_use) = match started.life {
+                Life::Runs { held, .. } if !serves => (None, held.in_use()),
                 Life::Runs { pid, held } => (pid, held.in_use()),
                 Life::Dead { .. } => (None, false),
             };

@@ -112,6 +112,25 @@ pub fn serves_alike(wanted: &Volume, started: &Volume) -> bool {
     wanted == started || plain(wanted) == plain(started)
 }
 
+/// Whether an exporter that runs for `started` gets at its bytes as one for `wanted` would. Else whoever is to have them was let in anew,
+/// and what runs is let in no more.
+pub fn leads_alike(wanted: &Volume, started: &Volume) -> bool {
+    match (backend(wanted), backend(started)) {
+        (Some(wanted), Some(started)) => wanted == started,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn backend(volume: &Volume) -> Option<&Backend> {
+    match &volume.exporter {
+        Exporter::Blk { .. } => None,
+        Exporter::Qsd { backend } | Exporter::Spdk { backend } | Exporter::Snap { backend, .. } => {
+            Some(backend)
+        }
+    }
+}
+
 /// Whether a process of its own serves a volume.
 pub fn has_process(volume: &Volume) -> bool {
     matches!(volume.exporter, Exporter::Blk { .. } | Exporter::Qsd { .. })

@@ -18,7 +18,7 @@ use protocol::dpu::{Desired, Name, Volume};
 
 use crate::bus::{Bus, Buses, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Held, Life, claims, has_process, serves_alike};
+use crate::exporter::{Exporters, Held, Life, claims, has_process, leads_alike, serves_alike};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -138,7 +138,12 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
             }
             Life::Runs { .. } => {
                 kept.push(&started.volume);
-                plan_release(name, want.is_some(), found, plan);
+                let wish = match want {
+                    None => Wish::Gone,
+                    Some(want) if leads_alike(want, &started.volume) => Wish::Otherwise,
+                    Some(_) => Wish::Anew,
+                };
+                plan_release(name, wish, found, plan);
             }
             Life::Dead { .. } if want.is_none() && matches!(found, None | Some(Found::Remnant)) => {
                 plan.actions.extend(found.map(|_| Action::Unplug(name.clone())));
@@ -185,17 +190,32 @@ fn is_free(held: Held, bus: Option<&Bus>, found: Option<Found>) -> bool {
     }
 }
 
-/// What becomes of an exporter in use that is not to go on as it is.
-fn plan_release(name: &Name, is_changed: bool, found: Option<Found>, plan: &mut Plan) {
+/// What is wished of an exporter in use that is not to go on as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Nobody wants it.
+    Gone,
+    /// It is to have other settings.
+    Otherwise,
+    /// Its DPU was let in anew: what its host has leads nowhere.
+    Anew,
+}
+
+/// What becomes of it.
+fn plan_release(name: &Name, wish: Wish, found: Option<Found>, plan: &mut Plan) {
     match found {
         Some(Found::Remnant) => plan.actions.push(Action::Unplug(name.clone())),
-        Some(Found::Plugged) if !is_changed => plan.actions.push(Action::Unplug(name.clone())),
+        Some(Found::Plugged) if wish != Wish::Otherwise => plan.actions.push(Action::Unplug(name.clone())),
         Some(Found::Leaves) => {
             plan.problems.push(format!("the host has not let go of volume {name} yet"));
         }
         // A disk that is mounted is not taken away for the sake of a setting.
         _ => {
-            let how = if is_changed { "with other settings" } else { "and is not wanted any more" };
+            let how = match wish {
+                Wish::Gone => "and is not wanted any more",
+                Wish::Otherwise => "with other settings",
+                Wish::Anew => "with an access that ended",
+            };
             plan.problems.push(format!("volume {name} is in use {how}: unplug it from the host first"));
         }
     }

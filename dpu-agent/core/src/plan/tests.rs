@@ -284,7 +284,10 @@ fn carry_out(
                     volume.clone();
             }
             Action::Unplug(name) => {
-                let wanted = state.desired().volumes.iter().any(|volume| volume.name == *name);
+                let wanted = state.desired().volumes.iter().any(|volume| {
+                    let leads = |started: &Started| leads_alike(volume, &started.volume);
+                    volume.name == *name && exporters.get(name).is_none_or(leads)
+                });
                 let bus = bus.as_mut().expect("a bus");
                 assert!(!wanted || bus.of(name) == Some(Found::Remnant), "{action}: it is wanted");
                 match bus.of(name) {
@@ -637,4 +640,35 @@ fn another_config_of_a_volume_that_runs_is_no_other_volume() {
         panic!("not begun anew")
     };
     assert_eq!(volume, &state.desired().volumes[0]);
+}
+
+#[test]
+fn a_disk_whose_access_ended_is_taken_from_its_host_and_given_anew() {
+    let with = |secret: &str| {
+        let mut volume = golden().desired().volumes[0].clone();
+        volume.name = "v0".parse().unwrap();
+        volume.exporter = Exporter::Qsd {
+            backend: serde_json::from_value(serde_json::json!({
+                "kind": "iscsi", "portal": "10.77.0.1:3260", "target": "iqn.2026-11.billet:v0", "lun": 1,
+                "initiator": "iqn.2026-11.billet:dpu", "chap": {"user": "u", "password": secret},
+            }))
+            .unwrap(),
+        };
+        volume
+    };
+    let mut desired = golden().desired().clone();
+    desired.volumes = vec![with("new-secret-0001")];
+    let life = Life::Runs { pid: Some(7), held: Held::Connected };
+    let exporters =
+        Exporters::from([("v0".parse().unwrap(), Started { volume: with("old-secret-0001"), life })]);
+    let planned = |found: Option<Found>| {
+        let mut plan = Plan::default();
+        let bus = Bus(found.map(|found| ("v0".to_owned(), found)).into_iter().collect());
+        plan_exporters(&desired, &exporters, &on(Some(&bus)), &mut plan);
+        plan
+    };
+    assert_eq!(planned(Some(Found::Plugged)).actions, [Action::Unplug("v0".parse().unwrap())]);
+    assert_eq!(planned(Some(Found::Leaves)).actions, []);
+    let waits = planned(None);
+    assert!(waits.actions.is_empty() && waits.problems[0].contains("an access that ended"), "{waits:?}");
 }
