@@ -48,16 +48,16 @@ impl Engine {
         Ok((ports, kept))
     }
 
-    /// Networks that somebody named.
+    /// Networks that somebody named for a server.
     ///
     /// # Errors
-    /// Where the project has no network of such a name, nor is one shared with it.
+    /// Where the project has no network of such a name.
     pub(super) fn networks_of(
         &self,
         project: ProjectId,
         names: &[String],
     ) -> Result<Vec<NetworkId>, EngineError> {
-        names.iter().map(|name| Ok(self.overlay_network(project, name)?.id)).collect()
+        names.iter().map(|name| Ok(self.network_for_ports(project, name)?.id)).collect()
     }
 
     /// Gives a server the ports that it was asked for with, where it has them not yet.

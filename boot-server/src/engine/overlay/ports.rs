@@ -150,7 +150,7 @@ impl Engine {
     ) -> Result<Arc<Row<Plug>>, EngineError> {
         let name = optional_name(wish.name.as_deref())?;
         let turn = self.overlay_turn().await?;
-        let network = self.overlay_thing::<Net>(project, &wish.network)?;
+        let network = self.network_for_ports(project, &wish.network)?;
         if self.0.overlay.known(|known| Plug::shelf(known).count(project)) >= PORTS_MAX {
             return Err(OverlayError::Full { what: "ports", limit: PORTS_MAX }.into());
         }
@@ -286,6 +286,26 @@ impl Engine {
         let event = line(project, &actor, "port.attached", message).on(server.node);
         self.overlay_commit(turn, vec![step], Some(event)).await?;
         Ok(Arc::new(made))
+    }
+
+    /// A network on which the project may have ports: its own.
+    pub(in crate::engine) fn network_for_ports(
+        &self,
+        project: ProjectId,
+        reference: &str,
+    ) -> Result<Arc<Row<Net>>, EngineError> {
+        let network = self.overlay_network(project, reference)?;
+        if network.project == project {
+            return Ok(network);
+        }
+        Err(OverlayError::bad(
+            format!(
+                "network {} is the site's: a project reaches it by a router, and has no ports on it",
+                called(&network)
+            ),
+            "use a network of the project",
+        )
+        .into())
     }
 
     /// Unplugs whatever is in a port.
