@@ -376,7 +376,8 @@ pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
             (Stage::Granted, Some(_)) => facts.presented.then_some(Act::Attached),
             (Stage::Attached, Some(_)) => None,
             (Stage::Granted | Stage::Attached, None) => facts.dpu.map(Act::Grant),
-            (Stage::Detaching, None) | (Stage::Moving, _) => Some(Act::Revoke),
+            (Stage::Moving, _) => Some(Act::Recall),
+            (Stage::Detaching, None) => Some(Act::Revoke),
             (Stage::Detaching, Some(_)) => facts.withdrawn.then_some(Act::Revoke),
         },
     }
@@ -531,14 +532,15 @@ mod tests {
                         assert_eq!(volume.phase, Phase::Available);
                         assert_eq!(volume.presenter(), None, "one at a time");
                     }
-                    Some(Act::Recall) => assert!(facts.withdrawn && facts.astray, "its host still has it"),
+                    Some(Act::Recall) => {
+                        let at = volume.attachment.as_ref();
+                        let moves = at.is_some_and(|at| at.stage == Stage::Moving);
+                        assert!(moves || (facts.withdrawn && facts.astray), "its host still has it");
+                    }
                     Some(Act::Attached) => assert!(!facts.astray, "another host has it"),
                     Some(Act::Revoke) if volume.phase != Phase::Creating && volume.phase != Phase::Error => {
-                        let at = volume.attachment.as_ref();
-                        let granted = at.is_some_and(|at| at.dpu.is_some());
-                        let by_force = volume.phase == Phase::Available
-                            && at.is_some_and(|at| at.stage == Stage::Moving);
-                        assert!(facts.withdrawn || !granted || by_force, "its host still has it");
+                        let granted = volume.attachment.as_ref().is_some_and(|at| at.dpu.is_some());
+                        assert!(facts.withdrawn || !granted, "its host still has it");
                     }
                     _ => {}
                 }

@@ -101,6 +101,10 @@ pub enum VolumeCommand {
     Detach {
         /// Name or id
         volume: String,
+        /// Do not wait for its DPU to let go of it, for operators of the site: only where that DPU is off or gone for good, since it
+        /// may go on writing to the volume
+        #[arg(long)]
+        force: bool,
     },
     /// Remove a volume: what is on it is lost
     #[command(visible_alias = "rm")]
@@ -182,8 +186,9 @@ pub(super) fn run(client: &Client, format: Format, args: VolumeArgs) -> Result<(
             let request = AttachRequest { server };
             format.print(&client.post::<_, VolumeView>(&of(&volume, "/attach")?, &request)?)
         }
-        VolumeCommand::Detach { volume } => {
-            format.print(&client.post::<_, VolumeView>(&of(&volume, "/detach")?, &EmptyRequest {})?)
+        VolumeCommand::Detach { volume, force } => {
+            let how = if force { "/force-detach" } else { "/detach" };
+            format.print(&client.post::<_, VolumeView>(&of(&volume, how)?, &EmptyRequest {})?)
         }
         VolumeCommand::Delete { volume } => {
             format.print(&client.delete_with::<VolumeView>(&of(&volume, "")?)?)

@@ -394,7 +394,7 @@ impl Engine {
         Ok(dpu)
     }
 
-    /// Forgets a DPU that has no disk of a server.
+    /// Forgets a DPU that has no disk of a server, nor one that it is to let go of.
     ///
     /// # Errors
     /// [`DpuError::NotFound`], [`DpuError::Used`], or what the store says.
@@ -405,7 +405,7 @@ impl Engine {
         let event = line(&actor, &dpu, "dpu.removed", Severity::Info, "forgotten");
         let (id, row) = (dpu.id, event.clone());
         let write = move |db: &_| {
-            let used = volumes::granted(db, id)?.len();
+            let used = volumes::held(db, id)?;
             if used > 0 {
                 return Ok(Err(used));
             }

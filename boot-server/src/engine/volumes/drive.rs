@@ -9,12 +9,12 @@ use boot_server_core::node::{Node, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Act, Attachment, Facts, Imaging, Phase, Source, Stage, Volume, next};
 use protocol::job::Task;
-use protocol::{DpuId, NodeId, VolumeId};
+use protocol::{DpuId, NodeId, ProjectId, VolumeId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use volume::{Backend, BackendError, Fencing, Grantee, ImageSource, Origin};
 
-use super::{VolumeError, line};
+use super::{VolumeError, line, wrong};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
 use crate::store::StoreError;
 use crate::store::queries::NewEvent;
@@ -224,6 +224,33 @@ impl Engine {
         self.known_dpu(dpu).is_none_or(|known| known.dpu.node != Some(host))
     }
 
+    /// Takes a volume from a DPU that is to let go of it, though nobody says that it did. Where the backend cannot cut anybody off, whoever
+    /// still has it goes on writing: that nobody does is the word of whoever asks. It waits for the DPU of its server, or is nobody's where
+    /// it is being detached.
+    ///
+    /// # Errors
+    /// [`VolumeError`] where no DPU is to let go of it, or where the store fails.
+    pub async fn force_detach_volume(
+        &self,
+        project: ProjectId,
+        reference: &str,
+        actor: Actor,
+    ) -> Result<Volume, EngineError> {
+        let volume = self.volume(project, reference).await?;
+        let server = match volume.server() {
+            Some(server) => self.store().read(move |db| servers_rows::get(db, server)).await?,
+            None => None,
+        };
+        let leaves = volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Detaching);
+        let what = "taken by force: nobody said that its host let go of it";
+        let event = line(&volume, &actor, "volume.detach_forced", Severity::Warning, what);
+        match server.map(|server| server.node) {
+            _ if leaves => self.revoke_volume(volume, event).await,
+            host if self.is_astray(&volume, host) => self.recall_volume(volume, event).await,
+            _ => Err(wrong("detach by force", &volume, "detach it, or delete its server, before")),
+        }
+    }
+
     /// What is known of what a volume waits for.
     async fn volume_facts(&self, volume: &Volume) -> Result<Facts, EngineError> {
         let server = match volume.server() {
@@ -279,8 +306,16 @@ impl Engine {
                 let next = Volume { attachment, note: None, version: volume.version + 1, ..volume };
                 self.put_volume(next, Some(event)).await.map(drop)
             }
-            Act::Recall => self.recall_volume(volume).await,
-            Act::Revoke => self.revoke_volume(volume).await,
+            Act::Recall => {
+                let what = "taken from a DPU that is not its server's any more";
+                let event = line(&volume, &Actor::Server, "volume.recalled", Severity::Warning, what);
+                self.recall_volume(volume, event).await.map(drop)
+            }
+            Act::Revoke => {
+                let what = "nobody has it any more";
+                let event = line(&volume, &Actor::Server, "volume.detached", Severity::Info, what);
+                self.revoke_volume(volume, event).await.map(drop)
+            }
             Act::Delete => self.erase_volume(volume).await,
         }
     }
@@ -384,33 +419,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes it from a DPU that is not its server's; it waits for the one that is.
-    async fn recall_volume(&self, volume: Volume) -> Result<(), EngineError> {
+    /// Takes it from whoever had it; it waits for the DPU of its server's machine.
+    async fn recall_volume(&self, volume: Volume, event: NewEvent) -> Result<Volume, EngineError> {
         let backend = self.backend(&volume.kind)?;
         backend.revoke(volume.id).await.map_err(VolumeError::from)?;
-        let what = "taken from a DPU that is not its server's any more";
-        let event = line(&volume, &Actor::Server, "volume.recalled", Severity::Warning, what);
-        self.want_volume(volume, event).await
-    }
-
-    /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody; one whose server moves waits for
-    /// its next machine.
-    async fn revoke_volume(&self, volume: Volume) -> Result<(), EngineError> {
-        let backend = self.backend(&volume.kind)?;
-        backend.revoke(volume.id).await.map_err(VolumeError::from)?;
-        let moving = volume.phase == Phase::Available
-            && volume.attachment.as_ref().is_some_and(|at| at.stage == Stage::Moving);
-        match moving {
-            true => {
-                let what = "its machine was cut off from it";
-                let event = line(&volume, &Actor::Server, "volume.fenced", Severity::Info, what);
-                self.want_volume(volume, event).await
-            }
-            false => self.free_volume(volume).await,
-        }
-    }
-
-    async fn want_volume(&self, volume: Volume, event: NewEvent) -> Result<(), EngineError> {
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
         let next = Volume { attachment, version: volume.version + 1, ..volume };
@@ -423,10 +435,13 @@ impl Engine {
         let number = self.store().write(write).await?;
         self.announce_event(number, event);
         self.announce_volume(&next);
-        Ok(())
+        Ok(next)
     }
 
-    async fn free_volume(&self, volume: Volume) -> Result<(), EngineError> {
+    /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody.
+    async fn revoke_volume(&self, volume: Volume, event: NewEvent) -> Result<Volume, EngineError> {
+        let backend = self.backend(&volume.kind)?;
+        backend.revoke(volume.id).await.map_err(VolumeError::from)?;
         let server = volume.attachment.as_ref().map(|at| at.server);
         let of_row = match server {
             Some(server) => self.store().read(move |db| servers_rows::get(db, server)).await?,
@@ -436,8 +451,6 @@ impl Engine {
         let leaves = of_row.as_ref().is_none_or(Server::gave_up);
         let previous_of = server.filter(|_| boots && !leaves);
         let phase = if boots && leaves && !volume.keep { Phase::Deleting } else { volume.phase };
-        let event =
-            line(&volume, &Actor::Server, "volume.detached", Severity::Info, "nobody has it any more");
         let next = Volume { attachment: None, previous_of, phase, version: volume.version + 1, ..volume };
         let (row, row_event, id, at) = (next.clone(), event.clone(), next.id, now());
         let write = move |db: &_| {
@@ -452,7 +465,7 @@ impl Engine {
             // It may have waited for this.
             self.announce(Change::Server { project: server.project, server: server.id });
         }
-        Ok(())
+        Ok(next)
     }
 
     async fn erase_volume(&self, volume: Volume) -> Result<(), EngineError> {

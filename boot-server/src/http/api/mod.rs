@@ -303,6 +303,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(volumes::show, volumes::change, volumes::remove))
         .routes(routes!(volumes::attach))
         .routes(routes!(volumes::detach))
+        .routes(routes!(volumes::force_detach))
         .routes(routes!(volumes::snapshots, volumes::create_snapshot))
         .routes(routes!(volumes::show_snapshot, volumes::remove_snapshot))
         .routes(routes!(dpus::list, dpus::create))

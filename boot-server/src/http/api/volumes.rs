@@ -15,6 +15,7 @@ use super::volume_requests::{
 };
 use super::{Answer, Api, ProblemResponse};
 use crate::engine::volumes::{From, NewVolume, VolumeChange};
+use crate::http::auth::need;
 use crate::store::volumes::VolumeFilter;
 use crate::view::dpus::{SnapshotView, VolumeTypeView, VolumeView};
 use crate::view::{Page, Problem};
@@ -192,6 +193,26 @@ pub(super) async fn detach(
     within.need(Role::Member)?;
     let volume = api.engine.detach_volume(within.project.id, &volume, within.who.actor()).await?;
     Ok((StatusCode::ACCEPTED, Json(volume.into())))
+}
+
+/// Takes a volume from a DPU that is to let go of it, though it does not say that it did: the volume is being detached, or its server has
+/// another DPU by now. For operators of the site, where the DPU is gone for good
+/// or off: in a backend that cannot cut anybody off (`iscsi-external`, `nvme-tcp`) whoever still has the volume goes on writing to it.
+#[utoipa::path(post, path = "/projects/{project}/volumes/{volume}/force-detach", tag = "volumes",
+    operation_id = "force_detach_volume",
+    params(("project" = String, Path, description = "Name or id"), ("volume" = String, Path, description = "Name or id")),
+    request_body = EmptyRequest,
+    responses((status = 200, body = VolumeView), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn force_detach(
+    State(api): State<Api>,
+    within: InProject,
+    LastNamed(volume): LastNamed,
+    Input(EmptyRequest {}): Input<EmptyRequest>,
+) -> Answer<Json<VolumeView>> {
+    need(Role::Operator)?;
+    let volume = api.engine.force_detach_volume(within.project.id, &volume, within.who.actor()).await?;
+    Ok(Json(volume.into()))
 }
 
 /// Snapshots of a project, oldest first.

@@ -168,3 +168,28 @@ async fn a_dpu_with_disks_stays_with_its_host_until_it_is_gone() {
     engine.remove_dpu(someone(), "dpu-1").await.unwrap();
     engine.store().close();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dpu_that_lets_go_of_nothing_is_removed_after_an_operator_took_it() {
+    let scratch = Scratch::new();
+    let (engine, project, dpu, _driven, _) = site_whose(&scratch, 1, ::volume::Fencing::Trusts).await;
+    engine.attach_volume(project, "data", someone(), "web").await.unwrap();
+    until(&engine, project, "data", Status::InUse).await;
+    let early = engine.force_detach_volume(project, "data", someone()).await.unwrap_err().to_string();
+    assert!(early.contains("in_use"), "{early}");
+    drop(dpu);
+    fell_silent(&engine, "dpu-1");
+    engine.detach_volume(project, "data", someone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(&engine, project, "data", Status::Detaching).await;
+    let refused = engine.remove_dpu(someone(), "dpu-1").await.unwrap_err();
+    assert!(matches!(refused, EngineError::Dpu(DpuError::Used(1))), "{refused}");
+    let freed = engine.force_detach_volume(project, "data", someone()).await.unwrap();
+    assert_eq!((freed.status(), freed.attachment.is_none()), (Status::Available, true));
+    let id = freed.id;
+    assert_eq!(engine.store().read(move |db| rows::access(db, id)).await.unwrap(), None);
+    let said = engine.events(crate::engine::EventFilter { limit: 50, ..Default::default() }).await.unwrap();
+    assert!(said.iter().any(|event| event.kind == "volume.detach_forced"));
+    engine.remove_dpu(someone(), "dpu-1").await.unwrap();
+    engine.store().close();
+}

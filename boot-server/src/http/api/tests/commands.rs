@@ -33,6 +33,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("delete_snapshot", "snapshot -p red delete s1"),
     ("delete_volume", "volume -p red delete v1"),
     ("detach_volume", "volume -p red detach v1"),
+    ("force_detach_volume", "volume -p red detach v1 --force"),
     ("rollback_server", "server -p red rollback web"),
     ("evacuate_node", "node evacuate alpha"),
     ("list_dpus", "dpu list"),
