@@ -666,8 +666,11 @@ pub fn keys() -> BTreeSet<String> {
             keys.insert(name);
         } else {
             for key in inner {
-                // A list of tables has keys of its own.
-                let own = known(&format!("[[{name}.{key}]]\n__ = 0\n"));
+                // A table, or a list of them, has keys of its own.
+                let mut own = known(&format!("[[{name}.{key}]]\n__ = 0\n"));
+                if own.is_empty() {
+                    own = known(&format!("[{name}.{key}]\n__ = 0\n"));
+                }
                 if own.is_empty() {
                     keys.insert(format!("{name}.{key}"));
                 }

@@ -143,7 +143,11 @@ mod tests {
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\ndirectory = \"x\"", "absolute"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\nportal = \"10.0.0.1:3260\"", "portal"),
             ("[[volumes]]\nname = \"a\"\nkind = \"rbd\"\npool = \"p\"", "configuration"),
-            ("[[volumes]]\nname = \"a\"\nkind = \"nvme-tcp\"\nencrypted = true\nunits = []", "NVMe/TCP"),
+            (
+                "[[volumes]]\nname = \"a\"\nkind = \"nvme-tcp\"\nencrypted = true\nunits = [{ kind = \"nvme-tcp\", \
+                 address = \"10.0.0.1:4420\", subsystem = \"nqn.x\", namespace = 1, size = 1024 }]",
+                "NVMe/TCP",
+            ),
         ] {
             let error = check(text).unwrap_err();
             assert!(error.contains(why), "{error}");

@@ -337,11 +337,9 @@ impl Run {
             && ((written && imaging == Imaging::Agent) || (is_off && self.fallback == Fallback::Active))
     }
 
-    /// True where what the machine ran from may be on its way off it already, for a volume that is to take its place.
+    /// True where the machine may be on its way off already, because the volume that its OS is to start from is written.
     pub fn swaps_disks(&self) -> bool {
-        self.stage == RunStage::Volume
-            && self.fallback == Fallback::Active
-            && (self.on_volume.written || self.wants_agent())
+        self.stage == RunStage::Volume && self.fallback == Fallback::Active && self.on_volume.written
     }
 
     /// The volume that the OS is put on; the machine boots it and nothing else.

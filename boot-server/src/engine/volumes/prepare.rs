@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bmc::{DriverKind, PowerAction, PowerState};
 use boot_server_core::dpu;
+use boot_server_core::node::state::Fallback;
 use boot_server_core::node::{Event, Node, Phase as Mark, PrepareNews, Run, RunStage, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Phase, Stage, Volume};
@@ -109,11 +110,17 @@ impl Engine {
             return self.fail_prepare(id, job, "its machine has no DPU", hint).await;
         };
         if lock(&self.0.takes_disk).get(&id) != Some(&job) {
-            if !self.switch_off(id).await? || !self.take_boot_volumes(&volumes, Some(target)).await? {
+            if !self.switch_off(id).await? {
+                return Ok(());
+            }
+            if !run.on_volume.off {
+                // Nothing is taken from it before that is noted: from then on, calling off does not mean that nothing was changed.
+                return self.note_off(id, &run).await;
+            }
+            if !self.take_boot_volumes(&volumes, Some(target)).await? {
                 return Ok(());
             }
             lock(&self.0.takes_disk).insert(id, job);
-            self.tell_prepared(id, job, PrepareNews::Off).await?;
             self.announce_volume(volume);
             return Ok(());
         }
@@ -133,6 +140,22 @@ impl Engine {
             lock(&self.0.takes_disk).remove(&id);
         }
         Ok(())
+    }
+
+    /// Notes that a machine is off. Where the deploy was called off meanwhile, it is switched on again: what ran on it is still its own.
+    async fn note_off(&self, id: NodeId, run: &Run) -> Result<(), EngineError> {
+        let event = Event::Prepared { job: run.job.id, news: PrepareNews::Off };
+        match self.apply(id, Actor::Server, event).await {
+            Err(EngineError::Refused(_))
+                if run.fallback == Fallback::Active && !self.switched_by_hand(id) =>
+            {
+                tracing::warn!(node = %id, "a deploy was called off while its machine was switched off: it is switched on again");
+                self.0.power.change(id, PowerChange::Power(PowerAction::On)).await?;
+                Ok(())
+            }
+            Ok(_) | Err(EngineError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The agent has written the volume: its machine is switched off, so that nothing of the agent is on the networks of a project. Where
