@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dpu_agent_core::check::State;
+use dpu_agent_core::discard;
 use dpu_agent_core::exporter::Exporters;
 use dpu_agent_core::plan::{Action, Plan, plan};
 use dpu_agent_core::switch::{self, Change, View};
@@ -30,6 +31,7 @@ use crate::dial::{self, Line, Offer, Verdict};
 use crate::disks::{Disks, Servers};
 use crate::files;
 use crate::firmware::{Firmware, Tool};
+use crate::layers;
 
 /// Between two looks at everything. A dead exporter is started again within this.
 const LOOK: Duration = Duration::from_millis(500);
@@ -184,6 +186,7 @@ impl Agent {
             for action in plan.actions {
                 problems.extend(self.carry_out(&action).await);
             }
+            problems.extend(self.discard().await);
             self.report(problems).await;
             self.count().await;
             self.pass_time().await;
@@ -295,6 +298,24 @@ impl Agent {
         None
     }
 
+    /// Removes layers that the state says are to go, as far as nobody has them. What was not removed.
+    async fn discard(&mut self) -> Vec<String> {
+        let Some(state) = self.state.as_ref().filter(|state| !state.desired().discard.is_empty()) else {
+            return Vec::new();
+        };
+        let exporters = self.disks.look(self.clock.now()).await;
+        let (due, _) = discard::due(state, &exporters);
+        let removed = due.into_iter().filter(|one| layers::is_there(&one.layer)).map(|one| {
+            let removed = layers::remove(&one.layer);
+            match &removed {
+                Ok(()) => tracing::info!(volume = %one.name, layer = %one.layer, "the layer was removed"),
+                Err(e) => tracing::warn!(volume = %one.name, error = %words(e), "the layer was not removed"),
+            }
+            removed.map_err(|e| format!("volume {}: {}", one.name, words(&e)))
+        });
+        removed.filter_map(Result::err).collect()
+    }
+
     async fn switch(&self, change: &Change, what: String) -> Result<(), String> {
         let operations = self.follower.read(|rows| change.operations(rows)).map_err(|e| words(&e))?;
         let mut operations = operations.map_err(|e| words(&e))?;
@@ -322,17 +343,29 @@ impl Agent {
             (None, None) => Some(format!("port {}: ovs-vswitchd has not opened it yet", port.interface)),
             (None, Some(_)) => None,
         }));
+        let (mut discarded, mut there) = (Vec::new(), false);
+        if let Some(state) = &self.state {
+            problems.extend(discard::due(state, &exporters).1);
+            for one in &state.desired().discard {
+                if layers::is_there(&one.layer) {
+                    there = true;
+                } else {
+                    discarded.push(one.name.clone());
+                }
+            }
+        }
         let mut once = BTreeSet::new();
         problems.retain(|line| once.insert(line.clone()));
         let observed = Observed {
             version: VERSION,
             generation: self.state.as_ref().map(|state| state.desired().generation),
-            settled: self.state.is_some() && plan.actions.is_empty() && problems.is_empty(),
+            settled: self.state.is_some() && plan.actions.is_empty() && problems.is_empty() && !there,
             problems,
             ports,
             mirrors,
             volumes: self.disks.seen(&exporters, self.state.as_ref().map(State::desired)),
             functions: self.firmware.seen(),
+            discarded,
         };
         if self.reported.as_ref() == Some(&observed) {
             return;

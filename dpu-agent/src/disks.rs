@@ -177,7 +177,8 @@ impl Disks {
                 Exporter::Snap { .. } => self.snap.restarts(name),
                 Exporter::Blk { .. } | Exporter::Qsd { .. } => self.processes.restarts(name),
             };
-            VolumeSeen { name: name.clone(), pid, in_use, restarts, plugged }
+            let instant = Serve::instant(&self.processes, name).cloned().map(Box::new);
+            VolumeSeen { name: name.clone(), pid, in_use, restarts, plugged, instant }
         });
         seen.collect()
     }

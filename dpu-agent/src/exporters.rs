@@ -30,9 +30,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
 use protocol::counters::DiskCounters;
-use protocol::dpu::{Name, STATE_MAX, VOLUMES_MAX, Volume};
+use protocol::dpu::{Exporter, InstantSeen, Name, STATE_MAX, Serves, VOLUMES_MAX, Volume};
 
 use crate::files::{self, FileError, failed};
+use crate::layers::{self, Hearing};
 use crate::sys;
 use crate::unix::{self, Uses};
 
@@ -106,6 +107,11 @@ pub trait Serve {
     /// How often a volume was served again since this program runs.
     fn restarts(&self, name: &Name) -> u32;
 
+    /// How far an instant volume is, as of the last look.
+    fn instant(&self, _name: &Name) -> Option<&InstantSeen> {
+        None
+    }
+
     /// Serves a volume.
     ///
     /// # Errors
@@ -167,6 +173,8 @@ struct Process {
     pid: Option<u32>,
     /// Where this very process of ours started it: to be waited for.
     child: Option<Child>,
+    /// How far it is, where it serves an instant volume.
+    hearing: Option<Hearing>,
 }
 
 impl Processes {
@@ -193,7 +201,7 @@ impl Processes {
             let text = files::read(&path, RECORD_MAX)?;
             let read = serde_json::from_slice(&text);
             let record: Record = read.map_err(|cause| ExporterError::Record { path, cause })?;
-            all.insert(record.volume.name.clone(), Process::of(record, now));
+            all.insert(record.volume.name.clone(), Process::of(record, &dir, now));
             if all.len() > VOLUMES_MAX {
                 return Err(ExporterError::Many(dir));
             }
@@ -245,6 +253,12 @@ impl Serve for Processes {
                 // Whether it lives, the lock says; this takes the remains away.
                 let _ = child.try_wait();
             }
+            if let Some(hearing) = &mut process.hearing {
+                hearing.listen();
+            }
+            if let Err(e) = process.forget_config(&self.dir) {
+                tracing::warn!(volume = %name, error = %e, "the config stays for now");
+            }
             let life = if is_locked(&lock_of(&self.dir, name)) {
                 let uses = sockets.get(process.record.volume.socket.as_str()).copied();
                 process.look_alive(uses.unwrap_or_default(), self.quiet, now)
@@ -258,6 +272,10 @@ impl Serve for Processes {
 
     fn restarts(&self, name: &Name) -> u32 {
         self.all.get(name).map_or(0, |process| process.attempts.restarts())
+    }
+
+    fn instant(&self, name: &Name) -> Option<&InstantSeen> {
+        Some(self.all.get(name)?.hearing.as_ref()?.seen())
     }
 
     async fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError> {
@@ -286,7 +304,8 @@ impl Serve for Processes {
             self.put_limits(volume)?;
             files::replace_private(&self.dir.join(format!("{name}.json")), &text)?;
         }
-        let process = self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), now));
+        let process =
+            self.all.entry(name.clone()).or_insert_with(|| Process::of(record.clone(), &self.dir, now));
         process.record = record;
         process.attempts.handle_start(now);
         // Until it was looked at it counts as having lived, so that one that dies at once is seen to.
@@ -356,9 +375,11 @@ impl Serve for Processes {
 }
 
 impl Process {
-    fn of(record: Record, now: Timestamp) -> Self {
+    fn of(record: Record, dir: &Path, now: Timestamp) -> Self {
         let attempts = Attempts::default();
-        Self { record, attempts, lived: false, used: now, pid: None, child: None }
+        let log = dir.join(format!("{}.log", record.volume.name));
+        let hearing = layers::of(&record.volume).map(|layer| Hearing::new(log, Path::new(layer)));
+        Self { record, attempts, lived: false, used: now, pid: None, child: None, hearing }
     }
 
     fn look_alive(&mut self, uses: Uses, quiet: Duration, now: Timestamp) -> Life {
@@ -386,6 +407,26 @@ impl Process {
         }
         (self.lived, self.pid) = (false, None);
         Life::Dead { due: self.attempts.due(now), lived: self.attempts.lived() }
+    }
+
+    /// What an instant volume tells its OS is on the volume: it holds tokens, and is never looked at again.
+    fn forget_config(&mut self, dir: &Path) -> Result<(), FileError> {
+        if !self.hearing.as_ref().is_some_and(|hearing| hearing.seen().adapted) {
+            return Ok(());
+        }
+        let mut record = self.record.clone();
+        let Exporter::Blk { serves: Serves::Image { config, .. } } = &mut record.volume.exporter else {
+            return Ok(());
+        };
+        if config.take().is_none() {
+            return Ok(());
+        }
+        let name = &record.volume.name;
+        files::remove(&dir.join(format!("{name}.config")))?;
+        let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
+        files::replace_private(&dir.join(format!("{name}.json")), &text)?;
+        self.record = record;
+        Ok(())
     }
 
     /// Whether this is our process: it has our very command line, the socket in it.

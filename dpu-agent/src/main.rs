@@ -10,6 +10,7 @@ mod facts;
 mod files;
 mod firmware;
 mod identity;
+mod layers;
 mod service;
 mod sys;
 mod unix;

@@ -28,6 +28,8 @@ pub const VOLUMES_MAX: usize = 256;
 pub const PROVISIONING_BRIDGE: &str = "br-provision";
 /// Seconds that a request waits for a backend that is away, where a volume does not say how long.
 pub const DEADLINE: u32 = 300;
+/// Wrong chunks of a volume that a report names.
+pub const WRONG_MAX: usize = 8;
 /// Most seconds that it can wait: a day.
 pub const DEADLINE_MAX: u32 = 86_400;
 
@@ -57,6 +59,19 @@ pub struct Desired {
     /// Which functions the host gets; left out, the firmware is left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<FunctionPlan>,
+    /// Layers of instant volumes that nobody needs any more: what is on them is lost. A layer that is in neither list stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discard: Vec<Discard>,
+}
+
+/// A layer that is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discard {
+    /// The volume that it was of.
+    pub name: Name,
+    /// Its directory: absolute path.
+    pub layer: String,
 }
 
 /// Settings of the switch that OVN's controller reads (`ovn-controller(8)`).
@@ -421,6 +436,9 @@ pub struct Observed {
     /// Functions as the firmware has them, where there is a plan of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<FunctionsSeen>,
+    /// Of the state's layers that were to go, those that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<Name>,
 }
 
 /// A port as the switch has it.
@@ -457,6 +475,44 @@ pub struct VolumeSeen {
     /// Whether the host's bus has the disk; `None` where nobody can be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugged: Option<bool>,
+    /// Of an instant volume: how much of its image is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instant: Option<Box<InstantSeen>>,
+}
+
+/// How far an instant volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstantSeen {
+    /// It became what it is to be: its config is not looked at again.
+    pub adapted: bool,
+    /// Percent of the image's chunks that are here.
+    pub percent: u8,
+    /// Bytes of the image's data that are here.
+    pub bytes: u64,
+    /// All of the image is here.
+    pub hydrated: bool,
+    /// The image store does not answer, for this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+    /// Chunks whose bytes were not those that the image names, the last [`WRONG_MAX`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<WrongChunk>,
+    /// Why it could not be served, the last time that it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// A chunk with other bytes than the image names: an I/O error to the host, never data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrongChunk {
+    /// Its number in the image.
+    pub chunk: u32,
+    /// Its name.
+    pub id: String,
+    /// What is wrong.
+    pub reason: String,
 }
 
 /// A text that is no name.
@@ -541,7 +597,11 @@ mod tests {
     /// If this test fails, do not change the test: DPUs with this text are in racks.
     #[test]
     fn golden_version_1() {
-        for text in [include_str!("dpu.v1.json"), include_str!("dpu-provisioning.v1.json")] {
+        for text in [
+            include_str!("dpu.v1.json"),
+            include_str!("dpu-provisioning.v1.json"),
+            include_str!("dpu-discard.v1.json"),
+        ] {
             let state: Desired = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text.trim_end());
         }
@@ -555,9 +615,10 @@ mod tests {
         let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
         assert!(!format!("{volumes:?}").contains("passpass"));
-        let text = include_str!("dpu-observed.v1.json");
-        let seen: Observed = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());
+        for text in [include_str!("dpu-observed.v1.json"), include_str!("dpu-observed-instant.v1.json")] {
+            let seen: Observed = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());
+        }
     }
 
     #[test]

@@ -226,3 +226,15 @@ pub fn built(program: &str) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is missing: run `cargo build --workspace --bins`", path.display());
     Ok(path)
 }
+
+/// Bytes that do not compress, the same at each run: xorshift64 (Marsaglia 2003).
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next()).collect()
+}

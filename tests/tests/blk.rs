@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use protocol::dpu::Backend as Told;
 use protocol::job::CloudConfig;
 use sha2::{Digest, Sha256};
-use tests::exporter::Exporter;
+use tests::exporter::{Exporter, noise};
 use tests::rack::{Rack, artifact};
 use tests::scenario::add_image;
 use tokio_util::sync::CancellationToken;
@@ -350,18 +350,6 @@ impl Wrong {
     fn repair(&self) -> Result<()> {
         Ok(fs::write(&self.file, &self.whole)?)
     }
-}
-
-/// Bytes that do not compress, the same at each run: xorshift64 (Marsaglia 2003).
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(|_| next()).collect()
 }
 
 /// Offsets of the blocks of 4 KiB that differ.

@@ -11,8 +11,9 @@ use std::net::IpAddr;
 
 use protocol::dial::Facts;
 use protocol::dpu::{
-    Access, Backend, Chassis, Datapath, Desired, Encap, EncapKind, Encryption, Exporter, InterfaceName, Name,
-    Observed, PORTS_MAX, PROVISIONING_BRIDGE, Port, VERSION, VOLUMES_MAX, Volume as Disk, VolumeSeen,
+    Access, Backend, Chassis, Datapath, Desired, Discard, Encap, EncapKind, Encryption, Exporter,
+    InterfaceName, Name, Observed, PORTS_MAX, PROVISIONING_BRIDGE, Port, STATE_MAX, VERSION, VOLUMES_MAX,
+    Volume as Disk, VolumeSeen,
 };
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -159,10 +160,20 @@ pub struct HostPort {
 pub struct HostDisk {
     /// The volume.
     pub volume: Volume,
-    /// What the DPU connects to.
-    pub backend: Backend,
+    /// How the DPU gets at it.
+    pub reach: Reach,
     /// How its bytes are encrypted there.
     pub encryption: Option<Encryption>,
+}
+
+/// How a DPU gets at a volume, as it is stored with the volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reach {
+    /// It connects to this.
+    Backend(Backend),
+    /// It serves this by itself.
+    Exporter(Exporter),
 }
 
 /// What a DPU's host is to have.
@@ -174,6 +185,8 @@ pub struct Wanted {
     pub kept: Option<NotDesired>,
     /// Its disks.
     pub disks: Vec<HostDisk>,
+    /// Layers on it that nobody needs any more.
+    pub discard: Vec<Discard>,
 }
 
 /// Why a DPU cannot be told what to be.
@@ -199,6 +212,11 @@ pub enum NotDesired {
     /// More than one DPU takes.
     #[error("{0} disks are more than the {VOLUMES_MAX} of a DPU")]
     Disks(usize),
+    /// More octets than a DPU takes.
+    #[error(
+        "the state has {0} octets, more than the {STATE_MAX} that a DPU takes: a server's user data is too large"
+    )]
+    Long(usize),
 }
 
 /// Functions of a host that can be ports, with their addresses, each of them once.
@@ -263,16 +281,22 @@ pub fn desired(
         mirrors: Vec::new(),
         volumes: wanted.disks.iter().filter_map(disk).collect(),
         functions: None,
+        // The others have their turn when these are gone.
+        discard: wanted.discard.iter().take(VOLUMES_MAX).cloned().collect(),
     })
 }
 
 fn disk(disk: &HostDisk) -> Option<Disk> {
-    let HostDisk { volume, backend, encryption } = disk;
+    let HostDisk { volume, reach, encryption } = disk;
+    let exporter = match reach {
+        Reach::Backend(backend) => Exporter::Qsd { backend: backend.clone() },
+        Reach::Exporter(exporter) => exporter.clone(),
+    };
     Some(Disk {
         name: volume.id.to_string().parse::<Name>().ok()?,
         serial: volume.serial(),
         socket: format!("{SOCKETS}/{}.sock", volume.id),
-        exporter: Exporter::Qsd { backend: backend.clone() },
+        exporter,
         limits: volume.limits,
         deadline: None,
         boot: volume.attachment.as_ref().is_some_and(|at| at.boot),
@@ -284,7 +308,10 @@ fn disk(disk: &HostDisk) -> Option<Disk> {
 pub fn presents(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
     let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
     let name = volume.id.to_string();
-    let has = |one: &VolumeSeen| one.name.as_str() == name && one.pid.is_some() && one.plugged != Some(false);
+    let is_whole = |one: &VolumeSeen| one.instant.as_ref().is_none_or(|instant| instant.adapted);
+    let has = |one: &VolumeSeen| {
+        one.name.as_str() == name && one.pid.is_some() && one.plugged != Some(false) && is_whole(one)
+    };
     seen.volumes.iter().any(has)
 }
 
@@ -293,6 +320,13 @@ pub fn withdrew(observed: Option<&Observed>, generation: u64, volume: &Volume) -
     let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
     let name = volume.id.to_string();
     !seen.volumes.iter().any(|one| one.name.as_str() == name)
+}
+
+/// Whether a DPU says that the layer of a volume is gone, which its newest state tells it to remove.
+pub fn discarded(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
+    let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
+    let name = volume.id.to_string();
+    seen.discarded.iter().any(|one| one.as_str() == name)
 }
 
 /// Whether a DPU is as it is to be, as far as its host's networks go.

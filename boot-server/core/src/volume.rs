@@ -63,6 +63,9 @@ pub struct Volume {
     /// It stays when the server that it was made with is deleted.
     #[serde(default)]
     pub keep: bool,
+    /// Of an instant volume that a DPU was given: where its bytes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
     /// This server booted from it before it was installed anew; it goes when the new one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_of: Option<ServerId>,
@@ -112,6 +115,18 @@ impl Encrypted {
             Self::Always => "always",
         }
     }
+}
+
+/// The bytes of an instant volume: nowhere but on one DPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The DPU.
+    pub dpu: DpuId,
+    /// Directory there.
+    pub path: String,
+    /// All of the image is there: the image store is needed no more.
+    #[serde(default)]
+    pub hydrated: bool,
 }
 
 /// What was on a volume at first.
@@ -294,6 +309,11 @@ impl Volume {
         self.attachment.as_ref().map(|attachment| attachment.server)
     }
 
+    /// The DPU that may write to it, also one that is to let go of it.
+    pub fn holder(&self) -> Option<DpuId> {
+        self.attachment.as_ref()?.dpu
+    }
+
     /// The DPU that is to present it.
     pub fn presenter(&self) -> Option<DpuId> {
         let attachment = self.attachment.as_ref()?;
@@ -308,6 +328,12 @@ impl Volume {
     /// What it takes of a project's quota. Of a GiB that is begun, all.
     pub fn amounts(&self) -> Amounts {
         Amounts { volumes: 1, volume_gib: gib(self.size), ..Amounts::default() }
+    }
+
+    /// The DPU that is to remove its layer: nobody has the volume any more, and nobody will.
+    pub fn discarder(&self) -> Option<DpuId> {
+        let goes = self.phase == Phase::Deleting && self.attachment.is_none();
+        self.layer.as_ref().filter(|_| goes).map(|layer| layer.dpu)
     }
 
     /// The serial number that its host reads.
@@ -335,6 +361,8 @@ pub struct Facts {
     pub presented: bool,
     /// The DPU that had it says that it does not, or it can no longer say anything: its grant is ended by force.
     pub withdrawn: bool,
+    /// The DPU with its layer says that the layer is gone, or the site has that DPU no more.
+    pub discarded: bool,
 }
 
 /// What is to be done for a volume. Each does no harm when it is done twice.
@@ -364,7 +392,7 @@ pub fn next(volume: &Volume, facts: &Facts) -> Option<Act> {
         (Phase::Deleted | Phase::Error, _) => None,
         (Phase::Creating, _) => facts.writable.then_some(Act::Create),
         // Nobody may have what is removed.
-        (Phase::Deleting, None) => Some(Act::Delete),
+        (Phase::Deleting, None) => (volume.layer.is_none() || facts.discarded).then_some(Act::Delete),
         (Phase::Deleting, Some(Attachment { dpu: None, .. })) => Some(Act::Revoke),
         (Phase::Deleting, Some(_)) => facts.withdrawn.then_some(Act::Revoke),
         (Phase::Available, None) => None,
@@ -463,6 +491,7 @@ mod tests {
             limits: None,
             key: None,
             keep: false,
+            layer: None,
             previous_of: None,
             note: None,
             by: "x".into(),
@@ -493,19 +522,16 @@ mod tests {
             presented: bits & 4 != 0,
             withdrawn: bits & 8 != 0,
             astray: bits & 16 != 0,
+            discarded: false,
         })
     }
 
     #[test]
     fn the_whole_table() {
         let mut table = String::new();
-        let known = Facts {
-            writable: true,
-            dpu: Some(DpuId(Uuid::from_u128(4))),
-            presented: true,
-            withdrawn: true,
-            astray: false,
-        };
+        let dpu = Some(DpuId(Uuid::from_u128(4)));
+        let known =
+            Facts { writable: true, dpu, presented: true, withdrawn: true, astray: false, discarded: true };
         for volume in all() {
             let at = volume.attachment.as_ref().map(|at| (at.stage, at.dpu.is_some()));
             writeln!(
@@ -545,6 +571,19 @@ mod tests {
                     _ => {}
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_layer_goes_before_its_row() {
+        let layer = Layer { dpu: DpuId(Uuid::from_u128(3)), path: "/l".into(), hydrated: true };
+        let with = |phase, at| Volume { layer: Some(layer.clone()), ..volume(phase, at) };
+        let gone = Facts { discarded: true, ..Facts::default() };
+        let deleting = with(Phase::Deleting, None);
+        assert_eq!(deleting.discarder(), Some(layer.dpu));
+        assert_eq!((next(&deleting, &Facts::default()), next(&deleting, &gone)), (None, Some(Act::Delete)));
+        for other in [with(Phase::Available, None), with(Phase::Deleting, Some((Stage::Detaching, true)))] {
+            assert_eq!(other.discarder(), None, "somebody has it, or may want it");
         }
     }
 

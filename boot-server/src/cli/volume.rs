@@ -15,7 +15,7 @@ use crate::http::api::volume_requests::{
 };
 use crate::view::Page;
 use crate::view::counters::{RequestsView, VolumeCountersView};
-use crate::view::dpus::{SnapshotView, VolumeTypeView, VolumeView};
+use crate::view::dpus::{HydrationView, SnapshotView, VolumeTypeView, VolumeView};
 
 /// Volumes of a project.
 #[derive(Debug, Args)]
@@ -258,6 +258,19 @@ impl Show for Page<VolumeView> {
     }
 }
 
+/// How much of its image is there, in words.
+fn hydration(of: &HydrationView) -> String {
+    let bytes = of.bytes.map(|bytes| format!(", {}", memory(bytes))).unwrap_or_default();
+    let mut text = format!("{} %{bytes}", of.percent);
+    if let Some(why) = &of.store_away {
+        text += &format!("; the image store cannot be reached: {}", plain(why));
+    }
+    if of.wrong_chunks > 0 {
+        text += &format!("; {} chunks came with wrong bytes", of.wrong_chunks);
+    }
+    text
+}
+
 impl Show for VolumeView {
     fn table(&self) -> String {
         let note = self.note.as_deref().map(plain);
@@ -275,6 +288,7 @@ impl Show for VolumeView {
             ("boots", self.boot.then(|| "its server boots from it".to_owned())),
             ("image", self.image_name.as_deref().map(plain)),
             ("snapshot", self.snapshot.map(|snapshot| snapshot.to_string())),
+            ("hydrated", self.hydration.as_ref().map(hydration)),
             ("requests per second", self.iops.map(|iops| iops.to_string())),
             ("bytes per second", self.bytes_per_second.map(|bytes| bytes.to_string())),
             ("encrypted", self.encrypted.then(|| "yes".to_owned())),

@@ -13,6 +13,8 @@ use super::ConfigError;
 const TYPES_MAX: usize = 64;
 /// Where iSCSI targets listen (RFC 7143 section 4.2.7.1).
 const ISCSI_PORT: u16 = 3260;
+/// Where layers lie on a DPU.
+const LAYERS: &str = "/var/lib/billet-dpu/layers";
 
 /// `[[volumes]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,12 @@ pub struct VolumeType {
     pub units: Vec<Unit>,
     #[serde(default)]
     pub encrypted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
 }
 
 /// A type of volumes, with what was left open filled in.
@@ -80,7 +88,11 @@ pub(super) fn settings(
 fn one(this: &VolumeType, own: IpAddr, state_dir: &Path) -> Result<VolumeSettings, ConfigError> {
     let refuse = |why: String| ConfigError::Volumes(format!("{}: {why}", this.name));
     let mut filled = this.clone();
-    let directory = filled.directory.get_or_insert_with(|| state_dir.join("volumes").join(&this.name));
+    let own_place = || match this.kind {
+        Kind::Instant => PathBuf::from(LAYERS),
+        _ => state_dir.join("volumes").join(&this.name),
+    };
+    let directory = filled.directory.get_or_insert_with(own_place);
     if !directory.is_absolute() {
         return Err(refuse("directory is no absolute path".to_owned()));
     }
@@ -95,9 +107,10 @@ fn one(this: &VolumeType, own: IpAddr, state_dir: &Path) -> Result<VolumeSetting
     keys.remove("name");
     keys.remove("encrypted");
     let place = serde_json::from_value(keys.into()).map_err(|error| refuse(error.to_string()))?;
-    if this.encrypted && this.kind == Kind::NvmeTcp {
+    if this.encrypted && matches!(this.kind, Kind::NvmeTcp | Kind::Instant) {
         return Err(refuse(
-            "encrypted: no exporter of a DPU encrypts what is reached over NVMe/TCP".to_owned(),
+            "encrypted: no exporter of a DPU encrypts what is reached over NVMe/TCP, or an instant volume"
+                .to_owned(),
         ));
     }
     Ok(VolumeSettings { name: this.name.clone(), encrypted: this.encrypted, place })
@@ -126,6 +139,9 @@ mod tests {
         assert!(!types[0].encrypted);
         let vault = "[[volumes]]\nname = \"vault\"\nkind = \"iscsi\"\nencrypted = true";
         assert!(check(vault).unwrap()[0].encrypted);
+        let instant = check("[[volumes]]\nname = \"instant\"\nkind = \"instant\"\nrate = 0").unwrap();
+        let volume::Settings::Instant(instant) = &instant[0].place else { panic!() };
+        assert_eq!((instant.directory.as_path(), instant.rate), (Path::new(LAYERS), Some(0)));
         let ceph = "[[volumes]]\nname = \"c\"\nkind = \"rbd\"\nconfiguration = \"/etc/ceph/ceph.conf\"\npool = \"p\"\n\
                     monitors = [\"10.0.0.1:6789\"]";
         assert_eq!(check(ceph).unwrap()[0].place.kind(), Kind::Rbd);
@@ -142,6 +158,7 @@ mod tests {
             ("[[volumes]]\nname = \"a\"\nkind = \"tape\"", "tape"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\ndirectory = \"x\"", "absolute"),
             ("[[volumes]]\nname = \"a\"\nkind = \"file\"\nportal = \"10.0.0.1:3260\"", "portal"),
+            ("[[volumes]]\nname = \"a\"\nkind = \"iscsi\"\nrate = 1", "rate"),
             ("[[volumes]]\nname = \"a\"\nkind = \"rbd\"\npool = \"p\"", "configuration"),
             (
                 "[[volumes]]\nname = \"a\"\nkind = \"nvme-tcp\"\nencrypted = true\nunits = [{ kind = \"nvme-tcp\", \

@@ -25,6 +25,7 @@ use boot_server_core::cloud_config::is_hostname;
 use boot_server_core::dpu::{Dpu, NotDesired, SILENT_MS};
 use boot_server_core::node::Severity;
 use boot_server_core::setup::Doubt;
+use boot_server_core::volume::{Phase, Volume};
 use protocol::dpu::{Datapath, Desired, InterfaceName, Observed, VERSION};
 use protocol::{DpuId, JobId, NodeId, Sha256, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -405,7 +406,10 @@ impl Engine {
         let event = line(&actor, &dpu, "dpu.removed", Severity::Info, "forgotten");
         let (id, row) = (dpu.id, event.clone());
         let write = move |db: &_| {
-            let used = volumes::held(db, id)?;
+            // A layer is lost with its DPU; one that is to go anyway is no loss.
+            let keeps = |volume: &Volume| volume.phase != Phase::Deleting && volume.holder() != Some(id);
+            let layers = volumes::on_dpu(db, id)?.into_iter().filter(keeps).count();
+            let used = volumes::held(db, id)? + layers;
             if used > 0 {
                 return Ok(Err(used));
             }

@@ -136,13 +136,14 @@ impl Engine {
     async fn moving(&self, server: &Server) -> Result<Vec<Volume>, EngineError> {
         let mut moving = Vec::new();
         for volume in self.volumes_of(server.id).await? {
-            if self.backend(&volume.kind)?.fencing() == Fencing::Trusts {
-                let what = format!(
-                    "volume {} is kept where nobody can be cut off from it: two machines might write to it",
-                    volume.name
-                );
-                let hint = "mend the machine, or detach the volume from its DPU first";
+            let backend = self.backend(&volume.kind)?;
+            if backend.instant().is_some() {
+                let what = format!("volume {} lies on the DPU of that machine and nowhere else", volume.name);
+                let hint = "mend the machine, or delete the server and create it anew";
                 return Err(ServerError::Bad { what, hint }.into());
+            }
+            if backend.fencing() == Fencing::Trusts {
+                return Err(unfenced(&volume));
             }
             let Some(attachment) = volume.attachment.clone().filter(|at| at.stage != Stage::Detaching) else {
                 continue;
@@ -210,4 +211,12 @@ impl Engine {
         }
         Ok(moved)
     }
+}
+
+fn unfenced(volume: &Volume) -> EngineError {
+    let what = format!(
+        "volume {} is kept where nobody can be cut off from it: two machines might write to it",
+        volume.name
+    );
+    ServerError::Bad { what, hint: "mend the machine, or detach the volume from its DPU first" }.into()
 }

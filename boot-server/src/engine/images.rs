@@ -7,6 +7,7 @@ use images::{Manifest, StoreError as ImageStoreError};
 use protocol::job::Task;
 use protocol::{ImageId, Timestamp};
 
+use super::volumes::VolumeError;
 use super::{Change, Engine, EngineError, lock, now};
 use crate::store::queries::{self, ImageRow};
 
@@ -102,6 +103,10 @@ impl Engine {
         if let Some(node) = self.0.nodes.find(|node| needs(node, row.id)) {
             let image = format!("{}:{}", row.name, row.version);
             return Err(EngineError::ImageInUse { image, node: node.name.clone() });
+        }
+        if let Some(volume) = self.hydrates_from(row.id).await? {
+            let image = format!("{}:{}", row.name, row.version);
+            return Err(VolumeError::Hydrates { image, volume: volume.name }.into());
         }
         // The list first: what is not listed cannot be asked for, and a crash now leaves an image that the next
         // start lists again.

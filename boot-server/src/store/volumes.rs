@@ -34,8 +34,10 @@ fn listed(db: &Connection, sql: &str, values: impl db::Params) -> Result<Vec<Vol
     all(db, "list volumes", sql, values, raw)?.into_iter().map(volume).collect()
 }
 
+/// The DPU that may write to it, or has its layer.
 fn let_in(volume: &Volume) -> Option<String> {
-    Some(volume.attachment.as_ref()?.dpu?.to_string())
+    let granted = volume.attachment.as_ref().and_then(|at| at.dpu);
+    Some(granted.or(volume.layer.as_ref().map(|layer| layer.dpu))?.to_string())
 }
 
 /// Adds a volume, takes it from the project's quota and begins its usage. One that a server is installed anew on, while it still has the one
@@ -215,14 +217,24 @@ pub fn set_access(db: &Connection, id: VolumeId, sealed: Option<&str>) -> Result
     db.execute(sql, params![sealed, id.to_string()]).map_err(StoreError::sql("keep a grant")).map(drop)
 }
 
-/// How many volumes a DPU may write to, also those that it is to let go of.
+/// How many volumes a DPU may write to, also those that it is to let go of; not layers on it that no host has.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn held(db: &Connection, dpu: DpuId) -> Result<usize, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE dpu = ?1 AND phase <> 'deleted' ORDER BY id";
+    let found = listed(db, sql, params![dpu.to_string()])?;
+    Ok(found.iter().filter(|volume| volume.holder() == Some(dpu)).count())
+}
+
+/// Puts this in the place of what a DPU connects to, where that is still what it was.
 ///
 /// # Errors
 /// What the database says.
-pub fn held(db: &Connection, dpu: DpuId) -> Result<usize, StoreError> {
-    let sql = "SELECT COUNT(*) FROM volumes WHERE dpu = ?1";
-    let count = db.query_row(sql, params![dpu.to_string()], |row| row.get::<_, i64>(0));
-    Ok(usize::try_from(count.map_err(StoreError::sql("count grants"))?).unwrap_or(usize::MAX))
+pub fn replace_access(db: &Connection, id: VolumeId, was: &str, sealed: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE volumes SET access = ?1 WHERE id = ?2 AND access = ?3";
+    let values = params![sealed, id.to_string(), was];
+    db.execute(sql, values).map_err(StoreError::sql("keep a grant")).map(drop)
 }
 
 /// Volumes that a DPU was granted, with what it connects to, sealed.
@@ -240,6 +252,28 @@ pub fn granted(db: &Connection, dpu: DpuId) -> Result<Vec<(Volume, String)>, Sto
             found.push((volume, access));
         }
     }
+    Ok(found)
+}
+
+/// Volumes whose layer is on this DPU, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn on_dpu(db: &Connection, dpu: DpuId) -> Result<Vec<Volume>, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE dpu = ?1 AND phase <> 'deleted' ORDER BY id";
+    let mut found = listed(db, sql, params![dpu.to_string()])?;
+    found.retain(|volume| volume.layer.as_ref().is_some_and(|layer| layer.dpu == dpu));
+    Ok(found)
+}
+
+/// Those of them whose layer the DPU is to remove.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn leaving(db: &Connection, dpu: DpuId) -> Result<Vec<Volume>, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE dpu = ?1 AND phase = 'deleting' ORDER BY id";
+    let mut found = listed(db, sql, params![dpu.to_string()])?;
+    found.retain(|volume| volume.discarder() == Some(dpu));
     Ok(found)
 }
 

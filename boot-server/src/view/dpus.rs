@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::counters::VolumeCountersView;
 use super::dpu_setup::{DpuBmcView, DpuJobView};
+use crate::engine::volumes::Hydration;
 use crate::engine::{Engine, KnownDpu};
 
 /// How a DPU is.
@@ -283,12 +284,39 @@ pub struct VolumeView {
     pub counters: Option<VolumeCountersView>,
     /// Why it does not go on.
     pub note: Option<String>,
+    /// Of an instant volume: how much of its image is on its DPU.
+    pub hydration: Option<HydrationView>,
     /// Who asked for it.
     pub created_by: String,
     /// When.
     pub created: Timestamp,
     /// Grows with every change.
     pub version: i64,
+}
+
+/// How much of its image an instant volume has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HydrationView {
+    /// Percent of the image's chunks.
+    pub percent: u8,
+    /// Bytes of the image's data, as long as its DPU serves the volume.
+    pub bytes: Option<u64>,
+    /// All of it is there: the image store is needed no more.
+    pub hydrated: bool,
+    /// Why the image store cannot be reached; none while it can.
+    pub store_away: Option<String>,
+    /// Chunks that came with wrong bytes: the host gets I/O errors there.
+    pub wrong_chunks: usize,
+}
+
+impl VolumeView {
+    /// With how much of its image it has.
+    pub fn with(self, hydration: Option<Hydration>) -> Self {
+        let hydration = hydration.map(|Hydration { percent, bytes, hydrated, store_away, wrong_chunks }| {
+            HydrationView { percent, bytes, hydrated, store_away, wrong_chunks }
+        });
+        Self { hydration, ..self }
+    }
 }
 
 impl From<Volume> for VolumeView {
@@ -320,6 +348,7 @@ impl From<Volume> for VolumeView {
             serial,
             counters: None,
             note: volume.note,
+            hydration: None,
             created_by: volume.by,
             created: volume.created,
             version: volume.version,

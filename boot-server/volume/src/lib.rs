@@ -10,6 +10,7 @@ mod file;
 mod files;
 mod grants;
 mod imaging;
+mod instant;
 mod iscsi;
 mod luks;
 mod medium;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::BackendError;
 pub use external::{ExternalBackend, ExternalSettings, Unit};
 pub use file::FileBackend;
+pub use instant::{InstantBackend, InstantSettings};
 pub use iscsi::{IscsiBackend, IscsiSettings};
 pub use rbd::{RbdBackend, RbdSettings};
 pub use settings::{FileSettings, Settings};
@@ -44,6 +46,11 @@ pub trait Backend: Send + Sync {
 
     /// What [`Backend::revoke`] is worth.
     fn fencing(&self) -> Fencing;
+
+    /// Its settings where it keeps nothing itself: its volumes are images under layers on DPUs, and who opens it sees to them.
+    fn instant(&self) -> Option<&InstantSettings> {
+        None
+    }
 
     /// Makes a volume of `size` bytes, a multiple of [`SECTOR`]. A copy of a snapshot that is smaller is followed by zeros.
     ///

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Backend, BackendError, ExternalBackend, ExternalSettings, FileBackend, IscsiBackend, IscsiSettings, Kind,
-    RbdBackend, RbdSettings,
+    Backend, BackendError, ExternalBackend, ExternalSettings, FileBackend, InstantBackend, InstantSettings,
+    IscsiBackend, IscsiSettings, Kind, RbdBackend, RbdSettings,
 };
 
 /// Settings of one backend.
@@ -24,6 +24,8 @@ pub enum Settings {
     Rbd(RbdSettings),
     /// Namespaces of others.
     NvmeTcp(ExternalSettings),
+    /// Images under layers on DPUs.
+    Instant(InstantSettings),
 }
 
 /// Settings of backend `file`.
@@ -43,16 +45,18 @@ impl Settings {
             Self::IscsiExternal(_) => Kind::IscsiExternal,
             Self::Rbd(_) => Kind::Rbd,
             Self::NvmeTcp(_) => Kind::NvmeTcp,
+            Self::Instant(_) => Kind::Instant,
         }
     }
 
-    /// The directory that is this backend's alone.
+    /// The directory that is this backend's alone; of `instant`, on each DPU.
     pub fn directory(&self) -> &std::path::Path {
         match self {
             Self::File(settings) => &settings.directory,
             Self::Iscsi(settings) => &settings.directory,
             Self::IscsiExternal(settings) | Self::NvmeTcp(settings) => &settings.directory,
             Self::Rbd(settings) => &settings.directory,
+            Self::Instant(settings) => &settings.directory,
         }
     }
 
@@ -73,6 +77,7 @@ impl Settings {
                 Arc::new(ExternalBackend::open(kind, settings)?)
             }
             Self::Rbd(settings) => Arc::new(RbdBackend::open(settings)?),
+            Self::Instant(settings) => Arc::new(InstantBackend::open(settings)?),
         })
     }
 }
@@ -86,6 +91,7 @@ mod tests {
         let good = [
             r#"{"kind":"file","directory":"/v"}"#,
             r#"{"kind":"iscsi","directory":"/v","portal":"10.77.0.1:3260"}"#,
+            r#"{"kind":"instant","directory":"/v","rate":1048576,"capacity":1073741824,"store":"http://10.0.0.9:8080"}"#,
             r#"{"kind":"rbd","directory":"/v","configuration":"/etc/ceph/ceph.conf","pool":"p","monitors":["a:6789"]}"#,
             r#"{"kind":"iscsi-external","directory":"/v","units":[{"kind":"iscsi","portal":"10.0.0.1:3260",
                 "target":"iqn.x","lun":1,"size":1024,"chap":{"user":"u","password":"p"}}]}"#,

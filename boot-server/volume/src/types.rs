@@ -19,6 +19,8 @@ pub enum Kind {
     Rbd,
     /// Namespaces of an NVMe subsystem that somebody else runs.
     NvmeTcp,
+    /// Images under layers on DPUs.
+    Instant,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Self::IscsiExternal => "iscsi-external",
             Self::Rbd => "rbd",
             Self::NvmeTcp => "nvme-tcp",
+            Self::Instant => "instant",
         }
     }
 }

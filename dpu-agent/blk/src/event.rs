@@ -99,11 +99,15 @@ pub enum Event {
     Progress {
         /// Percent of the chunks that hold data.
         percent: usize,
+        /// Bytes of the image's data that are here.
+        bytes: u64,
         /// Bytes transferred since the start of this process.
         transferred: u64,
     },
     /// All of the image is here: the image store is needed no more.
     Hydrated {
+        /// Bytes of the image's data.
+        bytes: u64,
         /// Bytes transferred since the start of this process.
         transferred: u64,
     },

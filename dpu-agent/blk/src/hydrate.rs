@@ -29,6 +29,7 @@ struct Inner<S> {
     source: Source,
     size: u64,
     data_chunks: usize,
+    data_bytes: u64,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     began: Instant,
@@ -62,6 +63,7 @@ impl<S: Storage + 'static> InstantVolume<S> {
         let plan = Plan::new(missing, manifest.chunk_size, pace);
         let inner = Arc::new(Inner {
             data_chunks: manifest.chunks.iter().flatten().count(),
+            data_bytes: manifest.data_bytes(),
             waiting: Mutex::new(Waiting {
                 plan,
                 requests: BTreeMap::new(),
@@ -78,7 +80,7 @@ impl<S: Storage + 'static> InstantVolume<S> {
             size,
         });
         if complete {
-            say(&Event::Hydrated { transferred: 0 });
+            say(&Event::Hydrated { bytes: inner.data_bytes, transferred: 0 });
             return Ok(Self(inner));
         }
         for number in 0..FETCHERS {
@@ -162,12 +164,15 @@ impl<S: Storage> Inner<S> {
         let missing = self.layer.missing_count();
         let percent = (self.data_chunks - missing) * 100 / self.data_chunks.max(1);
         if self.percent.fetch_max(percent, Ordering::AcqRel) < percent {
-            say(&Event::Progress { percent, transferred: self.transferred.load(Ordering::Acquire) });
+            // A chunk that is missing counts as a whole one.
+            let bytes = self.data_bytes.saturating_sub(missing as u64 * u64::from(self.manifest.chunk_size));
+            say(&Event::Progress { percent, bytes, transferred: self.transferred.load(Ordering::Acquire) });
         }
         // Whoever brings the last one says so, once.
         if missing == 0 && self.percent.swap(usize::MAX, Ordering::AcqRel) != usize::MAX {
             self.commit();
-            say(&Event::Hydrated { transferred: self.transferred.load(Ordering::Acquire) });
+            let transferred = self.transferred.load(Ordering::Acquire);
+            say(&Event::Hydrated { bytes: self.data_bytes, transferred });
         }
     }
 

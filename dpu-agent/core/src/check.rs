@@ -149,6 +149,7 @@ fn counts(desired: &Desired, wrong: &mut Vec<String>) {
         ("ports", desired.ports.len() + desired.provisioning.len(), PORTS_MAX),
         ("mirrors", desired.mirrors.len(), MIRRORS_MAX),
         ("volumes", desired.volumes.len(), VOLUMES_MAX),
+        ("layers that are to go", desired.discard.len(), VOLUMES_MAX),
     ] {
         if count > most {
             wrong.push(format!("{count} {what} are too many: a DPU has {most} at most"));

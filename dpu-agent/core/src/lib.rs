@@ -12,8 +12,10 @@
 
 pub mod bus;
 pub mod check;
+pub mod discard;
 pub mod exporter;
 pub mod facts;
 pub mod firmware;
+pub mod instant;
 pub mod plan;
 pub mod switch;

@@ -12,6 +12,7 @@ fn observed(generation: u64) -> Observed {
         mirrors: Vec::new(),
         functions: None,
         volumes: Vec::new(),
+        discarded: Vec::new(),
     }
 }
 

@@ -74,6 +74,9 @@ impl DpuSite {
         for number in 0..self.hosts.len() {
             let all = self.processes(number, &EXPORTERS)?.len();
             census.insert(format!("exporters of DPU {number}"), all);
+            let layers =
+                fs::read_dir(self.dpus.get(number).dir().join("run/layers")).map_or(0, Iterator::count);
+            census.insert(format!("layers of DPU {number}"), layers);
         }
         Ok(census)
     }

@@ -35,7 +35,7 @@ mod stand_in;
 pub use census::Census;
 pub use owner::SOON;
 pub use pings::{Pings, Told};
-pub use site::{DpuSite, VOLUMES};
+pub use site::{DpuSite, INSTANT, VOLUMES};
 pub use ssh::Ssh;
 pub use stand_in::StandIn;
 

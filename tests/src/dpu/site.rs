@@ -24,6 +24,12 @@ const CONTROLLER: u16 = 6230;
 const PROVISIONING: u16 = 8080;
 /// The type of volumes that the site has.
 pub const VOLUMES: &str = "standard";
+/// Its type of instant volumes, which nobody gets who does not ask for it.
+pub const INSTANT: &str = "instant";
+/// Where their layers are, as a DPU sees it.
+const LAYERS: &str = "/run/billet-dpu/layers";
+/// Bytes per second of what no host waits for: little, so that what a host needs for its start is seen beside it.
+const RATE: u64 = 256 << 10;
 
 /// A site with DPUs.
 pub struct DpuSite {
@@ -61,7 +67,8 @@ impl DpuSite {
         let more = format!(
             "\n[overlay]\nnorthbound = {northbound:?}\nsouthbound = \"tcp:{CENTRAL}:6642\"\nmtu = 1442\n\
              gateways = {gateways:?}\n\n\
-             [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n{types}"
+             [[volumes]]\nname = \"{VOLUMES}\"\nkind = \"iscsi\"\n\n\
+             [[volumes]]\nname = \"{INSTANT}\"\nkind = \"instant\"\ndirectory = \"{LAYERS}\"\nrate = {RATE}\n{types}"
         );
         rack.start_server_with(|config| config + &more)?;
         let api = rack.api()?;

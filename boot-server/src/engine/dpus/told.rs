@@ -5,9 +5,10 @@ use std::time::Duration;
 use bmc::Secret;
 use boot_server_core::dpu::{self, HostDisk, NotDesired, Wanted};
 use boot_server_core::node::Node;
+use boot_server_core::volume::Volume;
 use protocol::DpuId;
 use protocol::dial::{Orders, Report};
-use protocol::dpu::Observed;
+use protocol::dpu::{Discard, Observed, STATE_MAX};
 
 use super::{DpuError, Known, place};
 use crate::engine::{Change, Engine, EngineError, lock};
@@ -82,6 +83,7 @@ impl Engine {
         if before.as_ref() == Some(&observed) {
             return Ok(());
         }
+        self.hear_of_volumes(id, before.as_ref(), &observed).await?;
         let row = observed.clone();
         self.store().write(move |db| rows::set_observed(db, id, &row)).await?;
         if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
@@ -132,6 +134,10 @@ impl Engine {
         }
         state.generation = known.generation().max(known.floor) + 1;
         let text = serde_json::to_string(&state).map_err(|cause| StoreError::Row { table: "dpus", cause })?;
+        if text.len() > STATE_MAX {
+            self.note_problem(id, Some(NotDesired::Long(text.len())));
+            return Ok(());
+        }
         let sealed = format!("{} {}", state.generation, self.0.vault.seal(place(id), &Secret(text))?);
         self.store().write(move |db| rows::set_desired(db, id, &sealed)).await?;
         tracing::info!(dpu = %known.dpu.name, generation = state.generation, "a DPU gets another state");
@@ -173,14 +179,22 @@ impl Engine {
         granted.retain(|(volume, _)| own.is_some() && volume.server() == own);
         let mut disks = Vec::with_capacity(granted.len());
         for (volume, sealed) in granted {
-            let backend = self.open_access(volume.id, &sealed)?;
+            let reach = self.open_access(volume.id, &sealed)?;
             let encryption = self.encryption(&volume)?;
-            disks.push(HostDisk { volume, backend, encryption });
+            disks.push(HostDisk { volume, reach, encryption });
         }
+        let leaving = self.store().read(move |db| volumes::leaving(db, id)).await?;
+        let discard = leaving.iter().filter_map(discard).collect();
         let (ports, kept) = match server {
             Some(server) => self.host_ports(server.id, &known.dpu).await?,
             None => (Vec::new(), None),
         };
-        Ok(Wanted { ports, kept, disks })
+        Ok(Wanted { ports, kept, disks, discard })
     }
+}
+
+/// The layer of a volume that is removed.
+fn discard(volume: &Volume) -> Option<Discard> {
+    let layer = volume.layer.as_ref().filter(|_| volume.discarder().is_some())?;
+    Some(Discard { name: volume.id.to_string().parse().ok()?, layer: layer.path.clone() })
 }

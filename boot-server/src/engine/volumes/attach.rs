@@ -27,8 +27,15 @@ impl Engine {
                 bad(format!("server {} is being given back", server.name), "choose another server").into()
             );
         }
-        if self.dpu_of(server.node).is_none() {
+        let Some(known) = self.dpu_of(server.node) else {
             return Err(VolumeError::NoDpu(server.name).into());
+        };
+        if volume.layer.as_ref().is_some_and(|layer| layer.dpu != known.dpu.id) {
+            let what = format!(
+                "volume {} lies on the DPU of another machine than server {}'s",
+                volume.name, server.name
+            );
+            return Err(bad(what, "attach it to a server on the machine that it was made on").into());
         }
         self.edit_volume(volume.id, move |volume| {
             if volume.server() == Some(server.id) {

@@ -3,11 +3,11 @@
 use boot_server_core::amounts::Amounts;
 use boot_server_core::node::Severity;
 use boot_server_core::server::{BootVolume, Server};
-use boot_server_core::volume::{Attachment, Phase, SIZE_UNIT, Source, Stage, Volume, gib};
+use boot_server_core::volume::{Attachment, Imaging, Phase, SIZE_UNIT, Source, Stage, Volume, gib};
 use protocol::VolumeId;
 use uuid::Uuid;
 
-use super::{check_size, fresh, line};
+use super::{bad, check_size, fresh, line};
 use crate::engine::{Actor, Engine, EngineError};
 use crate::store::queries::insert_event;
 use crate::store::volumes as rows;
@@ -54,6 +54,7 @@ impl Engine {
                 .await?;
             }
         }
+        self.check_room(server, &wanted).await?;
         let event =
             line(&wanted, actor, "volume.created", Severity::Info, "is made for its server to boot from");
         let (row, row_event) = (wanted.clone(), event.clone());
@@ -78,7 +79,15 @@ impl Engine {
             Some(kind) => kind.clone(),
             None => self.first_type()?,
         };
-        self.backend(&kind)?;
+        if self.backend(&kind)?.instant().is_some() && wish.imaging == Imaging::Agent {
+            let what =
+                format!("nothing writes the image to a volume of type {kind}: its DPU serves it as it is");
+            return Err(bad(
+                what,
+                "leave out `imaging: agent`, or take another type (`billet volume types`)",
+            )
+            .into());
+        }
         let least = least.saturating_add(AROUND_IMAGE);
         let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;

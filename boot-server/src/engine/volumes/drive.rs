@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use boot_server_core::dpu;
+use boot_server_core::dpu::{self, Reach};
 use boot_server_core::node::{Node, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
 use boot_server_core::volume::{Act, Attachment, Facts, Imaging, Phase, Source, Stage, Volume, next};
@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use volume::{Backend, BackendError, Fencing, Grantee, ImageSource, Origin};
 
-use super::{VolumeError, line, wrong};
+use super::{VolumeError, instant, line, wrong};
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
 use crate::store::StoreError;
 use crate::store::queries::NewEvent;
@@ -165,11 +165,15 @@ impl Engine {
                 self.drive_volume(volume, stop);
                 let found = self.store().read(move |db| rows::get(db, volume)).await?;
                 match found.as_ref().and_then(Volume::server) {
+                    // Nobody has it: it may be its DPU that is to remove its layer.
+                    None => {
+                        let dpu = found.as_ref().and_then(Volume::discarder);
+                        dpu.and_then(|dpu| self.known_dpu(dpu)).and_then(|known| known.dpu.node)
+                    }
                     Some(server) => {
                         let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
                         server.map(|server| server.node)
                     }
-                    None => None,
                 }
             }
             Change::Dpu(dpu) => self.known_dpu(dpu).and_then(|known| known.dpu.node),
@@ -177,7 +181,11 @@ impl Engine {
         };
         let Some(node) = node.filter(|node| self.concerns(*node)) else { return Ok(()) };
         if let Some(known) = self.dpu_of(node) {
-            self.compose(known.dpu.id).await?;
+            let dpu = known.dpu.id;
+            self.compose(dpu).await?;
+            for volume in self.store().read(move |db| rows::leaving(db, dpu)).await? {
+                self.drive_volume(volume.id, stop);
+            }
         }
         if let Some(server) = self.server_of(node).await? {
             for volume in self.volumes_of(server.id).await? {
@@ -277,15 +285,32 @@ impl Engine {
         let wanted = had.as_ref().and_then(|known| known.desired.as_ref());
         let is_wanted =
             wanted.is_some_and(|state| state.volumes.iter().any(|disk| disk.name.as_str() == name));
+        let layer = volume.layer.as_ref();
+        let holder = layer.map(|layer| self.known_dpu(layer.dpu));
+        let discarded = holder.is_some_and(|known| {
+            known.is_none_or(|known| {
+                dpu::discarded(known.observed.as_ref(), known.generation(), volume)
+                    && known
+                        .desired
+                        .is_some_and(|state| state.discard.iter().any(|one| one.name.as_str() == name))
+            })
+        });
         // Who cannot be asked is cut off, where the backend can do that.
         let cuts = self.backend(&volume.kind).is_ok_and(|backend| backend.fencing() != Fencing::Trusts);
-        let gone = cuts && had.as_ref().is_none_or(|known| self.dpu_is_silent(known));
+        // A DPU that the site has no more is not asked for what lies on it.
+        let gone = match &had {
+            Some(known) => cuts && self.dpu_is_silent(known),
+            None => cuts || layer.is_some(),
+        };
         Ok(Facts {
             writable: !matches!(volume.source, Source::Os { .. }) || spec.is_some(),
-            dpu: own.map(|known| known.dpu.id).filter(|_| ready),
+            dpu: own
+                .map(|known| known.dpu.id)
+                .filter(|dpu| ready && layer.is_none_or(|layer| layer.dpu == *dpu)),
             astray,
             presented: is_wanted && dpu::presents(observed, generation, volume),
             withdrawn: gone || (!is_wanted && dpu::withdrew(observed, generation, volume)),
+            discarded,
         })
     }
 
@@ -381,6 +406,9 @@ impl Engine {
                 else {
                     return Err(StoreError::Conflict.into());
                 };
+                if backend.instant().is_some() {
+                    return instant::check_config(config.as_ref());
+                }
                 ImageSource { config, grow_root, ..plain(*image) }
             }
         };
@@ -395,19 +423,14 @@ impl Engine {
         let known = self.known_dpu(id).ok_or(StoreError::Conflict)?;
         let backend = self.backend(&volume.kind)?;
         let to = Grantee { dpu: id, initiator: known.dpu.initiator() };
-        let access = match backend.grant(volume.id, &to).await {
-            // By whoever drove it before and could not note it: nobody was told of that grant.
-            Err(BackendError::Granted { .. }) => {
-                backend.revoke(volume.id).await.map_err(VolumeError::from)?;
-                backend.grant(volume.id, &to).await
-            }
-            granted => granted,
+        let (reach, layer) = match backend.instant() {
+            Some(settings) => self.instant_reach(&volume, settings, &known)?,
+            None => (Reach::Backend(grant_anew(&*backend, volume.id, &to).await?), None),
         };
-        let access = access.map_err(VolumeError::from)?;
-        let sealed = self.seal_access(volume.id, &access)?;
+        let sealed = self.seal_access(volume.id, &reach)?;
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Granted, dpu: Some(id), ..at });
-        let next = Volume { attachment, version: volume.version + 1, ..volume };
+        let next = Volume { attachment, layer, version: volume.version + 1, ..volume };
         let (row, vid, at) = (next.clone(), next.id, now());
         let write = move |db: &_| {
             rows::update(db, &row, at)?;
@@ -510,8 +533,27 @@ fn is_under_way(volume: &Volume) -> bool {
     }
 }
 
+/// Lets a DPU have a volume that nobody has by the store's word.
+async fn grant_anew(
+    backend: &dyn Backend,
+    volume: VolumeId,
+    to: &Grantee,
+) -> Result<protocol::dpu::Backend, VolumeError> {
+    match backend.grant(volume, to).await {
+        // By whoever drove it before and could not note it: nobody was told of that grant.
+        Err(BackendError::Granted { .. }) => {
+            backend.revoke(volume).await?;
+            Ok(backend.grant(volume, to).await?)
+        }
+        granted => Ok(granted?),
+    }
+}
+
 /// What is to be put on this volume, where the node's deploy waits for it.
-fn target_spec(node: &Node, volume: VolumeId) -> Option<(Option<protocol::job::CloudConfig>, bool)> {
+pub(super) fn target_spec(
+    node: &Node,
+    volume: VolumeId,
+) -> Option<(Option<protocol::job::CloudConfig>, bool)> {
     let run = node.state.run().filter(|run| run.boots_volume())?;
     match &run.job.task {
         Task::Deploy(spec) if spec.target.id.volume() == Some(volume) => {

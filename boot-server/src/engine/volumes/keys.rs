@@ -25,7 +25,7 @@ impl Engine {
         let always = self.0.settings.volumes.iter().any(|this| this.name == kind && this.encrypted);
         match self.0.backends.get(kind).map(|backend| backend.kind()) {
             // What encrypts on a DPU does not reach these.
-            None | Some(::volume::Kind::NvmeTcp) => Encrypted::Never,
+            None | Some(::volume::Kind::NvmeTcp | ::volume::Kind::Instant) => Encrypted::Never,
             Some(_) if always => Encrypted::Always,
             Some(_) => Encrypted::OnRequest,
         }
@@ -51,7 +51,7 @@ impl Engine {
         }
         if encrypts == Encrypted::Never {
             let what =
-                format!("volumes of type {kind} cannot be encrypted: no exporter does it over NVMe/TCP");
+                format!("volumes of type {kind} cannot be encrypted: the exporter of its volumes does not");
             return Err(bad(what, "take another type (`billet volume types`)").into());
         }
         let id = Uuid::now_v7();

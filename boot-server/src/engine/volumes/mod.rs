@@ -12,6 +12,7 @@
 mod attach;
 mod boot;
 mod drive;
+mod instant;
 mod keys;
 mod open;
 mod prepare;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bmc::Secret;
+use boot_server_core::dpu::Reach;
 use boot_server_core::node::Severity;
 use boot_server_core::volume::{Phase, SIZE_MAX, SIZE_UNIT, Source, Volume, is_name, is_size};
 use protocol::dpu::IoLimits;
@@ -39,6 +41,7 @@ use crate::vault::Place;
 use attach::detaching;
 pub(super) use boot::boot_amounts;
 pub(super) use drive::Turns;
+pub use instant::Hydration;
 pub use open::open;
 
 /// Living volumes of one project, whatever its quota says.
@@ -81,6 +84,14 @@ pub enum VolumeError {
     /// Its server's machine has none.
     #[error("the machine of server {0} has no DPU")]
     NoDpu(String),
+    /// A volume has not all of its image yet.
+    #[error("image {image} is not all on the DPU of volume {volume} yet")]
+    Hydrates {
+        /// The image.
+        image: String,
+        /// The volume.
+        volume: String,
+    },
     /// As many as a project may have.
     #[error("the project has too many {0}")]
     Full(&'static str),
@@ -99,6 +110,11 @@ impl VolumeError {
             Self::Bad { hint, .. } => (422, "bad-volume", hint),
             Self::WrongStatus { hint, .. } => (409, "wrong-status", hint),
             Self::NoDpu(_) => (409, "no-dpu", "ask the site for a machine with a DPU"),
+            Self::Hydrates { .. } => (
+                409,
+                "image-in-use",
+                "wait until the volume is hydrated (`billet volume show`), or delete it",
+            ),
             Self::Full(_) => (409, "project-full", "delete those that are not needed"),
             Self::Backend(BackendError::NoRoom { .. }) => {
                 (409, "backend-full", "make it smaller, or ask the site")
@@ -178,9 +194,13 @@ pub(super) fn bad(what: impl Into<String>, hint: &'static str) -> VolumeError {
 }
 
 impl Engine {
-    /// The types of volumes that the site has: name and kind.
+    /// The types of volumes that the site has: name and kind, by name; those last whose volumes lie on one DPU, which nobody is to get
+    /// who did not ask for it.
     pub fn volume_types(&self) -> Vec<(String, volume::Kind)> {
-        self.0.backends.iter().map(|(name, backend)| (name.clone(), backend.kind())).collect()
+        let all = self.0.backends.iter().map(|(name, backend)| (name.clone(), backend.kind()));
+        let (last, mut types): (Vec<_>, Vec<_>) = all.partition(|(_, kind)| *kind == volume::Kind::Instant);
+        types.extend(last);
+        types
     }
 
     pub(in crate::engine) fn backend(&self, kind: &str) -> Result<Arc<dyn Backend>, EngineError> {
@@ -306,7 +326,14 @@ impl Engine {
             Some(kind) => kind,
             None => self.first_type()?,
         };
-        self.backend(&kind)?;
+        if self.backend(&kind)?.instant().is_some() {
+            let what = format!("volumes of type {kind} are made with the server that boots from them");
+            return Err(bad(
+                what,
+                "`billet server create --boot-volume --volume-type TYPE`, or another type",
+            )
+            .into());
+        }
         let size = request.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;
         let key = self.key_for(&kind, request.encrypted, of)?;
@@ -314,8 +341,8 @@ impl Engine {
     }
 
     pub(super) fn first_type(&self) -> Result<String, EngineError> {
-        let first = self.0.backends.keys().next().cloned();
-        Ok(first.ok_or_else(|| {
+        let first = self.volume_types().into_iter().next();
+        Ok(first.map(|(name, _)| name).ok_or_else(|| {
             bad("this site keeps no volumes", "set [[volumes]] in the server's configuration")
         })?)
     }
@@ -341,6 +368,7 @@ impl Engine {
         }
         if let Some(size) = change.size.filter(|size| *size != volume.size) {
             check_size(size, volume.size)?;
+            self.check_larger(&volume)?;
             if volume.phase != Phase::Available || volume.attachment.is_some() {
                 return Err(wrong("resize", &volume, "detach it first"));
             }
@@ -439,19 +467,15 @@ impl Engine {
     }
 
     /// What a DPU connects to, from what is stored.
-    pub(super) fn open_access(
-        &self,
-        id: VolumeId,
-        sealed: &str,
-    ) -> Result<protocol::dpu::Backend, EngineError> {
+    pub(super) fn open_access(&self, id: VolumeId, sealed: &str) -> Result<Reach, EngineError> {
         let text = self.0.vault.unseal(place(id), sealed)?;
         let parsed = serde_json::from_str(&text.0);
         Ok(parsed.map_err(|cause| StoreError::Row { table: "volumes", cause })?)
     }
 
-    fn seal_access(&self, id: VolumeId, backend: &protocol::dpu::Backend) -> Result<String, EngineError> {
+    fn seal_access(&self, id: VolumeId, reach: &Reach) -> Result<String, EngineError> {
         let text =
-            serde_json::to_string(backend).map_err(|cause| StoreError::Row { table: "volumes", cause })?;
+            serde_json::to_string(reach).map_err(|cause| StoreError::Row { table: "volumes", cause })?;
         Ok(self.0.vault.seal(place(id), &Secret(text))?)
     }
 }
@@ -498,6 +522,7 @@ fn fresh(
         limits,
         key: None,
         keep: false,
+        layer: None,
         previous_of: None,
         note: None,
         by: actor.name().to_owned(),

@@ -127,6 +127,11 @@ impl Engine {
         // What it is to be follows from how the node stands now.
         self.compose(known.dpu.id).await?;
         let Some(known) = self.dpu_of(id) else { return Ok(()) };
+        if let Some(why) = self.cannot_serve(volume) {
+            return self
+                .fail_prepare(id, job, &why, "see the volume's events, then reinstall the server")
+                .await;
+        }
         let all = volumes.iter().filter(|volume| volume.attachment.is_some());
         let have_all = all
             .clone()

@@ -2,6 +2,7 @@
 
 mod agent;
 mod hosts;
+mod instant;
 
 use std::time::{Duration, Instant};
 
@@ -96,8 +97,10 @@ fn as_told(state: &Desired) -> Observed {
                 in_use: true,
                 restarts: 0,
                 plugged: None,
+                instant: None,
             })
             .collect(),
+        discarded: Vec::new(),
     }
 }
 

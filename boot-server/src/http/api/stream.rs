@@ -222,7 +222,8 @@ impl Reader {
             }
             Ok(Change::Volume { project: whose, volume }) if whose == project => {
                 if let Ok(volume) = self.api.engine.volume(project, &volume.to_string()).await {
-                    self.push("volume", &VolumeView::from(volume));
+                    let hydration = self.api.engine.hydration(&volume);
+                    self.push("volume", &VolumeView::from(volume).with(hydration));
                 }
             }
             Ok(Change::Node(node)) => {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use boot_server_core::access::Role;
+use boot_server_core::volume::Volume;
 use protocol::VolumeId;
 use protocol::dpu::IoLimits;
 
@@ -19,6 +20,11 @@ use crate::http::auth::need;
 use crate::store::volumes::VolumeFilter;
 use crate::view::dpus::{SnapshotView, VolumeTypeView, VolumeView};
 use crate::view::{Page, Problem};
+
+fn view(api: &Api, volume: Volume) -> VolumeView {
+    let hydration = api.engine.hydration(&volume);
+    VolumeView::counted(&api.engine, volume).with(hydration)
+}
 
 /// The types of volumes that the site has.
 #[utoipa::path(get, path = "/projects/{project}/volume-types", tag = "volumes", operation_id = "list_volume_types",
@@ -61,8 +67,7 @@ pub(super) async fn list(
     let more = volumes.len() > limit;
     volumes.truncate(limit);
     let next = volumes.last().filter(|_| more).map(|last| last.id.to_string());
-    let items = volumes.into_iter().map(|volume| VolumeView::counted(&api.engine, volume));
-    Ok(Json(Page { items: items.collect(), next }))
+    Ok(Json(Page { items: volumes.into_iter().map(|volume| view(&api, volume)).collect(), next }))
 }
 
 /// Makes a volume. It is there once its status is `available`.
@@ -92,7 +97,7 @@ pub(super) async fn create(
         encrypted: request.encrypted,
     };
     let volume = api.engine.create_volume(within.project.id, within.who.actor(), wish).await?;
-    Ok((StatusCode::CREATED, Json(volume.into())))
+    Ok((StatusCode::CREATED, Json(view(&api, volume))))
 }
 
 fn limits(iops: Option<u64>, bytes_per_second: Option<u64>) -> Answer<Option<IoLimits>> {
@@ -122,7 +127,7 @@ pub(super) async fn show(
     LastNamed(volume): LastNamed,
 ) -> Answer<Json<VolumeView>> {
     let volume = api.engine.volume(within.project.id, &volume).await?;
-    Ok(Json(VolumeView::counted(&api.engine, volume)))
+    Ok(Json(view(&api, volume)))
 }
 
 /// Gives a volume another name, other limits, or more room while nobody has it.
@@ -142,7 +147,7 @@ pub(super) async fn change(
     let VolumeChangeRequest { name, size, iops, bytes_per_second } = request;
     let change = VolumeChange { name, size, iops, bytes_per_second };
     let volume = api.engine.change_volume(project, &volume, actor, change).await?;
-    Ok(Json(volume.into()))
+    Ok(Json(view(&api, volume)))
 }
 
 /// Removes a volume that nobody has. What is on it is lost.
@@ -157,7 +162,7 @@ pub(super) async fn remove(
 ) -> Answer<(StatusCode, Json<VolumeView>)> {
     within.need(Role::Member)?;
     let volume = api.engine.delete_volume(within.project.id, &volume, within.who.actor()).await?;
-    Ok((StatusCode::ACCEPTED, Json(volume.into())))
+    Ok((StatusCode::ACCEPTED, Json(view(&api, volume))))
 }
 
 /// Gives a volume to a server, running or not. Its machine has it once its status is `in_use`.
@@ -175,7 +180,7 @@ pub(super) async fn attach(
     within.need(Role::Member)?;
     let (project, actor) = (within.project.id, within.who.actor());
     let volume = api.engine.attach_volume(project, &volume, actor, &server).await?;
-    Ok((StatusCode::ACCEPTED, Json(volume.into())))
+    Ok((StatusCode::ACCEPTED, Json(view(&api, volume))))
 }
 
 /// Takes a volume from its server. It is available again once nobody can write to it.
@@ -192,7 +197,7 @@ pub(super) async fn detach(
 ) -> Answer<(StatusCode, Json<VolumeView>)> {
     within.need(Role::Member)?;
     let volume = api.engine.detach_volume(within.project.id, &volume, within.who.actor()).await?;
-    Ok((StatusCode::ACCEPTED, Json(volume.into())))
+    Ok((StatusCode::ACCEPTED, Json(view(&api, volume))))
 }
 
 /// Takes a volume from a DPU that is to let go of it, though it does not say that it did: the volume is being detached, or its server has
@@ -212,7 +217,7 @@ pub(super) async fn force_detach(
 ) -> Answer<Json<VolumeView>> {
     need(Role::Operator)?;
     let volume = api.engine.force_detach_volume(within.project.id, &volume, within.who.actor()).await?;
-    Ok(Json(volume.into()))
+    Ok(Json(view(&api, volume)))
 }
 
 /// Snapshots of a project, oldest first.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use protocol::dpu::{
-    Backend, Chap, DEADLINE_MAX, Desired, Encryption, Exporter, IoLimits, Name, Serves, Volume,
+    Backend, Chap, DEADLINE_MAX, Desired, Discard, Encryption, Exporter, IoLimits, Name, Serves, Volume,
 };
 
 use super::{PATH_MAX, absolute, once};
@@ -33,6 +33,7 @@ const LIMIT_MAX: u64 = 1_000_000_000_000_000;
 pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
     once("volume", desired.volumes.iter().map(|volume| &volume.name), wrong);
     once("place", desired.volumes.iter().flat_map(claims), wrong);
+    discards(desired, wrong);
     for volume in &desired.volumes {
         let name = &volume.name;
         let serial = &volume.serial;
@@ -77,6 +78,20 @@ pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
                     ));
                 }
             }
+        }
+    }
+}
+
+/// What is to go is nobody's, and lies where a layer can lie.
+fn discards(desired: &Desired, wrong: &mut Vec<String>) {
+    once("layer that is to go", desired.discard.iter().map(|one| &one.layer), wrong);
+    for one in &desired.discard {
+        let Discard { name, layer } = one;
+        if !absolute(layer, PATH_MAX) {
+            wrong.push(path(name, "layer", PATH_MAX));
+        }
+        if desired.volumes.iter().any(|volume| volume.name == *name || claims(volume).contains(layer)) {
+            wrong.push(format!("the layer of volume {name} is to go, and a volume of the state has it"));
         }
     }
 }
@@ -304,6 +319,23 @@ mod tests {
             let error = State::check(serde_json::from_value(state.clone()).unwrap()).unwrap_err().to_string();
             assert!(error.contains("key of volume vault") && !error.contains("passpass"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_to_go_is_no_volume_and_nothing_but_a_layer() {
+        let discard = |name: &str, layer: &str| {
+            let mut state = golden();
+            state["volumes"] =
+                serde_json::from_str(include_str!("../../../../protocol/src/dpu-instant.v1.json")).unwrap();
+            state["discard"] = serde_json::json!([{"name": name, "layer": layer}]);
+            State::check(serde_json::from_value(state).unwrap()).map_err(|error| error.to_string())
+        };
+        assert!(discard("old", "/var/lib/billet-dpu/layers/old").is_ok());
+        for (name, layer) in [("boot", "/elsewhere"), ("old", "/var/lib/billet-dpu/layers/boot")] {
+            let error = discard(name, layer).unwrap_err();
+            assert!(error.contains("is to go, and a volume of the state has it"), "{error}");
+        }
+        assert!(discard("old", "layers/../old").unwrap_err().contains("layer of volume old"));
     }
 
     #[test]

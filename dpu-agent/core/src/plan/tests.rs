@@ -384,7 +384,7 @@ prop_compose! {
             bridge: "br-phy".parse().unwrap(),
         }).collect();
         let volumes = (0..3).filter(|n| volumes[*n]).map(|n| volume(n, disks[n])).collect();
-        State::check(Desired { version: VERSION, generation, chassis, ports, provisioning, mirrors, volumes, functions: None }).unwrap()
+        State::check(Desired { version: VERSION, generation, chassis, ports, provisioning, mirrors, volumes, discard: Vec::new(), functions: None }).unwrap()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The last part of `cargo xtask bench dpu`: from the request for a server to its phone-home, once on a boot volume behind a DPU, once
-//! on the disk of a machine without one. In turns; the same image, the same kind of machine. The machine with a disk is idle in the
+//! on an instant one there, once on the disk of a machine without one. In turns; the same image, the same kind of machine. The machine with a disk is idle in the
 //! ramdisk: it need not start before it is written, which a volume's has to after.
 
 use std::time::Instant;
 
-use ::tests::dpu::DpuSite;
+use ::tests::dpu::{DpuSite, INSTANT};
 use ::tests::rack::{Firmware, artifact};
 use ::tests::scenario::{DEPLOY, add_image, wait_state};
 use anyhow::{Context, Result, bail};
@@ -25,16 +25,23 @@ pub fn run(rounds: u32) -> Result<()> {
     let volume = json!({
         "name": "volume", "node": host, "image": "tiny-a", "boot_volume": { "size": SIZE }, "networks": ["web"],
     });
+    let instant = json!({
+        "name": "instant", "node": host, "image": "tiny-a", "boot_volume": { "size": SIZE, "type": INSTANT },
+        "networks": ["web"],
+    });
     let disk = json!({ "name": "disk", "node": local, "image": "tiny-a" });
-    let (mut on_volume, mut on_disk) = (Vec::new(), Vec::new());
+    let (mut on_volume, mut on_instant, mut on_disk) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        for (server, taken) in [(&volume, &mut on_volume), (&disk, &mut on_disk)] {
+        for (server, taken) in [(&volume, &mut on_volume), (&instant, &mut on_instant), (&disk, &mut on_disk)]
+        {
             let took = up(&site, &of, server)?;
             println!("round {round}: {} is up after {took:.1} s", server["name"]);
             taken.push(took);
         }
     }
-    println!("create_to_up_ratio {:.2}", median(on_volume) / median(on_disk));
+    let on_disk = median(on_disk);
+    println!("create_to_up_ratio {:.2}", median(on_volume) / on_disk);
+    println!("instant_to_up_ratio {:.2}", median(on_instant) / on_disk);
     site.passed();
     Ok(())
 }

@@ -123,6 +123,7 @@ pub(super) fn observed(words: &str) -> Observed {
         mirrors: Vec::new(),
         functions: None,
         volumes: Vec::new(),
+        discarded: Vec::new(),
     }
 }
 

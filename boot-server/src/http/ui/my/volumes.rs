@@ -33,7 +33,7 @@ struct VolumesPage {
     frame: Frame,
     rows: Vec<Row>,
     next: Option<String>,
-    /// Names and kinds of the site's types.
+    /// Names and kinds of the site's types that a volume can be made of by itself.
     types: Vec<(String, &'static str)>,
     images: Vec<OfferedImage>,
     snapshots: Vec<SnapshotView>,
@@ -83,7 +83,9 @@ pub(super) async fn rows(
             Some(id) => names.get(&id).cloned(),
             None => None,
         };
-        rows.push(Row { look: look(volume.status()), volume: volume.into(), server });
+        let hydration = engine.hydration(&volume);
+        let look = look(volume.status());
+        rows.push(Row { look, volume: VolumeView::from(volume).with(hydration), server });
     }
     Ok(rows)
 }
@@ -114,7 +116,13 @@ async fn page(
     let page = VolumesPage {
         rows: rows(&ui.engine, project, volumes).await?,
         next,
-        types: ui.engine.volume_types().into_iter().map(|(name, kind)| (name, kind.as_str())).collect(),
+        types: ui
+            .engine
+            .volume_types()
+            .into_iter()
+            .filter(|(_, kind)| *kind != volume::Kind::Instant)
+            .map(|(name, kind)| (name, kind.as_str()))
+            .collect(),
         images: images(ui).await?,
         snapshots: ui.engine.snapshots(project).await?.into_iter().map(SnapshotView::from).collect(),
         recipe: recipe(&within.project.name, &form),
