@@ -17,7 +17,7 @@ pub enum Address {
     /// Host (a name or an address) and port.
     Tcp(String, u16),
     /// The same, by TLS with these files; where none are known nobody can connect.
-    Ssl(String, u16, Option<Tls>),
+    Ssl(String, u16, Option<Box<Tls>>),
 }
 
 /// Files (PEM) of one end of TLS.
@@ -99,7 +99,7 @@ impl Address {
         Ok(match self {
             Self::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
             Self::Tcp(host, port) => Box::new(reach(host, *port).await.map_err(failed)?),
-            Self::Ssl(host, port, tls) => self.secure(host, *port, tls.as_ref()).await?,
+            Self::Ssl(host, port, tls) => self.secure(host, *port, tls.as_deref()).await?,
         })
     }
 
@@ -127,7 +127,7 @@ impl Address {
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         match self {
-            Self::Ssl(host, port, _) => Self::Ssl(host, port, Some(tls)),
+            Self::Ssl(host, port, _) => Self::Ssl(host, port, Some(Box::new(tls))),
             other => other,
         }
     }

@@ -13,6 +13,9 @@ pub struct Seat {
     pub nic: Option<u16>,
 }
 
+/// The NIC that a port is best.
+type Wish<'a> = &'a dyn Fn(&Seat) -> Option<usize>;
+
 /// The NIC of each port, by its number in `macs`; none where no NIC is left. A port that is plugged in here stays where it is, whatever
 /// comes or goes beside it; one that comes from another machine is the NIC of the same number, where that is free.
 pub fn seats(ports: &[Seat], macs: &[MacAddr]) -> Vec<Option<usize>> {
@@ -20,7 +23,7 @@ pub fn seats(ports: &[Seat], macs: &[MacAddr]) -> Vec<Option<usize>> {
     let mut free: Vec<bool> = vec![true; macs.len()];
     let stays = |port: &Seat| macs.iter().position(|mac| port.here && *mac == port.mac);
     let had = |port: &Seat| port.nic.map(usize::from);
-    let wishes: [&dyn Fn(&Seat) -> Option<usize>; 2] = [&stays, &had];
+    let wishes: [Wish<'_>; 2] = [&stays, &had];
     for wish in wishes {
         for (seat, port) in seats.iter_mut().zip(ports) {
             let found = wish(port).filter(|n| seat.is_none() && free.get(*n) == Some(&true));

@@ -115,7 +115,7 @@ impl Engine {
             }
             if !run.on_volume.off {
                 // Nothing is taken from it before that is noted: from then on, calling off does not mean that nothing was changed.
-                return self.note_off(id, &run).await;
+                return self.note_off(id, run).await;
             }
             if !self.take_boot_volumes(&volumes, Some(target)).await? {
                 return Ok(());
