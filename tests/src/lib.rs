@@ -20,5 +20,6 @@ pub mod simulated;
 pub mod simulated_dpu;
 pub mod site;
 pub mod spdk;
+pub mod switch;
 pub mod tftp;
 pub mod volumes;

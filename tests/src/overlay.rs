@@ -340,7 +340,7 @@ impl Overlay {
     /// # Errors
     /// What `meanwhile` says, and where tcpdump does not run.
     pub fn on_underlay(&self, filter: &str, meanwhile: impl FnOnce() -> Result<()>) -> Result<String> {
-        watch(&self.central, UNDERLAY, filter, &self.dir, meanwhile)
+        watch(&self.central, UNDERLAY, &[filter], &self.dir, meanwhile)
     }
 
     /// The same for an interface of a chassis.
@@ -354,7 +354,7 @@ impl Overlay {
         filter: &str,
         meanwhile: impl FnOnce() -> Result<()>,
     ) -> Result<String> {
-        watch(&self.chassis[chassis].namespace, interface, filter, &self.dir, meanwhile)
+        watch(&self.chassis[chassis].namespace, interface, &[filter], &self.dir, meanwhile)
     }
 
     /// The test passed: its files are not needed.
@@ -468,17 +468,17 @@ impl AsRef<Path> for Overlay {
     }
 }
 
-fn watch(
+pub(crate) fn watch(
     namespace: &Namespace,
     interface: &str,
-    filter: &str,
+    words: &[&str],
     dir: &Path,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<String> {
     let log = dir.join(format!("tcpdump-{interface}.log"));
     let _ = fs::remove_file(&log);
     let mut command = namespace.command("tcpdump");
-    command.args(["-l", "-nn", "-i", interface, filter]);
+    command.args(["-l", "-nn", "-i", interface]).args(words);
     let process = Process::start("tcpdump", command, &log)?;
     wait("tcpdump listens", || Ok(fs::read_to_string(&log)?.contains("listening on")))?;
     meanwhile()?;
@@ -496,7 +496,7 @@ pub fn checksums_off(namespace: &Namespace, interface: &str) -> Result<()> {
     namespace.run("ethtool", &["-K", interface, "tx", "off"]).map(drop)
 }
 
-fn wait(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
@@ -505,7 +505,7 @@ fn wait(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let out = command.output().with_context(|| format!("starting {program}"))?;
     if !out.status.success() {

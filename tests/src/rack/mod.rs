@@ -165,6 +165,19 @@ impl Rack {
         Ok(SwitchPort::start(self.namespace.clone_handle()?, machine.tap(nic), switch, port))
     }
 
+    /// The same on an interface of another namespace than the rack's.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered.
+    pub fn switch_port_in(
+        namespace: &Namespace,
+        interface: &str,
+        switch: &str,
+        port: &str,
+    ) -> Result<SwitchPort> {
+        Ok(SwitchPort::start(namespace.clone_handle()?, interface.to_owned(), switch, port))
+    }
+
     /// Makes `port` of the rack's `address` reachable at an address of the host's loopback.
     ///
     /// # Errors
