@@ -22,6 +22,7 @@ mod metadata;
 mod oidc;
 mod overlay;
 mod store;
+mod switches;
 pub mod tls;
 mod volumes;
 mod webhooks;
@@ -37,6 +38,7 @@ pub(crate) use oidc::may_be_asked;
 pub use oidc::{Grant, Oidc, OidcSettings};
 pub use overlay::{Overlay, OverlaySettings, OverlayTls};
 pub use store::{Store, server as store_server};
+pub use switches::{Switch, SwitchSettings};
 pub use volumes::{VolumeSettings, VolumeType};
 pub use webhooks::{Hook, Webhook};
 
@@ -84,6 +86,8 @@ pub struct Config {
     pub volumes: Vec<VolumeType>,
     /// Networks of projects.
     pub overlay: Option<Overlay>,
+    /// Switches that put hosts on them.
+    pub switches: Vec<Switch>,
     /// Where images may come from.
     pub images: Images,
     /// The log.
@@ -270,6 +274,7 @@ impl Default for Config {
             webhooks: Vec::new(),
             volumes: Vec::new(),
             overlay: None,
+            switches: Vec::new(),
             images: Images::default(),
             log: Log::default(),
         }
@@ -399,6 +404,9 @@ pub enum ConfigError {
     /// Settings for networks of projects that make no sense.
     #[error("overlay: {0}")]
     Overlay(String),
+    /// Settings for switches that make no sense.
+    #[error("switches: {0}")]
+    Switches(String),
     /// Settings of approvals that make no sense.
     #[error("approvals: {0}")]
     Approvals(String),
@@ -517,6 +525,8 @@ pub struct Settings {
     pub volumes: Vec<VolumeSettings>,
     /// Networks of projects, where the site has them.
     pub overlay: Option<OverlaySettings>,
+    /// Switches that put hosts without a DPU on their networks.
+    pub switches: Vec<SwitchSettings>,
     /// Directories from which images may be taken by path.
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
@@ -587,7 +597,8 @@ impl Settings {
             oidc: config.oidc.as_ref().map(oidc::settings).transpose()?,
             webhooks: webhooks::hooks(&config.webhooks)?,
             volumes: volumes::settings(&config.volumes, first, &config.state_dir)?,
-            overlay: config.overlay.as_ref().map(overlay::settings).transpose()?,
+            overlay: overlay::settings(config.overlay.as_ref(), !config.switches.is_empty())?,
+            switches: switches::settings(&config.switches)?,
             audit: AuditSettings::from(&config.audit),
             approvals: ApprovalSettings::new(&config.approvals)?,
             bmc: BmcSettings::new(&config.bmc)?,

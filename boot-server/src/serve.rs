@@ -237,6 +237,8 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     tasks.spawn(async move { setups.run_setups(token).await });
     let (overlay, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { overlay.run_overlay(token).await });
+    let (fabric, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { fabric.run_fabric(token).await });
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     let (audit, token) = (engine.clone(), stop.clone());

@@ -40,6 +40,7 @@ mod sensors;
 pub mod servers;
 mod service;
 mod status;
+pub mod switches;
 mod tenancy;
 
 pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
@@ -556,6 +557,7 @@ impl JobView {
     fn of(run: &boot_server_core::node::Run) -> Self {
         let stage = match run.stage {
             RunStage::Volume => "volume".to_owned(),
+            RunStage::Cross => "cross".to_owned(),
             RunStage::Boot => "boot".to_owned(),
             RunStage::Kernel => "kernel".to_owned(),
             RunStage::Assign => "assign".to_owned(),

@@ -1,11 +1,15 @@
 //! Files of the NoCloud data source (cloud-init). JSON is YAML, so every value is written by a JSON writer and no
 //! text can become structure. What Billet adds goes into vendor data, which the user's own data overrides.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use protocol::{JobId, MacAddr};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::deploy::DeployRefused;
-use crate::node::StaticNetwork;
+use crate::node::network::DNS_MAX;
+use crate::node::{HostAddress, StaticNetwork};
 
 /// Who may log in.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +170,88 @@ pub fn vendor_data(login: &Login<'_>, urls: &Urls<'_>) -> String {
     format!("#cloud-config\n{}", pretty(&config))
 }
 
+/// A port of a machine on a network where nobody answers DHCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedPort {
+    /// Of the NIC.
+    pub mac: MacAddr,
+    /// Frames are tagged with this VLAN.
+    pub tag: Option<u16>,
+    /// Largest IP packet, in octets.
+    pub mtu: u16,
+    /// Addresses with the lengths of their networks' prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Routers of those networks.
+    pub gateways: Vec<IpAddr>,
+    /// DNS servers.
+    pub dns: Vec<IpAddr>,
+}
+
+impl SeedPort {
+    /// Its first IPv4 address, for forms that know one alone.
+    pub fn first_v4(&self) -> Option<StaticNetwork> {
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        };
+        if self.tag.is_some() {
+            return None;
+        }
+        let mut addresses = self.addresses.iter();
+        let (address, prefix) = addresses.find_map(|(address, prefix)| Some((v4(address)?, *prefix)))?;
+        Some(StaticNetwork {
+            address: HostAddress { address, prefix },
+            gateway: self.gateways.iter().find_map(v4),
+            mac: Some(self.mac),
+            dns: self.dns.iter().filter_map(v4).take(DNS_MAX).collect(),
+        })
+    }
+}
+
+/// `network-config`, version 2, of a machine with these ports, in their order: the first router of each family is the way to everything
+/// else.
+pub fn ports_config(ports: &[SeedPort]) -> String {
+    let (mut ethernets, mut vlans) = (Map::new(), Map::new());
+    let mut families = BTreeSet::new();
+    for (n, port) in ports.iter().enumerate() {
+        let addresses: Vec<String> =
+            port.addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+        let mut settings = json!({ "dhcp4": false, "dhcp6": false, "addresses": addresses, "mtu": port.mtu });
+        // `default` is not known to cloud-init before 22.4.
+        let routes = port.gateways.iter().filter(|gateway| families.insert(gateway.is_ipv6()));
+        let routes: Vec<Value> = routes
+            .map(|gateway| {
+                let to = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+                json!({ "to": to, "via": gateway })
+            })
+            .collect();
+        if !routes.is_empty() {
+            settings["routes"] = Value::from(routes);
+        }
+        if !port.dns.is_empty() {
+            settings["nameservers"] = json!({ "addresses": port.dns });
+        }
+        let name = format!("port{n}");
+        match port.tag {
+            None => {
+                settings["match"] = json!({ "macaddress": port.mac.to_string() });
+                ethernets.insert(name, settings);
+            }
+            Some(tag) => {
+                let link = ports.iter().position(|other| other.mac == port.mac && other.tag.is_none());
+                settings["id"] = Value::from(tag);
+                settings["link"] = Value::from(format!("port{}", link.unwrap_or(0)));
+                vlans.insert(name, settings);
+            }
+        }
+    }
+    let mut config = json!({ "version": 2, "ethernets": ethernets });
+    if !vlans.is_empty() {
+        config["vlans"] = Value::from(vlans);
+    }
+    pretty(&config)
+}
+
 /// `network-config`, version 2, of a machine that gets no address by DHCP: for the port `mac`.
 pub fn network_config(network: &StaticNetwork, mac: MacAddr) -> String {
     let mut port = json!({
@@ -187,4 +273,34 @@ fn pretty(value: &Value) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(n: u8, tag: Option<u16>, addresses: &[(&str, u8)], gateways: &[&str]) -> SeedPort {
+        SeedPort {
+            mac: MacAddr([2, 0, 0, 0, 0, n]),
+            tag,
+            mtu: 1500,
+            addresses: addresses
+                .iter()
+                .map(|(address, prefix)| (address.parse().unwrap(), *prefix))
+                .collect(),
+            gateways: gateways.iter().map(|gateway| gateway.parse().unwrap()).collect(),
+            dns: vec!["10.0.0.53".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn ports_have_addresses_and_the_first_router_is_the_way_out() {
+        let first = port(1, None, &[("10.0.0.2", 24), ("fd00::2", 64)], &["10.0.0.1", "fd00::1"]);
+        let second = port(2, None, &[("10.1.0.2", 24)], &["10.1.0.1"]);
+        let tagged = port(1, Some(101), &[("10.2.0.2", 24)], &[]);
+        insta::assert_snapshot!(ports_config(&[first.clone(), second, tagged.clone()]));
+        let one = first.first_v4().unwrap();
+        assert_eq!(one.to_string(), "10.0.0.2/24 by 10.0.0.1 on 02:00:00:00:00:01");
+        assert_eq!(tagged.first_v4(), None, "no form but netplan's knows tags here");
+    }
 }

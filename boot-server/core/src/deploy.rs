@@ -8,7 +8,7 @@ use protocol::limits::USER_DATA_MAX;
 use protocol::{DiskId, JobId, MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::cloud_config::{self, Login, Urls};
+use crate::cloud_config::{self, Login, SeedPort, Urls};
 use crate::metadata::{Datasource, Instance, ignition, openstack};
 use crate::node::StaticNetwork;
 
@@ -96,6 +96,8 @@ pub struct Given<'a> {
     pub now: Timestamp,
     /// The node's network settings, where it gets none by DHCP.
     pub network: Option<&'a StaticNetwork>,
+    /// Its ports on networks where nobody answers DHCP; before its own settings.
+    pub ports: &'a [SeedPort],
     /// The volume that the OS goes to; no disk of the machine is looked for then.
     pub volume: Option<&'a DiskTarget>,
 }
@@ -368,7 +370,9 @@ fn instance(
             "use the datasource nocloud, or the node's network settings",
         );
     }
-    let network = given.network.filter(|_| !asked).cloned();
+    let first = given.ports.first().and_then(SeedPort::first_v4);
+    let network = first.as_ref().or(given.network.filter(|_| given.ports.is_empty()));
+    let network = network.filter(|_| !asked).cloned();
     let addressed = |nic: &&Nic| match &network {
         Some(own) => nic.address == Some(own.address.address),
         None => nic.address.is_some(),
@@ -456,6 +460,9 @@ fn network_config(
     given: &Given<'_>,
 ) -> Result<Option<String>, DeployRefused> {
     let asked = request.network_config.clone().filter(|n| !n.trim().is_empty());
+    if asked.is_none() && !given.ports.is_empty() {
+        return Ok(Some(cloud_config::ports_config(given.ports)));
+    }
     let (None, Some(network)) = (&asked, given.network) else { return Ok(asked) };
     let has_address = |nic: &&Nic| nic.address == Some(network.address.address);
     let port = network.mac.or_else(|| inventory.nics.iter().find(has_address).map(|nic| nic.mac));

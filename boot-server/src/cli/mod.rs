@@ -37,6 +37,7 @@ mod server;
 mod service;
 mod status;
 mod store;
+mod switch;
 pub mod text;
 mod token;
 mod uki;
@@ -112,6 +113,9 @@ pub enum Command {
     /// The small computers between machines and their networks and disks: register, accept, look
     #[command(subcommand, visible_alias = "dpus")]
     Dpu(dpu::DpuCommand),
+    /// Switches that put machines without a DPU on their networks
+    #[command(subcommand, visible_alias = "switches")]
+    Switch(switch::SwitchCommand),
     /// Disks of a project that DPUs present to machines: make, attach, detach, remove
     #[command(visible_alias = "volumes")]
     Volume(volume::VolumeArgs),
@@ -329,6 +333,7 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Pool(command) => pool::run(&connection.client()?, format, command),
         Command::Flavor(command) => flavor::run(&connection.client()?, format, command),
         Command::Dpu(command) => dpu::run(&connection.client()?, format, command),
+        Command::Switch(command) => switch::run(&connection.client()?, format, command),
         Command::Volume(args) => volume::run(&connection.client()?, format, args),
         Command::Snapshot(args) => volume::snapshots(&connection.client()?, format, args),
         Command::Group(args) => group::run(&connection.client()?, format, args),

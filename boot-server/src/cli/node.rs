@@ -23,6 +23,7 @@ use super::power::{BootDeviceArgs, PowerArgs, boot_device, identify, power, word
 use super::service::{
     BiosArgs, SecureBootArgs, ServiceArgs, bios, firmware, secure_boot, service, steps_table,
 };
+use super::switch::{CableArgs, cable};
 use super::text::{memory, moment, plain, span};
 use super::watch::{Goal, WatchArgs, watch};
 use crate::http::api::requests::{EvacuateRequest, PlaceRequest, RenameRequest, WipeRequest};
@@ -179,6 +180,8 @@ pub enum NodeCommand {
     },
     /// Network settings of a machine that boots without DHCP, from virtual media
     Network(NetworkArgs),
+    /// At which port of which switch a NIC is: LLDP tells, or somebody says
+    Cable(CableArgs),
     /// The virtual CD drive of a machine's management controller
     Media(MediaArgs),
     /// Forget a node that runs neither an OS nor a job; a machine that is still there comes back as a new one
@@ -295,6 +298,7 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Service(args) => service(client, format, &args),
         NodeCommand::Identify { node, off } => identify(client, &node, off),
         NodeCommand::Network(args) => network(client, format, &args),
+        NodeCommand::Cable(args) => cable(client, format, &args),
         NodeCommand::Media(args) => media(client, format, &args),
         NodeCommand::Forget { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/forget"), &empty)?)

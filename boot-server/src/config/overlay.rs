@@ -13,7 +13,8 @@ use super::ConfigError;
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "explained in config/billet.toml")]
 pub struct Overlay {
-    pub northbound: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub northbound: Option<String>,
     #[serde(default)]
     pub southbound: Option<String>,
     #[serde(default)]
@@ -45,8 +46,8 @@ fn mtu() -> u16 {
 /// Networks of projects, as the site has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlaySettings {
-    /// OVN's northbound database.
-    pub northbound: Address,
+    /// OVN's northbound database; none where the site has no OVN.
+    pub northbound: Option<Address>,
     /// OVN's southbound database, as DPUs are told it (`ovn-remote`).
     pub southbound: Option<String>,
     /// How frames travel.
@@ -59,26 +60,33 @@ pub struct OverlaySettings {
     pub mirror_to: Vec<Cidr>,
 }
 
-/// Checks them.
+/// Checks them. A site with managed switches has networks also where it says nothing of an overlay.
 ///
 /// # Errors
 /// [`ConfigError::Overlay`].
-pub(super) fn settings(overlay: &Overlay) -> Result<OverlaySettings, ConfigError> {
+pub(super) fn settings(
+    overlay: Option<&Overlay>,
+    switched: bool,
+) -> Result<Option<OverlaySettings>, ConfigError> {
+    let without = || Overlay {
+        northbound: None,
+        southbound: None,
+        encap: Encap::default(),
+        mtu: mtu(),
+        gateways: Vec::new(),
+        mirror_to: Vec::new(),
+        tls: None,
+    };
+    let overlay = overlay.cloned().or_else(|| switched.then(without));
+    overlay.as_ref().map(checked).transpose()
+}
+
+fn checked(overlay: &Overlay) -> Result<OverlaySettings, ConfigError> {
     let refuse = |why: String| ConfigError::Overlay(why);
-    let northbound: Address =
-        overlay.northbound.parse().map_err(|error| refuse(format!("northbound: {error}")))?;
-    let northbound = match (&northbound, &overlay.tls) {
-        (Address::Ssl(..), None) => {
-            return Err(refuse(
-                "northbound: ssl: needs [overlay.tls] with ca, certificate and key".to_owned(),
-            ));
-        }
-        (Address::Ssl(..), Some(tls)) => {
-            let OverlayTls { ca, certificate, key } = tls.clone();
-            northbound.with_tls(Tls { ca, certificate, key })
-        }
-        (_, Some(_)) => return Err(refuse(format!("tls: {northbound} does not begin with ssl:"))),
-        (_, None) => northbound,
+    let northbound = match &overlay.northbound {
+        Some(text) => Some(northbound(text, overlay.tls.as_ref())?),
+        None if overlay.tls.is_some() => return Err(refuse("tls: there is no northbound".to_owned())),
+        None => None,
     };
     let remote = |text: &str| {
         let each = |part: &str| {
@@ -108,6 +116,23 @@ pub(super) fn settings(overlay: &Overlay) -> Result<OverlaySettings, ConfigError
     })
 }
 
+/// The database's address, with what TLS needs.
+fn northbound(text: &str, tls: Option<&OverlayTls>) -> Result<Address, ConfigError> {
+    let refuse = |why: String| ConfigError::Overlay(why);
+    let address: Address = text.parse().map_err(|error| refuse(format!("northbound: {error}")))?;
+    match (&address, tls) {
+        (Address::Ssl(..), None) => {
+            Err(refuse("northbound: ssl: needs [overlay.tls] with ca, certificate and key".to_owned()))
+        }
+        (Address::Ssl(..), Some(tls)) => {
+            let OverlayTls { ca, certificate, key } = tls.clone();
+            Ok(address.with_tls(Tls { ca, certificate, key }))
+        }
+        (_, Some(_)) => Err(refuse(format!("tls: {address} does not begin with ssl:"))),
+        (_, None) => Ok(address),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +140,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_its_name() {
         let good = Overlay {
-            northbound: "tcp:192.0.2.1:6641".to_owned(),
+            northbound: Some("tcp:192.0.2.1:6641".to_owned()),
             southbound: Some("tcp:192.0.2.1:6642,tcp:192.0.2.2:6642".to_owned()),
             encap: Encap::Geneve,
             mtu: 1500,
@@ -123,13 +148,16 @@ mod tests {
             mirror_to: vec!["198.51.100.0/24".to_owned()],
             tls: None,
         };
-        assert!(settings(&good).is_ok());
+        assert!(settings(Some(&good), false).is_ok());
+        assert_eq!(settings(None, false).unwrap(), None);
+        assert_eq!(settings(None, true).unwrap().unwrap().northbound, None);
         let tls = OverlayTls { ca: "/ca".into(), certificate: "/cert".into(), key: "/key".into() };
-        let northbound = "ssl:192.0.2.1:6641".to_owned();
+        let northbound = Some("ssl:192.0.2.1:6641".to_owned());
         let secure = Overlay { northbound: northbound.clone(), tls: Some(tls.clone()), ..good.clone() };
-        assert!(matches!(settings(&secure).unwrap().northbound, Address::Ssl(_, 6641, Some(_))));
+        let read = settings(Some(&secure), false).unwrap().unwrap();
+        assert!(matches!(read.northbound, Some(Address::Ssl(_, 6641, Some(_)))));
         for (bad, word) in [
-            (Overlay { northbound: "192.0.2.1".to_owned(), ..good.clone() }, "northbound"),
+            (Overlay { northbound: Some("192.0.2.1".to_owned()), ..good.clone() }, "northbound"),
             (Overlay { southbound: Some("192.0.2.1".to_owned()), ..good.clone() }, "southbound"),
             (Overlay { northbound, ..good.clone() }, "northbound"),
             (Overlay { tls: Some(tls), ..good.clone() }, "tls"),
@@ -137,7 +165,7 @@ mod tests {
             (Overlay { gateways: vec![String::new()], ..good.clone() }, "gateways"),
             (Overlay { mirror_to: vec!["everywhere".to_owned()], ..good }, "mirror_to"),
         ] {
-            let said = settings(&bad).unwrap_err().to_string();
+            let said = settings(Some(&bad), false).unwrap_err().to_string();
             assert!(said.starts_with(&format!("overlay: {word}")), "{said}");
         }
     }

@@ -14,6 +14,7 @@ use protocol::job::DiskTarget;
 use protocol::{JobId, NodeId, Sha256, Timestamp};
 use uuid::Uuid;
 
+use super::fabric::Wired;
 use super::{Actor, Along, Engine, EngineError, now, replace};
 use crate::secret;
 use crate::store::queries::{self, Remembered};
@@ -50,10 +51,10 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoInventory`], [`EngineError::ImageNotFound`], [`EngineError::DeployRefused`].
     pub async fn plan(&self, node: &Node, request: &DeployRequest) -> Result<PlannedDeploy, EngineError> {
-        self.plan_onto(node, request, None).await
+        self.plan_onto(node, request, None, &Wired::default()).await
     }
 
-    /// The same, onto a volume.
+    /// The same, onto a volume, or for networks of a project.
     ///
     /// # Errors
     /// As [`Engine::plan`].
@@ -62,6 +63,7 @@ impl Engine {
         node: &Node,
         request: &DeployRequest,
         volume: Option<&DiskTarget>,
+        wired: &Wired,
     ) -> Result<PlannedDeploy, EngineError> {
         let inventory = self.inventory(node.id).await?;
         let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
@@ -75,6 +77,7 @@ impl Engine {
             urls: Urls { phone_home: &urls[0], metadata: &urls[1] },
             now: now(),
             network: node.network.as_ref(),
+            ports: &wired.ports,
             volume,
         };
         let plan = deploy::plan(request, &inventory, &manifest, &given)?;
@@ -85,6 +88,7 @@ impl Engine {
             phone_home: plan.phones_home.then_some(phone_home),
             resumed: false,
             imaging: Imaging::default(),
+            crosses: wired.crosses,
         };
         Ok(PlannedDeploy { order, instance: plan.instance, metadata: secret::hash(&metadata), phone_home })
     }

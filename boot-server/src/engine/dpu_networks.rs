@@ -51,7 +51,7 @@ impl Engine {
     /// Networks that somebody named for a server.
     ///
     /// # Errors
-    /// Where the project has no network of such a name.
+    /// Where the project has no network of such a name, or may have no ports on it.
     pub(super) fn networks_of(
         &self,
         project: ProjectId,

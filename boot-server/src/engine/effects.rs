@@ -87,7 +87,10 @@ impl Engine {
         let carried = match row.effect {
             Effect::EjectMedia => self.eject(row.node, &stop).await,
             Effect::Service => self.serve(row.node, &stop).await,
-            Effect::PowerCycle | Effect::WakeAgent => self.restart(row.node, &stop).await,
+            Effect::PowerCycle | Effect::WakeAgent => match self.come_home(row.node, &stop).await {
+                Ok(true) => self.restart(row.node, &stop).await,
+                other => other,
+            },
         };
         let done = match carried {
             Ok(true) => self.close(row, None).await,

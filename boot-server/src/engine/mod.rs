@@ -35,6 +35,7 @@ mod enrolments;
 mod error;
 mod evacuate;
 mod expected;
+pub mod fabric;
 mod groups;
 mod health;
 mod idle;
@@ -201,6 +202,8 @@ struct Inner {
     giving_back: Mutex<BTreeSet<ServerId>>,
     /// Networks of projects.
     overlay: overlay::Overlay,
+    /// Switches, and hosts at them.
+    fabric: fabric::Fabric,
 }
 
 /// Who did it.
@@ -331,6 +334,7 @@ impl Engine {
         let set_up = store.read(|db| Ok((dpu_setup::controllers(db)?, dpu_setup::jobs(db)?))).await?;
         let dpus = dpus::Dpus::read(store.read(stored_dpus).await?, set_up, &vault);
         let overlay = overlay::Overlay::read(&store, settings.overlay.as_ref()).await?;
+        let fabric = fabric::Fabric::start(&settings.switches);
         let (tell, news) = bmcs::channel();
         let strangers = strangers::Strangers::new(settings.new_machines);
         let timing = power::Timing {
@@ -380,6 +384,7 @@ impl Engine {
             takes_disk: Mutex::default(),
             giving_back: Mutex::default(),
             overlay,
+            fabric,
         }));
         engine.reconcile_images().await?;
         Ok(engine)

@@ -176,7 +176,7 @@ impl Engine {
         let Some(node) = self.0.nodes.get(id) else { return Wish::Over };
         match node.state.run() {
             // Its own networks are none on which a packet of its firmware would be heard.
-            Some(run) if run.job.id == job && run.stage == RunStage::FirstBoot && run.boots_volume() => {
+            Some(run) if run.job.id == job && run.stage == RunStage::FirstBoot && run.starts_from_off() => {
                 Wish::Waits
             }
             Some(run) if run.job.id == job && run.stage == RunStage::Boot => {

@@ -31,7 +31,7 @@ pub(crate) fn settings(scratch: &Scratch) -> Settings {
 /// An overlay whose databases nobody answers for.
 pub(crate) fn with_overlay(settings: &mut Settings) {
     settings.overlay = Some(crate::config::OverlaySettings {
-        northbound: "tcp:127.0.0.1:1".parse().unwrap(),
+        northbound: "tcp:127.0.0.1:1".parse().ok(),
         southbound: Some("tcp:127.0.0.1:1".to_owned()),
         encap: boot_server_core::network::Encap::Geneve,
         mtu: 1442,

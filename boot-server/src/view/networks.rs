@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use boot_server_core::network::{
-    Cidr, Direction, Family, Floating, Mirror, NetworkKind, PortRange, Remote, Router, Rule, SecurityGroup,
-    Sink, Subnet, Traffic,
+    Cidr, Direction, Driver, Family, Floating, Mirror, NetworkKind, PortRange, Remote, Router, Rule,
+    SecurityGroup, Sink, Subnet, Traffic,
 };
 use protocol::{
     FloatingId, MacAddr, MirrorId, NetworkId, PortId, RouterId, SecurityGroupId, ServerId, SubnetId,
@@ -30,6 +30,11 @@ pub struct OverlayNetworkView {
     pub mtu: u16,
     /// It is the site's: routers lead there, floating addresses are of it.
     pub external: bool,
+    /// Who makes it so. `ovn`: DPUs. `switch`: switches of the site, for machines without a DPU. `flat`: nobody; it is a network of the
+    /// site as it is. Of the last two nobody answers DHCP, and they have no security groups, routers, floating addresses and mirrors.
+    pub driver: Driver,
+    /// Its VLAN, where switches make it so.
+    pub vlan: Option<u16>,
     /// When it was made.
     pub created: Timestamp,
     /// When it was last changed.
@@ -45,10 +50,12 @@ pub struct ProviderNetworkView {
     pub name: String,
     /// Largest packet, in octets.
     pub mtu: u16,
-    /// What the machines' Open vSwitch calls the wire (`ovn-bridge-mappings`).
+    /// What the machines' Open vSwitch calls the wire (`ovn-bridge-mappings`); of driver `flat`, what the site calls it.
     pub physical: String,
     /// The VLAN; untagged if null.
     pub vlan: Option<u16>,
+    /// Who makes it so: `ovn`, or nobody (`flat`).
+    pub driver: Driver,
     /// Projects may use it.
     pub shared: bool,
     /// When it was made.
@@ -305,8 +312,16 @@ impl From<&Row<Net>> for OverlayNetworkView {
     fn from(row: &Row<Net>) -> Self {
         let Net { network, .. } = &row.value;
         let external = matches!(network.kind, NetworkKind::Provider { .. });
-        let (name, mtu) = (row.name.clone(), network.mtu);
-        Self { id: row.id, name, mtu, external, created: row.created, changed: row.changed }
+        Self {
+            id: row.id,
+            name: row.name.clone(),
+            mtu: network.mtu,
+            external,
+            driver: network.kind.driver(),
+            vlan: network.kind.vlan(),
+            created: row.created,
+            changed: row.changed,
+        }
     }
 }
 
@@ -315,10 +330,20 @@ impl From<&Row<Net>> for ProviderNetworkView {
         let Net { network, shared } = &row.value;
         let (physical, vlan) = match &network.kind {
             NetworkKind::Provider { physical, vlan } => (physical.clone(), *vlan),
-            NetworkKind::Overlay => (String::new(), None),
+            NetworkKind::Flat { physical } => (physical.clone(), None),
+            NetworkKind::Overlay | NetworkKind::Vlan { .. } => (String::new(), None),
         };
-        let (name, mtu, shared) = (row.name.clone(), network.mtu, *shared);
-        Self { id: row.id, name, mtu, physical, vlan, shared, created: row.created, changed: row.changed }
+        Self {
+            id: row.id,
+            name: row.name.clone(),
+            mtu: network.mtu,
+            physical,
+            vlan,
+            driver: network.kind.driver(),
+            shared: *shared,
+            created: row.created,
+            changed: row.changed,
+        }
     }
 }
 

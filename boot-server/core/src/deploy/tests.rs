@@ -75,6 +75,7 @@ fn try_plan(request: &DeployRequest, disks: Vec<Disk>) -> Result<(DeploySpec, St
         urls: URLS,
         now: Timestamp(1),
         network: None,
+        ports: &[],
         volume: None,
     };
     plan(request, &machine(disks), &manifest(), &given).map(|plan| (plan.spec, plan.instance.hostname))

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use protocol::{MacAddr, NetworkId, SubnetId};
 
 use super::draft::Scope;
+use super::fabric::VLAN_MAX;
 use super::{
-    Cidr, Direction, Encap, Family, Floating, Mirror, Network, NetworkKind, Port, PortRange, Remote, Router,
-    Rule, SecurityGroup, Sink, Site, Subnet, Traffic,
+    Cidr, Direction, Driver, Encap, Family, Floating, Mirror, Network, NetworkKind, Port, PortLimits,
+    PortRange, Remote, Router, Rule, SecurityGroup, Sink, Site, Subnet, Traffic,
 };
 
 /// Smallest MTU: IPv6 needs it (RFC 8200 section 5).
@@ -68,7 +69,7 @@ impl Site {
             around.encap();
         }
         for (id, network) in of(&scope.networks, &self.networks) {
-            around.judge("network", id, |around, say| around.network(network, say));
+            around.judge("network", id, |around, say| around.network(*id, network, say));
         }
         for (id, subnet) in of(&scope.subnets, &self.subnets) {
             around.judge("subnet", id, |around, say| around.subnet(*id, subnet, say));
@@ -111,7 +112,8 @@ impl<'a> Surroundings<'a> {
     /// OVN has numbers for so many networks and routers.
     fn encap(&mut self) {
         let Site { encap, networks, routers, .. } = self.site;
-        let (have, max) = (networks.len() + routers.len(), encap.networks_max());
+        let of_ovn = networks.values().filter(|network| network.kind.driver() == Driver::Ovn).count();
+        let (have, max) = (of_ovn + routers.len(), encap.networks_max());
         if have > max {
             let why = format!(
                 "{have} networks and routers are more than the {max} that OVN can number{}",
@@ -124,7 +126,8 @@ impl<'a> Surroundings<'a> {
     /// OVN has numbers for so many ports of a network.
     fn full(&mut self) {
         let (encap, max) = (self.site.encap, self.site.encap.ports_max());
-        for (network, have) in std::mem::take(&mut self.ports) {
+        let counted = std::mem::take(&mut self.ports).into_iter();
+        for (network, have) in counted.filter(|(network, _)| self.site.is_ovns(*network)) {
             self.judge("network", network, |_, say| {
                 if have > max {
                     say(format!(
@@ -136,16 +139,28 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    fn network(&mut self, network: &Network, say: Say<'_>) {
+    fn network(&mut self, id: NetworkId, network: &Network, say: Say<'_>) {
         if !(MTU_MIN..=MTU_MAX).contains(&network.mtu) {
             say(format!("an MTU is {MTU_MIN} to {MTU_MAX} octets, not {}", network.mtu));
         }
-        if let NetworkKind::Provider { physical, vlan } = &network.kind {
-            if physical.is_empty() || physical.contains([',', ':']) {
-                say(format!("`{physical}` is no name of a wire: it is not empty and has no `,` and no `:`"));
-            }
-            if vlan.is_some_and(|vlan| !(1..=4094).contains(&vlan)) {
-                say("a VLAN is 1 to 4094".to_owned());
+        let (wire, vlan) = match &network.kind {
+            NetworkKind::Overlay => (None, None),
+            NetworkKind::Provider { physical, vlan } => (Some(physical), *vlan),
+            NetworkKind::Vlan { fabric, vlan } => (Some(fabric), Some(*vlan)),
+            NetworkKind::Flat { physical } => (Some(physical), None),
+        };
+        if let Some(wire) = wire.filter(|wire| wire.is_empty() || wire.contains([',', ':'])) {
+            say(format!("`{wire}` is no name of a wire: it is not empty and has no `,` and no `:`"));
+        }
+        if vlan.is_some_and(|vlan| !(1..=VLAN_MAX).contains(&vlan)) {
+            say(format!("a VLAN is 1 to {VLAN_MAX}"));
+        }
+        if let NetworkKind::Vlan { fabric, vlan } = &network.kind {
+            let others = self.site.networks.iter().filter(|(other, _)| **other < id);
+            if let Some((other, _)) =
+                others.into_iter().find(|(_, other)| other.kind.vlan_of(fabric) == Some(*vlan))
+            {
+                say(format!("network {other} has VLAN {vlan} of fabric {fabric}"));
             }
         }
     }
@@ -217,6 +232,12 @@ impl<'a> Surroundings<'a> {
                 say(format!("the project has no subnet {id}"));
                 continue;
             };
+            if !self.site.is_ovns(subnet.network) {
+                say(format!(
+                    "subnet {id} is of a network that OVN does not carry: the site's own router is its gateway"
+                ));
+                continue;
+            }
             match subnet.gateway {
                 Some(gateway) => self.place(subnet.network, *mac, [gateway], say),
                 None => say(format!("subnet {id} has no gateway for the router to be")),
@@ -261,8 +282,15 @@ impl<'a> Surroundings<'a> {
         let Some(network) = self.site.networks.get(&port.network) else {
             return say(format!("there is no network {}", port.network));
         };
-        if network.project != port.project {
+        let driver = network.kind.driver();
+        if network.project != port.project && driver != Driver::Flat {
             say(format!("the project has no network {}", port.network));
+        }
+        if driver != Driver::Ovn && (port.guarded || !port.groups.is_empty()) {
+            say("no security group holds on a network without OVN, and nobody guards its ports".to_owned());
+        }
+        if driver != Driver::Ovn && port.limits != PortLimits::default() {
+            say("nobody limits what a port on a network without OVN carries".to_owned());
         }
         for address in &port.addresses {
             let mut subnets = self.subnets.get(&port.network).into_iter().flatten();
@@ -330,8 +358,12 @@ impl<'a> Surroundings<'a> {
 
     fn mirror(&mut self, mirror: &Mirror, say: Say<'_>) {
         for id in &mirror.ports {
-            if self.site.ports.get(id).is_none_or(|port| port.project != mirror.project) {
-                say(format!("the project has no port {id}"));
+            match self.site.ports.get(id).filter(|port| port.project == mirror.project) {
+                None => say(format!("the project has no port {id}")),
+                Some(port) if !self.site.is_ovns(port.network) => {
+                    say(format!("port {id} is on a network without OVN: nobody can copy what it sends"));
+                }
+                Some(_) => {}
             }
         }
         if matches!(mirror.sink, Sink::Erspan(_, index) if index >= 1 << 20) {

@@ -22,9 +22,11 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod cidr;
 mod draft;
+pub mod fabric;
 pub mod ipam;
 mod nics;
 pub mod ovn;
+pub mod switch;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,20 @@ pub struct Site {
 }
 
 impl Site {
+    /// What of it is OVN's.
+    #[must_use]
+    pub fn of_ovn(mut self) -> Self {
+        self.networks.retain(|_, network| network.kind.driver() == Driver::Ovn);
+        self.subnets.retain(|_, subnet| self.networks.contains_key(&subnet.network));
+        self.ports.retain(|_, port| self.networks.contains_key(&port.network));
+        self
+    }
+
+    /// True where OVN carries the network.
+    pub fn is_ovns(&self, network: NetworkId) -> bool {
+        self.networks.get(&network).is_some_and(|network| network.kind.driver() == Driver::Ovn)
+    }
+
     /// A subnet with its network.
     fn subnet(&self, id: SubnetId) -> Option<(&Subnet, &Network)> {
         let subnet = self.subnets.get(&id)?;
@@ -140,6 +156,59 @@ pub enum NetworkKind {
         /// The VLAN, 1 to 4,094; untagged for `None`.
         vlan: Option<u16>,
     },
+    /// To hosts without a DPU, through a VLAN of the site's switches.
+    Vlan {
+        /// The switches whose trunks carry it.
+        fabric: String,
+        /// The VLAN, 1 to 4,094, which no other network of the fabric has.
+        vlan: u16,
+    },
+    /// To hosts without a DPU, through a network of the site that is there, as it is.
+    Flat {
+        /// What the site calls it.
+        physical: String,
+    },
+}
+
+/// Who makes a network so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = NetworkDriver))]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// OVN, on DPUs.
+    Ovn,
+    /// Switches of the site, by a VLAN for each network.
+    Switch,
+    /// Nobody: the wire is as it is.
+    Flat,
+}
+
+impl NetworkKind {
+    /// Who makes it so.
+    pub fn driver(&self) -> Driver {
+        match self {
+            Self::Overlay | Self::Provider { .. } => Driver::Ovn,
+            Self::Vlan { .. } => Driver::Switch,
+            Self::Flat { .. } => Driver::Flat,
+        }
+    }
+
+    /// Its VLAN on switches of the site.
+    pub fn vlan(&self) -> Option<u16> {
+        match self {
+            Self::Vlan { vlan, .. } => Some(*vlan),
+            _ => None,
+        }
+    }
+
+    /// The same where it is of this fabric.
+    pub fn vlan_of(&self, of: &str) -> Option<u16> {
+        match self {
+            Self::Vlan { fabric, vlan } if fabric == of => Some(*vlan),
+            _ => None,
+        }
+    }
 }
 
 /// Addresses of a network.

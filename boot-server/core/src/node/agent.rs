@@ -31,7 +31,7 @@ impl Node {
                 // Its own networks are plugged while it is off.
                 RunStage::Restart if run.boots_volume() => Work::PowerOff,
                 RunStage::Restart | RunStage::FirstBoot => Work::Reboot,
-                RunStage::Volume | RunStage::Boot | RunStage::Kernel => Work::Wait,
+                RunStage::Volume | RunStage::Boot | RunStage::Kernel | RunStage::Cross => Work::Wait,
             },
             State::Manageable | State::Available if self.leaves_agent() => Work::Reboot,
             // An agent that still runs where the disk should: the machine is on its way there.
@@ -262,7 +262,7 @@ fn finished(s: &mut Step<'_>, done: Summary) {
     let state = s.node.state.clone();
     match state {
         // Said twice: it is being restarted already.
-        State::Deploying(run) if run.stage == RunStage::Restart => {}
+        State::Deploying(run) if matches!(run.stage, RunStage::Cross | RunStage::Restart) => {}
         State::Deploying(mut run) => {
             let mib = |bytes: u64| bytes >> 20;
             s.info(
@@ -276,8 +276,12 @@ fn finished(s: &mut Step<'_>, done: Summary) {
             s.mark(Phase::Written);
             run.progress = None;
             run.on_volume.written = run.boots_volume();
-            run.enter(RunStage::Restart, now);
-            s.effects.push(Effect::WakeAgent);
+            if run.crosses {
+                run.enter(RunStage::Cross, now);
+            } else {
+                run.enter(RunStage::Restart, now);
+                s.effects.push(Effect::WakeAgent);
+            }
             s.node.state = State::Deploying(run);
         }
         State::Cleaning(_) | State::Deleting(_) => {

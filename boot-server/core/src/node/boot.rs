@@ -302,9 +302,12 @@ fn usual_boot(state: &State) -> Usual {
         | State::Available
         | State::Deleting(_) => Usual::Agent,
         State::Deploying(run) => match run.stage {
-            RunStage::Volume | RunStage::Boot | RunStage::Kernel | RunStage::Assign | RunStage::Agent(_) => {
-                Usual::Agent
-            }
+            RunStage::Volume
+            | RunStage::Boot
+            | RunStage::Kernel
+            | RunStage::Assign
+            | RunStage::Agent(_)
+            | RunStage::Cross => Usual::Agent,
             RunStage::Restart | RunStage::FirstBoot => Usual::LocalDisk,
         },
         State::Active => Usual::LocalDisk,

@@ -424,6 +424,7 @@ mod tests {
             phone_home,
             resumed: false,
             imaging: crate::volume::Imaging::Server,
+            crosses: false,
         })
     }
 

@@ -28,6 +28,10 @@ pub(super) fn tick(s: &mut Step<'_>) {
             "its disk or its networks were not ready in time",
             "look at the node's DPU (`billet dpu show`) and at its volume (`billet volume show`), then retry",
         )),
+        RunStage::Cross => s.fail(timeout(
+            "the OS was written and verified, but no switch put the machine on its networks in time",
+            "look at the switches (`billet switch list`), then retry: what is on the disk is kept",
+        )),
         RunStage::Boot => {
             let told = run.power.as_ref().filter(|power| power.stage == PowerStage::On);
             let message = match told {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
-use super::{Installed, Netboot, Node, Place, StaticNetwork};
+use super::{Cable, Installed, Netboot, Node, Place, StaticNetwork};
 use crate::expected::Compared;
 use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
@@ -127,8 +127,10 @@ pub enum PrepareNews {
     Off,
     /// The image is on it.
     Written,
-    /// The DPU has everything ready: the machine may be switched on.
+    /// The disk is presented, or the machine is on its networks: it may be switched on.
     Ready,
+    /// The switch is ready. Nobody can switch the machine off: it goes over when it asks for its boot script.
+    Clear,
     /// It cannot be made.
     Failed {
         /// Why, and what to do.
@@ -258,6 +260,13 @@ pub enum Verb {
         /// At most [`TAGS_MAX`](crate::names::TAGS_MAX) of them.
         tags: BTreeSet<Tag>,
     },
+    /// Say at which port of which switch a NIC is, or leave that to LLDP again.
+    Cable {
+        /// The NIC.
+        nic: MacAddr,
+        /// Where.
+        cable: Option<Cable>,
+    },
     /// Give it network settings, or leave them to DHCP again (checked; unique).
     Network {
         /// The settings.
@@ -297,6 +306,7 @@ impl Verb {
             Self::Place { .. } => "place",
             Self::Pool { .. } => "pool",
             Self::Tags { .. } => "tags",
+            Self::Cable { .. } => "cable",
             Self::Network { .. } => "network",
             Self::Boot { .. } => "boot",
             Self::ClearBoot => "clear boot",
@@ -318,6 +328,8 @@ pub struct DeployOrder {
     pub resumed: bool,
     /// Who writes the image, where the disk is a volume.
     pub imaging: Imaging,
+    /// It runs on networks that a switch of the site puts its machine on.
+    pub crosses: bool,
 }
 
 impl DeployOrder {
@@ -337,6 +349,7 @@ impl DeployOrder {
             phone_home: installed.phone_home,
             resumed: true,
             imaging: Imaging::default(),
+            crosses: false,
         }
     }
 }

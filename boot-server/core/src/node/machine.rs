@@ -79,7 +79,8 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
         s.node.state = State::Inspecting(run);
     }
     let now = s.now();
-    let Some(run) = s.node.state.run_mut().filter(|run| run.stage != RunStage::Volume) else { return };
+    let waits = |stage| matches!(stage, RunStage::Volume | RunStage::Cross);
+    let Some(run) = s.node.state.run_mut().filter(|run| !waits(run.stage)) else { return };
     if matches!(run.stage, RunStage::Agent(_)) {
         run.restarts = run.restarts.saturating_add(1);
         let (restarts, verb) = (run.restarts, run.job.task.verb());
@@ -105,17 +106,32 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
     s.mark(Phase::Script);
 }
 
-/// The disk of a machine that boots from a volume is ready, or it cannot be made so.
+/// The disk of a machine that boots from a volume is ready, or its switch is; or that cannot be.
 pub(super) fn prepared(s: &mut Step<'_>, job: JobId, news: PrepareNews) -> Result<(), Refused> {
     let now = s.now();
     let awaits = |run: &Run| match run.stage {
-        RunStage::Volume => true,
+        RunStage::Volume => news != PrepareNews::Clear,
+        RunStage::Cross => {
+            matches!(news, PrepareNews::Ready | PrepareNews::Clear | PrepareNews::Failed { .. })
+        }
         RunStage::Restart => run.boots_volume() && news == PrepareNews::Off,
         _ => false,
     };
     let run = s.node.state.run_mut().filter(|run| run.job.id == job && awaits(run));
     let Some(run) = run else { return Err(Refused::StaleJob { job }) };
     match news {
+        PrepareNews::Ready if run.stage == RunStage::Cross => {
+            run.enter(RunStage::FirstBoot, now);
+            s.info("network.crossed", "it is on its own networks: it is switched on");
+            s.mark(Phase::LocalBoot);
+            s.drop_agent();
+            s.effects.push(Effect::PowerCycle);
+        }
+        PrepareNews::Clear => {
+            run.enter(RunStage::Restart, now);
+            s.info("network.clear", "its switch is ready: it restarts, and goes over to its networks then");
+            s.effects.push(Effect::WakeAgent);
+        }
         PrepareNews::Off => {
             run.on_volume.off = true;
             if run.stage == RunStage::Restart {

@@ -17,6 +17,7 @@
 //! the shell's business.
 
 pub mod boot;
+pub mod cable;
 pub mod care;
 pub mod event;
 pub mod identity;
@@ -37,16 +38,17 @@ mod power;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::job::Task;
-use protocol::{ImageId, NodeId, Sha256, Timestamp};
+use protocol::{ImageId, MacAddr, NodeId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{PoolName, Tag};
 use crate::refresh::{Milestone, Papers};
 
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
+pub use cable::Cable;
 pub use care::{Accepted, Quarantine, Retired};
 pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, PrepareNews, Refused, Severity};
 pub use identity::{Claim, Identity, Match};
@@ -122,6 +124,9 @@ pub struct Node {
     /// Its network settings, where it gets none by DHCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<StaticNetwork>,
+    /// Where the cables of its NICs end, as somebody said; else LLDP tells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cables: BTreeMap<MacAddr, Cable>,
     /// The boot image in its virtual drive, until it is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Medium>,
@@ -243,6 +248,7 @@ impl Node {
             installed: None,
             netboot: None,
             network: None,
+            cables: BTreeMap::new(),
             medium: None,
             timeline: Timeline::default(),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use protocol::MacAddr;
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DiskTarget, Job, Task};
 
@@ -11,7 +12,7 @@ use super::service::Service;
 use super::state::{Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Node, StaticNetwork, care, orders, service};
+use super::{Cable, Node, StaticNetwork, care, orders, service};
 use crate::names::{PoolName, Tag};
 use crate::plural::count;
 
@@ -23,6 +24,7 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
             | Verb::Place { .. }
             | Verb::Pool { .. }
             | Verb::Tags { .. }
+            | Verb::Cable { .. }
             | Verb::Network { .. }
             | Verb::Abort
             | Verb::Boot { .. }
@@ -82,6 +84,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         }
         Verb::Tags { tags } => {
             set_tags(s, tags);
+            Ok(())
+        }
+        Verb::Cable { nic, cable } => {
+            set_cable(s, nic, cable);
             Ok(())
         }
         Verb::Network { network } => {
@@ -221,6 +227,8 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     run.phone_home = order.phone_home;
     run.resumed = order.resumed;
     run.on_volume.imaging = order.imaging;
+    // Networks of a machine that boots from a volume end on its DPU.
+    run.crosses = order.crosses && !run.boots_volume();
     run.hostname = Some(order.hostname);
     s.node.state = State::Deploying(run);
 }
@@ -313,6 +321,7 @@ fn retry(s: &mut Step<'_>) -> Result<(), Refused> {
     run.phone_home = old.phone_home;
     run.resumed = old.resumed;
     run.on_volume = OnVolume { off: false, ..old.on_volume };
+    run.crosses = old.crosses;
     run.hostname = old.hostname;
     s.node.state = match during {
         StateName::Inspecting => State::Inspecting(run),
@@ -338,6 +347,23 @@ fn set_tags(s: &mut Step<'_>, tags: BTreeSet<Tag>) {
     if !changes.is_empty() {
         s.info("node.tags", format!("tags: {}", changes.join(" ")));
         s.node.tags = tags;
+    }
+}
+
+/// Where a NIC's cable ends; nothing changes where that was said before.
+fn set_cable(s: &mut Step<'_>, nic: MacAddr, cable: Option<Cable>) {
+    if s.node.cables.get(&nic) == cable.as_ref() {
+        return;
+    }
+    match cable {
+        Some(cable) => {
+            s.info("cable.set", format!("{nic} is at {cable}"));
+            s.node.cables.insert(nic, cable);
+        }
+        None => {
+            s.info("cable.cleared", format!("where {nic} is is left to LLDP"));
+            s.node.cables.remove(&nic);
+        }
     }
 }
 

@@ -19,8 +19,11 @@ pub(super) fn off(s: &mut Step<'_>) {
 
 /// An OS that phoned home before does not do so again.
 fn resumed(s: &mut Step<'_>) {
-    if s.node.state.run().is_some_and(|run| run.resumed && run.stage == RunStage::FirstBoot) {
+    let Some(run) = s.node.state.run().filter(|run| run.stage == RunStage::FirstBoot) else { return };
+    if run.resumed {
         machine::runs(s, Vec::new(), "was started from its volume");
+    } else if run.crosses && run.phone_home.is_none() {
+        machine::runs(s, Vec::new(), "was started; it does not phone home");
     }
 }
 

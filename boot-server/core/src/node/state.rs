@@ -112,6 +112,9 @@ pub struct Run {
     /// Deploys: the OS phoned home from another machine, and runs as soon as this one is on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// Deploys: the OS runs on networks that a switch of the site puts its machine on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crosses: bool,
     /// Deploys: host name given to the OS.
     #[serde(default)]
     pub hostname: Option<String>,
@@ -202,6 +205,8 @@ pub enum RunStage {
     Assign,
     /// The agent works on this stage.
     Agent(Stage),
+    /// The OS is written, and runs on other networks than the agent: waits for the switch to be ready. The agent stays.
+    Cross,
     /// The agent is done: waits for the machine to leave the ramdisk.
     Restart,
     /// Told to boot its disk: waits for phone-home.
@@ -221,6 +226,8 @@ impl RunStage {
             Self::Assign => 5,
             // Refreshed by every report, of which there is at least one every few seconds.
             Self::Agent(_) => 5,
+            // A switch that is away is told of meanwhile.
+            Self::Cross => 60,
             Self::Restart => 15,
             Self::FirstBoot => 20,
         };
@@ -372,9 +379,15 @@ impl Run {
         job
     }
 
+    /// True where the machine is off before its OS starts, and is then started from its disk: on its way there no boot script could be
+    /// asked for.
+    pub fn starts_from_off(&self) -> bool {
+        self.boots_volume() || self.crosses
+    }
+
     /// True while the machine is to be restarted for this job.
     pub fn waits_for_restart(&self) -> bool {
-        self.stage == RunStage::Boot || (self.stage == RunStage::FirstBoot && self.boots_volume())
+        self.stage == RunStage::Boot || (self.stage == RunStage::FirstBoot && self.starts_from_off())
     }
 
     /// What it waits for, in words.
@@ -397,6 +410,9 @@ impl Run {
                 }
                 _ => format!("the agent: {}", stage_words(stage)),
             },
+            RunStage::Cross => {
+                "the switch that is to put it on its networks (`billet switch list`)".to_owned()
+            }
             RunStage::Restart => "the machine to restart".to_owned(),
             RunStage::FirstBoot => "the OS to phone home".to_owned(),
         }

@@ -90,6 +90,7 @@ impl Step<'_> {
             fallback,
             phone_home: None,
             resumed: false,
+            crosses: false,
             hostname: None,
             on_volume: OnVolume::default(),
             power: None,

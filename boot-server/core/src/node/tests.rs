@@ -53,6 +53,7 @@ fn order() -> Box<DeployOrder> {
         phone_home: Some(TOKEN),
         resumed: false,
         imaging: Imaging::Server,
+        crosses: false,
     })
 }
 
@@ -83,6 +84,7 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
         fallback,
         phone_home: deploys.then_some(TOKEN),
         resumed: false,
+        crosses: false,
         hostname: deploys.then(|| "web-1".into()),
         on_volume: OnVolume::default(),
         power: None,
@@ -102,7 +104,7 @@ fn node(state: State) -> Node {
         (_, Some(RunStage::Kernel)) => {
             node.link.nonce = Some(Nonce { sha256: NONCE, issued: NOW, epoch: 0 });
         }
-        (_, Some(RunStage::Assign | RunStage::Agent(_) | RunStage::Restart))
+        (_, Some(RunStage::Assign | RunStage::Agent(_) | RunStage::Cross | RunStage::Restart))
         | (State::Manageable | State::Available | State::Failed(_), _) => node.link.session = Some(session),
         _ => {}
     }
@@ -187,6 +189,12 @@ fn by_agent(stage: RunStage, written: bool, off: bool) -> State {
     state
 }
 
+/// A deploy whose OS is written, and whose switch is not ready.
+fn crossing() -> State {
+    let run = run(StateName::Deploying, RunStage::Cross, Fallback::Available);
+    State::Deploying(Run { crosses: true, ..run })
+}
+
 /// Every state with every stage it can be in.
 fn states() -> Vec<(&'static str, State)> {
     use RunStage as S;
@@ -213,6 +221,7 @@ fn states() -> Vec<(&'static str, State)> {
         ("deploying/assign", deploying(S::Assign)),
         ("deploying/agent", deploying(S::Agent(Stage::Write))),
         ("deploying/restart", deploying(S::Restart)),
+        ("deploying/cross", crossing()),
         ("deploying/first_boot", deploying(S::FirstBoot)),
         ("deploying volume/volume", on_volume(S::Volume, Fallback::Available)),
         ("deploying volume/first_boot", on_volume(S::FirstBoot, Fallback::Available)),
@@ -364,6 +373,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("machine off", Event::Prepared { job, news: PrepareNews::Off }),
         ("disk written", Event::Prepared { job, news: PrepareNews::Written }),
         ("disk ready", Event::Prepared { job, news: PrepareNews::Ready }),
+        ("switch ready", Event::Prepared { job, news: PrepareNews::Clear }),
         (
             "disk not to be had",
             Event::Prepared {
@@ -664,6 +674,48 @@ fn a_blank_machine_becomes_a_server_and_is_given_back() {
 fn volume_order() -> Box<DeployOrder> {
     let target = DiskTarget { id: DiskId::of_volume(VolumeId(Uuid::from_u128(9))), ..disk() };
     Box::new(DeployOrder { spec: DeploySpec { target, ..spec() }, imaging: Imaging::Agent, ..*order() })
+}
+
+#[test]
+fn a_written_os_waits_for_its_switch_and_starts_from_off() {
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Deploy(Box::new(DeployOrder { crosses: true, ..*order() }))));
+    story.takes_work().reports(1, done());
+    assert_eq!(story.stands(), ("deploying/cross".to_owned(), Side::Provisioning));
+    assert_eq!(story.node.work(), Work::Wait, "the agent stays until the switch is ready");
+    let job = story.job();
+    for news in [PrepareNews::Off, PrepareNews::Written] {
+        let news = Event::Prepared { job, news };
+        assert!(step(&story.node, news, &context(story.now, 9)).is_err(), "that is of a volume");
+    }
+    let mut by_hand = story.clone();
+    let mut late = story.clone();
+    story.prepared(PrepareNews::Ready);
+    assert_eq!(story.stands(), ("deploying/first_boot".to_owned(), Side::Tenant));
+    assert_eq!(story.effects.last(), Some(&Effect::PowerCycle));
+    story.is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
+    assert_eq!(story.place(), "active");
+
+    by_hand.prepared(PrepareNews::Clear);
+    assert_eq!(by_hand.stands(), ("deploying/restart".to_owned(), Side::Provisioning));
+    assert_eq!(by_hand.node.work(), Work::Reboot);
+    by_hand.boots();
+    assert_eq!(by_hand.stands(), ("deploying/first_boot".to_owned(), Side::Tenant));
+
+    late.now = late.node.state.deadline().unwrap();
+    late.is(Event::Tick);
+    assert_eq!(late.stands(), ("failed during deploying".to_owned(), Side::Provisioning));
+    late.is(Event::Verb(Verb::Retry)).takes_work().reports(1, done());
+    assert_eq!(late.place(), "deploying/cross restarts=1", "it goes over this time as well");
+}
+
+#[test]
+fn networks_of_a_machine_with_a_volume_are_no_switchs() {
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Deploy(Box::new(DeployOrder { crosses: true, ..*volume_order() }))));
+    story.prepared(PrepareNews::Off).prepared(PrepareNews::Ready).boots_agent().takes_work();
+    story.reports(1, done());
+    assert_eq!((story.place().as_str(), story.node.work()), ("deploying/restart", Work::PowerOff));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use boot_server_core::network::{AddressRange, Cidr};
-use clap::Subcommand;
+use boot_server_core::network::{AddressRange, Cidr, Driver};
+use clap::{Subcommand, ValueEnum};
 
 use super::super::again::{AgainArgs, SITE};
 use super::super::client::{Client, encode};
@@ -14,6 +14,27 @@ use crate::http::api::network_requests::{
     ProviderSubnetRequest, SubnetChangeRequest,
 };
 use crate::view::networks::{OverlayNetworkView, OverlayStatusView, ProviderNetworkView, SubnetView};
+
+/// Who makes a network so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverArg {
+    /// OVN, on DPUs
+    Ovn,
+    /// Switches of the site, by a VLAN for each network
+    Switch,
+    /// Nobody: the wire is as it is
+    Flat,
+}
+
+impl From<DriverArg> for Driver {
+    fn from(arg: DriverArg) -> Self {
+        match arg {
+            DriverArg::Ovn => Self::Ovn,
+            DriverArg::Switch => Self::Switch,
+            DriverArg::Flat => Self::Flat,
+        }
+    }
+}
 
 /// What can be done with networks.
 #[derive(Debug, Subcommand)]
@@ -33,6 +54,12 @@ pub enum NetworkCommand {
         /// Largest packet, 1280 to 9216; the site's if not given
         #[arg(long)]
         mtu: Option<u16>,
+        /// ovn, for machines with a DPU, or switch, for machines without one; ovn if not given, where the site has it
+        #[arg(long, value_enum)]
+        driver: Option<DriverArg>,
+        /// Of switch: on which fabric; the only one if not given
+        #[arg(long)]
+        fabric: Option<String>,
     },
     /// Change a network: what is not given stays
     Set {
@@ -62,8 +89,9 @@ impl Verbs for NetworkCommand {
         match self {
             Self::List(again) => of.list::<OverlayNetworkView>(again, ""),
             Self::Show { network } => of.show::<OverlayNetworkView>(&network),
-            Self::Create { network, mtu } => {
-                of.create::<OverlayNetworkView>(&NetworkRequest { name: network, mtu })
+            Self::Create { network, mtu, driver, fabric } => {
+                let driver = driver.map(Driver::from);
+                of.create::<OverlayNetworkView>(&NetworkRequest { name: network, mtu, driver, fabric })
             }
             Self::Set { network, name, mtu } => {
                 of.change::<OverlayNetworkView>(&network, &NetworkChangeRequest { name, mtu })
@@ -89,8 +117,11 @@ pub enum ProviderCommand {
     Create {
         /// Name
         network: String,
-        /// What the machines call the wire (ovn-bridge-mappings)
+        /// What the machines call the wire (ovn-bridge-mappings); of flat, what the site calls it
         physical: String,
+        /// ovn, or flat: a network that is there, on which machines without a DPU are as they are; ovn if not given
+        #[arg(long, value_enum)]
+        driver: Option<DriverArg>,
         /// The VLAN, 1 to 4094; untagged if not given
         #[arg(long)]
         vlan: Option<u16>,
@@ -148,6 +179,9 @@ pub enum ProviderCommand {
         /// Of these, routers and floating addresses get theirs, such as 203.0.113.10-203.0.113.99; again for more
         #[arg(long)]
         pool: Vec<AddressRange>,
+        /// DNS server that ports are told; again for more
+        #[arg(long)]
+        dns: Vec<IpAddr>,
     },
     /// Change a subnet of a network of the site: what is not given stays
     SetSubnet {
@@ -185,8 +219,9 @@ pub(in crate::cli) fn provider(
             again.list(client, SITE, format, || client.all::<ProviderNetworkView>("networks"))
         }
         ProviderCommand::Show { network } => format.print(&client.get::<ProviderNetworkView>(&of(&network))?),
-        ProviderCommand::Create { network, physical, vlan, mtu, shared } => {
-            let request = ProviderNetworkRequest { name: network, physical, vlan, mtu, shared };
+        ProviderCommand::Create { network, physical, driver, vlan, mtu, shared } => {
+            let driver = driver.map(Driver::from);
+            let request = ProviderNetworkRequest { name: network, physical, driver, vlan, mtu, shared };
             format.print(&client.post::<_, ProviderNetworkView>("networks", &request)?)
         }
         ProviderCommand::Set { network, name, mtu, shared } => {
@@ -198,8 +233,8 @@ pub(in crate::cli) fn provider(
         ProviderCommand::ShowSubnet { network, subnet } => {
             format.print(&client.get::<SubnetView>(&one(&network, &subnet))?)
         }
-        ProviderCommand::AddSubnet { network, cidr, name, gateway, pool } => {
-            let request = ProviderSubnetRequest { name, cidr, gateway, pools: pool };
+        ProviderCommand::AddSubnet { network, cidr, name, gateway, pool, dns } => {
+            let request = ProviderSubnetRequest { name, cidr, gateway, pools: pool, dns };
             format.print(&client.post::<_, SubnetView>(&subnets(&network), &request)?)
         }
         ProviderCommand::SetSubnet { network, subnet, name, pool } => {

@@ -1,5 +1,7 @@
 //! Parts of networks as tables.
 
+use boot_server_core::network::Driver;
+
 use super::super::output::{Show, facts, table};
 use super::super::text::{memory, moment};
 use crate::view::Page;
@@ -74,13 +76,31 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
+fn driver(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Ovn => "ovn",
+        Driver::Switch => "switch",
+        Driver::Flat => "flat",
+    }
+}
+
 impl Tabled for OverlayNetworkView {
     const EMPTY: &'static str = "No networks. Make one with `billet network create NAME`.";
-    const HEADINGS: &'static [&'static str] = &["network", "of", "mtu", "made"];
+    const HEADINGS: &'static [&'static str] = &["network", "of", "driver", "vlan", "mtu", "made"];
 
     fn row(&self) -> Vec<String> {
-        let of = if self.external { "the site" } else { "the project" };
-        vec![self.name.clone(), of.to_owned(), self.mtu.to_string(), moment(self.created)]
+        let of_site = self.external || self.driver == Driver::Flat;
+        let of = if of_site { "the site" } else { "the project" };
+        let vlan = self.vlan.map(|vlan| vlan.to_string()).unwrap_or_default();
+        let mtu = self.mtu.to_string();
+        vec![
+            self.name.clone(),
+            of.to_owned(),
+            driver(self.driver).to_owned(),
+            vlan,
+            mtu,
+            moment(self.created),
+        ]
     }
 
     fn called(&self) -> String {
@@ -92,18 +112,21 @@ impl Tabled for OverlayNetworkView {
             ("name", some(self.name.clone())),
             ("id", Some(self.id.to_string())),
             ("mtu", Some(self.mtu.to_string())),
-            ("of the site", Some(yes(self.external))),
+            ("of the site", Some(yes(self.external || self.driver == Driver::Flat))),
+            ("driver", Some(driver(self.driver).to_owned())),
+            ("vlan", self.vlan.map(|vlan| vlan.to_string())),
         ]
     }
 }
 
 impl Tabled for ProviderNetworkView {
     const EMPTY: &'static str = "No networks of the site. Make one with `billet provider create NAME WIRE`.";
-    const HEADINGS: &'static [&'static str] = &["network", "wire", "vlan", "mtu", "shared"];
+    const HEADINGS: &'static [&'static str] = &["network", "wire", "driver", "vlan", "mtu", "shared"];
 
     fn row(&self) -> Vec<String> {
         let vlan = self.vlan.map(|vlan| vlan.to_string()).unwrap_or_default();
-        vec![self.name.clone(), self.physical.clone(), vlan, self.mtu.to_string(), yes(self.shared)]
+        let driver = driver(self.driver).to_owned();
+        vec![self.name.clone(), self.physical.clone(), driver, vlan, self.mtu.to_string(), yes(self.shared)]
     }
 
     fn called(&self) -> String {
@@ -115,6 +138,7 @@ impl Tabled for ProviderNetworkView {
             ("name", some(self.name.clone())),
             ("id", Some(self.id.to_string())),
             ("wire", some(self.physical.clone())),
+            ("driver", Some(driver(self.driver).to_owned())),
             ("vlan", self.vlan.map(|vlan| vlan.to_string())),
             ("mtu", Some(self.mtu.to_string())),
             ("shared", Some(yes(self.shared))),

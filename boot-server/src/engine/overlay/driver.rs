@@ -64,7 +64,11 @@ impl Engine {
                 "ports of servers that are gone stay attached"
             );
         }
-        let mut ovn = Some(Ovn::start(settings.northbound.clone()));
+        let Some(northbound) = settings.northbound.clone() else {
+            stop.cancelled().await;
+            return;
+        };
+        let mut ovn = Some(Ovn::start(northbound.clone()));
         let mut pause = AGAIN.0;
         while !stop.is_cancelled() {
             let begun = Instant::now();
@@ -76,7 +80,7 @@ impl Engine {
             let (driver, outcome) = if reached {
                 self.make_so(driver, settings.encap, &stop).await
             } else {
-                let plain = || format!("the database at {} is out of reach", settings.northbound);
+                let plain = || format!("the database at {northbound} is out of reach");
                 let failed = Err(driver.out_of_reach().unwrap_or_else(plain));
                 (Some(driver), Some(self.note_outcome(0, failed)))
             };
@@ -117,7 +121,7 @@ impl Engine {
     ) -> (Option<Ovn>, Option<Result<(), ()>>) {
         // The number first: what comes between the two is done twice, not missed.
         let wanted = lock(&self.0.overlay.synced).wanted;
-        let site = self.0.overlay.known(|known| known.site(encap));
+        let site = self.0.overlay.known(|known| known.site(encap)).of_ovn();
         let runtime = tokio::runtime::Handle::current();
         let work = tokio::task::spawn_blocking(move || {
             let outcome = runtime.block_on(apply(&ovn, &site));
@@ -131,7 +135,8 @@ impl Engine {
             Ok((ovn, outcome)) => (Some(ovn), Some(self.note_outcome(wanted, outcome))),
             Err(error) => {
                 tracing::error!(%error, "writing networks to OVN broke");
-                (self.0.settings.overlay.as_ref().map(|s| Ovn::start(s.northbound.clone())), Some(Err(())))
+                let northbound = self.0.settings.overlay.as_ref().and_then(|s| s.northbound.clone());
+                (northbound.map(Ovn::start), Some(Err(())))
             }
         }
     }

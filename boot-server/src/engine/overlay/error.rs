@@ -13,8 +13,24 @@ const FAULTS_SAID: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OverlayError {
     /// The site did not say where OVN is.
-    #[error("this site has no overlay: set [overlay] northbound in the server's configuration")]
+    #[error("this site has no overlay: set [overlay], or [[switches]], in the server's configuration")]
     Off,
+    /// The site has no OVN.
+    #[error(
+        "this site has no OVN, which carries networks of DPUs and their routers: set [overlay] northbound in the server's configuration"
+    )]
+    NoOvn,
+    /// No fabric of this name, or it cannot be told which.
+    #[error("{0}")]
+    NoFabric(String),
+    /// All VLANs of a fabric have networks.
+    #[error("all {count} VLANs of fabric {fabric} have networks")]
+    NoVlan {
+        /// Its name.
+        fabric: String,
+        /// How many it has.
+        count: usize,
+    },
     /// The project has none of this name.
     #[error("no {word} `{name}`")]
     NoSuch {
@@ -75,6 +91,16 @@ impl OverlayError {
         Self::NoSuch { word: T::WORD, name: reference.chars().take(80).collect() }
     }
 
+    /// No fabric of this name.
+    pub fn no_fabric(named: Option<&str>, has_switches: bool) -> Self {
+        let what = match named {
+            _ if !has_switches => "this site has no [[switches]] in the server's configuration".to_owned(),
+            Some(name) => format!("no switch is of fabric `{}`", name.chars().take(80).collect::<String>()),
+            None => "the site has several fabrics: say on which the network is to be".to_owned(),
+        };
+        Self::NoFabric(what)
+    }
+
     /// A request that makes no sense.
     pub fn bad(what: impl Into<String>, hint: &'static str) -> Self {
         Self::Bad { what: what.into(), hint }
@@ -84,6 +110,11 @@ impl OverlayError {
     pub fn problem(&self) -> Problem {
         let (status, code, hint) = match self {
             Self::Off => (409, "no-overlay", "see the guide on networks; then start the server again"),
+            Self::NoOvn => (409, "no-ovn", "make a network of driver switch, or see the guide on networks"),
+            Self::NoFabric(_) => (409, "no-fabric", "see the switches of the site (`billet switch list`)"),
+            Self::NoVlan { .. } => {
+                (409, "no-vlan", "remove a network that nobody needs, or widen `vlans` of [[switches]]")
+            }
             Self::NoSuch { word, .. } => (404, not_found(word), "list what there is"),
             Self::Cannot(_) => (422, "bad-overlay", "see the guide on networks"),
             Self::Address(IpamError::Exhausted { .. } | IpamError::Taken(_) | IpamError::Macs) => {

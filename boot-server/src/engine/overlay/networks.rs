@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use boot_server_core::amounts::Amounts;
+use boot_server_core::network::fabric::{free_vlan, used_vlans};
 use boot_server_core::network::{
-    AddressRange, Cidr, Direction, Family, Network, NetworkKind, Remote, Rule, SecurityGroup, Subnet, Traffic,
+    AddressRange, Cidr, Direction, Driver, Family, MTU_MIN, Network, NetworkKind, Remote, Rule,
+    SecurityGroup, Subnet, Traffic,
 };
 use protocol::{NetworkId, ProjectId, SecurityGroupId, SubnetId};
 use uuid::Uuid;
 
 use super::groups::DEFAULT;
 use super::{
-    Actor, Draft, Engine, EngineError, Held, OverlayError, Step, added, called, changed, checked_name, line,
-    metered, optional_name, removed, row, unmetered,
+    Actor, Draft, Engine, EngineError, Held, OverlayError, Step, Turn, added, called, changed, checked_name,
+    line, metered, optional_name, removed, row, unmetered,
 };
 use crate::engine::now;
 use crate::store::overlay::{Net, Row, SITE};
@@ -134,9 +136,57 @@ impl Engine {
         actor: Actor,
         wish: NewNetwork,
     ) -> Result<Arc<Row<Net>>, EngineError> {
+        let turn = self.overlay_turn().await?;
+        if wish.kind.driver() == Driver::Ovn && self.overlay_settings()?.northbound.is_none() {
+            return Err(OverlayError::NoOvn.into());
+        }
+        self.make_network(turn, project, actor, wish).await
+    }
+
+    /// Makes a network of hosts without a DPU, on the fabric of this name, or on the only one: it gets the lowest VLAN that is free there.
+    ///
+    /// # Errors
+    /// As [`Engine::create_network`], and [`OverlayError::NoVlan`] where none is free.
+    pub async fn create_switch_network(
+        &self,
+        project: ProjectId,
+        actor: Actor,
+        name: String,
+        mtu: Option<u16>,
+        fabric: Option<&str>,
+    ) -> Result<Arc<Row<Net>>, EngineError> {
+        let turn = self.overlay_turn().await?;
+        let found = self.fabric_vlans(fabric);
+        let (fabric, range) = found.ok_or_else(|| OverlayError::no_fabric(fabric, self.has_switches()))?;
+        let vlan = free_vlan(range, &self.vlans_used(&fabric));
+        let vlan =
+            vlan.ok_or_else(|| OverlayError::NoVlan { fabric: fabric.clone(), count: range.count() })?;
+        let wish = NewNetwork { name, mtu, kind: NetworkKind::Vlan { fabric, vlan }, shared: false };
+        self.make_network(turn, project, actor, wish).await
+    }
+
+    /// Who makes a project's network so where that is not said.
+    pub fn usual_driver(&self) -> Driver {
+        let has_ovn = self.0.settings.overlay.as_ref().is_some_and(|overlay| overlay.northbound.is_some());
+        if has_ovn || !self.has_switches() { Driver::Ovn } else { Driver::Switch }
+    }
+
+    /// VLANs of a fabric that networks have.
+    pub(in crate::engine) fn vlans_used(&self, fabric: &str) -> BTreeSet<u16> {
+        self.0
+            .overlay
+            .known(|known| used_vlans(Net::shelf(known).all().map(|row| &row.value.network), fabric))
+    }
+
+    async fn make_network(
+        &self,
+        turn: Turn,
+        project: ProjectId,
+        actor: Actor,
+        wish: NewNetwork,
+    ) -> Result<Arc<Row<Net>>, EngineError> {
         let (name, at) = (checked_name(&wish.name)?, now());
         let mtu = wish.mtu.unwrap_or(self.overlay_settings()?.mtu);
-        let turn = self.overlay_turn().await?;
         let (have, has_default) = self.0.overlay.known(|known| {
             (Net::shelf(known).count(project), SecurityGroup::shelf(known).find(project, DEFAULT).is_some())
         });
@@ -240,7 +290,8 @@ impl Engine {
             pools: wish.pools,
             reserved: wish.reserved,
             dns: wish.dns,
-            dhcp: wish.dhcp,
+            // Of others than OVN's nobody answers.
+            dhcp: wish.dhcp && network.value.network.kind.driver() == Driver::Ovn,
         };
         let made = row(SubnetId(Uuid::now_v7()), project, name, subnet);
         let message = format!("subnet {} of network {} was made", made.value.cidr, called(&network));
@@ -271,7 +322,7 @@ impl Engine {
             pools: change.pools.unwrap_or(old.pools),
             reserved: change.reserved.unwrap_or(old.reserved),
             dns: change.dns.unwrap_or(old.dns),
-            dhcp: change.dhcp.unwrap_or(old.dhcp),
+            dhcp: change.dhcp.unwrap_or(old.dhcp) && turn.site().is_ovns(old.network),
             ..old
         };
         if value == before.value && name == before.name {
@@ -312,8 +363,21 @@ impl Engine {
 
     /// A network that projects use stays shared.
     fn check_unshared(&self, draft: &Draft, network: &Row<Net>) -> Result<(), OverlayError> {
-        let users = draft.subnets_of(network.id).flat_map(|subnet| users_of(draft, subnet)).collect();
+        let users = draft.subnets_of(network.id).flat_map(|subnet| users_of(draft, subnet));
+        let ports = draft.ports_of(network.id).map(|id| format!("port {id}"));
+        let users = users.chain(ports).collect();
         unused(|| format!("network {}", called(network)), users)
+    }
+}
+
+impl Engine {
+    /// Subnets of a network, and its MTU in octets.
+    pub(in crate::engine) fn subnets_and_mtu(&self, network: NetworkId) -> (Vec<Subnet>, u16) {
+        self.0.overlay.known(|known| {
+            let of = Subnet::shelf(known).all().filter(|row| row.value.network == network);
+            let mtu = Net::shelf(known).get(network).map_or(MTU_MIN, |row| row.value.network.mtu);
+            (of.map(|row| row.value.clone()).collect(), mtu)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use boot_server_core::dpu::functions;
 use boot_server_core::network::{
-    Family, Floating, Mirror, Port, PortLimits, Seat, SecurityGroup, Subnet, ipam, seats,
+    Driver, Family, Floating, Mirror, Port, PortLimits, Seat, SecurityGroup, ipam, seats,
 };
 use boot_server_core::server::{Phase, Server};
 use protocol::dpu::Rate;
@@ -160,21 +160,16 @@ impl Engine {
             None => ipam::mac(id.0, &turn.macs(network.id)).map_err(OverlayError::from)?,
         };
         let addresses = self.port_addresses(&turn, project, &network, &wish)?;
-        let groups = match (&wish.groups, wish.unguarded) {
-            (Some(groups), _) => self.groups_named(project, groups)?,
-            (None, true) => BTreeSet::new(),
-            (None, false) => self.groups_named(project, &[DEFAULT.to_owned()])?,
+        let of_ovn = network.value.network.kind.driver() == Driver::Ovn;
+        let guarded = of_ovn && !wish.unguarded;
+        let groups = match &wish.groups {
+            Some(groups) => self.groups_named(project, groups)?,
+            None if guarded => self.groups_named(project, &[DEFAULT.to_owned()])?,
+            None => BTreeSet::new(),
         };
-        let port = Port {
-            project,
-            network: network.id,
-            mac,
-            addresses,
-            groups,
-            guarded: !wish.unguarded,
-            chassis: None,
-            limits: wish.limits,
-        };
+        let limits = wish.limits;
+        let port =
+            Port { project, network: network.id, mac, addresses, groups, guarded, chassis: None, limits };
         let plug = Plug { port, server: wish.server, follows: wish.follows, own: wish.mac, nic: None };
         let made = row(id, project, name, plug);
         let message = format!("port {} of network {} was made: {mac}", called(&made), called(&network));
@@ -270,6 +265,9 @@ impl Engine {
             )
             .into());
         }
+        if before.value.server != Some(server.id) {
+            self.check_pluggable(&before)?;
+        }
         match before.value.server {
             Some(other) if other == server.id => return Ok(before),
             Some(other) => {
@@ -288,14 +286,14 @@ impl Engine {
         Ok(Arc::new(made))
     }
 
-    /// A network on which the project may have ports: its own.
+    /// A network on which the project may have ports: its own, or one of the site that is shared as it is.
     pub(in crate::engine) fn network_for_ports(
         &self,
         project: ProjectId,
         reference: &str,
     ) -> Result<Arc<Row<Net>>, EngineError> {
         let network = self.overlay_network(project, reference)?;
-        if network.project == project {
+        if network.project == project || network.value.network.kind.driver() == Driver::Flat {
             return Ok(network);
         }
         Err(OverlayError::bad(
@@ -306,6 +304,21 @@ impl Engine {
             "use a network of the project",
         )
         .into())
+    }
+
+    /// Only what ends on a DPU is plugged while a server runs: nobody would tell an OS without DHCP of another address.
+    fn check_pluggable(&self, port: &Row<Plug>) -> Result<(), OverlayError> {
+        let network = self.overlay_by_id::<Net>(port.value.port.network);
+        match network.map(|network| network.value.network.kind.driver()) {
+            Some(Driver::Switch | Driver::Flat) => Err(OverlayError::bad(
+                format!(
+                    "port {} is on a network without OVN: a server has such ports from its beginning to its end",
+                    called(port)
+                ),
+                "name the network when the server is made",
+            )),
+            Some(Driver::Ovn) | None => Ok(()),
+        }
     }
 
     /// Unplugs whatever is in a port.
@@ -323,6 +336,7 @@ impl Engine {
         if before.value.server.is_none() {
             return Ok(before);
         }
+        self.check_pluggable(&before)?;
         let value = unplugged(&before, &mut turn.macs(before.value.port.network))?;
         let (made, step) = changed(&before, before.name.clone(), value);
         let event = line(project, &actor, "port.detached", format!("port {} was detached", called(&made)));
@@ -362,6 +376,29 @@ impl Engine {
             last = self.dress(turn, values).await?.or(last);
         }
         Ok(last)
+    }
+
+    /// Gives the ports of a server without a DPU the addresses on Ethernet of its machine's NICs: one for each port, in their order. NICs
+    /// may repeat, as one carries VLANs of several networks.
+    ///
+    /// # Errors
+    /// Where they cannot be theirs, or the store fails.
+    pub(in crate::engine) async fn address_ports(
+        &self,
+        server: ServerId,
+        macs: &[MacAddr],
+    ) -> Result<(), EngineError> {
+        let turn = self.overlay_turn().await?;
+        let address = |(row, mac): (Arc<Row<Plug>>, &MacAddr)| {
+            let port = Port { chassis: None, mac: *mac, ..row.value.port.clone() };
+            let value = Plug { port, ..row.value.clone() };
+            (value != row.value).then_some((row, value))
+        };
+        let values = self.ports_of(server).into_iter().zip(macs).filter_map(address).collect();
+        match self.dress(turn, values).await? {
+            Some(refused) => Err(refused.into()),
+            None => Ok(()),
+        }
     }
 
     async fn dress(
@@ -466,7 +503,7 @@ impl Engine {
             addresses.insert(*address);
         }
         for subnet in &wish.subnets {
-            let subnet = self.overlay_thing::<Subnet>(project, subnet)?;
+            let subnet = self.overlay_subnet(project, subnet)?;
             if subnet.value.network != network.id {
                 let what = format!("subnet {} is not of network {}", subnet.value.cidr, called(network));
                 return Err(OverlayError::bad(what, "name a subnet of the port's network").into());

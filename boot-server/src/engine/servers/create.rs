@@ -11,7 +11,7 @@ use boot_server_core::placement::{self, By, Candidate, Reason, ReasonCode, Rejec
 use boot_server_core::server::{BATCH_MAX, BootVolume, Phase, Server, Spec, names, os_disk};
 use images::Manifest;
 use protocol::limits::USER_DATA_MAX;
-use protocol::{GroupId, NodeId, ProjectId, ServerId};
+use protocol::{GroupId, NetworkId, NodeId, ProjectId, ServerId};
 use serde::{Deserialize, Serialize};
 
 use super::super::deploys::{fingerprint, forgotten};
@@ -29,11 +29,11 @@ const SERVERS_MAX: u64 = 10_000;
 
 /// What a server is to have that its machine's DPU presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Needs {
+pub(in crate::engine) struct Needs<'a> {
     /// The OS is on a volume.
     pub volume: bool,
-    /// It is on networks of its project.
-    pub networks: bool,
+    /// It is on these networks.
+    pub networks: &'a [NetworkId],
 }
 
 /// Servers that somebody asks for.
@@ -269,8 +269,7 @@ impl Engine {
                 ServerError::NoCapacity { asked: wish.words.clone(), count: wish.names.len(), rejected }
             })?;
             let before = unfit.len();
-            let needs =
-                Needs { volume: wish.spec.boot_volume.is_some(), networks: !wish.spec.networks.is_empty() };
+            let needs = Needs { volume: wish.spec.boot_volume.is_some(), networks: &wish.spec.networks };
             for node in &nodes {
                 if let Err(why) = self.takes(*node, &wish.manifest, needs).await? {
                     let name = self.0.nodes.get(*node).map(|n| n.name.clone()).unwrap_or_default();
@@ -290,10 +289,15 @@ impl Engine {
         &self,
         node: NodeId,
         manifest: &Manifest,
-        needs: Needs,
+        needs: Needs<'_>,
     ) -> Result<Result<(), String>, EngineError> {
-        if (needs.volume || needs.networks) && self.dpu_of(node).is_none() {
+        if needs.volume && self.dpu_of(node).is_none() {
             return Ok(Err("it has no DPU".to_owned()));
+        }
+        if !needs.networks.is_empty()
+            && let Err(why) = self.takes_networks(node, needs.networks).await?
+        {
+            return Ok(Err(why));
         }
         if !needs.volume {
             return self.takes_image(node, manifest).await;
@@ -404,7 +408,7 @@ pub(super) fn check_login(
     Ok(login.check()?)
 }
 
-pub(super) fn bad(what: String, hint: &'static str) -> ServerError {
+pub(in crate::engine) fn bad(what: String, hint: &'static str) -> ServerError {
     ServerError::Bad { what, hint }
 }
 

@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// Looks at every living server once.
-    pub(super) async fn drive_all(&self) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn drive_all(&self) -> Result<(), EngineError> {
         let servers = self.store().read(rows::living).await?;
         let driven = stream::iter(servers).map(|server| async move { self.drive(server.id).await });
         driven.buffer_unordered(AT_ONCE).fold(Ok(()), |all, one| std::future::ready(all.and(one))).await
@@ -114,6 +114,10 @@ impl Engine {
     async fn take_all(&self, server: &Server) -> Result<bool, EngineError> {
         if self.volumes_of(server.id).await?.is_empty() {
             self.take_disks(server).await?;
+            // A VLAN is free only when no switch has the machine in it any more.
+            if self.is_switched(server.id) && !self.is_back_home(server.node).await? {
+                return Ok(false);
+            }
             return self.release_networks(server).await.map(|()| true);
         }
         if lock(&self.0.giving_back).insert(server.id) {
@@ -230,7 +234,8 @@ impl Engine {
         self.plug_networks(server, &spec).await?;
         let request = self.deploy_request(node, &spec).await?;
         let volume = self.volume_to_boot(server, &spec, &actor).await?;
-        let mut planned = self.plan_onto(node, &request, volume.as_ref()).await?;
+        let wired = self.wire_server(server, node).await?;
+        let mut planned = self.plan_onto(node, &request, volume.as_ref(), &wired).await?;
         planned.order.imaging = spec.boot_volume.as_ref().map(|boot| boot.imaging).unwrap_or_default();
         let deploy = Some(replace::seal(&self.0.vault, node.id, &request)?);
         let at = now();

@@ -31,8 +31,8 @@ use crate::store::{StoreError, usage};
 use crate::view::TimelineView;
 use crate::view::servers::{LentView, ServerAddress, ServerDetail, ServerView};
 
-pub(super) use create::Needs;
 pub use create::NewServers;
+pub(super) use create::{Needs, bad};
 pub use report::FaultFilter;
 pub use verbs::{Reinstall, ServerPower};
 
@@ -314,7 +314,11 @@ impl Engine {
     }
 
     /// Stores a server's next version with its event.
-    async fn put_server(&self, server: Server, event: Option<NewEvent>) -> Result<Server, EngineError> {
+    pub(in crate::engine) async fn put_server(
+        &self,
+        server: Server,
+        event: Option<NewEvent>,
+    ) -> Result<Server, EngineError> {
         let (row, line, at) = (server.clone(), event.clone(), now());
         let write = move |db: &_| {
             rows::update(db, &row, at)?;

@@ -25,7 +25,7 @@ fn project(n: u128) -> ProjectId {
     ProjectId(Uuid::from_u128(n))
 }
 
-async fn with_project(engine: &Engine, n: u128) -> ProjectId {
+pub(in crate::engine) async fn with_project(engine: &Engine, n: u128) -> ProjectId {
     let id = project(n);
     let add = move |db: &crate::store::db::Connection| {
         let sql = "INSERT INTO projects (id, name, created, closed, body) VALUES (?1, ?2, 1, NULL, '{}')";
@@ -116,7 +116,7 @@ pub(in crate::engine) async fn engine_with(
     Engine::open_over(settings, store, images, backends).await.unwrap()
 }
 
-async fn any_flavor(engine: &Engine) {
+pub(in crate::engine) async fn any_flavor(engine: &Engine) {
     let mut flavor = boot_server_core::flavor::Flavor::new("any".parse().unwrap());
     flavor.billed =
         Some(boot_server_core::flavor::Billed { cores: 4, memory_mib: 1024, disks: 1, disk_gib: 4 });

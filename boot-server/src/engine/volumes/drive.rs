@@ -51,7 +51,7 @@ impl Default for Turns {
 }
 
 /// Whether whoever asks is to drive it; else whoever does drives it once more.
-pub(super) fn take<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: K) -> bool {
+pub(in crate::engine) fn take<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: K) -> bool {
     let mut turns = lock(turns);
     match turns.get_mut(&key) {
         Some(again) => {
@@ -66,7 +66,7 @@ pub(super) fn take<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: K) -> bool {
 }
 
 /// Whether it is to be driven once more; else its turn is over.
-pub(super) fn again<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: &K) -> bool {
+pub(in crate::engine) fn again<K: Ord>(turns: &Mutex<BTreeMap<K, bool>>, key: &K) -> bool {
     let mut turns = lock(turns);
     match turns.get_mut(key) {
         Some(again) if *again => {

@@ -41,6 +41,7 @@ use crate::vault::Place;
 use attach::detaching;
 pub(super) use boot::boot_amounts;
 pub(super) use drive::Turns;
+pub(super) use drive::{again, take};
 pub use instant::Hydration;
 pub use open::open;
 

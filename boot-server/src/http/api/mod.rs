@@ -40,6 +40,7 @@ pub mod server_requests;
 mod servers;
 mod status;
 mod stream;
+mod switches;
 mod tokens;
 mod usage;
 pub(in crate::http) mod users;
@@ -310,6 +311,9 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(dpus::show, dpus::change, dpus::remove))
         .routes(routes!(dpus::accept))
         .merge(dpu_setup::routes())
+        .routes(routes!(switches::list))
+        .routes(routes!(switches::cables))
+        .routes(routes!(switches::set, switches::clear))
         .routes(routes!(events::list_of_project))
         .routes(routes!(stream::stream_of_project))
         .routes(routes!(desk::keys, desk::add_key))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use boot_server_core::network::{AddressRange, Cidr};
+use boot_server_core::network::{AddressRange, Cidr, Driver};
 use protocol::MacAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,6 +19,12 @@ pub struct NetworkRequest {
     /// Largest packet, 1280 to 9216 octets; the site's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Who makes it so: `ovn`, for machines with a DPU, or `switch`, for machines without one; `ovn` if not given, where the site has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Of `switch`: on which fabric; the only one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<String>,
 }
 
 /// What to change of a network; what is not given stays.
@@ -39,8 +45,11 @@ pub struct NetworkChangeRequest {
 pub struct ProviderNetworkRequest {
     /// Its name.
     pub name: String,
-    /// What the machines' Open vSwitch calls the wire (`ovn-bridge-mappings`).
+    /// What the machines' Open vSwitch calls the wire (`ovn-bridge-mappings`); of driver `flat`, what the site calls it.
     pub physical: String,
+    /// Who makes it so: `ovn`, or `flat` for a network that is there, on which machines without a DPU are as they are; `ovn` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
     /// The VLAN, 1 to 4094; untagged if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
@@ -85,6 +94,10 @@ pub struct ProviderSubnetRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub pools: Vec<AddressRange>,
+    /// DNS servers that ports are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
 }
 
 /// A subnet to make.

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use boot_server_core::access::Role;
-use boot_server_core::network::NetworkKind;
+use boot_server_core::network::{Driver, NetworkKind};
 
 use super::super::extract::{Input, LastNamed, Params};
 use super::super::network_requests::{NetworkChangeRequest, NetworkRequest};
@@ -13,7 +13,8 @@ use super::super::requests::PageQuery;
 use super::super::versions::Version;
 use super::super::{Answer, Api};
 use super::page;
-use crate::engine::overlay::{NetworkChange, NewNetwork};
+use crate::engine::EngineError;
+use crate::engine::overlay::{NetworkChange, NewNetwork, OverlayError};
 use crate::store::overlay::Net;
 use crate::view::networks::OverlayNetworkView;
 use crate::view::{Page, Problem};
@@ -59,12 +60,30 @@ pub async fn show(
 pub async fn create(
     State(api): State<Api>,
     within: InProject,
-    Input(NetworkRequest { name, mtu }): Input<NetworkRequest>,
+    Input(NetworkRequest { name, mtu, driver, fabric }): Input<NetworkRequest>,
 ) -> Answer<(StatusCode, Json<OverlayNetworkView>)> {
     within.need(Role::Member)?;
     let (project, actor) = (within.project.id, within.who.actor());
-    let wish = NewNetwork { name, mtu, kind: NetworkKind::Overlay, shared: false };
-    let made = api.engine.create_network(project, actor, wish).await?;
+    let made = match driver.unwrap_or_else(|| api.engine.usual_driver()) {
+        Driver::Ovn if fabric.is_none() => {
+            let wish = NewNetwork { name, mtu, kind: NetworkKind::Overlay, shared: false };
+            api.engine.create_network(project, actor, wish).await?
+        }
+        Driver::Switch => {
+            api.engine.create_switch_network(project, actor, name, mtu, fabric.as_deref()).await?
+        }
+        Driver::Ovn => {
+            let what = "a fabric is of networks that switches make";
+            return Err(
+                EngineError::from(OverlayError::bad(what, "say `driver`: `switch`, or no fabric")).into()
+            );
+        }
+        Driver::Flat => {
+            let what = "a network as it is belongs to the site";
+            let hint = "those who run the site make it and share it (`billet provider create --driver flat`)";
+            return Err(EngineError::from(OverlayError::bad(what, hint)).into());
+        }
+    };
     Ok((StatusCode::CREATED, Json(made.as_ref().into())))
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use boot_server_core::network::{NetworkKind, Subnet};
+use boot_server_core::network::{Driver, NetworkKind, Subnet};
 
 use super::super::extract::{Input, LastNamed, Named, Params};
 use super::super::network_requests::{
@@ -24,7 +24,8 @@ use crate::view::{Page, Problem};
 #[utoipa::path(get, path = "/overlay/status", tag = "networks", operation_id = "overlay_status",
     responses((status = 200, body = OverlayStatusView)))]
 pub async fn status(State(api): State<Api>) -> Json<OverlayStatusView> {
-    let northbound = api.engine.overlay_settings().ok().map(|settings| settings.northbound.to_string());
+    let settings = api.engine.overlay_settings().ok();
+    let northbound = settings.and_then(|settings| settings.northbound.as_ref()).map(ToString::to_string);
     Json(OverlayStatusView::of(northbound, api.engine.overlay_synced()))
 }
 
@@ -47,8 +48,20 @@ pub async fn create(
     State(api): State<Api>,
     Input(request): Input<ProviderNetworkRequest>,
 ) -> Answer<(StatusCode, Json<ProviderNetworkView>)> {
-    let ProviderNetworkRequest { name, physical, vlan, mtu, shared } = request;
-    let wish = NewNetwork { name, mtu, kind: NetworkKind::Provider { physical, vlan }, shared };
+    let ProviderNetworkRequest { name, physical, driver, vlan, mtu, shared } = request;
+    let kind = match (driver.unwrap_or(Driver::Ovn), vlan) {
+        (Driver::Ovn, vlan) => NetworkKind::Provider { physical, vlan },
+        (Driver::Flat, None) => NetworkKind::Flat { physical },
+        (Driver::Flat, Some(_)) => {
+            let what = "a network as it is has no VLAN here: machines are on it untagged";
+            return Err(EngineError::from(OverlayError::bad(what, "leave the VLAN out")).into());
+        }
+        (Driver::Switch, _) => {
+            let what = "networks that switches make are of projects";
+            return Err(EngineError::from(OverlayError::bad(what, "make it in a project")).into());
+        }
+    };
+    let wish = NewNetwork { name, mtu, kind, shared };
     let made = api.engine.create_network(SITE, operator(), wish).await?;
     Ok((StatusCode::CREATED, Json(made.as_ref().into())))
 }
@@ -113,7 +126,7 @@ pub async fn create_subnet(
     Named(network): Named,
     Input(request): Input<ProviderSubnetRequest>,
 ) -> Answer<(StatusCode, Json<SubnetView>)> {
-    let ProviderSubnetRequest { name, cidr, gateway, pools } = request;
+    let ProviderSubnetRequest { name, cidr, gateway, pools, dns } = request;
     let wish = NewSubnet {
         name,
         network,
@@ -121,7 +134,7 @@ pub async fn create_subnet(
         gateway: gateway.map(Some),
         pools,
         reserved: Default::default(),
-        dns: Vec::new(),
+        dns,
         dhcp: false,
     };
     let made = api.engine.create_subnet(SITE, operator(), wish).await?;

@@ -67,7 +67,7 @@ impl Lab {
         config.provisioning.interface = Some("lab0".to_owned());
         // Nobody is there: what is asked of networks is stored all the same.
         config.overlay = Some(Overlay {
-            northbound: "unix:/nowhere/ovnnb_db.sock".to_owned(),
+            northbound: Some("unix:/nowhere/ovnnb_db.sock".to_owned()),
             southbound: None,
             encap: Default::default(),
             mtu: 1500,
