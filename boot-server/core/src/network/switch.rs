@@ -198,10 +198,12 @@ mod tests {
         BTreeMap::from([(name.to_owned(), want(member))])
     }
 
+    type Change = Box<dyn Fn(&mut Row)>;
+
     /// Does what an `ovsdb-server` does with updates and mutations of keys.
     fn carry_out(replica: &mut Replica, operations: &[Operation]) {
         for operation in operations {
-            let (which, change): (_, Box<dyn Fn(&mut Row)>) = match operation.clone() {
+            let (which, change): (_, Change) = match operation.clone() {
                 Operation::Update { which, row: update, .. } => {
                     (which, Box::new(move |row| row.extend(update.clone())))
                 }
