@@ -22,6 +22,8 @@ const DATA: u64 = 16 << 20;
 const ROUNDS: usize = 3;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// Who writes the first server's image, and the second's.
+const IMAGING: [&str; 2] = ["server", "agent"];
 /// The first server's address, and the second's.
 const ADDRESSES: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
 /// The guest waits for its data disk, whose checksum it prints.
@@ -73,7 +75,7 @@ impl Story {
         Ok(story)
     }
 
-    /// Two servers, whose images are written before their machines are switched on.
+    /// Two servers: the image of the first is written before its machine is switched on, that of the second by the agent on its machine.
     fn create(&self) -> Result<()> {
         let (api, of) = (&self.site.api, &self.of);
         let began = Instant::now();
@@ -81,14 +83,15 @@ impl Story {
             // One of them encrypted.
             let body = json!({
                 "name": format!("web-{number}"), "node": node, "image": "tiny-a",
-                "boot_volume": { "size": BOOT, "encrypted": number == 0 },
+                "boot_volume": { "size": BOOT, "encrypted": number == 0, "imaging": IMAGING[number] },
                 "networks": ["web"], "ssh_keys": [self.ssh.public_key()],
             });
             api.post(&format!("{of}/servers"), &body)?;
         }
         for (number, host) in self.site.hosts.iter().enumerate() {
             self.site.wait_active(&self.of, &format!("web-{number}"))?;
-            println!("create_to_active_s {:.1}", began.elapsed().as_secs_f64());
+            println!("create_to_active_s {:.1}, imaging {}", began.elapsed().as_secs_f64(), IMAGING[number]);
+            self.is_written_by(number)?;
             let serial = host.lock().serial().clone();
             ensure!(serial.said("disk=vda"), "the OS is on a volume");
             ensure!(serial.said(&format!("address={}", ADDRESSES[number])), "its address is the project's");
@@ -96,6 +99,18 @@ impl Story {
             ensure!(dpu["ports"][0]["port"].is_string() && dpu["ports"][0]["bridge"].is_null(), "{dpu:#}");
             ensure!(dpu["volumes"].as_array().context("volumes")?.len() == 1, "{dpu:#}");
         }
+        Ok(())
+    }
+
+    /// The agent worked on the second machine, and not on the first; neither has a disk of its own.
+    fn is_written_by(&self, number: usize) -> Result<()> {
+        let node = self.site.api.get(&format!("/api/v1/nodes/{}", self.nodes[number]))?;
+        let phases = node["timeline"]["phases"].as_array().context("phases")?;
+        let passed = |name: &str| phases.iter().any(|phase| phase["phase"] == name);
+        let agent = passed("write") && passed("verify") && passed("customise");
+        ensure!(agent == (IMAGING[number] == "agent"), "{:#}", node["timeline"]);
+        let disks = &node["inventory"]["disks"];
+        ensure!(disks.as_array().is_some_and(Vec::is_empty), "{disks:#}");
         Ok(())
     }
 
