@@ -449,16 +449,7 @@ impl Engine {
         let attachment =
             volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
         let next = Volume { attachment, version: volume.version + 1, ..volume };
-        let (row, row_event, id, at) = (next.clone(), event.clone(), next.id, now());
-        let write = move |db: &_| {
-            rows::update(db, &row, at)?;
-            rows::set_access(db, id, None)?;
-            crate::store::queries::insert_event(db, &row_event)
-        };
-        let number = self.store().write(write).await?;
-        self.announce_event(number, event);
-        self.announce_volume(&next);
-        Ok(next)
+        self.put_released(next, event).await
     }
 
     /// Lets nobody have it any more. Of a volume that goes with its server nothing is left to anybody.
@@ -475,6 +466,16 @@ impl Engine {
         let previous_of = server.filter(|_| boots && !leaves);
         let phase = if boots && leaves && !volume.keep { Phase::Deleting } else { volume.phase };
         let next = Volume { attachment: None, previous_of, phase, version: volume.version + 1, ..volume };
+        let next = self.put_released(next, event).await?;
+        if let Some(server) = of_row {
+            // It may have waited for this.
+            self.announce(Change::Server { project: server.project, server: server.id });
+        }
+        Ok(next)
+    }
+
+    /// Stores a volume that nobody may write to any more.
+    async fn put_released(&self, next: Volume, event: NewEvent) -> Result<Volume, EngineError> {
         let (row, row_event, id, at) = (next.clone(), event.clone(), next.id, now());
         let write = move |db: &_| {
             rows::update(db, &row, at)?;
@@ -484,10 +485,6 @@ impl Engine {
         let number = self.store().write(write).await?;
         self.announce_event(number, event);
         self.announce_volume(&next);
-        if let Some(server) = of_row {
-            // It may have waited for this.
-            self.announce(Change::Server { project: server.project, server: server.id });
-        }
         Ok(next)
     }
 
