@@ -28,7 +28,8 @@ fn written(turn: u64, batches: &[Vec<Lease>]) -> Vec<u8> {
 }
 
 proptest! {
-    /// The last write was cut short anywhere, over what a former turn left there.
+    /// The last write was cut short anywhere, over what a former turn left there. It may be read all the same, where what
+    /// was left completes it: to a lease nobody was told of no harm is done.
     #[test]
     fn what_was_answered_is_read_again(old in batches(), new in batches(), cut in any::<prop::sample::Index>()) {
         let mut bytes = written(7, &old);
@@ -43,7 +44,7 @@ proptest! {
         let (turn, rows) = decode(&bytes);
         if !answered.is_empty() {
             prop_assert_eq!(turn, 8);
-            prop_assert_eq!(rows, answered.concat());
+            prop_assert!(rows == answered.concat() || (rows == new.concat() && bytes.starts_with(&written(8, &new))));
         }
     }
 
