@@ -11,6 +11,8 @@
 //! own, and what holds an address must compute checksums itself.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use protocol::{MacAddr, PortId};
 
-use crate::rack::{Namespace, Process, target};
+use crate::rack::{Namespace, Process, target, within};
 
 /// The central's address on the underlay; chassis `n` has .10 + `n`.
 pub const CENTRAL: &str = "192.168.99.1";
@@ -28,6 +30,8 @@ pub const WIRE: &str = "wan";
 const UNDERLAY: &str = "ubr";
 /// Octets of a packet on the underlay, so that tenants have 1500 and the tunnel's header.
 const UNDERLAY_MTU: &str = "1600";
+/// For what was sent to arrive.
+const ARRIVAL: Duration = Duration::from_secs(8);
 /// For processes to come up and for OVN to do what it was told.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -316,6 +320,14 @@ impl Overlay {
         self.vsctl(host.chassis, &["del-port", "br-int", &host.interface]).map(drop)
     }
 
+    /// The MTU of the chassis' end of a machine's cable: what is larger gets through in neither direction.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn narrow(&self, host: &Host, mtu: u16) -> Result<()> {
+        self.chassis(host.chassis).ip(&["link", "set", &host.interface, "mtu", &mtu.to_string()])
+    }
+
     /// The name of a machine's interface on its chassis.
     pub fn interface_of<'a>(&self, host: &'a Host) -> &'a str {
         &host.interface
@@ -459,6 +471,46 @@ pub fn pings(namespace: &Namespace, words: &[&str]) -> Result<bool> {
         Some(1) => Ok(false),
         _ => bail!("`ping {}` failed: {}", words.join(" "), String::from_utf8_lossy(&out.stderr)),
     }
+}
+
+/// What a machine hears to a ping of `size` octets, headers included, that nobody may fragment. What it knew of paths is forgotten.
+///
+/// # Errors
+/// Where nothing can be asked.
+pub fn ping_whole(namespace: &Namespace, size: u16, address: &str) -> Result<String> {
+    forget_paths(namespace)?;
+    let headers = if address.contains(':') { 48 } else { 28 };
+    let size = (size - headers).to_string();
+    let words = ["-n", "-M", "do", "-c", "3", "-i", "0.3", "-w", "3", "-s", &size, address];
+    let out = namespace.command("ping").args(words).output()?;
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+fn forget_paths(namespace: &Namespace) -> Result<()> {
+    namespace.ip(&["route", "flush", "cache"])?;
+    namespace.ip(&["-6", "route", "flush", "cache"])
+}
+
+/// Sends `octets` by TCP to a machine that hears at `address`; how many arrived. What the sender knew of paths is forgotten.
+///
+/// # Errors
+/// Where there is no connection.
+pub fn send(from: &Namespace, to: &Namespace, address: &str, octets: usize) -> Result<usize> {
+    forget_paths(from)?;
+    let listener = within(&to.clone_handle()?, || Ok(TcpListener::bind("[::]:7777")?))?;
+    let address = SocketAddr::new(address.parse::<IpAddr>()?, 7777);
+    let mut sender =
+        within(&from.clone_handle()?, move || Ok(TcpStream::connect_timeout(&address, ARRIVAL)?))?;
+    let (mut receiver, _) = listener.accept()?;
+    receiver.set_read_timeout(Some(ARRIVAL))?;
+    sender.set_write_timeout(Some(ARRIVAL))?;
+    let writing = std::thread::spawn(move || sender.write_all(&vec![0; octets]));
+    let (mut arrived, mut buffer) = (0, [0; 65_536]);
+    while let Ok(count @ 1..) = receiver.read(&mut buffer) {
+        arrived += count;
+    }
+    let _ = writing.join();
+    Ok(arrived)
 }
 
 /// Directory for what the tests write beside the overlay's own files.

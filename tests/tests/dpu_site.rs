@@ -20,6 +20,8 @@ const BOOT: u64 = 256 << 20;
 const DATA: u64 = 16 << 20;
 /// How often it is given to the running server and taken again.
 const ROUNDS: usize = 3;
+/// Octets of a command that fills several segments; the guest's SSH server takes no longer one than 9,000 (`MAX_CMD_LEN` of Dropbear).
+const LONG: usize = 8_000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Who writes the first server's image, and the second's.
@@ -45,6 +47,7 @@ fn servers_run_on_volumes_and_networks_of_their_project() -> Result<()> {
     let mut story = Story::begin()?;
     story.create()?;
     let front = story.reach()?;
+    story.carries_whole_segments(&front)?;
     story.others_cannot()?;
     story.change_rules(&front)?;
     let sum = story.change_disks(&front)?;
@@ -130,6 +133,16 @@ impl Story {
         ensure!(seen.lines().any(is_it), "no {from} {to} with {vni} on the underlay: {seen}");
         println!("vni {key:#x} seen on the underlay");
         Ok(front)
+    }
+
+    /// The site's segments are as large as Ethernet carries, and the guest takes as many octets: it did not ask what its network carries.
+    fn carries_whole_segments(&self, front: &str) -> Result<()> {
+        let long = "x".repeat(LONG);
+        ensure!(
+            self.ssh.run(front, &format!("echo {long}"))? == long,
+            "the command arrives, and what it says"
+        );
+        Ok(())
     }
 
     /// A shell of the second server, by a connection that the first one opens.

@@ -18,11 +18,14 @@ use ovsdb::{Atom, Client, Condition, Datum, Mutation, Mutator, Operation, Row};
 use protocol::{
     FloatingId, MacAddr, MirrorId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
 };
-use tests::overlay::{CENTRAL, Host, Overlay, WIRE, pings};
+use tests::overlay::{CENTRAL, Host, Overlay, WIRE, checksums_off, ping_whole, pings, send};
+use tests::rack::Namespace;
 use uuid::Uuid;
 
 /// Networks of the test of scale.
 const MANY: u32 = 10_000;
+/// Octets of a transfer with many segments of full size.
+const OCTETS: usize = 200_000;
 /// For the driver to have read the database.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -261,6 +264,27 @@ async fn ipv6_comes_by_advertisement_and_dhcp() {
     overlay.passed();
 }
 
+/// A router of the tenant leads to the underlay as the provider's network, as 192.168.99.40, by the second chassis if that lives.
+fn lead_out(site: &mut Site, tenant: &Tenant) -> SubnetId {
+    let operator = Tenant { project: ProjectId(uuid()), network: NetworkId(uuid()), group: tenant.group };
+    let inside: Vec<SubnetId> = site.subnets.keys().copied().collect();
+    let outside = operator.put_network(site, operator.network, "192.168.99.0/24", CENTRAL);
+    site.subnets.get_mut(&outside).unwrap().dhcp = false;
+    let network = site.networks.get_mut(&operator.network).unwrap();
+    (network.mtu, network.kind) = (1500, NetworkKind::Provider { physical: WIRE.to_owned(), vlan: None });
+    let mac = |id: SubnetId| ipam::mac(id.0, &BTreeSet::new()).unwrap();
+    let external = External {
+        subnet: outside,
+        address: "192.168.99.40".parse().unwrap(),
+        mac: mac(outside),
+        chassis: vec!["chassis1".to_owned(), "chassis0".to_owned()],
+    };
+    let interfaces = inside.into_iter().map(|id| (id, mac(id))).collect();
+    let (project, name) = (tenant.project, "r".to_owned());
+    site.routers.insert(RouterId(uuid()), Router { project, name, interfaces, external: Some(external) });
+    outside
+}
+
 /// The provider network is the underlay itself: the central machine is a stranger on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_floating_address_leads_in_and_the_router_out() {
@@ -269,23 +293,9 @@ async fn a_floating_address_leads_in_and_the_router_out() {
     let tenant = Tenant::new(&mut site);
     let [(one, one_mac), (two, two_mac)] =
         [11, 12].map(|n| tenant.port(&mut site, tenant.network, [10, 0, 0, n]));
-    let operator = Tenant { project: ProjectId(uuid()), network: NetworkId(uuid()), group: tenant.group };
-    let outside = operator.put_network(&mut site, operator.network, "192.168.99.0/24", CENTRAL);
-    site.subnets.get_mut(&outside).unwrap().dhcp = false;
-    site.networks.get_mut(&operator.network).unwrap().kind =
-        NetworkKind::Provider { physical: WIRE.to_owned(), vlan: None };
-    let inside = *site.subnets.iter().find(|(_, s)| s.network == tenant.network).unwrap().0;
-    let mac = |id: SubnetId| ipam::mac(id.0, &BTreeSet::new()).unwrap();
-    let external = External {
-        subnet: outside,
-        address: "192.168.99.40".parse().unwrap(),
-        mac: mac(outside),
-        chassis: vec!["chassis1".to_owned(), "chassis0".to_owned()],
-    };
-    let (project, name, interfaces) =
-        (tenant.project, "r".to_owned(), BTreeMap::from([(inside, mac(inside))]));
-    site.routers.insert(RouterId(uuid()), Router { project, name, interfaces, external: Some(external) });
+    let outside = lead_out(&mut site, &tenant);
     let to = Some((one, "10.0.0.11".parse().unwrap()));
+    let project = tenant.project;
     let floating = Floating { project, subnet: outside, address: "192.168.99.50".parse().unwrap(), to };
     site.floating.insert(FloatingId(uuid()), floating);
     let ovn = driver(&overlay).await;
@@ -309,6 +319,99 @@ async fn a_floating_address_leads_in_and_the_router_out() {
     write(&ovn, &site, &overlay).await;
     assert!(!pings(overlay.central(), &["192.168.99.50"]).unwrap());
     overlay.passed();
+}
+
+/// A tenant's network of 1442 octets and one of 1500, with a machine each, a router between them and to a wire of 1500, and a floating
+/// address that leads to the first machine.
+fn networks_of_two_sizes(site: &mut Site) -> [(PortId, MacAddr); 2] {
+    let tenant = Tenant::new(site);
+    let wide = NetworkId(uuid());
+    tenant.put_network(site, wide, "10.1.0.0/24", "10.1.0.1");
+    site.networks.get_mut(&wide).unwrap().mtu = 1500;
+    let both = [(tenant.network, "fd00:77::", [10, 0, 0, 11]), (wide, "fd00:78::", [10, 1, 0, 11])];
+    let ports = both.map(|(network, six, four)| {
+        site.subnets.insert(SubnetId(uuid()), subnet(network, &format!("{six}/64"), &format!("{six}1")));
+        let made = tenant.port(site, network, four);
+        site.ports.get_mut(&made.0).unwrap().addresses.insert(format!("{six}11").parse().unwrap());
+        made
+    });
+    let all = |direction| [Family::V4, Family::V6].map(|family| rule(direction, family, Traffic::Any));
+    let rules: BTreeSet<Rule> = [Direction::Ingress, Direction::Egress].into_iter().flat_map(all).collect();
+    site.groups.values_mut().for_each(|group| group.rules.clone_from(&rules));
+    let subnet = lead_out(site, &tenant);
+    let to = Some((ports[0].0, "10.0.0.11".parse().unwrap()));
+    let address = "192.168.99.50".parse().unwrap();
+    site.floating.insert(FloatingId(uuid()), Floating { project: tenant.project, subnet, address, to });
+    ports
+}
+
+/// Who sends more than the other's network carries is told so by the router, in whatever direction and through whatever translation of
+/// addresses, and sends less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_router_says_how_large_a_packet_may_be() {
+    let mut overlay = Overlay::new("sizes", 2, "geneve").unwrap();
+    let mut site = Site::default();
+    let [(one, one_mac), (two, two_mac)] = networks_of_two_sizes(&mut site);
+    let ovn = driver(&overlay).await;
+    write(&ovn, &site, &overlay).await;
+    // The second one's chassis carries the way out.
+    let (one, two) = (overlay.host(0, one, one_mac).unwrap(), overlay.host(1, two, two_mac).unwrap());
+    overlay.settle().unwrap();
+    for (host, six, mtu) in [(&one, "fd00:77::", "1442"), (&two, "fd00:78::", "1500")] {
+        host.namespace.ip(&["link", "set", "eth0", "mtu", mtu]).unwrap();
+        host.dhcp(overlay.as_ref()).unwrap();
+        host.add_address(&format!("{six}11/64")).unwrap();
+        // Before the one that the router advertises.
+        let by = format!("{six}1");
+        host.namespace.ip(&["route", "add", "default", "via", &by, "metric", "512"]).unwrap();
+        assert!(host.reaches(CENTRAL).unwrap());
+    }
+    assert!(two.reaches("10.0.0.11").unwrap() && two.reaches("fd00:77::11").unwrap());
+
+    let (central, one_net, two_net) = (overlay.central(), &one.namespace, &two.namespace);
+    let told = |from: &Namespace, to: &str, words: &str| {
+        let heard = ping_whole(from, 1500, to).unwrap();
+        assert!(heard.contains(words), "{to}: no `{words}` in {heard}");
+    };
+    told(central, "192.168.99.50", "From 192.168.99.40 icmp_seq=1 Frag needed and DF set (mtu = 1442)");
+    told(two_net, "10.0.0.11", "From 10.1.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1442)");
+    told(two_net, "fd00:77::11", "From fd00:78::1 icmp_seq=1 Packet too big: mtu=1442");
+    let heard = ping_whole(central, 1442, "192.168.99.50").unwrap();
+    assert!(heard.contains(" 0% packet loss"), "what is not too large arrives: {heard}");
+
+    // A machine takes no more than its network carries, and offers its peers more.
+    overlay.narrow(&one, 1442).unwrap();
+    one_net.ip(&["route", "change", "default", "via", "10.0.0.1", "advmss", "1460"]).unwrap();
+    one_net
+        .ip(&["route", "change", "default", "via", "fd00:77::1", "metric", "512", "advmss", "1440"])
+        .unwrap();
+    for (from, to) in [(central, "192.168.99.50"), (two_net, "10.0.0.11"), (two_net, "fd00:77::11")] {
+        assert_eq!(send(from, one_net, to, OCTETS).unwrap(), OCTETS, "to {to}");
+    }
+    // One that sends as much as it likes is told by its own gateway.
+    overlay.narrow(&one, 1500).unwrap();
+    one_net.ip(&["link", "set", "eth0", "mtu", "1500"]).unwrap();
+    told(one_net, CENTRAL, "From 10.0.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1442)");
+
+    behind_the_site(&overlay, two_net);
+    overlay.passed();
+}
+
+/// A router of the site says that a wire behind it carries 1300 octets: the machine hears it, though it has another address there.
+fn behind_the_site(overlay: &Overlay, machine: &Namespace) {
+    let (central, far) = (overlay.central(), Namespace::new().unwrap());
+    central.cable("far", &far, "eth0").unwrap();
+    for (namespace, interface, last) in [(central, "far", 1), (&far, "eth0", 2)] {
+        namespace.ip(&["link", "set", interface, "mtu", "1300"]).unwrap();
+        namespace.ip(&["addr", "add", &format!("203.0.113.{last}/24"), "dev", interface]).unwrap();
+        checksums_off(namespace, interface).unwrap();
+    }
+    far.ip(&["route", "add", "default", "via", "203.0.113.1"]).unwrap();
+    central.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]).unwrap();
+    let heard = ping_whole(machine, 1400, "203.0.113.2").unwrap();
+    let words = format!("From {CENTRAL} icmp_seq=1 Frag needed and DF set (mtu = 1300)");
+    assert!(heard.contains(&words), "no `{words}` in {heard}");
+    assert_eq!(send(machine, &far, "203.0.113.2", OCTETS).unwrap(), OCTETS);
 }
 
 /// A chassis' own Open vSwitch copies what a port receives and sends to another of its ports, told by the same client.

@@ -18,7 +18,7 @@ use protocol::dpu::{
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::network::PortLimits;
+use crate::network::{ETHERNET_MTU, PortLimits};
 use crate::node::state::Fallback;
 use crate::node::{Node, RunStage, State};
 use crate::volume::Volume;
@@ -255,7 +255,8 @@ pub fn desired(
         interface: interface.clone(),
         port: port.port,
         mac: port.mac,
-        mtu: Some(port.mtu),
+        // What a machine sends that does not know its network's MTU is to come as far as the router, which tells it.
+        mtu: Some(port.mtu.max(ETHERNET_MTU)),
         // The switch gets what the machine sends.
         ingress: port.limits.egress,
         egress_kbps: port.limits.ingress_kbps,
@@ -413,6 +414,16 @@ mod tests {
         wanted.ports[0].limits = PortLimits { egress: Some(rate), ingress_kbps: Some(2000) };
         let state = desired(&dpu(), Some(&overlay()), Some(&node(State::Active)), &wanted).unwrap();
         assert_eq!((state.ports[0].ingress, state.ports[0].egress_kbps), (Some(rate), Some(2000)));
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_network_comes_as_far_as_the_router() {
+        for (network, port) in [(1442, 1500), (1500, 1500), (8942, 8942)] {
+            let mut wanted = ports(1);
+            wanted.ports[0].mtu = network;
+            let state = desired(&dpu(), Some(&overlay()), Some(&node(State::Active)), &wanted).unwrap();
+            assert_eq!(state.ports[0].mtu, Some(port));
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct OverlaySettings {
     pub southbound: Option<String>,
     /// How frames travel.
     pub encap: Encap,
-    /// Largest packet of a network that says nothing else, in octets.
+    /// Largest packet of a network in tunnels that says nothing else, in octets.
     pub mtu: u16,
     /// OVN's names of the machines that carry ways out, the best first.
     pub gateways: Vec<String>,

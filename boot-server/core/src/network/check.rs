@@ -17,6 +17,8 @@ use super::{
 pub const MTU_MIN: u16 = 1280;
 /// Largest MTU: what wires carry.
 pub const MTU_MAX: u16 = 9216;
+/// MTU of Ethernet (IEEE 802.3, RFC 894): of a wire that nobody says more of.
+pub const ETHERNET_MTU: u16 = 1500;
 /// Pools, reserved addresses and DNS servers of a subnet.
 const LIST_MAX: usize = 256;
 /// Rules of a security group, and groups of a port: OVN makes flows of each with each.

@@ -30,7 +30,7 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Fault, MTU_MAX, MTU_MIN};
+pub use check::{ETHERNET_MTU, Fault, MTU_MAX, MTU_MIN};
 pub use cidr::{AddressRange, Cidr, CidrError, Family};
 pub use draft::{Change, Draft};
 pub use nics::{Seat, seats};
@@ -191,6 +191,14 @@ impl NetworkKind {
             Self::Overlay | Self::Provider { .. } => Driver::Ovn,
             Self::Vlan { .. } => Driver::Switch,
             Self::Flat { .. } => Driver::Flat,
+        }
+    }
+
+    /// The MTU of a network that says none: `overlay` in tunnels, Ethernet's on wires of the site.
+    pub fn usual_mtu(&self, overlay: u16) -> u16 {
+        match self {
+            Self::Overlay => overlay,
+            Self::Provider { .. } | Self::Vlan { .. } | Self::Flat { .. } => ETHERNET_MTU,
         }
     }
 

@@ -143,14 +143,13 @@ impl Database {
                     let uuid = which[0].value.uuids().next().unwrap();
                     let mut now = self.replica.take(table, uuid).expect("a row to mutate");
                     for mutation in mutations {
-                        let Datum::Set(members) = real(&mutation.value) else { panic!("{mutation:?}") };
-                        let datum = now.entry(mutation.column.clone()).or_insert_with(Datum::empty);
-                        let Datum::Set(set) = datum else { panic!("{datum:?}") };
-                        match mutation.mutator {
-                            Mutator::Insert => set.extend(members),
-                            Mutator::Delete => set.retain(|member| !members.contains(member)),
-                            _ => panic!("{mutation:?}"),
-                        }
+                        let none = if mutation.column == "options" {
+                            Datum::Map(BTreeMap::new())
+                        } else {
+                            Datum::empty()
+                        };
+                        let datum = now.entry(mutation.column.clone()).or_insert(none);
+                        mutate(datum, mutation.mutator, real(&mutation.value));
                     }
                     self.replica.put(table, uuid, now);
                 }
@@ -218,6 +217,29 @@ impl Database {
         all.filter(|(_, _, row)| !is_ours(row)).map(|(table, uuid, row)| (table, uuid, row.clone())).collect()
     }
 
+    /// Another program's option of our routers' ports.
+    fn put_option(&mut self, key: &str, value: &str) {
+        let (key, value) = (Atom::from(key), Atom::from(value));
+        let rows: Vec<(Uuid, Row)> =
+            self.replica.rows("Logical_Router_Port").map(|(uuid, row)| (uuid, row.clone())).collect();
+        for (uuid, mut row) in rows {
+            let options = row.entry("options".to_owned()).or_insert_with(|| Datum::Map(BTreeMap::new()));
+            let Datum::Map(options) = options else { panic!("{options:?}") };
+            options.insert(key.clone(), value.clone());
+            self.replica.put("Logical_Router_Port", uuid, row);
+        }
+    }
+
+    /// A key of the options of a router's ports, by the ends of their names.
+    fn options(&self, key: &str) -> BTreeMap<String, Option<String>> {
+        let of = |row: &Row| {
+            let name = row["name"].text().unwrap().rsplit('/').next().unwrap().to_owned();
+            let value = row.get("options").and_then(|options| options.text_at(key));
+            (name, value.map(str::to_owned))
+        };
+        self.replica.rows("Logical_Router_Port").map(|(_, row)| of(row)).collect()
+    }
+
     /// Another program's network, with a port, and a port of its on one of our networks.
     fn put_foreign(&mut self) {
         let name = |n: &str| Row::from([("name".to_owned(), Datum::from(n))]);
@@ -244,6 +266,23 @@ impl Database {
             set.insert(Atom::Uuid(id(0xf0 << 64 | 2)));
             self.replica.put("Logical_Switch", uuid, row);
         }
+    }
+}
+
+/// What `ovsdb-server` does (RFC 7047, section 5.1).
+fn mutate(datum: &mut Datum, mutator: Mutator, value: Datum) {
+    match (datum, mutator, value) {
+        (Datum::Set(set), Mutator::Insert, Datum::Set(members)) => set.extend(members),
+        (Datum::Set(set), Mutator::Delete, Datum::Set(members)) => {
+            set.retain(|member| !members.contains(member))
+        }
+        (Datum::Map(map), Mutator::Insert, Datum::Map(pairs)) => {
+            for (key, value) in pairs {
+                map.entry(key).or_insert(value);
+            }
+        }
+        (Datum::Map(map), Mutator::Delete, Datum::Set(keys)) => map.retain(|key, _| !keys.contains(key)),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -289,6 +328,77 @@ fn others_ports_on_our_networks_stay() {
     fewer.mirrors.clear();
     database.transact(&diff(&desired(&fewer), &database.replica));
     assert_eq!(database.foreign(), before);
+}
+
+#[test]
+fn a_routers_ports_say_how_large_a_packet_may_be() {
+    let (inner, outer, wide) = (NetworkId(id(10)), NetworkId(id(11)), NetworkId(id(12)));
+    let said = |mtus: [u16; 3], led_out: bool| {
+        let mut site = site();
+        let project = ProjectId(id(1));
+        site.networks
+            .insert(wide, Network { project, name: "wide".into(), mtu: 0, kind: NetworkKind::Overlay });
+        let cidr = "10.1.0.0/24".parse().unwrap();
+        let subnet = Subnet {
+            network: wide,
+            cidr,
+            gateway: Some(address("10.1.0.1")),
+            ..site.subnets[&SubnetId(id(20))].clone()
+        };
+        site.subnets.insert(SubnetId(id(23)), subnet);
+        for (network, mtu) in [inner, wide, outer].into_iter().zip(mtus) {
+            site.networks.get_mut(&network).unwrap().mtu = mtu;
+        }
+        for router in site.routers.values_mut() {
+            router.interfaces.remove(&SubnetId(id(21)));
+            router.interfaces.insert(SubnetId(id(23)), mac(204));
+            router.external = router.external.take().filter(|_| led_out);
+        }
+        site.floating.retain(|_, _| led_out);
+        assert_eq!(site.check(), []);
+        let mut database = Database::default();
+        database.transact(&diff(&desired(&site), &database.replica));
+        let at = database.options("gateway_mtu");
+        let number = |n: u128| id(n).to_string();
+        [number(20), number(23), "out".to_owned()]
+            .map(|name| at.get(&name).cloned().flatten().map(|mtu| mtu.parse().unwrap()))
+    };
+    // Those of two networks and of the provider's; of their ports.
+    let cases: [([u16; 3], [Option<u16>; 3]); 6] = [
+        ([1500, 1500, 1500], [None, None, None]),
+        ([1442, 1442, 1500], [Some(1442), Some(1442), Some(1442)]),
+        ([1442, 1500, 1500], [Some(1442), None, Some(1442)]),
+        ([1442, 8942, 1500], [Some(1442), None, Some(1442)]),
+        ([8942, 8942, 1500], [None, None, Some(1500)]),
+        // A wire carries what its machines send.
+        ([1442, 1442, 1442], [Some(1442), Some(1442), Some(1442)]),
+    ];
+    for (mtus, ports) in cases {
+        assert_eq!(said(mtus, true), ports, "{mtus:?}");
+    }
+    assert_eq!(said([1442, 1500, 1500], false), [Some(1442), None, None], "without a way out");
+    assert_eq!(said([1442, 1442, 1500], false), [None; 3], "without a way out");
+}
+
+#[test]
+fn others_options_of_our_routers_ports_stay() {
+    let mut site = site();
+    let mut database = Database::default();
+    database.transact(&diff(&desired(&site), &database.replica));
+    database.put_option("redirect-type", "bridged");
+    assert_eq!(diff(&desired(&site), &database.replica), [], "it is no difference");
+    for (mtu, wanted) in [(1400, Some("1400")), (1500, None), (1450, Some("1450"))] {
+        site.networks.get_mut(&NetworkId(id(10))).unwrap().mtu = mtu;
+        database.transact(&diff(&desired(&site), &database.replica));
+        assert_eq!(diff(&desired(&site), &database.replica), [], "{mtu}");
+        let all =
+            |key: &str, value: Option<&str>| database.options(key).values().all(|is| is.as_deref() == value);
+        assert!(all("gateway_mtu", wanted), "{mtu}: {:?}", database.options("gateway_mtu"));
+        assert!(all("redirect-type", Some("bridged")), "{:?}", database.options("redirect-type"));
+    }
+    database.put_option("gateway_mtu", "9000");
+    database.transact(&diff(&desired(&site), &database.replica));
+    assert!(database.options("gateway_mtu").values().all(|mtu| mtu.as_deref() == Some("1450")), "it is ours");
 }
 
 #[test]

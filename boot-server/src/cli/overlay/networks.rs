@@ -51,7 +51,7 @@ pub enum NetworkCommand {
     Create {
         /// Name
         network: String,
-        /// Largest packet, 1280 to 9216; the site's if not given
+        /// Largest packet, 1280 to 9216; if not given, the site's, or 1500 with driver switch
         #[arg(long)]
         mtu: Option<u16>,
         /// ovn, for machines with a DPU, or switch, for machines without one; ovn if not given, where the site has it
@@ -125,7 +125,7 @@ pub enum ProviderCommand {
         /// The VLAN, 1 to 4094; untagged if not given
         #[arg(long)]
         vlan: Option<u16>,
-        /// Largest packet; the site's if not given
+        /// Largest packet, 1280 to 9216; 1500 if not given
         #[arg(long)]
         mtu: Option<u16>,
         /// Projects may use it

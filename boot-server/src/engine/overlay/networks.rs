@@ -186,7 +186,8 @@ impl Engine {
         wish: NewNetwork,
     ) -> Result<Arc<Row<Net>>, EngineError> {
         let (name, at) = (checked_name(&wish.name)?, now());
-        let mtu = wish.mtu.unwrap_or(self.overlay_settings()?.mtu);
+        let usual = wish.kind.usual_mtu(self.overlay_settings()?.mtu);
+        let mtu = wish.mtu.unwrap_or(usual);
         let (have, has_default) = self.0.overlay.known(|known| {
             (Net::shelf(known).count(project), SecurityGroup::shelf(known).find(project, DEFAULT).is_some())
         });

@@ -16,7 +16,7 @@ use crate::view::networks::{MirrorKind, SecurityRule, TrafficDirection};
 pub struct NetworkRequest {
     /// Its name: 1 to 63 letters, digits, `.`, `_`, `-`.
     pub name: String,
-    /// Largest packet, 1280 to 9216 octets; the site's if not given.
+    /// Largest packet, 1280 to 9216 octets; if not given, the site's, or 1500 where its driver is `switch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Who makes it so: `ovn`, for machines with a DPU, or `switch`, for machines without one; `ovn` if not given, where the site has it.
@@ -53,7 +53,7 @@ pub struct ProviderNetworkRequest {
     /// The VLAN, 1 to 4094; untagged if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Largest packet; the site's if not given.
+    /// Largest packet, 1280 to 9216 octets; 1500 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Projects may use it.

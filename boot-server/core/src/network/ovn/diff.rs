@@ -115,6 +115,10 @@ fn change(
             continue;
         }
         let value = want.values.get(column);
+        if let Some(keys) = table.keys(column) {
+            mutations.extend(share(column, keys, now, value));
+            continue;
+        }
         if !same(now, value) {
             let empty = || match now {
                 Some(Datum::Map(_)) => Datum::Map(BTreeMap::new()),
@@ -167,6 +171,20 @@ fn mutate(
     let come =
         want.iter().filter(|atom| !matches!(atom, Atom::Uuid(uuid) if now.contains(uuid))).cloned().collect();
     [mutation(Mutator::Delete, gone), mutation(Mutator::Insert, come)].into_iter().flatten().collect()
+}
+
+/// Our pairs of a map come, change and go; those of others stay.
+fn share(column: &str, keys: &[&str], now: Option<&Datum>, want: Option<&Datum>) -> Vec<Mutation> {
+    let now = |key: &str| now.and_then(|map| map.text_at(key));
+    let want = |key: &str| want.and_then(|map| map.text_at(key));
+    let other: Vec<&str> = keys.iter().copied().filter(|key| now(key) != want(key)).collect();
+    let gone: Vec<&str> = other.iter().copied().filter(|key| now(key).is_some()).collect();
+    let come: Vec<(&str, &str)> = other.iter().filter_map(|key| Some((*key, want(key)?))).collect();
+    let mutation = |mutator, value| Mutation { column: column.to_owned(), mutator, value };
+    // First what was there: an insertion leaves the value of a key that is there (RFC 7047, section 5.1).
+    let gone = (!gone.is_empty()).then(|| mutation(Mutator::Delete, Datum::set(gone)));
+    let come = (!come.is_empty()).then(|| mutation(Mutator::Insert, Datum::map(come)));
+    gone.into_iter().chain(come).collect()
 }
 
 /// The table that a column refers to.

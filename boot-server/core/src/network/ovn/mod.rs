@@ -112,10 +112,19 @@ impl Table {
             Self::Acl => &["direction", "priority", "match", "action"],
             Self::PortGroup => &["name", "ports", "acls"],
             Self::GatewayChassis => &["name", "chassis_name", "priority"],
-            Self::RouterPort => &["name", "mac", "networks", "ipv6_ra_configs", "gateway_chassis"],
+            Self::RouterPort => &["name", "mac", "networks", "ipv6_ra_configs", "options", "gateway_chassis"],
             Self::Route => &["ip_prefix", "nexthop"],
             Self::Nat => &["type", "external_ip", "logical_ip"],
             Self::Router => &["name", "ports", "static_routes", "nat"],
+        }
+    }
+
+    /// Of a map that we share with others, the keys that are ours; `None` where the whole column is. Of a router's port, operators and
+    /// OVN's interconnection set options of their own (`redirect-type`, `requested-tnl-key`, `gateway_mtu_bypass`).
+    fn keys(self, column: &str) -> Option<&'static [&'static str]> {
+        match (self, column) {
+            (Self::RouterPort, "options") => Some(&[routers::LARGEST]),
+            _ => None,
         }
     }
 }
