@@ -1,9 +1,9 @@
 //! A shell on a server's OS by SSH, as its owner has it: with a key that the API was given, at an address of the site, or through
 //! another server.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -47,7 +47,15 @@ impl Ssh {
     /// # Errors
     /// Where nobody lets us in, the host has another key than before, or the command fails.
     pub fn run(&self, address: &str, command: &str) -> Result<String> {
-        self.call(self.words(), address, command)
+        self.call(self.words(), address, command, Stdio::null())
+    }
+
+    /// The same with a file as the command's input.
+    ///
+    /// # Errors
+    /// As [`Ssh::run`].
+    pub fn feed(&self, address: &str, command: &str, input: File) -> Result<String> {
+        self.call(self.words(), address, command, input.into())
     }
 
     /// The same at a server that another one reaches: the connection to `address` is one that `between` opened.
@@ -58,7 +66,7 @@ impl Ssh {
         let mut words = self.words();
         let way = format!("ssh {} -W %h:%p root@{between}", words.join(" "));
         words.extend(["-o".to_owned(), format!("ProxyCommand={way}")]);
-        self.call(words, address, command)
+        self.call(words, address, command, Stdio::null())
     }
 
     /// Tries until the command succeeds.
@@ -98,10 +106,15 @@ impl Ssh {
         words
     }
 
-    fn call(&self, words: Vec<String>, address: &str, command: &str) -> Result<String> {
+    fn call(&self, words: Vec<String>, address: &str, command: &str, input: Stdio) -> Result<String> {
         let mut program = Command::new("ip");
         program.args(["netns", "exec", &self.namespace, "timeout", COMMAND, "ssh"]).args(words);
-        let out = program.arg(format!("root@{address}")).arg(command).output().context("starting ssh")?;
+        let out = program
+            .arg(format!("root@{address}"))
+            .arg(command)
+            .stdin(input)
+            .output()
+            .context("starting ssh")?;
         let (said, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         ensure!(out.status.success(), "`{command}` at {address}: {}: {said}{error}", out.status);
         Ok(said.trim().to_owned())
