@@ -67,6 +67,8 @@ pub fn run(settings: &Settings, collect: &(dyn Fn() -> Inventory + Sync)) -> Lea
     let client = Client::new(&settings.server);
     let Some(session) = greet(settings, &client) else { return lost() };
     settings.current.set_session(&settings.server, &session);
+    // Before the inventory is taken: whoever is heard from here on may not be in it.
+    let heard = settings.neighbours.count();
     match put_inventory(&client, &session, collect) {
         Ok(inventory) if inventory.bmc.is_some() => bmc_account::offer(&client, &session),
         Ok(_) => {}
@@ -74,7 +76,7 @@ pub fn run(settings: &Settings, collect: &(dyn Fn() -> Inventory + Sync)) -> Lea
     }
     let again = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| neighbours_later(settings, &session, collect, &again));
+        scope.spawn(|| neighbours_later(settings, &session, collect, heard, &again));
         let leave = work(settings, &client, &session, collect);
         again.store(true, Ordering::Relaxed);
         leave
@@ -177,16 +179,16 @@ fn put_inventory(
     }
 }
 
-/// Sends the inventory once more where a neighbour introduced itself after it was taken: switches speak LLDP every
-/// 30 s (IEEE 802.1AB-2016, 9.2.5.5), which is too long to wait for.
+/// Sends the inventory once more where a neighbour introduced itself who may not be in it, beside the `heard` of before it was
+/// taken: switches speak LLDP every 30 s (IEEE 802.1AB-2016, 9.2.5.5), which is too long to wait for.
 fn neighbours_later(
     settings: &Settings,
     session: &str,
     collect: &(dyn Fn() -> Inventory + Sync),
+    mut heard: usize,
     ended: &AtomicBool,
 ) {
     let client = Client::new(&settings.server);
-    let mut heard = settings.neighbours.count();
     for _ in 0..lldp::LISTEN.as_secs() {
         std::thread::sleep(Duration::from_secs(1));
         if ended.load(Ordering::Relaxed) {

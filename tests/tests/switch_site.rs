@@ -11,9 +11,7 @@ use tests::bmc::QemuMachine;
 use tests::bmc::ipmi::{Endpoint, Plan};
 use tests::dpu::Ssh;
 use tests::rack::{Api, Firmware, Rack, SERVER_ADDRESS, SwitchPort, artifact, within};
-use tests::scenario::{
-    DEPLOY, DISCOVERY, add_image, events, text, wait_discovered_mac, wait_stage, wait_state,
-};
+use tests::scenario::{DEPLOY, DISCOVERY, add_image, events, wait_discovered_mac, wait_stage, wait_state};
 use tests::switch::{ManagedSwitch, PROVISIONING_VLAN, SWITCH_BRIDGE, TenantRouter};
 
 /// The switch, as it calls itself.
@@ -116,10 +114,13 @@ impl Site {
             self.api.put(&format!("/api/v1/nodes/{name}/bmc"), &bmc)?;
             self.nodes.push(name);
         }
-        let cable = |number: usize| self.api.get(&format!("/api/v1/nodes/{}/cables", self.nodes[number]));
-        let heard = cable(0)?;
-        ensure!(heard["items"][0]["source"] == "lldp" && heard["items"][0]["managed"] == true, "{heard:#}");
-        let silent = cable(1)?;
+        // A switch speaks when it does: the agent tells of it when it hears it, which may be after the machine was found.
+        let heard = |cables: &Value| {
+            let first = &cables["items"][0];
+            (first["source"] == "lldp" && first["managed"] == true).then_some(())
+        };
+        self.api.wait(&format!("/api/v1/nodes/{}/cables", self.nodes[0]), SOON, heard)?;
+        let silent = self.api.get(&format!("/api/v1/nodes/{}/cables", self.nodes[1]))?;
         ensure!(silent["items"][0]["managed"] == false, "{silent:#}");
         let path = format!("/api/v1/nodes/{}/cables/{}", self.nodes[1], self.hosts[1].lock().mac(0));
         self.api.put(&path, &json!({ "switch": SWITCH, "port": ManagedSwitch::port(1) }))?;
@@ -199,12 +200,12 @@ impl Site {
         }
         let switches = self.api.get("/api/v1/switches")?;
         ensure!(switches["items"][0]["reached"] == false, "{switches:#}");
-        let server = self.api.get("/api/v1/projects/shop/servers/shop-0")?;
-        let note = text(&server, "note")?;
-        ensure!(
-            server["phase"] == "deploying" && note.contains("waits for the site's network"),
-            "{server:#}"
-        );
+        // The project is told after the site is.
+        let told = |server: &Value| {
+            let note = server["note"].as_str().unwrap_or_default();
+            (server["phase"] == "deploying" && note.contains("waits for the site's network")).then_some(())
+        };
+        self.api.wait("/api/v1/projects/shop/servers/shop-0", SOON, told)?;
         self.rack.server()?.kill()?;
         self.switch.open_to_managers()?;
         for host in &self.hosts {
