@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use dpu_agent_core::facts::{function_file, function_mac, label, version};
 use protocol::MacAddr;
 use protocol::dial::{Facts, HostFunction, Program};
+use protocol::functions::Representor;
 
 /// Octets that are read of a file or of what a program says.
 const READ_MAX: u64 = 4096;
-/// Addresses and functions of a hello: with them it is below a third of `HELLO_MAX`.
+/// Addresses and functions of a hello: with them it is about half of `HELLO_MAX`.
 const MACS_MAX: usize = 64;
-/// See [`MACS_MAX`]: two physical functions with 63 virtual ones each.
-const FUNCTIONS_MAX: usize = 128;
+/// See [`MACS_MAX`]: two physical functions with 127 virtual ones each, the most that a plan has.
+const FUNCTIONS_MAX: usize = 256;
 /// How long a program may take to say its version.
 const SAY: Duration = Duration::from_secs(5);
 /// Between two looks at it.
@@ -45,7 +46,10 @@ pub fn gather<'a>(root: &Path, given: &Given, exporters: impl Iterator<Item = &'
     let first = |paths: &[&str]| paths.iter().find_map(|path| label(&text(path)));
     let interfaces = interfaces(root);
     let mut functions = given.functions.clone();
-    for name in &interfaces {
+    // Physical ones first: of what is cut off the host can do without the virtual ones.
+    let mut named: Vec<&String> = interfaces.iter().collect();
+    named.sort_by_key(|name| Representor::named(name));
+    for name in named {
         let mac = function_file(name).and_then(|file| function_mac(&text(&format!("sys/class/net/{file}"))));
         let known = |mac: &MacAddr| !functions.iter().any(|f| f.interface == *name || f.mac == *mac);
         if let Some(mac) = mac.filter(known) {

@@ -15,29 +15,8 @@ use serde_json::{Value, json};
 /// Whatever a machine under load needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The tool: `next` has a line for each setting, `current` is what a reset made of it. It refuses more than 127 virtual functions.
-const TOOL: &str = r#"#!/bin/sh
-dir=$(dirname "$0")
-echo "$*" >> "$dir/calls"
-[ "$1 $2" = "-d /dev/mst/mt41692_pciconf0" ] || { echo "-E- no such device" >&2; exit 3; }
-shift 2
-case "$1 $2" in
-"-e query")
-    echo "Configurations:                              Default  Current  Next Boot"
-    while read -r key value; do
-        echo "*        $key   0   $(sed -n "s/^$key //p" "$dir/current")   $value"
-    done < "$dir/next" ;;
-"-y set")
-    shift 2
-    for one in "$@"; do
-        key=${one%%=*}; value=${one#*=}
-        grep -q "^$key " "$dir/next" || { echo "-E- The Device doesn't support $key parameter" >&2; exit 3; }
-        [ "$key" = NUM_OF_VFS ] && [ "$value" -gt 100 ] && { echo "-E- Failed to set configuration: value is out of range" >&2; exit 3; }
-        sed -i "s/^$key .*/$key $value/" "$dir/next"
-    done ;;
-*) exit 2 ;;
-esac
-"#;
+/// The tool.
+const TOOL: &str = include_str!("mlxconfig.sh");
 
 const KEYS: [&str; 10] = [
     "SRIOV_EN",

@@ -300,6 +300,16 @@ pub enum Function {
     },
 }
 
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hotplug => f.write_str("a plugged-in function"),
+            Self::Pf { pf } => write!(f, "virtio-blk function {pf}"),
+            Self::Vf { pf, vf } => write!(f, "virtual function {vf} of virtio-blk function {pf}"),
+        }
+    }
+}
+
 /// Where the bytes of a volume are, beyond the DPU or on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]

@@ -25,6 +25,21 @@ pub enum Model {
 }
 
 impl Model {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::BlueField2, Self::BlueField3, Self::Generic];
+
+    /// The model of this name in the API.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|model| model.as_str() == name)
+    }
+
+    /// The BlueField that these words of a DPU name; none where they name another machine.
+    pub fn of(words: &str) -> Option<Self> {
+        let plain: String =
+            words.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+        [Self::BlueField2, Self::BlueField3].into_iter().find(|model| plain.contains(model.as_str()))
+    }
+
     /// As it is written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,6 +169,26 @@ pub enum PlanError {
 }
 
 impl FunctionPlan {
+    /// One that gives a host of this model nothing but its physical NIC functions.
+    pub fn new(model: Model) -> Self {
+        let none = Virtio::default();
+        Self { model, vfs: 0, blk: none, net: none, hotplug: 0, disks: DisksBy::default() }
+    }
+
+    /// The functions that `other` has as well.
+    #[must_use]
+    pub fn within(self, other: &Self) -> Self {
+        let both =
+            |own: Virtio, other: Virtio| Virtio { pfs: own.pfs.min(other.pfs), vfs: own.vfs.min(other.vfs) };
+        Self {
+            vfs: self.vfs.min(other.vfs),
+            blk: both(self.blk, other.blk),
+            net: both(self.net, other.net),
+            hotplug: self.hotplug.min(other.hotplug),
+            ..self
+        }
+    }
+
     /// Whether the model can have it.
     ///
     /// # Errors
@@ -195,6 +230,40 @@ impl FunctionPlan {
     }
 }
 
+/// The representor of a function of a BlueField's host: `pfNhpf` of the physical one N, `pfNvfM` of its virtual one M (NVIDIA DOCA, *vSwitch and
+/// Representors Model*).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Representor {
+    /// Of a physical function.
+    Physical {
+        /// Its number.
+        pf: u16,
+    },
+    /// Of a virtual function.
+    Virtual {
+        /// Number of the physical function.
+        pf: u16,
+        /// Its number there.
+        vf: u16,
+    },
+}
+
+impl Representor {
+    /// What an interface of this name is, if it is one.
+    pub fn named(interface: &str) -> Option<Self> {
+        let rest = interface.strip_prefix("pf")?;
+        let number = |text: &str| {
+            let found = text.parse::<u16>().ok()?;
+            (found.to_string() == text).then_some(found)
+        };
+        if let Some(pf) = rest.strip_suffix("hpf") {
+            return Some(Self::Physical { pf: number(pf)? });
+        }
+        let (pf, vf) = rest.split_once("vf")?;
+        Some(Self::Virtual { pf: number(pf)?, vf: number(vf)? })
+    }
+}
+
 /// Functions as the firmware of a DPU has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -228,14 +297,48 @@ mod tests {
     use super::*;
 
     fn plan(model: Model) -> FunctionPlan {
-        FunctionPlan {
-            model,
-            vfs: 0,
-            blk: Virtio::default(),
-            net: Virtio::default(),
-            hotplug: 0,
-            disks: DisksBy::Qsd,
+        FunctionPlan::new(model)
+    }
+
+    #[test]
+    fn models_by_name_and_by_what_a_dpu_says() {
+        for model in Model::ALL {
+            assert_eq!(Model::named(model.as_str()), Some(model));
         }
+        assert_eq!(Model::of("BlueField-3 P-Series"), Some(Model::BlueField3));
+        assert_eq!(Model::of("NVIDIA BlueField-2 DPU 25GbE"), Some(Model::BlueField2));
+        assert_eq!((Model::of("KVM"), Model::of(""), Model::named("bluefield9")), (None, None, None));
+    }
+
+    #[test]
+    fn representors() {
+        assert_eq!(Representor::named("pf0hpf"), Some(Representor::Physical { pf: 0 }));
+        assert_eq!(Representor::named("pf1vf12"), Some(Representor::Virtual { pf: 1, vf: 12 }));
+        for other in
+            ["p0", "pf", "pfhpf", "pf0", "pf0vf", "pf0vfx", "pf00hpf", "en3f0pf0sf0", "br-int", "pf+1hpf"]
+        {
+            assert_eq!(Representor::named(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_two_plans_have() {
+        let wide =
+            FunctionPlan { vfs: 16, blk: Virtio { pfs: 2, vfs: 0 }, hotplug: 4, ..plan(Model::BlueField3) };
+        let deep = FunctionPlan {
+            vfs: 8,
+            blk: Virtio { pfs: 1, vfs: 9 },
+            disks: DisksBy::Snap,
+            ..plan(Model::BlueField3)
+        };
+        let both = FunctionPlan {
+            vfs: 8,
+            blk: Virtio { pfs: 1, vfs: 0 },
+            disks: DisksBy::Snap,
+            ..plan(Model::BlueField3)
+        };
+        assert_eq!(deep.within(&wide), both);
+        assert_eq!(wide.within(&deep), FunctionPlan { disks: DisksBy::Qsd, ..both });
     }
 
     #[test]

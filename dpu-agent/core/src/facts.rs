@@ -5,6 +5,7 @@
 //! `/sys/class/net/pN/smart_nic/pf/config` and `…/vfM/config` ("Controlling Host PF and VF Parameters").
 
 use protocol::MacAddr;
+use protocol::functions::Representor;
 
 /// Longest text of a fact, in characters.
 pub const TEXT_MAX: usize = 128;
@@ -29,15 +30,10 @@ pub fn version(said: &str) -> Option<String> {
 
 /// Below `/sys/class/net`: the file that says which address the host's function of this representor has.
 pub fn function_file(representor: &str) -> Option<String> {
-    let rest = representor.strip_prefix("pf")?;
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (port, kind) = rest.split_at_checked(digits).filter(|(port, _)| !port.is_empty())?;
-    let function = match kind.strip_prefix("vf") {
-        None if kind == "hpf" => "pf".to_owned(),
-        Some(number) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => kind.to_owned(),
-        _ => return None,
-    };
-    Some(format!("p{port}/smart_nic/{function}/config"))
+    Some(match Representor::named(representor)? {
+        Representor::Physical { pf } => format!("p{pf}/smart_nic/pf/config"),
+        Representor::Virtual { pf, vf } => format!("p{pf}/smart_nic/vf{vf}/config"),
+    })
 }
 
 /// The address in such a file, in the line `MAC        : e4:8b:01:a5:79:5e`.
