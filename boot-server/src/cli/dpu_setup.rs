@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use boot_server_core::bmc::health::Verdict;
 use boot_server_core::setup::{Mode, Part, Privilege};
 use clap::{Subcommand, ValueEnum};
 use protocol::Sha256;
@@ -227,6 +228,7 @@ pub(super) fn setup_facts(dpu: &DpuView) -> Vec<(&'static str, Option<String>)> 
     vec![
         ("BMC", Some(format!("{} as {}", plain(&bmc.address), plain(&bmc.user)))),
         ("BMC's trouble", bmc.trouble.as_deref().map(plain)),
+        ("health", bmc.health.as_ref().map(health)),
         ("card", card.model.as_deref().map(plain)),
         ("part number", card.part_number.as_deref().map(plain)),
         ("card's serial", card.serial.as_deref().map(plain)),
@@ -240,6 +242,11 @@ pub(super) fn setup_facts(dpu: &DpuView) -> Vec<(&'static str, Option<String>)> 
         ("in doubt", bmc.doubt.as_deref().map(plain)),
         ("last job", job),
     ]
+}
+
+fn health(health: &Verdict) -> String {
+    let reasons = health.reasons.iter().map(|reason| plain(reason));
+    [vec![health.level.as_str().to_owned()], reasons.collect()].concat().join("\n")
 }
 
 impl Show for Page<DpuJobView> {

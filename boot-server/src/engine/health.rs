@@ -180,18 +180,34 @@ impl Engine {
         address: &str,
         read: HealthRead,
     ) -> Result<(), EngineError> {
+        let (look, told) = self.judge_health(node, address, &read);
+        if let Some((kind, severity, message)) = told {
+            self.note(Actor::Server, Some(node), kind, severity, message).await?;
+        }
+        self.note_look(node, &read.readings, look).await?;
+        self.note_lines(node, address, &read.lines).await
+    }
+
+    /// What a controller measured, as the health of what its worker is called after; and what is to be said of it, where it is another than
+    /// before.
+    pub(super) fn judge_health(
+        &self,
+        name: NodeId,
+        address: &str,
+        read: &HealthRead,
+    ) -> (HealthRow, Option<(&'static str, Severity, String)>) {
         let readings = read.readings.iter().filter_map(of_reading);
         let faults = health::sorted(readings.chain(read.components.iter().map(of_component)).collect());
         let verdict = health::verdict(&faults, now());
         let look = HealthRow { verdict: verdict.clone(), faults: faults.clone() };
         let told = {
             let mut all = lock(&self.0.health);
-            let mut changes = all.get(&node).map(|known| known.changes).unwrap_or_default();
+            let mut changes = all.get(&name).map(|known| known.changes).unwrap_or_default();
             let told = changes.handle(verdict.level);
-            all.insert(node, Known { verdict: verdict.clone(), faults: Arc::new(faults), changes });
+            all.insert(name, Known { verdict: verdict.clone(), faults: Arc::new(faults), changes });
             told
         };
-        if let Some(level) = told {
+        let told = told.map(|level| {
             let (kind, severity) = match level {
                 Level::Ok => ("health.ok", Severity::Info),
                 Level::Warning => ("health.warning", Severity::Warning),
@@ -201,10 +217,9 @@ impl Engine {
                 Level::Ok => format!("all is well again, says the BMC {address}"),
                 _ => verdict.reasons.join("; ").chars().take(1000).collect(),
             };
-            self.note(Actor::Server, Some(node), kind, severity, message).await?;
-        }
-        self.note_look(node, &read.readings, look).await?;
-        self.note_lines(node, address, &read.lines).await
+            (kind, severity, message)
+        });
+        (look, told)
     }
 
     async fn note_lines(&self, node: NodeId, address: &str, lines: &[LogEntry]) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! What sets a DPU up, as the API shows it.
 
+use boot_server_core::bmc::health::Verdict;
 use boot_server_core::setup::{By, Card, Job, Mode, Order, Part, Privilege, Stage};
 use protocol::{JobId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct DpuBmcView {
     pub changed: Timestamp,
     /// Why it does not answer, if it does not.
     pub trouble: Option<String>,
+    /// How well the DPU is, as it measured since the server runs.
+    #[serde(default)]
+    pub health: Option<Verdict>,
 }
 
 impl DpuBmcView {
@@ -37,7 +41,8 @@ impl DpuBmcView {
     pub fn of(row: ControllerRow, trouble: Option<String>) -> Self {
         let ControllerRow { address, port, user, certificate, card, looked, paired, doubt, changed, .. } =
             row;
-        Self { address, port, user, certificate, card, looked, paired, doubt, changed, trouble }
+        let health = None;
+        Self { address, port, user, certificate, card, looked, paired, doubt, changed, trouble, health }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bmc::{Credentials, DriverKind, FirmwareItem, Secret};
+use boot_server_core::bmc::health::Verdict;
 use boot_server_core::node::Severity;
 use boot_server_core::setup::{Card, Doubt, Host, Mode, Paired, Privilege, Version, pair};
 use protocol::{DpuId, NodeId};
@@ -54,6 +55,11 @@ impl Engine {
     /// Why the controller of a DPU does not answer, if it does not.
     pub fn dpu_controller_trouble(&self, id: DpuId) -> Option<String> {
         Some(self.0.power.status(worker(id))?.error?.message)
+    }
+
+    /// How well a DPU is, as its controller measured since this server runs.
+    pub fn dpu_health(&self, id: DpuId) -> Option<Verdict> {
+        self.health(worker(id))
     }
 
     /// The DPU whose controller's worker has this name.
@@ -185,6 +191,7 @@ impl Engine {
     /// The DPU is forgotten, and its controller with it.
     pub(super) fn dpu_controller_gone(&self, id: DpuId) {
         self.0.power.remove(worker(id));
+        lock(&self.0.health).remove(&worker(id));
         lock(&self.0.dpus.controllers).remove(&id);
     }
 
@@ -240,7 +247,17 @@ impl Engine {
                 row.certificate.get_or_insert(certificate);
                 self.put_dpu_controller(&Actor::Server, &known.dpu, row, "dpu.pinned", message).await
             }
-            News::Status(_) | News::Health(_) | News::HostKey(_) | News::Reset(_) | News::Drift(_) => {
+            News::Health(read) => {
+                let (_, told) = self.judge_health(worker(id), address, &read);
+                self.announce(Change::Dpu(id));
+                match told {
+                    Some((kind, severity, message)) => {
+                        self.record(line(&Actor::Server, &known.dpu, kind, severity, &message)).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            News::Status(_) | News::HostKey(_) | News::Reset(_) | News::Drift(_) => {
                 self.announce(Change::Dpu(id));
                 Ok(())
             }

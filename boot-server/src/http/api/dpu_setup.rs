@@ -32,7 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 /// The controller of a DPU as it is shown.
 pub(in crate::http) fn bmc_view(engine: &Engine, dpu: protocol::DpuId) -> Option<DpuBmcView> {
     let row = engine.dpu_controller(dpu)?;
-    Some(DpuBmcView::of(row, engine.dpu_controller_trouble(dpu)))
+    let (trouble, health) = (engine.dpu_controller_trouble(dpu), engine.dpu_health(dpu));
+    Some(DpuBmcView { health, ..DpuBmcView::of(row, trouble) })
 }
 
 /// What a request asks for, with the digest of its file.
