@@ -29,6 +29,7 @@ mod audit;
 mod console;
 mod controller;
 pub mod counters;
+pub mod dpu_functions;
 pub mod dpu_setup;
 pub mod dpus;
 mod expected;

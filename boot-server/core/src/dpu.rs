@@ -6,6 +6,8 @@
 //!
 //! What a DPU is to be follows from what is stored of its host's server alone: the same rows give the same state, whoever asks.
 
+pub mod functions;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -15,6 +17,7 @@ use protocol::dpu::{
     InterfaceName, Name, Observed, PORTS_MAX, PROVISIONING_BRIDGE, Port, STATE_MAX, VERSION, VOLUMES_MAX,
     Volume as Disk, VolumeSeen,
 };
+use protocol::functions::{DisksBy, FunctionPlan};
 use protocol::{DpuId, MacAddr, NodeId, PortId, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +60,15 @@ pub struct Dpu {
     pub datapath: Datapath,
     /// The bridge with the provisioning network's wire.
     pub provisioning_bridge: InterfaceName,
+    /// Which functions its host gets; without, its firmware is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<FunctionPlan>,
+    /// Grows with every change of the plan; 0 where nobody ever made one.
+    #[serde(default)]
+    pub plan_version: i64,
+    /// The last plan that it said is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<FunctionPlan>,
     /// What it said of itself.
     #[serde(default)]
     pub facts: Facts,
@@ -86,12 +98,26 @@ impl Dpu {
             tunnel_address: None,
             datapath: Datapath::default(),
             provisioning_bridge: bridge,
+            plan: None,
+            plan_version: 0,
+            in_force: None,
             facts: Facts::default(),
             address: None,
             by,
             created: now,
             version: 1,
         }
+    }
+
+    /// The plan is not in force yet.
+    pub fn is_pending(&self) -> bool {
+        self.plan.is_some() && self.plan != self.in_force
+    }
+
+    /// The functions of the plan that are there now: of one that is not in force yet, those that the one before had as well.
+    pub fn usable(&self) -> Option<FunctionPlan> {
+        let plan = self.plan?;
+        Some(plan.within(&self.in_force.unwrap_or_else(|| FunctionPlan::new(plan.model))))
     }
 
     /// The name that it gives to iSCSI targets (RFC 7143 section 4.2.7.3.1; the date is that of the naming authority).
@@ -219,12 +245,15 @@ pub enum NotDesired {
     Long(usize),
 }
 
-/// Functions of a host that can be ports, with their addresses, each of them once.
-pub fn functions(dpu: &Dpu) -> Vec<(InterfaceName, MacAddr)> {
-    let functions = dpu.facts.functions.iter();
+/// Functions of a host that can be ports, with their addresses, each of them once: those that it told of, as far as its plan has them.
+pub fn nics(dpu: &Dpu) -> Vec<(InterfaceName, MacAddr)> {
+    let told = dpu.facts.functions.iter();
     let mut once = BTreeSet::new();
-    let named = functions.filter_map(|f| Some((f.interface.parse::<InterfaceName>().ok()?, f.mac)));
-    named.filter(|(_, mac)| once.insert(*mac)).take(PORTS_MAX).collect()
+    let named = told.filter_map(|f| Some((f.interface.parse::<InterfaceName>().ok()?, f.mac)));
+    let named = named.filter(|(_, mac)| once.insert(*mac)).collect();
+    let mut planned = functions::planned(named, dpu.plan.as_ref());
+    planned.truncate(PORTS_MAX);
+    planned
 }
 
 /// What a DPU is to be, with `generation` 0: whoever keeps it numbers it. A host without ports of its own stays on the provisioning
@@ -245,7 +274,7 @@ pub fn desired(
     if wanted.disks.len() > VOLUMES_MAX {
         return Err(NotDesired::Disks(wanted.disks.len()));
     }
-    let interfaces = functions(dpu);
+    let interfaces = nics(dpu);
     let ports = if tenant { wanted.ports.as_slice() } else { &[] };
     let seated = interfaces.iter().filter_map(|(interface, mac)| {
         let port = ports.iter().find(|port| port.mac == *mac)?;
@@ -281,7 +310,7 @@ pub fn desired(
         provisioning: if tenant { Vec::new() } else { access.collect() },
         mirrors: Vec::new(),
         volumes: wanted.disks.iter().filter_map(disk).collect(),
-        functions: None,
+        functions: dpu.plan,
         // The others have their turn when these are gone.
         discard: wanted.discard.iter().take(VOLUMES_MAX).cloned().collect(),
     })
@@ -289,9 +318,13 @@ pub fn desired(
 
 fn disk(disk: &HostDisk) -> Option<Disk> {
     let HostDisk { volume, reach, encryption } = disk;
-    let exporter = match reach {
-        Reach::Backend(backend) => Exporter::Qsd { backend: backend.clone() },
-        Reach::Exporter(exporter) => exporter.clone(),
+    let at = volume.function();
+    let exporter = match (reach, at.by) {
+        (Reach::Backend(backend), DisksBy::Qsd) => Exporter::Qsd { backend: backend.clone() },
+        (Reach::Backend(backend), DisksBy::Snap) => {
+            Exporter::Snap { backend: backend.clone(), function: at.function }
+        }
+        (Reach::Exporter(exporter), _) => exporter.clone(),
     };
     Some(Disk {
         name: volume.id.to_string().parse::<Name>().ok()?,

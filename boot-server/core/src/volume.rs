@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::amounts::Amounts;
+use crate::dpu::functions::{Disk, DiskFunction};
 
 /// Smallest volume, in bytes.
 pub const SIZE_MIN: u64 = 1 << 20;
@@ -229,6 +230,16 @@ pub struct Attachment {
     /// Who may write to it; none before it was granted to anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpu: Option<DpuId>,
+    /// The function of the DPU's plan that it is, as long as that DPU has it; none where the DPU had no plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<DiskFunction>,
+}
+
+impl Attachment {
+    /// Of a volume that is to be a server's, and that nobody has.
+    pub fn wanted(server: ServerId, boot: bool) -> Self {
+        Self { server, boot, stage: Stage::Wanted, dpu: None, function: None }
+    }
 }
 
 /// How far an attachment is.
@@ -318,6 +329,19 @@ impl Volume {
     pub fn presenter(&self) -> Option<DpuId> {
         let attachment = self.attachment.as_ref()?;
         attachment.dpu.filter(|_| matches!(attachment.stage, Stage::Granted | Stage::Attached))
+    }
+
+    /// The function of the host that it is, where a DPU has it.
+    pub fn function(&self) -> DiskFunction {
+        self.attachment.as_ref().and_then(|attachment| attachment.function).unwrap_or_default()
+    }
+
+    /// What its host does with it.
+    pub fn disk(&self) -> Disk {
+        match &self.attachment {
+            Some(attachment) if attachment.boot => Disk::Boot,
+            _ => Disk::Data,
+        }
     }
 
     /// Bytes that its backend keeps for a size: an encrypted one has a header.
@@ -467,12 +491,12 @@ pub struct Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fmt::Write as _;
 
     use super::*;
 
-    fn volume(phase: Phase, attachment: Option<(Stage, bool)>) -> Volume {
+    pub(crate) fn volume(phase: Phase, attachment: Option<(Stage, bool)>) -> Volume {
         let dpu = DpuId(Uuid::from_u128(3));
         Volume {
             id: VolumeId(Uuid::from_u128(1)),
@@ -487,6 +511,7 @@ mod tests {
                 boot: false,
                 stage,
                 dpu: granted.then_some(dpu),
+                function: None,
             }),
             limits: None,
             key: None,

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::Failure;
 use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
+use super::dpu_functions::{self, FunctionsCommand};
 use super::dpu_setup::{self, SetupCommand, setup_facts};
 use super::output::{Format, Show, facts, table};
 use super::text::{moment, plain};
@@ -53,6 +54,9 @@ pub enum DpuCommand {
         /// Name or id
         dpu: String,
     },
+    /// Which functions its host gets
+    #[command(subcommand)]
+    Functions(FunctionsCommand),
     /// Set it up by its own BMC
     #[command(flatten)]
     Setup(SetupCommand),
@@ -115,6 +119,7 @@ pub(super) fn run(client: &Client, format: Format, command: DpuCommand) -> Resul
             format.print(&client.post::<_, DpuView>(&format!("{}/accept", of(&dpu)), &EmptyRequest {})?)
         }
         DpuCommand::Delete { dpu } => client.delete(&of(&dpu)),
+        DpuCommand::Functions(command) => dpu_functions::run(client, format, command),
         DpuCommand::Setup(command) => dpu_setup::run(client, format, command),
     }
 }

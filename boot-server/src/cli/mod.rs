@@ -14,6 +14,7 @@ mod console;
 mod context;
 mod deploy;
 mod dpu;
+mod dpu_functions;
 mod dpu_setup;
 mod event;
 mod flavor;

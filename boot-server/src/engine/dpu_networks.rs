@@ -1,6 +1,6 @@
 //! Where networks of projects meet DPUs: a server's ports, as its DPU is to have them.
 
-use boot_server_core::dpu::{Dpu, HostPort, NotDesired, Overlay, functions};
+use boot_server_core::dpu::{Dpu, HostPort, NotDesired, Overlay, nics};
 use boot_server_core::network::Encap;
 use boot_server_core::server::{Server, Spec};
 use protocol::dpu::EncapKind;
@@ -30,7 +30,7 @@ impl Engine {
         server: ServerId,
         dpu: &Dpu,
     ) -> Result<(Vec<HostPort>, Option<NotDesired>), EngineError> {
-        let macs: Vec<MacAddr> = functions(dpu).into_iter().map(|(_, mac)| mac).collect();
+        let macs: Vec<MacAddr> = nics(dpu).into_iter().map(|(_, mac)| mac).collect();
         let refused = self.dress_ports(server, &dpu.name, &macs).await?;
         let all = self.overlay_ports_of_server(server);
         let wanted = all.len();

@@ -10,10 +10,13 @@
 
 mod arrive;
 mod controller;
+mod functions;
 mod setup;
 mod told;
 
 pub use controller::ControllerChange;
+pub use functions::{Functions, Use, User};
+pub(in crate::engine) use functions::{NewDisk, no_function};
 pub use setup::{DPU_IMAGE_PATH, DpuImage};
 
 use std::collections::BTreeMap;
@@ -27,6 +30,7 @@ use boot_server_core::node::Severity;
 use boot_server_core::setup::Doubt;
 use boot_server_core::volume::{Phase, Volume};
 use protocol::dpu::{Datapath, Desired, InterfaceName, Observed, VERSION};
+use protocol::functions::{Model, PlanError};
 use protocol::{DpuId, JobId, NodeId, Sha256, Timestamp};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -105,6 +109,23 @@ pub enum DpuError {
     /// No image to go back to.
     #[error("Billet installed no other image on this DPU before the present one")]
     NoImageBefore,
+    /// A plan of functions that the model cannot have.
+    #[error("the plan of functions: {0}")]
+    Plan(#[source] PlanError),
+    /// A plan of another model.
+    #[error("the plan is of a {}, and the DPU is a {}", planned.as_str(), told.as_str())]
+    OtherModel {
+        /// As planned.
+        planned: Model,
+        /// As it is.
+        told: Model,
+    },
+    /// No model has this name.
+    #[error("no model of DPUs `{0}`")]
+    NoModel(String),
+    /// Functions that are in use and are not in the plan.
+    #[error("functions would vanish that are in use: {}", .0.join("; "))]
+    FunctionsUsed(Vec<String>),
     /// A file that cannot be used.
     #[error("the image `{image}`: {why}")]
     Image {
@@ -150,6 +171,14 @@ impl DpuError {
             Self::NoJob(_) => (404, "dpu-job-not-found", "list them with `billet dpu jobs`"),
             Self::Over => (409, "dpu-job-over", "look at it with `billet dpu jobs`"),
             Self::NoImageBefore => (409, "dpu-no-rollback", "install the image that you want"),
+            Self::Plan(_) => {
+                (422, "dpu-plan", "plan what the model has (`billet dpu functions models` lists limits)")
+            }
+            Self::OtherModel { .. } => (422, "dpu-model", "make the plan for the model that the DPU is"),
+            Self::NoModel(_) => (404, "dpu-model-not-found", "list them with `billet dpu functions models`"),
+            Self::FunctionsUsed(_) => {
+                (409, "dpu-functions-used", "detach them first, or keep their functions in the plan")
+            }
             Self::Image { .. } => (
                 422,
                 "dpu-image",
@@ -166,6 +195,8 @@ pub(super) struct Dpus {
     told: watch::Sender<u64>,
     /// Held while states are made and DPUs are changed.
     turn: tokio::sync::Mutex<()>,
+    /// Held while a volume is given to a server.
+    pub(super) attaching: tokio::sync::Mutex<()>,
     /// Controllers by their DPU.
     controllers: std::sync::Mutex<BTreeMap<DpuId, ControllerRow>>,
     /// Jobs in the order in which they were begun.
@@ -257,6 +288,7 @@ impl Dpus {
             all: std::sync::Mutex::new(all),
             told: watch::channel(0).0,
             turn: tokio::sync::Mutex::default(),
+            attaching: tokio::sync::Mutex::default(),
             controllers: std::sync::Mutex::new(controllers.into_iter().map(|row| (row.dpu, row)).collect()),
             jobs: std::sync::Mutex::new(setup::by_id(jobs)),
             begun: Notify::new(),
@@ -354,6 +386,7 @@ impl Engine {
             return self.dpu(reference);
         }
         if accepts {
+            next = self.with_default_plan(next).await?;
             next.accepted = true;
             next.by = actor.name().to_owned();
         }

@@ -22,6 +22,7 @@ use boot_server_core::volume::{Attachment, Stage, Volume};
 use protocol::NodeId;
 use volume::Fencing;
 
+use super::dpus::NewDisk;
 use super::servers::ServerError;
 use super::{Actor, Engine, EngineError, now};
 use crate::asking::carried;
@@ -109,13 +110,21 @@ impl Engine {
         };
         let request = Request { by: By::Project(project), wanted, count: 1, pool: None, group };
         let (_, manifest) = self.resolve_image(&server.spec.image.to_string()).await?;
+        let volumes = self.volumes_of(server.id).await?;
+        let disks: Vec<NewDisk<'_>> =
+            volumes.iter().map(|volume| NewDisk::of(volume, volume.disk())).collect();
         let mut candidates = self.candidates().await?;
         let mut fit = Vec::new();
         for candidate in candidates.drain(..) {
-            let has_dpu = self.dpu_of(candidate.node).is_some_and(|known| !self.dpu_is_silent(&known));
+            let dpu = self.dpu_of(candidate.node).filter(|known| !self.dpu_is_silent(known));
+            let Some(known) = dpu.filter(|_| candidate.node != old.id) else { continue };
+            match self.check_disks(&known, None, &disks).await {
+                Ok(()) => {}
+                Err(EngineError::Volume(_)) => continue,
+                Err(error) => return Err(error),
+            }
             let inventory = self.inventory(candidate.node).await?;
-            let boots = inventory.is_some_and(|inventory| check_firmware(&inventory, &manifest).is_ok());
-            if candidate.node != old.id && has_dpu && boots {
+            if inventory.is_some_and(|inventory| check_firmware(&inventory, &manifest).is_ok()) {
                 fit.push(candidate);
             }
         }

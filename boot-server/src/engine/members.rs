@@ -41,7 +41,7 @@ impl Engine {
         let (_, manifest) = self.resolve_image(&wish.image).await?;
         let mut candidates = self.candidates().await?;
         let networks = self.networks_of(project, &wish.networks)?;
-        let needs = Needs { volume: wish.boot_volume.is_some(), networks: &networks };
+        let needs = Needs { volume: wish.boot_volume.as_ref(), networks: &networks };
         // As when it is done: machines that were chosen and cannot be what is wished for make room for others.
         let placed = loop {
             let Ok(nodes) = placement::place(&request, &candidates) else { break false };

@@ -97,7 +97,10 @@ pub use bmcs::BmcChange;
 pub use boots::BootAnswer;
 pub use clock::now;
 pub use deploys::PlannedDeploy;
-pub use dpus::{ControllerChange, DPU_IMAGE_PATH, DpuChange, DpuError, DpuImage, Known as KnownDpu};
+pub use dpus::{
+    ControllerChange, DPU_IMAGE_PATH, DpuChange, DpuError, DpuImage, Functions as DpuFunctions,
+    Known as KnownDpu, Use as DpuUse, User as DpuUser,
+};
 pub use enrolments::Enrolment;
 pub use error::EngineError;
 pub use expected::expecting;

@@ -2,6 +2,7 @@
 
 use boot_server_core::dpu::Dpu;
 use protocol::dpu::Observed;
+use protocol::functions::{FunctionPlan, Model};
 use protocol::{DpuId, NodeId};
 
 use super::StoreError;
@@ -126,6 +127,46 @@ pub fn set_observed(db: &Connection, id: DpuId, observed: &Observed) -> Result<(
     let sql = "UPDATE dpus SET observed = ?1 WHERE id = ?2";
     db.execute(sql, params![json("dpus", observed)?, id.to_string()])
         .map_err(StoreError::sql("keep what a DPU said"))
+        .map(drop)
+}
+
+/// What hosts of new DPUs of a model get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRow {
+    /// The model.
+    pub model: Model,
+    /// Grows by one with every change.
+    pub version: i64,
+    /// The plan; none: their firmware is left alone.
+    pub plan: Option<FunctionPlan>,
+}
+
+/// The default plans that anybody ever made, by model.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn defaults(db: &Connection) -> Result<Vec<DefaultRow>, StoreError> {
+    let sql = "SELECT model, version, plan FROM dpu_models ORDER BY model";
+    let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?));
+    let rows = all(db, "list default plans of DPUs", sql, params![], row)?;
+    let parse = |(model, version, plan): (String, i64, Option<String>)| {
+        let model = super::queries::from_word::<Model>("dpu_models", &model)?;
+        let plan = plan.map(|plan| parsed("dpu_models", &plan)).transpose()?;
+        Ok(DefaultRow { model, version, plan })
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+/// Stores the default plan of a model in place of the one that it had.
+///
+/// # Errors
+/// What the database says.
+pub fn set_default(db: &Connection, model: Model, plan: Option<&FunctionPlan>) -> Result<(), StoreError> {
+    let sql = "INSERT INTO dpu_models (model, version, plan) VALUES (?1, 1, ?2) ON CONFLICT (model) \
+               DO UPDATE SET version = dpu_models.version + 1, plan = excluded.plan";
+    let plan = plan.map(|plan| json("dpu_models", plan)).transpose()?;
+    db.execute(sql, params![model.as_str(), plan])
+        .map_err(StoreError::sql("store the default plan of a model of DPUs"))
         .map(drop)
 }
 

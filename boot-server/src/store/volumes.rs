@@ -222,9 +222,28 @@ pub fn set_access(db: &Connection, id: VolumeId, sealed: Option<&str>) -> Result
 /// # Errors
 /// What the database says, or a damaged row.
 pub fn held(db: &Connection, dpu: DpuId) -> Result<usize, StoreError> {
+    Ok(holding(db, dpu)?.len())
+}
+
+/// Those volumes, oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn holding(db: &Connection, dpu: DpuId) -> Result<Vec<Volume>, StoreError> {
     let sql = "SELECT body, version FROM volumes WHERE dpu = ?1 AND phase <> 'deleted' ORDER BY id";
-    let found = listed(db, sql, params![dpu.to_string()])?;
-    Ok(found.iter().filter(|volume| volume.holder() == Some(dpu)).count())
+    let mut found = listed(db, sql, params![dpu.to_string()])?;
+    found.retain(|volume| volume.holder() == Some(dpu));
+    Ok(found)
+}
+
+/// Volumes that take functions of a DPU, or will: those that it may write to, and those of the server of its host; oldest first.
+///
+/// # Errors
+/// What the database says, or a damaged row.
+pub fn beside(db: &Connection, dpu: DpuId, server: Option<ServerId>) -> Result<Vec<Volume>, StoreError> {
+    let sql = "SELECT body, version FROM volumes WHERE (dpu = ?1 OR server = ?2) AND phase <> 'deleted' ORDER BY id";
+    let server = server.map(|server| server.to_string()).unwrap_or_default();
+    listed(db, sql, params![dpu.to_string(), server])
 }
 
 /// Puts this in the place of what a DPU connects to, where that is still what it was.

@@ -72,6 +72,7 @@ impl Engine {
         let mut next =
             Dpu { secret: Some(secret), token: None, accepted: true, facts, address: Some(peer), ..before };
         next.node = next.node.or_else(|| self.host_of(&next));
+        next = self.with_default_plan(next).await?;
         let event = line(&Actor::Server, &next, "dpu.arrived", Severity::Info, "came in with its token");
         let next = self.put_dpu(next, Some(event)).await?;
         self.saw_dpu(next.id);

@@ -89,6 +89,7 @@ impl Engine {
         if let Some(known) = lock(&self.0.dpus.all).get_mut(&id) {
             known.observed = Some(observed);
         }
+        self.note_force(id).await?;
         self.announce(Change::Dpu(id));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use boot_server_core::cloud_config::SeedPort;
-use boot_server_core::dpu::{Side, side};
+use boot_server_core::dpu::{Side, nics, side};
 use boot_server_core::network::fabric::{
     HostNic, HostPort, Member, Misplaced, PortPlace, SwitchPort, members, places,
 };
@@ -105,10 +105,18 @@ impl Engine {
     ) -> Result<Result<(), String>, EngineError> {
         let kind = |id: &NetworkId| Some(self.overlay_by_id::<Net>(*id)?.value.network.kind.clone());
         let kinds: Vec<NetworkKind> = networks.iter().filter_map(kind).collect();
-        if self.dpu_of(node).is_some() {
-            let others = kinds.iter().any(|kind| kind.driver() != Driver::Ovn);
-            let why = "its networks end on its DPU, and one that is asked for is not OVN's";
-            return Ok(if others { Err(why.to_owned()) } else { Ok(()) });
+        if let Some(known) = self.dpu_of(node) {
+            if kinds.iter().any(|kind| kind.driver() != Driver::Ovn) {
+                let why = "its networks end on its DPU, and one that is asked for is not OVN's";
+                return Ok(Err(why.to_owned()));
+            }
+            let has = nics(&known.dpu).len();
+            // One that has not come in has told of none.
+            if known.dpu.secret.is_some() && kinds.len() > has {
+                let why = format!("{} networks are asked for, and its DPU told of {has} NICs", kinds.len());
+                return Ok(Err(why));
+            }
+            return Ok(Ok(()));
         }
         let Some(node) = self.0.nodes.get(node) else { return Ok(Err("it is gone".to_owned())) };
         let nics = self.host_nics(&node).await?;

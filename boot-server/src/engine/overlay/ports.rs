@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use boot_server_core::dpu::functions;
+use boot_server_core::dpu::nics;
 use boot_server_core::network::{
     Driver, Family, Floating, Mirror, Port, PortLimits, Seat, SecurityGroup, ipam, seats,
 };
@@ -421,12 +421,14 @@ impl Engine {
     pub(in crate::engine) fn check_nics(&self, server: &Server) -> Result<(), OverlayError> {
         let arrived = self.dpu_of(server.node).filter(|known| known.dpu.secret.is_some());
         let Some(known) = arrived else { return Ok(()) };
-        let (ports, nics) = (self.ports_of(server.id).len(), functions(&known.dpu).len());
+        let (ports, nics) = (self.ports_of(server.id).len(), nics(&known.dpu).len());
         if ports < nics {
             return Ok(());
         }
         let what = format!("server {} has {ports} ports, and its DPU told of {nics} NICs", server.name);
-        Err(OverlayError::bad(what, "detach another port first"))
+        let hint =
+            "detach another port first, or plan more virtual functions (`billet dpu functions set --vfs`)";
+        Err(OverlayError::bad(what, hint))
     }
 
     /// Unplugs a server that was given back; ports that were made with it go.

@@ -30,8 +30,8 @@ const SERVERS_MAX: u64 = 10_000;
 /// What a server is to have that its machine's DPU presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Needs<'a> {
-    /// The OS is on a volume.
-    pub volume: bool,
+    /// The volume that the OS is on, if it is on one.
+    pub volume: Option<&'a BootVolume>,
     /// It is on these networks.
     pub networks: &'a [NetworkId],
 }
@@ -269,7 +269,7 @@ impl Engine {
                 ServerError::NoCapacity { asked: wish.words.clone(), count: wish.names.len(), rejected }
             })?;
             let before = unfit.len();
-            let needs = Needs { volume: wish.spec.boot_volume.is_some(), networks: &wish.spec.networks };
+            let needs = Needs { volume: wish.spec.boot_volume.as_ref(), networks: &wish.spec.networks };
             for node in &nodes {
                 if let Err(why) = self.takes(*node, &wish.manifest, needs).await? {
                     let name = self.0.nodes.get(*node).map(|n| n.name.clone()).unwrap_or_default();
@@ -291,15 +291,17 @@ impl Engine {
         manifest: &Manifest,
         needs: Needs<'_>,
     ) -> Result<Result<(), String>, EngineError> {
-        if needs.volume && self.dpu_of(node).is_none() {
-            return Ok(Err("it has no DPU".to_owned()));
+        if let Some(boots) = needs.volume
+            && let Err(why) = self.takes_boot_volume(node, boots).await?
+        {
+            return Ok(Err(why));
         }
         if !needs.networks.is_empty()
             && let Err(why) = self.takes_networks(node, needs.networks).await?
         {
             return Ok(Err(why));
         }
-        if !needs.volume {
+        if needs.volume.is_none() {
             return self.takes_image(node, manifest).await;
         }
         let Some(inventory) = self.inventory(node).await? else {

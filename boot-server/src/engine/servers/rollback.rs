@@ -3,7 +3,7 @@
 use boot_server_core::node::event::{DeployOrder, Verb};
 use boot_server_core::node::{Event, Installed, Severity};
 use boot_server_core::server::{Phase, Server, Spec};
-use boot_server_core::volume::{Attachment, Phase as VolumePhase, Source, Stage, Volume};
+use boot_server_core::volume::{Attachment, Phase as VolumePhase, Source, Volume};
 use protocol::ProjectId;
 
 use super::{Actor, Engine, EngineError, ServerError, line, now};
@@ -36,7 +36,7 @@ impl Engine {
             if volume.attachment.is_some() {
                 return Ok(None);
             }
-            let back = Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None };
+            let back = Attachment::wanted(server.id, true);
             Ok(Some((Volume { attachment: Some(back), previous_of: None, ..volume.clone() }, None)))
         })
         .await?;

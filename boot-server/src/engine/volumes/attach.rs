@@ -1,11 +1,13 @@
 //! Volumes for servers, and back.
 
+use boot_server_core::dpu::functions::Disk;
 use boot_server_core::node::Severity;
 use boot_server_core::server::Phase as ServerPhase;
 use boot_server_core::volume::{Attachment, Phase, Stage, Volume};
 use protocol::ProjectId;
 
 use super::{VolumeError, bad, line, wrong};
+use crate::engine::dpus::NewDisk;
 use crate::engine::{Actor, Engine, EngineError};
 
 impl Engine {
@@ -37,6 +39,11 @@ impl Engine {
             );
             return Err(bad(what, "attach it to a server on the machine that it was made on").into());
         }
+        // One at a time: what was left for one is not left for the next.
+        let _turn = self.0.dpus.attaching.lock().await;
+        if volume.server().is_none() {
+            self.check_disks(&known, Some(server.id), &[NewDisk::of(&volume, Disk::Data)]).await?;
+        }
         self.edit_volume(volume.id, move |volume| {
             if volume.server() == Some(server.id) {
                 return Ok(None);
@@ -48,8 +55,7 @@ impl Engine {
                     "wait until it is available, or detach it from its server first",
                 ));
             }
-            let attachment = Attachment { server: server.id, boot: false, stage: Stage::Wanted, dpu: None };
-            let next = Volume { attachment: Some(attachment), ..volume.clone() };
+            let next = Volume { attachment: Some(Attachment::wanted(server.id, false)), ..volume.clone() };
             let what = format!("given to server {}", server.name);
             Ok(Some((next, Some(line(volume, &actor, "volume.attaching", Severity::Info, &what)))))
         })

@@ -1,13 +1,17 @@
 //! The volume that a server boots from, as long as nothing is on it.
 
 use boot_server_core::amounts::Amounts;
+use boot_server_core::dpu::functions::Disk;
 use boot_server_core::node::Severity;
 use boot_server_core::server::{BootVolume, Server};
-use boot_server_core::volume::{Attachment, Imaging, Phase, SIZE_UNIT, Source, Stage, Volume, gib};
-use protocol::VolumeId;
+use boot_server_core::volume::{
+    Attachment, Encrypted, Imaging, Phase, SIZE_UNIT, Source, Stage, Volume, gib,
+};
+use protocol::{NodeId, VolumeId};
 use uuid::Uuid;
 
-use super::{bad, check_size, fresh, line};
+use super::{VolumeError, bad, check_size, fresh, line};
+use crate::engine::dpus::NewDisk;
 use crate::engine::{Actor, Engine, EngineError};
 use crate::store::queries::insert_event;
 use crate::store::volumes as rows;
@@ -68,6 +72,31 @@ impl Engine {
         Ok(wanted)
     }
 
+    /// Whether the DPU of this machine can present a boot volume; if not, why.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub(in crate::engine) async fn takes_boot_volume(
+        &self,
+        node: NodeId,
+        wish: &BootVolume,
+    ) -> Result<Result<(), String>, EngineError> {
+        let Some(known) = self.dpu_of(node) else { return Ok(Err("it has no DPU".to_owned())) };
+        let kind = match &wish.kind {
+            Some(kind) => kind.clone(),
+            None => self.first_type()?,
+        };
+        let encrypted = wish.encrypted || self.encrypts(&kind) == Encrypted::Always;
+        let server = self.server_of(node).await?.map(|server| server.id);
+        let disk = NewDisk { disk: Disk::Boot, kind: &kind, encrypted };
+        match self.check_disks(&known, server, &[disk]).await {
+            Err(EngineError::Volume(why @ (VolumeError::NoFunction { .. } | VolumeError::Bad { .. }))) => {
+                Ok(Err(why.to_string()))
+            }
+            checked => checked.map(Ok),
+        }
+    }
+
     fn boot_volume(
         &self,
         server: &Server,
@@ -104,8 +133,7 @@ impl Engine {
         volume.id = VolumeId(id);
         volume.key = key;
         volume.keep = wish.keep;
-        volume.attachment =
-            Some(Attachment { server: server.id, boot: true, stage: Stage::Wanted, dpu: None });
+        volume.attachment = Some(Attachment::wanted(server.id, true));
         Ok(volume)
     }
 }

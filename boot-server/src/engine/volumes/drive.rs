@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use boot_server_core::dpu::functions::{DiskFunction, allot};
 use boot_server_core::dpu::{self, Reach};
 use boot_server_core::node::{Node, Severity};
 use boot_server_core::server::{Phase as ServerPhase, Server};
@@ -15,8 +16,11 @@ use tokio_util::sync::CancellationToken;
 use volume::{Backend, BackendError, Fencing, Grantee, ImageSource, Origin};
 
 use super::{VolumeError, instant, line, wrong};
+use crate::engine::dpus::no_function;
 use crate::engine::{Actor, Change, Engine, EngineError, lock, now};
 use crate::store::StoreError;
+use crate::store::db::Connection;
+use crate::store::dpus as dpus_rows;
 use crate::store::queries::NewEvent;
 use crate::store::servers as servers_rows;
 use crate::store::volumes as rows;
@@ -421,6 +425,9 @@ impl Engine {
 
     async fn grant_volume(&self, volume: Volume, id: DpuId) -> Result<(), EngineError> {
         let known = self.known_dpu(id).ok_or(StoreError::Conflict)?;
+        if let Some(why) = self.cannot_present(&known.dpu, &volume).await? {
+            return self.note_unserved(volume.id, &why).await;
+        }
         let backend = self.backend(&volume.kind)?;
         let to = Grantee { dpu: id, initiator: known.dpu.initiator() };
         let (reach, layer) = match backend.instant() {
@@ -428,26 +435,39 @@ impl Engine {
             None => (Reach::Backend(grant_anew(&*backend, volume.id, &to).await?), None),
         };
         let sealed = self.seal_access(volume.id, &reach)?;
-        let attachment =
-            volume.attachment.clone().map(|at| Attachment { stage: Stage::Granted, dpu: Some(id), ..at });
-        let next = Volume { attachment, layer, version: volume.version + 1, ..volume };
-        let (row, vid, at) = (next.clone(), next.id, now());
+        let (row, at) = (Volume { layer, version: volume.version + 1, ..volume.clone() }, now());
         let write = move |db: &_| {
-            rows::update(db, &row, at)?;
-            rows::set_access(db, vid, Some(&sealed))
+            let Some(function) = function_of(db, &row, id)? else { return Ok(None) };
+            let granted = |at| Attachment { stage: Stage::Granted, dpu: Some(id), function, ..at };
+            let next = Volume { attachment: row.attachment.clone().map(granted), ..row };
+            rows::update(db, &next, at)?;
+            rows::set_access(db, next.id, Some(&sealed))?;
+            Ok(Some(next))
         };
         // Where the row went on meanwhile, whoever is given it next takes away what was granted here.
-        self.store().write(write).await?;
+        let Some(next) = self.store().write(write).await? else {
+            return self.note_unserved(volume.id, &no_function(&known.dpu).to_string()).await;
+        };
         self.announce_volume(&next);
         Ok(())
+    }
+
+    /// Says of a volume why its DPU does not get it yet. It is looked at again.
+    async fn note_unserved(&self, id: VolumeId, why: &str) -> Result<(), EngineError> {
+        let note = cut(why);
+        self.edit_volume(id, |volume| {
+            let next = Volume { note: Some(note.clone()), ..volume.clone() };
+            Ok((next != *volume).then_some((next, None)))
+        })
+        .await
+        .map(drop)
     }
 
     /// Takes it from whoever had it; it waits for the DPU of its server's machine.
     async fn recall_volume(&self, volume: Volume, event: NewEvent) -> Result<Volume, EngineError> {
         let backend = self.backend(&volume.kind)?;
         backend.revoke(volume.id).await.map_err(VolumeError::from)?;
-        let attachment =
-            volume.attachment.clone().map(|at| Attachment { stage: Stage::Wanted, dpu: None, ..at });
+        let attachment = volume.attachment.clone().map(|at| Attachment::wanted(at.server, at.boot));
         let next = Volume { attachment, version: volume.version + 1, ..volume };
         self.put_released(next, event).await
     }
@@ -544,6 +564,19 @@ async fn grant_anew(
         }
         granted => Ok(granted?),
     }
+}
+
+/// The function that a volume gets of the plan of a DPU: `Some(None)` where that has no plan, `None` where no function is left.
+fn function_of(
+    db: &Connection,
+    volume: &Volume,
+    dpu: DpuId,
+) -> Result<Option<Option<DiskFunction>>, StoreError> {
+    let plan = dpus_rows::get(db, dpu)?.and_then(|row| row.dpu.usable());
+    let Some(plan) = plan else { return Ok(Some(None)) };
+    let found = allot(&plan, dpu, &rows::beside(db, dpu, volume.server())?, &[]);
+    let own = found.waiting.into_iter().find(|(id, _)| *id == volume.id).and_then(|(_, function)| function);
+    Ok(own.map(|function| Some(DiskFunction { by: plan.disks, function })))
 }
 
 /// What is to be put on this volume, where the node's deploy waits for it.

@@ -85,6 +85,19 @@ pub enum VolumeError {
     /// Its server's machine has none.
     #[error("the machine of server {0} has no DPU")]
     NoDpu(String),
+    /// All functions of the machine's DPU for disks are taken.
+    #[error(
+        "DPU {dpu} has no function left for one more disk: its plan has {planned}{}",
+        if *pending { ", and is not in force yet" } else { "" }
+    )]
+    NoFunction {
+        /// The DPU.
+        dpu: String,
+        /// Functions for disks that its plan has.
+        planned: u32,
+        /// The plan waits for a power cycle of the host.
+        pending: bool,
+    },
     /// A volume has not all of its image yet.
     #[error("image {image} is not all on the DPU of volume {volume} yet")]
     Hydrates {
@@ -111,6 +124,12 @@ impl VolumeError {
             Self::Bad { hint, .. } => (422, "bad-volume", hint),
             Self::WrongStatus { hint, .. } => (409, "wrong-status", hint),
             Self::NoDpu(_) => (409, "no-dpu", "ask the site for a machine with a DPU"),
+            Self::NoFunction { pending: false, .. } => {
+                (409, "no-function", "detach another volume, or ask the site for a plan with more functions")
+            }
+            Self::NoFunction { pending: true, .. } => {
+                (409, "no-function", "power-cycle the machine: then its plan of functions is in force")
+            }
             Self::Hydrates { .. } => (
                 409,
                 "image-in-use",

@@ -110,6 +110,10 @@ impl Engine {
             return self.fail_prepare(id, job, "its machine has no DPU", hint).await;
         };
         if lock(&self.0.takes_disk).get(&id) != Some(&job) {
+            if let Some(why) = self.cannot_present(&known.dpu, volume).await? {
+                let hint = "see the plan of functions of its DPU (`billet dpu functions show`), then reinstall the server";
+                return self.fail_prepare(id, job, &why, hint).await;
+            }
             if !self.switch_off(id).await? {
                 return Ok(());
             }

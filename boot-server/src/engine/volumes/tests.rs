@@ -1,6 +1,7 @@
 //! Volumes over a real store and real files, with a DPU that is played here.
 
 mod agent;
+mod functions;
 mod hosts;
 mod instant;
 
@@ -16,6 +17,7 @@ use protocol::agent::Password;
 use protocol::counters::{Counters, DiskCounters, VolumeCounters};
 use protocol::dial::{Facts, Hello, HostFunction, Orders, Report, Welcome};
 use protocol::dpu::{Desired, Exporter, Name, Observed, PortSeen, VERSION, VolumeSeen};
+use protocol::functions::{FunctionPlan, FunctionsSeen, SettingSeen};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -87,7 +89,7 @@ fn as_told(state: &Desired) -> Observed {
             })
             .collect(),
         mirrors: Vec::new(),
-        functions: None,
+        functions: state.functions.as_ref().map(firmware),
         volumes: state
             .volumes
             .iter()
@@ -102,6 +104,14 @@ fn as_told(state: &Desired) -> Observed {
             .collect(),
         discarded: Vec::new(),
     }
+}
+
+/// Firmware that has what is planned.
+fn firmware(plan: &FunctionPlan) -> FunctionsSeen {
+    let pfs = u64::from(plan.blk.pfs);
+    let key = "VIRTIO_BLK_EMULATION_NUM_PF".to_owned();
+    let one = SettingSeen { key, wanted: pfs, current: Some(pfs), next: Some(pfs) };
+    FunctionsSeen { settings: vec![one], needs_reset: false }
 }
 
 async fn play(engine: &Engine, secret: &str, n: u8) -> Played {

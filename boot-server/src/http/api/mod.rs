@@ -12,6 +12,7 @@ mod care;
 mod console;
 mod desk;
 mod document;
+mod dpu_functions;
 pub mod dpu_requests;
 pub(in crate::http) mod dpu_setup;
 mod dpus;
@@ -310,6 +311,7 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(dpus::list, dpus::create))
         .routes(routes!(dpus::show, dpus::change, dpus::remove))
         .routes(routes!(dpus::accept))
+        .merge(dpu_functions::routes())
         .merge(dpu_setup::routes())
         .routes(routes!(switches::list))
         .routes(routes!(switches::cables))

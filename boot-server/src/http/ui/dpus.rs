@@ -10,6 +10,7 @@ use protocol::dpu::Datapath;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::dpu_functions::{COUNTS, Planned, planned};
 use super::form::{self, Fields};
 use super::format::{self as f, Look};
 use super::recipe::Recipe;
@@ -62,6 +63,7 @@ struct DpuPage {
     disks: Vec<Disk>,
     ports: Vec<Plugged>,
     jobs: Vec<DpuJobView>,
+    planned: Planned,
     may_change: bool,
     form: Fields,
     problem: Option<Problem>,
@@ -210,7 +212,7 @@ pub(super) async fn show(State(ui): State<Ui>, Path(reference): Path<String>) ->
     page(&ui, &reference, None, None).await
 }
 
-async fn page(
+pub(super) async fn page(
     ui: &Ui,
     reference: &str,
     typed: Option<Fields>,
@@ -218,8 +220,10 @@ async fn page(
 ) -> Result<Response, Refusal> {
     let dpu = view(ui, ui.engine.dpu(reference)?);
     let disks = disks(ui, &dpu).await?;
-    let form = typed.unwrap_or_else(|| as_it_is(&dpu));
+    let planned = planned(ui, reference, typed.as_ref()).await?;
+    let form = typed.filter(|_| !planned.refused).unwrap_or_else(|| as_it_is(&dpu));
     let page = DpuPage {
+        planned,
         nav: "dpus",
         look: look(&dpu),
         disks,
@@ -266,6 +270,12 @@ fn recipe(dpu: &DpuView) -> Recipe {
             "PATCH",
             &path,
             Some(&json!({ "node": "node-1" })),
+        )
+        .and(
+            &format!("billet dpu functions set {name} --vfs 16 --hotplug 8"),
+            "PUT",
+            &format!("{path}/functions"),
+            Some(&json!({ "model": "bluefield3", "vfs": 16, "hotplug": 8 })),
         )
         .and(&format!("billet dpu delete {name}"), "DELETE", &path, None)
 }

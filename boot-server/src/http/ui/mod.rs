@@ -9,6 +9,7 @@ mod boot;
 mod console;
 mod dashboard;
 mod deploy;
+mod dpu_functions;
 mod dpus;
 mod evacuate;
 mod events;
@@ -188,6 +189,8 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/dpus/{dpu}/accept", post(dpus::accept))
         .route("/dpus/{dpu}/remove", post(dpus::remove))
         .route("/dpus/{dpu}/enroll", post(dpus::enrol))
+        .route("/dpus/{dpu}/functions", post(dpu_functions::set))
+        .route("/dpus/{dpu}/functions/clear", post(dpu_functions::clear))
         .route("/dpus/{dpu}/jobs", post(dpus::begin))
         .route("/dpus/{dpu}/jobs/{job}/cancel", post(dpus::call_off))
         .route("/providers", get(providers::list).post(providers::create))

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod console;
 mod disks;
+mod dpu_functions;
 mod images;
 mod inert;
 mod isolation;
