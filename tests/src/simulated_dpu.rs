@@ -73,10 +73,15 @@ impl SimulatedDpu {
                 "up": true, "error": null })
         });
         let generation = &state["generation"];
+        let functions = state.get("functions").map(|plan| {
+            let vfs = &plan["vfs"];
+            let setting = json!({ "key": "NUM_OF_VFS", "wanted": vfs, "current": vfs, "next": vfs });
+            json!({ "settings": [setting], "needs_reset": false })
+        });
         let observed = json!({
             "version": protocol::dpu::VERSION, "generation": generation, "settled": problem.is_none(),
             "problems": problem.into_iter().collect::<Vec<_>>(), "ports": ports.collect::<Vec<_>>(), "mirrors": [],
-            "volumes": volumes.collect::<Vec<_>>(),
+            "volumes": volumes.collect::<Vec<_>>(), "functions": functions,
         });
         let report = json!({ "generation": generation, "observed": observed, "counters": counted(&state) });
         self.send("/dpu/v1/state?wait=0", &report)?;

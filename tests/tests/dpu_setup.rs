@@ -19,6 +19,11 @@ use tests::simulated::{SimulatedMachine, inventory};
 use tests::site::Site;
 use tokio::runtime::Runtime;
 
+/// Nobody is there: DPUs are told their state all the same.
+const OVERLAY: &str =
+    "\n[overlay]\nnorthbound = \"unix:/nowhere/ovnnb_db.sock\"\nsouthbound = \"tcp:10.77.0.1:6642\"\n";
+/// The DPU's own tool, which keeps what it is told.
+const MLXCONFIG: &str = include_str!("../../dpu-agent/tests/mlxconfig.sh");
 /// A job with some slow looks, on a host with no time to spare.
 const JOB: Duration = Duration::from_secs(240);
 const SERIAL: &str = "MT2333XZ0ABC";
@@ -36,7 +41,11 @@ struct Floor {
 impl Floor {
     /// Two machines; the card has a function of the first as its own. The port of its controller names its files.
     fn new(name: &str, port: u16) -> Result<Self> {
-        let site = Site::new(name)?;
+        Self::with_config(name, port, "")
+    }
+
+    fn with_config(name: &str, port: u16, more: &str) -> Result<Self> {
+        let site = Site::with_config(name, more)?;
         let handle = site.namespace.clone_handle()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -405,6 +414,132 @@ fn an_image_is_installed_by_a_server_that_is_killed_and_put_back() -> Result<()>
         "{done:#} {}",
         floor.bmc.restarts()
     );
+    drop(floor.runtime);
+    Ok(())
+}
+
+/// A DPU whose tool is a script, beside a host with a controller of its own.
+struct Card {
+    dir: PathBuf,
+    host: MemoryMachine,
+    _bmc: RedfishBmc,
+    agent: Process,
+}
+
+impl Card {
+    fn start(floor: &Floor, token: &str) -> Result<Self> {
+        let dir = floor.site.dir.join("card");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("token"), token)?;
+        fs::write(dir.join("mlxconfig"), MLXCONFIG)?;
+        fs::set_permissions(dir.join("mlxconfig"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let keys = ["BLK", "NET"].map(|kind| {
+            ["ENABLE", "NUM_PF", "NUM_VF"].map(|what| format!("VIRTIO_{kind}_EMULATION_{what} 0\n")).concat()
+        });
+        let first =
+            "SRIOV_EN 0\nNUM_OF_VFS 0\nPCI_SWITCH_EMULATION_ENABLE 0\nPCI_SWITCH_EMULATION_NUM_PORT 0\n";
+        for name in ["current", "next"] {
+            fs::write(dir.join(name), format!("{first}{}", keys.concat()))?;
+        }
+        let host = MemoryMachine::new(Identity::default());
+        host.power(PowerAction::On)?;
+        let at: SocketAddr = format!("{SERVER_ADDRESS}:8643").parse()?;
+        let shared: Arc<dyn Machine> = Arc::new(host.clone());
+        let start = floor
+            .runtime
+            .spawn(async move { RedfishBmc::start(Profile::named("dell-idrac9")?, shared, at, true).await });
+        let bmc = floor.runtime.block_on(start)??;
+        let body = json!({ "driver": "redfish", "address": SERVER_ADDRESS, "port": 8643, "user": USER, "password": PASSWORD });
+        floor.site.api.put(&format!("/api/v1/nodes/{}/bmc", floor.nodes[0]), &body)?;
+        let agent = Self::agent(floor, &dir)?;
+        Ok(Self { dir, host, _bmc: bmc, agent })
+    }
+
+    fn agent(floor: &Floor, dir: &Path) -> Result<Process> {
+        let program = tests::rack::binary()?.with_file_name("billet-dpu").display().to_string();
+        let mut command = Command::new(program);
+        command.args(["run", "--server", &floor.site.provisioning.url(), "--serial", SERIAL, "--token-file"]);
+        command.arg(dir.join("token")).arg("--dir").arg(dir.join("agent"));
+        command.arg("--database").arg(format!("unix:{}/no-switch.sock", dir.display()));
+        command.args(["--mlx-device", "/dev/mst/mt41692_pciconf0", "--mlxconfig"]).arg(dir.join("mlxconfig"));
+        Process::start("billet-dpu", command, &dir.join("agent.log"))
+    }
+
+    /// Waits until the host was power-cycled: its DPU starts anew with it, on what is written.
+    fn cycled(&mut self, floor: &Floor, before: usize) -> Result<()> {
+        let until = Instant::now() + JOB;
+        while self.host.actions().len() == before {
+            ensure!(Instant::now() < until, "the host was not power-cycled");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.agent.kill()?;
+        fs::copy(self.dir.join("next"), self.dir.join("current"))?;
+        self.agent = Self::agent(floor, &self.dir)?;
+        Ok(())
+    }
+
+    fn setting(&self, key: &str) -> Result<String> {
+        let text = fs::read_to_string(self.dir.join("next"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} ")));
+        Ok(line.context("no such setting")?.to_owned())
+    }
+}
+
+#[test]
+fn a_plan_of_functions_is_written_by_the_dpus_tool_and_in_force_after_a_power_cycle() -> Result<()> {
+    let mut floor = Floor::with_config("dpu-plan", 8604, OVERLAY)?;
+    let made = floor.site.api.post("/api/v1/dpus", &json!({ "name": "dpu-1", "node": floor.nodes[0] }))?;
+    let mut card = Card::start(&floor, made["token"].as_str().context("no token")?)?;
+    floor.wrong(&["dpu", "functions", "set", "dpu-1", "--vfs", "16"], "--model")?;
+    let model = ["dpu", "functions", "set", "dpu-1", "--model", "bluefield3"];
+    floor.wrong(&[&model[..], &["--vfs", "128"]].concat(), "more than the 127 of a bluefield3")?;
+    let plan = ["--vfs", "16", "--blk-pfs", "1", "--hotplug", "8", "--disks", "snap"];
+    let said = floor.ok(&[&model[..], &plan].concat())?;
+    ensure!(said.contains("pending") && said.contains("power cycle of the host"), "{said}");
+
+    let path = "/api/v1/dpus/dpu-1/functions";
+    let when = |what: &'static str, is: bool| {
+        move |view: &Value| (view[what] == is && view["plan"]["vfs"] == 16).then(|| view.clone())
+    };
+    let written = floor.site.api.wait(path, JOB, when("written", true))?;
+    ensure!(written["pending"] == true && written["in_force"].is_null(), "{written:#}");
+    let vfs =
+        written["settings"].as_array().and_then(|all| all.iter().find(|one| one["key"] == "NUM_OF_VFS"));
+    ensure!(
+        vfs.is_some_and(
+            |one| (&one["wanted"], &one["current"], &one["next"]) == (&json!(16), &json!(0), &json!(16))
+        ),
+        "{written:#}"
+    );
+    ensure!(card.setting("NUM_OF_VFS")? == "16" && card.setting("PCI_SWITCH_EMULATION_NUM_PORT")? == "9");
+    ensure!(floor.dpu("dpu-1")?["problems"].to_string().contains("power cycle"), "{:#}", floor.dpu("dpu-1")?);
+
+    let before = card.host.actions().len();
+    floor.ok(&["node", "power", &floor.nodes[0], "cycle"])?;
+    card.cycled(&floor, before)?;
+    let there = floor.site.api.wait(path, JOB, when("pending", false))?;
+    ensure!(there["in_force"]["vfs"] == 16 && there["waits"].is_null(), "{there:#}");
+    let problems = floor.dpu("dpu-1")?["problems"].to_string();
+    ensure!(!problems.contains("power cycle") && !problems.contains("firmware"), "{problems}");
+    let said = floor.ok(&["dpu", "functions", "show", "dpu-1"])?;
+    ensure!(said.contains("in force") && said.contains("NUM_OF_VFS: 16 planned, 16 now, 16 next"), "{said}");
+
+    // A server that is killed knows it all; another plan is pending anew, and what is not named of it stays.
+    floor.site.server.kill()?;
+    floor.site.server.start_again()?;
+    floor.ok(&["dpu", "functions", "set", "dpu-1", "--hotplug", "4"])?;
+    let next = floor.site.api.wait(path, JOB, when("written", true))?;
+    ensure!(next["pending"] == true && next["in_force"]["hotplug"] == 8, "{next:#}");
+    ensure!(next["plan"]["hotplug"] == 4 && next["plan"]["disks"] == "snap", "{next:#}");
+    // What the tool refuses is said in its words, and nothing of it is in force.
+    floor.ok(&["dpu", "functions", "set", "dpu-1", "--vfs", "120"])?;
+    let refused = |dpu: &Value| dpu["problems"].to_string().contains("value is out of range").then_some(());
+    floor.site.api.wait("/api/v1/dpus/dpu-1", JOB, refused)?;
+    ensure!(floor.site.api.get(path)?["pending"] == true);
+    floor.ok(&["dpu", "functions", "clear", "dpu-1"])?;
+    ensure!(floor.site.api.get(path)?["plan"].is_null() && card.setting("NUM_OF_VFS")? == "16");
+    card.agent.kill()?;
+    drop(card);
     drop(floor.runtime);
     Ok(())
 }

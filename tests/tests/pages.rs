@@ -147,6 +147,10 @@ fn equip(site: &Site) -> Result<SimulatedDpu> {
         api.post("/api/v1/dpus", &json!({ "name": "dpu-1", "node": node, "tunnel_address": "192.0.2.7" }))?;
     let dpu = SimulatedDpu::new(&site.provisioning.url());
     dpu.hello(made["token"].as_str(), "MT2306XZ00A1", &["52:54:00:bf:00:01", "52:54:00:bf:00:02"])?;
+    let plan = json!({ "model": "bluefield3", "vfs": 16, "hotplug": 8 });
+    api.put("/api/v1/dpus/dpu-1/functions", &plan)?;
+    // It says that the plan is in force.
+    dpu.follow(None)?;
     let shop = "/api/v1/projects/shop";
     for (name, size) in [("orders", 64_u64 << 20), ("archive", 1 << 30)] {
         api.post(&format!("{shop}/volumes"), &json!({ "name": name, "size": size, "iops": 5000 }))?;
@@ -254,7 +258,7 @@ fn follow(dpu: &SimulatedDpu, api: &Api, volume: &str, status: &str) -> Result<(
 /// A page, something that it must say, and the name of its picture; empty where other suites take it.
 type Page = (&'static str, &'static str, &'static str);
 
-const OPERATORS: [Page; 25] = [
+const OPERATORS: [Page; 27] = [
     ("/dashboard", "write error at byte", "dashboard"),
     ("/", "r4-u12", ""),
     ("/?state=available&q=R7615", "PowerEdge R7615", "nodes-filtered"),
@@ -266,6 +270,8 @@ const OPERATORS: [Page; 25] = [
     ("/dpus?q=nobody", "Nothing fits this filter", ""),
     ("/dpus/dpu-1", "its exporter runs, the host has it", "dpu"),
     ("/dpus/dpu-1", "network front of shop", ""),
+    ("/dpus/dpu-1", "Virtual functions of each NIC function", ""),
+    ("/dpus/dpu-1", "A plugged-in function", ""),
     ("/providers", "physnet", "providers"),
     ("/pools", "Machines that carry the shop", "pools"),
     ("/pools?edit=gold", "Change gold", "pools-edit"),
