@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use protocol::agent::Password;
 use protocol::dpu::{Backend as Told, LUKS_HEADER};
 use protocol::job::CloudConfig;
@@ -27,6 +28,8 @@ use volume::{
 };
 
 const MIB: u64 = 1 << 20;
+/// Ceph lists a client that does not answer for 30 s (`osd_client_watch_timeout`).
+const AWAY: Duration = Duration::from_secs(90);
 /// A host that was cut off gets no answer within this.
 const CUT: Duration = Duration::from_secs(6);
 /// I/O goes on within this after a service died.
@@ -69,6 +72,7 @@ fn ceph() -> Result<()> {
     begun.all()?;
     begun.who_was_cut_off_gets_no_answer()?;
     begun.a_key_opens_its_own_volume_alone()?;
+    begun.who_was_away_when_it_was_cut_off_stays_so()?;
     ensure!(ceph.census()?.values().all(|count| *count == 0), "left: {:?}", ceph.census()?);
     drop(begun);
     place.passed();
@@ -533,6 +537,7 @@ impl<'a> Begun<'a> {
         let (_, disk) = self.let_in(volume, "one")?;
         let kept = disk.keep_open(self.place.dir())?;
         kept.io(&["write -P 1 0 1M"], RESUME)?;
+        self.call(|b| async move { b.note_clients(volume).await })?;
         let stats = self.call(|b| async move { b.stats(volume).await })?;
         ensure!(stats.connected.as_ref().is_none_or(|c| !c.is_empty()), "{stats:?}");
         let refused = self.delete(volume);
@@ -557,6 +562,35 @@ impl<'a> Begun<'a> {
         ensure!(late.is_err(), "who was cut off still writes");
         disk.io(&["read -P 3 0 16M"])?;
         println!("{}: a writer is cut off in {:.2} s", self.backend.kind().as_str(), began.as_secs_f64());
+        drop(kept);
+        self.revoke(volume)?;
+        self.delete(volume)
+    }
+
+    /// A host that did not reach the cluster for so long that it is listed no more is cut off as well, and does not write when it is back.
+    fn who_was_away_when_it_was_cut_off_stays_so(&self) -> Result<()> {
+        let volume = self.new_volume(16 * MIB)?;
+        let (_, disk) = self.let_in(volume, "one")?;
+        let kept = disk.keep_open(self.place.dir())?;
+        kept.io(&["write -P 1 0 1M", "flush"], RESUME)?;
+        self.call(|b| async move { b.note_clients(volume).await })?;
+        kept.process.signal(Signal::SIGSTOP)?;
+        let end = Instant::now() + AWAY;
+        let connected = || {
+            let stats = self.call(|b| async move { b.stats(volume).await })?;
+            Ok::<_, anyhow::Error>(stats.connected.is_some_and(|all| !all.is_empty()))
+        };
+        while connected()? {
+            ensure!(Instant::now() < end, "the cluster still lists who does not answer");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.revoke(volume)?;
+        let (_, disk) = self.let_in(volume, "two")?;
+        disk.io(&["write -P 3 0 16M"])?;
+        kept.process.signal(Signal::SIGCONT)?;
+        let late = kept.io(&["write -P 4 0 1M", "flush"], CUT);
+        ensure!(late.is_err(), "who was away still writes");
+        disk.io(&["read -P 3 0 16M"])?;
         drop(kept);
         self.revoke(volume)?;
         self.delete(volume)

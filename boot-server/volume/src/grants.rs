@@ -16,6 +16,8 @@ use crate::{BackendError, Grantee};
 
 /// Largest file of a grant, in octets.
 const GRANT_MAX: u64 = 64 << 10;
+/// Clients of a grant that are kept, the last of them: each start of an exporter is one.
+const CLIENTS_MAX: usize = 64;
 
 /// That somebody was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,8 +94,37 @@ impl Grants {
         }
     }
 
+    /// Forgets a grant, with who used it.
     pub(crate) fn take(&self, volume: VolumeId) -> Result<(), BackendError> {
+        remove(&self.clients_path(volume))?;
         remove(&self.path(volume))
+    }
+
+    fn clients_path(&self, volume: VolumeId) -> PathBuf {
+        self.dir.join(format!("{volume}.clients"))
+    }
+
+    /// Addresses of clients that used a grant, the last ones last.
+    pub(crate) fn clients(&self, volume: VolumeId) -> Result<Vec<String>, BackendError> {
+        let path = self.clients_path(volume);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(BackendError::io("read", &path)(e)),
+        }
+    }
+
+    /// Notes clients that use a grant.
+    pub(crate) fn note_clients(&self, volume: VolumeId, seen: &[String]) -> Result<(), BackendError> {
+        let before = self.clients(volume)?;
+        let mut all: Vec<&String> =
+            before.iter().filter(|client| !seen.contains(client)).chain(seen).collect();
+        all.drain(..all.len().saturating_sub(CLIENTS_MAX));
+        if all.iter().all(|client| before.contains(client)) {
+            return Ok(());
+        }
+        let text: String = all.iter().map(|client| format!("{client}\n")).collect();
+        durable(&self.clients_path(volume), text.as_bytes())
     }
 
     /// Says no where somebody was let in.
@@ -149,8 +180,19 @@ mod tests {
         assert_eq!(given.chap.password.0.len(), 16);
         let mode = fs::metadata(grants.path(volume)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let client = |n: usize| format!("10.0.0.1:0/{n}");
+        for n in 0..2 * CLIENTS_MAX {
+            grants.note_clients(volume, &[client(0), client(n)]).unwrap();
+        }
+        let clients = grants.clients(volume).unwrap();
+        assert_eq!(clients.len(), CLIENTS_MAX);
+        assert!(
+            clients.contains(&client(0)) && clients.contains(&client(2 * CLIENTS_MAX - 1)),
+            "{clients:?}"
+        );
         assert_eq!(grants.all().unwrap(), [volume]);
         grants.take(volume).unwrap();
+        assert!(grants.clients(volume).unwrap().is_empty());
         grants.take(volume).unwrap();
         assert_ne!(grants.give(volume, &one).unwrap().chap, given.chap);
         fs::remove_dir_all(dir).unwrap();

@@ -105,6 +105,15 @@ pub trait Backend: Send + Sync {
     /// Where that cannot be said for sure; then the volume must be given to nobody else.
     async fn revoke(&self, volume: VolumeId) -> Result<(), BackendError>;
 
+    /// Notes who has a granted volume open, so that a revocation shuts out those as well whom nobody sees any more then. Of a backend
+    /// that closes connections by itself there is nothing to note.
+    ///
+    /// # Errors
+    /// Where the backend does not answer.
+    async fn note_clients(&self, _volume: VolumeId) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// Writes an image: its chunks are verified, its holes are zeros, the config partition is made as by a deploy; then all of
     /// it is read back and compared. `progress` is told; where `cancel` says so it stops. Until it is done the volume does not
     /// boot. After a crash it is done again from the start.

@@ -27,6 +27,8 @@ use crate::store::volumes as rows;
 
 /// Between two looks at everything: at DPUs that fell silent, and at what failed in passing.
 const LOOK: Duration = Duration::from_secs(10);
+/// Between two notes of who has volumes open: each asks the backend once for every volume that is granted.
+const CLIENTS_LOOK: Duration = Duration::from_secs(60);
 /// Changes of networks are taken together that come within this.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Steps of one volume in a row: from `creating` to `attaching` are two.
@@ -93,6 +95,8 @@ impl Engine {
                 tracing::warn!(kind = %name, error = &error as &dyn std::error::Error, "remains of volumes stay");
             }
         }
+        let (engine, ended) = (self.clone(), stop.clone());
+        tokio::spawn(async move { engine.run_client_notes(ended).await });
         let mut changes = self.changes();
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -118,6 +122,33 @@ impl Engine {
                 );
             }
         }
+    }
+
+    /// Has backends note who has their volumes open, again and again: an exporter that was started anew is another client.
+    async fn run_client_notes(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(CLIENTS_LOOK) => {}
+            }
+            if let Err(error) = self.note_clients().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "who has volumes open is not known; it is looked at again"
+                );
+            }
+        }
+    }
+
+    async fn note_clients(&self) -> Result<(), EngineError> {
+        let mut kept = Ok(());
+        for volume in self.store().read(rows::living).await?.iter().filter(|volume| volume.holder().is_some())
+        {
+            if let Err(error) = self.backend(&volume.kind)?.note_clients(volume.id).await {
+                kept = Err(VolumeError::from(error).into());
+            }
+        }
+        kept
     }
 
     async fn look_at_all(&self, stop: &CancellationToken) -> Result<(), EngineError> {
@@ -328,6 +359,8 @@ impl Engine {
             Act::Create => self.make_volume(volume, stop).await,
             Act::Grant(dpu) => self.grant_volume(volume, dpu).await,
             Act::Attached => {
+                // From now on it may be cut off from the backend without having been seen there.
+                self.backend(&volume.kind)?.note_clients(volume.id).await.map_err(VolumeError::from)?;
                 let event =
                     line(&volume, &Actor::Server, "volume.attached", Severity::Info, "its machine has it");
                 let attachment =

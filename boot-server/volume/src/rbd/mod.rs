@@ -2,8 +2,9 @@
 //! its clones do not need it.
 //!
 //! Each grant is a user of its own, who may touch the objects of that image (and read those that it was cloned from) and nothing
-//! else. A revocation takes the key away, then shuts out every client that has the image open, and waits until the cluster says
-//! that nobody has.
+//! else. A revocation takes the key away, then shuts out every client that has the image open, or was seen to have it, and waits until the
+//! cluster says that nobody has. Clients are noted while a grant is used: one that cannot reach the cluster is listed no more after 30 s
+//! (`osd_client_watch_timeout`), and its ticket is good for an hour, so it could go on when it comes back.
 
 mod cli;
 
@@ -111,6 +112,11 @@ impl RbdBackend {
         let name = image_name(volume);
         let end = tokio::time::Instant::now() + LET_GO;
         let mut shut_out = BTreeSet::new();
+        // Those as well whom the cluster lists no more because they were cut off from it.
+        for address in self.grants.clients(volume)? {
+            self.cli.shut_out(&address, SHUT_OUT).await?;
+            shut_out.insert(address);
+        }
         loop {
             let watchers = self.cli.watchers(&name).await?;
             if watchers.is_empty() {
@@ -304,6 +310,14 @@ impl Backend for RbdBackend {
     async fn revoke(&self, volume: VolumeId) -> Result<(), BackendError> {
         let _guard = self.locks.of(volume).await;
         self.cut(volume).await
+    }
+
+    async fn note_clients(&self, volume: VolumeId) -> Result<(), BackendError> {
+        let _guard = self.locks.of(volume).await;
+        if self.grants.of(volume)?.is_none() {
+            return Ok(());
+        }
+        self.grants.note_clients(volume, &self.cli.watchers(&image_name(volume)).await?)
     }
 
     async fn write_image(
