@@ -33,8 +33,11 @@ use crate::files;
 use crate::firmware::{Firmware, Tool};
 use crate::layers;
 
-/// Between two looks at everything. A dead exporter is started again within this.
+/// Between two looks at everything, where nothing is under way. A dead exporter is started again within this.
 const LOOK: Duration = Duration::from_millis(500);
+/// The first look after something was done: an exporter listens within some tens of milliseconds, and a machine waits to be switched
+/// on until the server knows. Each further pause is half as long again.
+const SOON: Duration = Duration::from_millis(10);
 /// After a change that failed the switch is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(5);
 /// After so long without a word from the database a sign of life is asked for.
@@ -85,6 +88,9 @@ pub struct Agent {
     reported: Option<Observed>,
     /// When counters are looked at next.
     count_due: Timestamp,
+    /// What was done since the last look, and how long the next one is waited for.
+    done: Vec<Action>,
+    look_next: Duration,
 }
 
 /// Where offers come in.
@@ -171,6 +177,8 @@ impl Agent {
             pause,
             reported,
             count_due,
+            done: Vec::new(),
+            look_next: SOON,
         })
     }
 
@@ -183,9 +191,10 @@ impl Agent {
             let exporters = self.disks.look(self.clock.now()).await;
             let plan = self.plan(&exporters);
             let mut problems = Vec::new();
-            for action in plan.actions {
-                problems.extend(self.carry_out(&action).await);
+            for action in &plan.actions {
+                problems.extend(self.carry_out(action).await);
             }
+            self.look_soon(plan.actions);
             problems.extend(self.discard().await);
             self.report(problems).await;
             self.count().await;
@@ -207,10 +216,22 @@ impl Agent {
         line.count(Counters { ports, volumes });
     }
 
+    /// The next look comes soon after something was done, and ever later as long as nothing else is: what is tried again and again in vain
+    /// is tried as often as ever.
+    fn look_soon(&mut self, done: Vec<Action>) {
+        self.look_next = if done.is_empty() || done == self.done {
+            (self.look_next + self.look_next / 2).min(LOOK)
+        } else {
+            SOON
+        };
+        self.done = done;
+    }
+
     /// Until the next look, which an offer of the server brings forward.
     async fn pass_time(&mut self) {
-        let Inlet::Line(line) = &mut self.inlet else { return tokio::time::sleep(LOOK).await };
-        let Ok(Some((offer, verdict))) = tokio::time::timeout(LOOK, line.next()).await else { return };
+        let look = self.look_next;
+        let Inlet::Line(line) = &mut self.inlet else { return tokio::time::sleep(look).await };
+        let Ok(Some((offer, verdict))) = tokio::time::timeout(look, line.next()).await else { return };
         let taken = match offer {
             Offer::State(state) => match serde_json::to_vec(&state) {
                 Ok(text) => self.take(&text),

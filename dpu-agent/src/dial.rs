@@ -34,8 +34,9 @@ const WAITS: Waits =
     Waits { connect: Duration::from_secs(5), head: Duration::from_secs(60), body: Duration::from_secs(60) };
 /// Without a change the report is sent again after so long: the server sees that we live.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// Between two reports, so that many changes are one.
-const TOGETHER: Duration = Duration::from_millis(500);
+/// Between two reports, so that many changes are one: the shortest pause, after quiet, since a machine may wait for what the second one
+/// says, and the longest. How far instant volumes are, for which nobody waits, is told after the longest.
+const TOGETHER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// Between two requests for the state, where the server holds none.
 const PACE: Duration = Duration::from_secs(1);
 /// Before a state that was refused, or that is followed already, is asked for again.
@@ -102,8 +103,10 @@ struct Now {
     /// Of the state that is followed.
     generation: Option<u64>,
     observed: Option<Observed>,
-    /// Counts what was observed.
+    /// Counts what was observed that somebody may wait for.
     count: u64,
+    /// What was observed and is told by then.
+    told_by: Option<Instant>,
     /// What was counted and not sent yet. It wakes nobody.
     counters: Option<Box<Counters>>,
 }
@@ -152,8 +155,17 @@ impl Line {
     /// From now on the DPU is this.
     pub fn observe(&self, observed: &Observed) {
         let mut now = self.shared.lock();
+        let progress = now
+            .observed
+            .as_ref()
+            .is_some_and(|before| without_progress(before) == without_progress(observed));
         now.observed = Some(observed.clone());
-        now.count += 1;
+        if progress {
+            let [_, longest] = TOGETHER;
+            now.told_by.get_or_insert(Instant::now() + longest);
+        } else {
+            now.count += 1;
+        }
         self.shared.changed.notify_all();
     }
 }
@@ -175,10 +187,12 @@ impl Shared {
     fn news(&self, sent: (Option<u64>, u64), due: Instant) -> Now {
         let mut now = self.lock();
         loop {
+            let due = now.told_by.map_or(due, |told_by| told_by.min(due));
             let left = due.saturating_duration_since(Instant::now());
             let is_news = (now.accepted, now.count) != sent || left.is_zero();
             if now.accepted.is_some() && now.observed.is_some() && is_news {
                 let counters = now.counters.take();
+                now.told_by = None;
                 return Now { counters, ..now.clone() };
             }
             // Where nobody may report the heartbeat does not matter.
@@ -302,8 +316,13 @@ impl Caller {
         let mut backoff = Backoff::default();
         let mut sent = (None, 0);
         let mut due = Instant::now();
+        let [first, longest] = TOGETHER;
+        let mut pause = first;
         loop {
+            let waits = Instant::now();
             let now = self.shared.news(sent, due);
+            let follows = now.count != sent.1 && waits.elapsed() < longest;
+            pause = if follows { (pause * 2).min(longest) } else { first };
             let Now { generation, observed, counters, .. } = now;
             let report = Report { generation, observed: observed.map(Box::new), counters };
             match self.exchange(0, &report) {
@@ -312,13 +331,14 @@ impl Caller {
                     sent = (now.accepted, now.count);
                     due = Instant::now() + HEARTBEAT;
                     backoff.reset();
-                    std::thread::sleep(TOGETHER);
+                    std::thread::sleep(pause);
                 }
                 Err(e) => {
                     // Where the server is away the other thread says so.
                     if e.status().is_some() && backoff.tries() == 2 {
                         tracing::warn!(error = %e, "the report is not taken");
                     }
+                    due = Instant::now();
                     std::thread::sleep(backoff.wait(random()));
                 }
             }
@@ -329,6 +349,15 @@ impl Caller {
         let url = format!("{}/dpu/v1/state?wait={wait}", self.settings.server);
         protocol_http::post(&self.http, &url, Some(&self.settings.secret.0), report, STATE_MAX + ENVELOPE)
     }
+}
+
+/// What a DPU is, but for how far its instant volumes are.
+fn without_progress(observed: &Observed) -> Observed {
+    let mut observed = observed.clone();
+    for instant in observed.volumes.iter_mut().filter_map(|volume| volume.instant.as_mut()) {
+        (instant.percent, instant.bytes) = (0, 0);
+    }
+    observed
 }
 
 /// For jitter, not for secrets: the keys of the standard library's maps.

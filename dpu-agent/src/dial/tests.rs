@@ -40,6 +40,40 @@ fn what_changed_is_news_and_so_is_a_new_welcome() {
 }
 
 #[test]
+fn how_far_a_volume_is_is_told_later_and_with_whatever_is_told_before() {
+    let at = |percent, adapted| {
+        let instant = protocol::dpu::InstantSeen { percent, adapted, ..Default::default() };
+        let name = "v".parse().unwrap();
+        let volume = protocol::dpu::VolumeSeen {
+            name,
+            pid: Some(1),
+            in_use: true,
+            restarts: 0,
+            plugged: None,
+            instant: Some(Box::new(instant)),
+        };
+        Observed { volumes: vec![volume], ..observed(1) }
+    };
+    let shared = Arc::new(Shared::default());
+    let (line, late) = (line(&shared), Instant::now() + Duration::from_secs(3600));
+    shared.accept(true);
+    line.observe(&at(1, false));
+    let now = shared.news((None, 0), late);
+    let sent = (now.accepted, now.count);
+    let begun = Instant::now();
+    line.observe(&at(2, false));
+    line.observe(&at(3, false));
+    let now = shared.news(sent, late);
+    assert!(begun.elapsed() >= TOGETHER[1]);
+    assert_eq!((now.observed, now.count), (Some(at(3, false)), sent.1));
+    line.observe(&at(4, false));
+    line.observe(&at(4, true));
+    let now = shared.news(sent, late);
+    assert_eq!((now.observed, now.count), (Some(at(4, true)), sent.1 + 1));
+    assert_eq!(shared.lock().told_by, None, "it was told");
+}
+
+#[test]
 fn nobody_reports_to_a_server_that_does_not_know_them() {
     let shared = Arc::new(Shared::default());
     line(&shared).observe(&observed(1));
