@@ -33,8 +33,8 @@ use crate::store::volumes as rows;
 
 /// How long a machine may take to be off.
 const OFF: Duration = Duration::from_secs(60);
-/// Between two looks whether it is.
-const OFF_LOOK: Duration = Duration::from_millis(500);
+/// Between two looks whether it is: the first, and the longest. Each is twice as long as the one before.
+const OFF_LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(800)];
 
 impl Engine {
     /// Prepares a node's machine, in a task of its own: it waits for the machine to be off.
@@ -204,8 +204,10 @@ impl Engine {
         }
         power.change(id, PowerChange::Power(PowerAction::ForceOff)).await?;
         let until = tokio::time::Instant::now() + OFF;
+        let [mut pause, longest] = OFF_LOOK;
         while tokio::time::Instant::now() < until {
-            tokio::time::sleep(OFF_LOOK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
             if power.power_state(id).await? == PowerState::Off {
                 return Ok(true);
             }
