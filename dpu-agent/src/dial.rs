@@ -34,9 +34,12 @@ const WAITS: Waits =
     Waits { connect: Duration::from_secs(5), head: Duration::from_secs(60), body: Duration::from_secs(60) };
 /// Without a change the report is sent again after so long: the server sees that we live.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// Between two reports, so that many changes are one: the shortest pause, after quiet, since a machine may wait for what the second one
-/// says, and the longest. How far instant volumes are, for which nobody waits, is told after the longest.
-const TOGETHER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+/// Between two reports, so that many changes are one.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// The same of the first [`BURST`] after quiet: a machine may wait for what the next one says.
+const SOON: Duration = Duration::from_millis(20);
+/// Reports that may follow one another so soon: a server on a new volume takes about eight.
+const BURST: u32 = 16;
 /// Between two requests for the state, where the server holds none.
 const PACE: Duration = Duration::from_secs(1);
 /// Before a state that was refused, or that is followed already, is asked for again.
@@ -105,7 +108,7 @@ struct Now {
     observed: Option<Observed>,
     /// Counts what was observed that somebody may wait for.
     count: u64,
-    /// What was observed and is told by then.
+    /// How far instant volumes are was observed, for which nobody waits: it is told by then.
     told_by: Option<Instant>,
     /// What was counted and not sent yet. It wakes nobody.
     counters: Option<Box<Counters>>,
@@ -161,8 +164,7 @@ impl Line {
             .is_some_and(|before| without_progress(before) == without_progress(observed));
         now.observed = Some(observed.clone());
         if progress {
-            let [_, longest] = TOGETHER;
-            now.told_by.get_or_insert(Instant::now() + longest);
+            now.told_by.get_or_insert(Instant::now() + TOGETHER);
         } else {
             now.count += 1;
         }
@@ -316,13 +318,12 @@ impl Caller {
         let mut backoff = Backoff::default();
         let mut sent = (None, 0);
         let mut due = Instant::now();
-        let [first, longest] = TOGETHER;
-        let mut pause = first;
+        let mut in_a_row = 0;
         loop {
             let waits = Instant::now();
             let now = self.shared.news(sent, due);
-            let follows = now.count != sent.1 && waits.elapsed() < longest;
-            pause = if follows { (pause * 2).min(longest) } else { first };
+            let follows = now.count != sent.1 && waits.elapsed() < TOGETHER;
+            in_a_row = if follows { BURST.min(in_a_row + 1) } else { 0 };
             let Now { generation, observed, counters, .. } = now;
             let report = Report { generation, observed: observed.map(Box::new), counters };
             match self.exchange(0, &report) {
@@ -331,7 +332,7 @@ impl Caller {
                     sent = (now.accepted, now.count);
                     due = Instant::now() + HEARTBEAT;
                     backoff.reset();
-                    std::thread::sleep(pause);
+                    std::thread::sleep(if in_a_row < BURST { SOON } else { TOGETHER });
                 }
                 Err(e) => {
                     // Where the server is away the other thread says so.
