@@ -43,6 +43,9 @@ pub struct Args {
     /// Measures only how long servers take to be up, and not their disks.
     #[arg(long)]
     servers: bool,
+    /// How often servers with Debian are made of each kind, beside those with the small image; 0 leaves them out.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=99))]
+    large: u32,
 }
 
 /// One kind of request.
@@ -104,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.servers {
         disks(args)?;
     }
-    super::create::run(args.rounds)
+    super::create::run(args.rounds, args.large)
 }
 
 /// What a host's disk loses.
