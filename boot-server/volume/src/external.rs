@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::imaging::FileMedium;
 use async_trait::async_trait;
 use protocol::agent::Password;
 use protocol::dpu::{Backend as Told, Chap};
@@ -20,7 +21,7 @@ use crate::file::{Locks, blocking};
 use crate::files::{check_size, ids, remove};
 use crate::grants::{Grants, durable};
 use crate::imaging::{self, Watched};
-use crate::medium::{FileMedium, Medium};
+use crate::medium::Named;
 use crate::nbd::NbdMedium;
 use crate::program::Call;
 use crate::{
@@ -217,7 +218,7 @@ impl ExternalBackend {
         &self,
         volume: VolumeId,
         key: Option<Password>,
-        what: impl FnOnce(&dyn Medium) -> Result<T, BackendError> + Send + 'static,
+        what: impl FnOnce(&dyn Named) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
         let guard = self.locks.of(volume).await;
         let unit = self.unit(volume)?.clone();

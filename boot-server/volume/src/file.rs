@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::imaging::FileMedium;
 use async_trait::async_trait;
 use protocol::agent::Password;
 use protocol::dpu::Backend as Told;
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::files::{Files, Writers};
 use crate::grants::Grants;
 use crate::imaging::{self, Watched};
-use crate::medium::FileMedium;
 use crate::nbd::NbdMedium;
 use crate::{
     Backend, BackendError, Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin,

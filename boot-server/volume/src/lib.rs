@@ -26,6 +26,7 @@ use protocol::{SnapshotId, VolumeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use ::imaging::{Progress, Step, Written as ImageWritten};
 pub use error::BackendError;
 pub use external::{ExternalBackend, ExternalSettings, Unit};
 pub use file::FileBackend;
@@ -33,10 +34,7 @@ pub use instant::{InstantBackend, InstantSettings};
 pub use iscsi::{IscsiBackend, IscsiSettings};
 pub use rbd::{RbdBackend, RbdSettings};
 pub use settings::{FileSettings, Settings};
-pub use types::{
-    Capacity, Fencing, Grantee, ImageSource, ImageWritten, Kind, Leftover, Origin, Progress, Stats, Step,
-    Stored,
-};
+pub use types::{Capacity, Fencing, Grantee, ImageSource, Kind, Leftover, Origin, Stats, Stored};
 
 /// One place where volumes are kept.
 #[async_trait]

@@ -11,12 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use imaging::Medium;
 use protocol::agent::Password;
 use protocol::dpu::Backend;
 
 use crate::BackendError;
 use crate::grants::durable;
-use crate::medium::Medium;
+use crate::medium::Named;
 
 /// Time for the program to reach the volume and to open its socket.
 const START: Duration = Duration::from_secs(30);
@@ -106,11 +107,13 @@ impl Drop for NbdMedium {
     }
 }
 
-impl Medium for NbdMedium {
+impl Named for NbdMedium {
     fn path(&self) -> &Path {
         &self.name
     }
+}
 
+impl Medium for NbdMedium {
     fn size(&self) -> u64 {
         self.size
     }

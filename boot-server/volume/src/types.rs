@@ -88,45 +88,6 @@ pub struct ImageSource {
     pub key: Option<Password>,
 }
 
-/// How far a write is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// What is being done.
-    pub step: Step,
-    /// Bytes of it.
-    pub done: u64,
-    /// Bytes it has.
-    pub total: u64,
-}
-
-/// What a write is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// Looks whether the image fits.
-    #[default]
-    Plan,
-    /// Writes chunks.
-    Write,
-    /// Reads back.
-    Verify,
-    /// Makes it bootable.
-    Customise,
-}
-
-/// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct ImageWritten {
-    /// Bytes of chunks, config partition and partition tables.
-    pub written: u64,
-    /// Bytes of holes.
-    pub zeroed: u64,
-    /// Bytes that were read back.
-    pub verified: u64,
-    /// Number and bytes of the partition that was grown.
-    pub grown: Option<(u32, u64)>,
-}
-
 /// How much fits, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Capacity {

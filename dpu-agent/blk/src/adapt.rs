@@ -13,16 +13,13 @@ use std::ops::Range;
 use std::sync::mpsc;
 
 use images::{Manifest, PartitionTable};
-use protocol::DiskId;
 use protocol::fault::Fault;
-use protocol::inventory::{Disk, DiskContent, Transport};
 use protocol::job::CloudConfig;
 use ramdisk_agent_core::edges::{EDGE, Edges};
 use ramdisk_agent_core::gpt::CONFIG_SIZE;
 use ramdisk_agent_core::seal::{Adapted, Ends};
 use ramdisk_agent_core::{cidata, plan};
 
-use crate::request::SECTOR;
 use crate::volume::Volume;
 
 /// What an image is to become.
@@ -82,7 +79,7 @@ pub fn adapt(
     guid: [u8; 16],
 ) -> Result<Adapted, AdaptError> {
     let size = volume.size();
-    let disk = as_disk(size);
+    let disk = imaging::as_disk(size);
     plan::for_disk(manifest, &disk, wish.config.is_some())?;
     let (true, Some(edges)) = (manifest.partition_table == PartitionTable::Gpt, Edges::of(size)) else {
         return Ok(Adapted::default());
@@ -126,25 +123,4 @@ fn put(volume: &dyn Volume, offset: u64, bytes: &[u8]) -> Result<(), AdaptError>
 
 fn failed(action: &'static str, offset: u64) -> impl FnOnce(io::Error) -> AdaptError {
     move |cause| AdaptError::Layer { action, offset, cause }
-}
-
-/// The volume as a plan takes a disk.
-fn as_disk(size_bytes: u64) -> Disk {
-    Disk {
-        id: DiskId::of(None, Some("volume"), None),
-        name: "volume".into(),
-        bus_path: None,
-        model: Some("volume".into()),
-        serial: None,
-        wwn: None,
-        firmware: None,
-        size_bytes,
-        logical_sector: SECTOR as u32,
-        physical_sector: SECTOR as u32,
-        rotational: false,
-        transport: Transport::Virtio,
-        removable: false,
-        read_only: false,
-        content: DiskContent::Blank,
-    }
 }
