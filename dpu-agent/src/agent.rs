@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dpu_agent_core::check::State;
 use dpu_agent_core::discard;
-use dpu_agent_core::exporter::Exporters;
+use dpu_agent_core::exporter::{Exporters, Held, Life, Started};
 use dpu_agent_core::plan::{Action, Plan, plan};
 use dpu_agent_core::switch::{self, Change, View};
 use jsonrpc::Address;
@@ -380,7 +380,11 @@ impl Agent {
         let observed = Observed {
             version: VERSION,
             generation: self.state.as_ref().map(|state| state.desired().generation),
-            settled: self.state.is_some() && plan.actions.is_empty() && problems.is_empty() && !there,
+            settled: self.state.is_some()
+                && plan.actions.is_empty()
+                && problems.is_empty()
+                && !there
+                && !exporters.values().any(fills),
             problems,
             ports,
             mirrors,
@@ -403,6 +407,11 @@ impl Agent {
             Err(e) => tracing::warn!(error = %words(&e), "the report is not written"),
         }
     }
+}
+
+/// Whether an image is written into a volume still.
+fn fills(started: &Started) -> bool {
+    matches!(started.life, Life::Runs { held: Held::Filling, .. })
 }
 
 /// An error with its causes.

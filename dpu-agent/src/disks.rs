@@ -152,7 +152,9 @@ impl Disks {
     /// Volumes that are not served yet, with what their exporters said last.
     pub fn waits(&self, exporters: &Exporters) -> Vec<String> {
         let opening = |started: &Started| {
-            matches!(started.life, Life::Runs { held: Held::Opening, .. } | Life::Dead { .. })
+            let waits = |held| matches!(held, Held::Opening | Held::Filling);
+            matches!(started.life, Life::Runs { held, .. } if waits(held))
+                || matches!(started.life, Life::Dead { .. })
         };
         let waits = exporters.iter().filter(|(_, started)| opening(started)).filter_map(|(name, _)| {
             Some(format!("volume {name} is not served yet: {}", self.processes.why_not(name)?))

@@ -9,6 +9,8 @@
 //!                 <volume>.conf     for its eyes: settings of a client of Ceph
 //!                 <volume>.config   for its eyes: what an instant volume tells its OS
 //!                 <volume>.key      for its eyes: what its bytes are encrypted with
+//!                 <volume>.fill     for its eyes: the image that it writes before it serves
+//!                 <volume>.filled   it did
 //!                 <volume>.limits   how fast it may be, which it looks at again and again
 //! <socket>.counters                 what it counted
 //! ```
@@ -24,7 +26,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use dpu_agent_core::exporter::{
-    Attempts, Exporters, Held, LIMITS, Life, Record, Started, counters, launch, link,
+    Attempts, Exporters, FILLED, Held, LIMITS, Life, Record, Started, counters, launch, link,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -107,7 +109,7 @@ pub trait Serve {
     /// How often a volume was served again since this program runs.
     fn restarts(&self, name: &Name) -> u32;
 
-    /// How far an instant volume is, as of the last look.
+    /// How far an instant volume is, or one that an image is written into, as of the last look.
     fn instant(&self, _name: &Name) -> Option<&InstantSeen> {
         None
     }
@@ -342,7 +344,7 @@ impl Serve for Processes {
                 files::remove(socket)?;
             }
         }
-        for kind in ["json", "log", "secret", "conf", "config", "key", "limits", "lock"] {
+        for kind in ["json", "log", "secret", "conf", "config", "key", "fill", "filled", "limits", "lock"] {
             files::remove(&self.dir.join(format!("{name}.{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {
@@ -378,7 +380,11 @@ impl Process {
     fn of(record: Record, dir: &Path, now: Timestamp) -> Self {
         let attempts = Attempts::default();
         let log = dir.join(format!("{}.log", record.volume.name));
-        let hearing = layers::of(&record.volume).map(|layer| Hearing::new(log, Path::new(layer)));
+        let hearing = match (layers::of(&record.volume), &record.volume.fill) {
+            (Some(layer), _) => Some(Hearing::new(log, Path::new(layer))),
+            (None, Some(_)) => Some(Hearing::until(log, dir.join(format!("{}{FILLED}", record.volume.name)))),
+            (None, None) => None,
+        };
         Self { record, attempts, lived: false, used: now, pid: None, child: None, hearing }
     }
 
@@ -392,6 +398,7 @@ impl Process {
             self.used = now;
         }
         let held = match uses {
+            Uses { listens: false, .. } if self.fills() => Held::Filling,
             Uses { listens: false, .. } => Held::Opening,
             Uses { connected: true, .. } => Held::Connected,
             _ if now.since(self.used) < quiet => Held::Lately,
@@ -409,20 +416,31 @@ impl Process {
         Life::Dead { due: self.attempts.due(now), lived: self.attempts.lived() }
     }
 
-    /// What an instant volume tells its OS is on the volume: it holds tokens, and is never looked at again.
+    fn is_adapted(&self) -> bool {
+        self.hearing.as_ref().is_some_and(|hearing| hearing.seen().adapted)
+    }
+
+    /// Whether an image is written into it still.
+    fn fills(&self) -> bool {
+        self.record.volume.fill.is_some() && !self.is_adapted()
+    }
+
+    /// What an image tells its OS is on the volume: it holds tokens, and is never looked at again.
     fn forget_config(&mut self, dir: &Path) -> Result<(), FileError> {
-        if !self.hearing.as_ref().is_some_and(|hearing| hearing.seen().adapted) {
+        if !self.is_adapted() {
             return Ok(());
         }
         let mut record = self.record.clone();
-        let Exporter::Blk { serves: Serves::Image { config, .. } } = &mut record.volume.exporter else {
-            return Ok(());
+        let (config, kind) = match (&mut record.volume.exporter, &mut record.volume.fill) {
+            (Exporter::Blk { serves: Serves::Image { config, .. } }, _) => (config, "config"),
+            (_, Some(fill)) => (&mut fill.config, "fill"),
+            _ => return Ok(()),
         };
         if config.take().is_none() {
             return Ok(());
         }
         let name = &record.volume.name;
-        files::remove(&dir.join(format!("{name}.config")))?;
+        files::remove(&dir.join(format!("{name}.{kind}")))?;
         let text = serde_json::to_vec(&record).expect("a record is texts and numbers");
         files::replace_private(&dir.join(format!("{name}.json")), &text)?;
         self.record = record;

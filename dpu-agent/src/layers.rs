@@ -101,11 +101,12 @@ pub fn remove(layer: &str) -> Result<(), LayerError> {
     fs::remove_dir(dir).map_err(failed(dir))
 }
 
-/// Follows what an exporter says of its instant volume.
+/// Follows what an exporter says of the image of its volume.
 #[derive(Debug)]
 pub struct Hearing {
     log: PathBuf,
-    journal: PathBuf,
+    /// Is there from the moment on when the volume is what it is to be.
+    sign: PathBuf,
     read: u64,
     /// The beginning of a line that is not whole yet.
     rest: Vec<u8>,
@@ -115,8 +116,12 @@ pub struct Hearing {
 impl Hearing {
     /// Of the exporter that writes this log and serves this layer.
     pub fn new(log: PathBuf, layer: &Path) -> Self {
-        let journal = layer.join("journal");
-        Self { log, journal, read: 0, rest: Vec::new(), seen: InstantSeen::default() }
+        Self::until(log, layer.join("journal"))
+    }
+
+    /// Of the exporter that writes this log, and makes this file once it has written its image.
+    pub fn until(log: PathBuf, sign: PathBuf) -> Self {
+        Self { log, sign, read: 0, rest: Vec::new(), seen: InstantSeen::default() }
     }
 
     /// What is known.
@@ -126,8 +131,7 @@ impl Hearing {
 
     /// Takes in what was said since the last time. A log that cannot be read says nothing.
     pub fn listen(&mut self) {
-        // It has this name from the moment on when the layer counts.
-        self.seen.adapted = self.journal.exists();
+        self.seen.adapted = self.sign.exists();
         let _ = self.read_on();
     }
 

@@ -233,6 +233,27 @@ pub struct Volume {
     /// The backend holds its bytes encrypted; with the exporter `qsd` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// An image that is written into it before its host can have it; with the exporters `qsd`, and `blk` of a file. A volume that has
+    /// its image is not written again; who knows that it has leaves this out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
+}
+
+/// An image that a DPU writes into a volume: its chunks are verified, its holes are zeros, all is read back, and until that is done the
+/// volume does not boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fill {
+    /// The image.
+    pub image: ImageId,
+    /// Where it is: URL of the provisioning listener, or absolute path of an image store.
+    pub store: String,
+    /// Files of the config partition. `None` adds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<CloudConfig>,
+    /// Grow the last partition to the end of the volume.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grow_root: bool,
 }
 
 /// How the bytes of a volume are encrypted on their way to its backend.
@@ -485,18 +506,18 @@ pub struct VolumeSeen {
     /// Whether the host's bus has the disk; `None` where nobody can be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugged: Option<bool>,
-    /// Of an instant volume: how much of its image is here.
+    /// Of an instant volume, or one that an image is written into: how much of its image is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instant: Option<Box<InstantSeen>>,
 }
 
-/// How far an instant volume is.
+/// How far a volume is whose image comes by its exporter: an instant volume, or one with a [`Fill`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstantSeen {
-    /// It became what it is to be: its config is not looked at again.
+    /// It became what it is to be: its config is not looked at again. Of a volume with a fill: it was written wholly and read back.
     pub adapted: bool,
-    /// Percent of the image's chunks that are here.
+    /// Percent of the image's chunks that are here. Of a volume with a fill: of writing and reading back.
     pub percent: u8,
     /// Bytes of the image's data that are here.
     pub bytes: u64,
@@ -625,6 +646,10 @@ mod tests {
         let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
         assert!(!format!("{volumes:?}").contains("passpass"));
+        let text = include_str!("dpu-fill.v1.json");
+        let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&volumes).unwrap(), text.trim_end());
+        assert!(!format!("{volumes:?}").contains("secretsecret"));
         for text in [include_str!("dpu-observed.v1.json"), include_str!("dpu-observed-instant.v1.json")] {
             let seen: Observed = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string_pretty(&seen).unwrap(), text.trim_end());

@@ -27,6 +27,14 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         grown: Option<(u32, u64)>,
     },
+    /// All of the image was written into the volume and read back, before anybody could have it. Said once in a volume's life.
+    ImageWritten {
+        /// Bytes of the image's data.
+        bytes: u64,
+        /// What was done.
+        #[serde(flatten)]
+        written: imaging::Written,
+    },
     /// A frontend (QEMU) connected.
     Connected,
     /// A frontend went away. Its guest waits, if it lives, until it connects again.
@@ -95,7 +103,7 @@ pub enum Event {
         /// Chunk.
         chunk: u32,
     },
-    /// Another percent of the image's chunks is here.
+    /// Another percent of the image's chunks is here; of an image that is written into a volume, of writing and reading back.
     Progress {
         /// Percent of the chunks that hold data.
         percent: usize,

@@ -10,7 +10,8 @@
 //!                                       └▶ remote ─▶ daemon: qemu-storage-daemon ─▶ iSCSI, Ceph, NBD
 //! ```
 //!
-//! Before a host has an instant volume for the first time, `adapt` makes of its image what a deploy would.
+//! Before a host has an instant volume for the first time, `adapt` makes of its image what a deploy would. Into a file or what a daemon
+//! reaches, `fill` writes an image before anybody can connect.
 //!
 //! `books` writes what `counters` counted and reads what `limit` keeps requests to.
 //!
@@ -24,6 +25,7 @@ pub mod counters;
 pub mod daemon;
 pub mod device;
 pub mod event;
+pub mod fill;
 pub mod hydrate;
 pub mod inflight;
 pub mod instant;

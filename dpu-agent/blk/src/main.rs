@@ -10,12 +10,14 @@ use dpu_agent_blk::books::Books;
 use dpu_agent_blk::daemon::Daemon;
 use dpu_agent_blk::device::Device;
 use dpu_agent_blk::event::{Event, say};
+use dpu_agent_blk::fill::{Filling, RemoteMedium};
 use dpu_agent_blk::layer::plan::Pace;
 use dpu_agent_blk::open::Instant;
 use dpu_agent_blk::remote::Remote;
 use dpu_agent_blk::serve;
 use dpu_agent_blk::source::Source;
 use dpu_agent_blk::volume::{FileVolume, Volume};
+use imaging::{FileMedium, Medium};
 use protocol::ImageId;
 
 /// Serves a volume as a virtio-blk disk by vhost-user, to QEMU or whoever speaks it. Says what happens as JSON lines on
@@ -55,6 +57,15 @@ struct Arguments {
     /// limit. What the OS waits for is not limited.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, requires = "image")]
     rate: u64,
+    /// File (JSON) with the image that is written into the volume before it is served, and what its OS is told. Read until it was done.
+    #[arg(long, value_name = "FILE", requires = "filled", conflicts_with_all = ["image", "read_only"])]
+    fill: Option<PathBuf>,
+    /// File that is made once that was done: where it is there, the volume is served as it is.
+    #[arg(long, value_name = "FILE", requires = "fill")]
+    filled: Option<PathBuf>,
+    /// All that is written is encrypted behind the daemon, with a key that no earlier owner had: behind the image nothing is zeroed.
+    #[arg(long, requires = "fill")]
+    encrypted: bool,
     /// Seconds that a request may wait for the image store or the backend before it becomes an I/O error.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
@@ -109,11 +120,26 @@ fn device(arguments: &Arguments) -> anyhow::Result<(Device, Option<std::fs::File
             socket: socket.clone(),
         };
         let known = PathBuf::from(format!("{}.size", socket.display()));
-        let remote = Remote::start(daemon, deadline, &known).context("starting the daemon")?;
-        return Ok((Device::remote(Arc::new(remote), &arguments.serial), None));
+        let remote = Arc::new(Remote::start(daemon, deadline, &known).context("starting the daemon")?);
+        fill(arguments, || Ok(RemoteMedium::new(remote.clone())))?;
+        return Ok((Device::remote(remote, &arguments.serial), None));
     }
     let (volume, lock) = volume(arguments, deadline)?;
+    if let Some(file) = &arguments.what.file {
+        fill(arguments, || FileMedium::open(file))?;
+    }
     Ok((Device::new(volume, &arguments.serial), lock))
+}
+
+/// Writes the image that the volume is to have, where it does not have it yet.
+fn fill<M: Medium>(arguments: &Arguments, open: impl FnOnce() -> std::io::Result<M>) -> anyhow::Result<()> {
+    let (Some(order), Some(mark)) = (&arguments.fill, &arguments.filled) else { return Ok(()) };
+    let filling = Filling { order, mark, encrypted: arguments.encrypted };
+    if filling.is_done()? {
+        return Ok(());
+    }
+    let medium = open().context("opening the volume to write its image")?;
+    filling.write(&medium).context("cannot write the image")
 }
 
 fn volume(

@@ -268,4 +268,4 @@ fn boot_id() -> Result<BootId, OpenError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

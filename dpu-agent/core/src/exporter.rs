@@ -11,7 +11,7 @@ use protocol::Timestamp;
 use protocol::dpu::{Backend, Exporter, Function, Name, Serves, Volume};
 use serde::{Deserialize, Serialize};
 
-pub use command::{LIMITS, LINK, Launch, Private, counters, launch, link};
+pub use command::{FILLED, LIMITS, LINK, Launch, Private, counters, launch, link};
 
 /// Longest pause before a dead exporter is started again: its host waits.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -61,6 +61,8 @@ pub enum Life {
 pub enum Held {
     /// The exporter cannot be connected to yet, or it cannot be told.
     Opening,
+    /// An image is written into it: nobody can connect before that is done.
+    Filling,
     /// A host is connected.
     Connected,
     /// One was a moment ago, and may be about to come back.
@@ -72,7 +74,7 @@ pub enum Held {
 impl Held {
     /// What cannot be told is as good as in use.
     pub fn in_use(self) -> bool {
-        self != Self::Free
+        !matches!(self, Self::Filling | Self::Free)
     }
 }
 
@@ -99,13 +101,18 @@ pub fn claims(volume: &Volume) -> BTreeSet<String> {
     claims
 }
 
-/// Whether an exporter that runs for `started` does what one for `wanted` would. The config of an instant volume is looked at
-/// before its host has it for the first time, and a token in it may be another by now; limits are changed while it runs.
+/// Whether an exporter that runs for `started` does what one for `wanted` would. The config of an image is looked at before its host has
+/// the volume for the first time, and a token in it may be another by now; limits are changed while it runs. One that wrote an image
+/// serves what is on it as one would that had none to write.
 pub fn serves_alike(wanted: &Volume, started: &Volume) -> bool {
     let plain = |volume: &Volume| {
         let mut volume = Volume { limits: None, ..volume.clone() };
         if let Exporter::Blk { serves: Serves::Image { config, .. } } = &mut volume.exporter {
             *config = None;
+        }
+        volume.fill = volume.fill.filter(|_| wanted.fill.is_some());
+        if let Some(fill) = &mut volume.fill {
+            fill.config = None;
         }
         volume
     };

@@ -1,4 +1,4 @@
-//! How far an instant volume is, from what `billet-blk` says of it line by line.
+//! How far an instant volume is, or one that an image is written into, from what `billet-blk` says of it line by line.
 
 use protocol::dpu::{InstantSeen, WRONG_MAX, WrongChunk};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ enum Said {
         #[serde(default)]
         bytes: u64,
     },
+    /// Behind the running host, or before it has the volume.
+    #[serde(alias = "image-written")]
     Hydrated {
         #[serde(default)]
         bytes: u64,

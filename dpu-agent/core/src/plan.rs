@@ -126,7 +126,8 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
                     limited
                         .map(|want| Action::Limit(Volume { limits: want.limits, ..started.volume.clone() })),
                 );
-                if bus.is_some() && held != Held::Opening && found != Some(Found::Plugged) {
+                let serves = !matches!(held, Held::Opening | Held::Filling);
+                if bus.is_some() && serves && found != Some(Found::Plugged) {
                     plugs.push((&started.volume, found));
                 }
             }
@@ -184,7 +185,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
 /// Whether an exporter may be ended. A bus that does not have the disk has no host that comes back for it.
 fn is_free(held: Held, bus: Option<&Bus>, found: Option<Found>) -> bool {
     match held {
-        Held::Free => found.is_none(),
+        Held::Free | Held::Filling => found.is_none(),
         Held::Lately => bus.is_some() && found.is_none(),
         Held::Opening | Held::Connected => false,
     }

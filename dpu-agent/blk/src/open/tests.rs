@@ -20,10 +20,10 @@ const SIZE: u64 = (16 << 20) + 512;
 const GUID: [u8; 16] = [7; 16];
 
 /// A directory that goes with its test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("billet-blk-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
@@ -38,7 +38,7 @@ impl Drop for Scratch {
 }
 
 /// An image with a GPT by the crate `gpt`, and noise in its only partition.
-fn image(size: usize) -> Vec<u8> {
+pub(crate) fn image(size: usize) -> Vec<u8> {
     let config = gpt::GptConfig::new().writable(true).logical_block_size(gpt::disk::LogicalBlockSize::Lb512);
     let mut disk = config.create_from_device(Cursor::new(vec![0; size]), None).unwrap();
     let bytes = size as u64 / 2;
@@ -50,7 +50,7 @@ fn image(size: usize) -> Vec<u8> {
 }
 
 /// Puts the image into a store in `dir`.
-fn store(dir: &Path, raw: &[u8]) -> ImageId {
+pub(crate) fn store(dir: &Path, raw: &[u8]) -> ImageId {
     let manifest = Manifest { partition_table: PartitionTable::Gpt, ..manifest_of(raw) };
     for (bytes, chunk) in raw.chunks(CHUNK).zip(&manifest.chunks) {
         if let Some(chunk) = chunk {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use protocol::dpu::{
     Backend, Chap, DEADLINE_MAX, Desired, Discard, Encryption, Exporter, IoLimits, Name, Serves, Volume,
 };
+use protocol::job::CloudConfig;
 
 use super::{PATH_MAX, absolute, once};
 use crate::exporter::{LINK, claims};
@@ -52,6 +53,7 @@ pub fn volumes(desired: &Desired, wrong: &mut Vec<String>) {
         }
         limits(volume, wrong);
         encryption(volume, wrong);
+        fill(volume, wrong);
         match &volume.exporter {
             Exporter::Blk { serves } => blk(name, serves, wrong),
             Exporter::Qsd { backend } => {
@@ -139,33 +141,61 @@ fn blk(name: &Name, serves: &Serves, wrong: &mut Vec<String>) {
             if !absolute(layer, PATH_MAX) {
                 wrong.push(path(name, "layer", PATH_MAX));
             }
-            // Names are not looked up there.
-            let has_address = |rest: &str| {
-                let host = rest.split('/').next().unwrap_or_default();
-                host.parse::<SocketAddr>().is_ok()
-                    || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
-            };
-            let url = store
-                .strip_prefix("http://")
-                .is_some_and(|rest| is_word(rest, PATH_MAX) && has_address(rest));
-            let fits = store.len() <= PATH_MAX && (url || absolute(store, PATH_MAX));
-            if !fits {
-                wrong.push(format!(
-                    "store `{store}` of volume {name} is no http:// URL with an address and no absolute path"
-                ));
-            }
+            self::store(name, store, wrong);
             if size.is_some_and(|size| size == 0 || size % SECTOR != 0 || i64::try_from(size).is_err()) {
                 wrong.push(format!("size of volume {name} is no multiple of {SECTOR} up to 2^63"));
             }
-            let files = config.iter().flat_map(|config| &config.config_drive);
-            for file in files.filter(|file| !is_seed_path(&file.path)) {
-                wrong.push(format!(
-                    "file `{}` of the config of volume {name} is no path without `.`, `..`, `//` and control characters",
-                    file.path
-                ));
-            }
+            self::config(name, config.as_ref(), wrong);
         }
     }
+}
+
+fn store(name: &Name, store: &str, wrong: &mut Vec<String>) {
+    // Names are not looked up there.
+    let has_address = |rest: &str| {
+        let host = rest.split('/').next().unwrap_or_default();
+        host.parse::<SocketAddr>().is_ok()
+            || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+    };
+    let url = store.strip_prefix("http://").is_some_and(|rest| is_word(rest, PATH_MAX) && has_address(rest));
+    let fits = store.len() <= PATH_MAX && (url || absolute(store, PATH_MAX));
+    if !fits {
+        wrong.push(format!(
+            "store `{store}` of volume {name} is no http:// URL with an address and no absolute path"
+        ));
+    }
+}
+
+fn config(name: &Name, config: Option<&CloudConfig>, wrong: &mut Vec<String>) {
+    let files = config.iter().flat_map(|config| &config.config_drive);
+    for file in files.filter(|file| !is_seed_path(&file.path)) {
+        wrong.push(format!(
+            "file `{}` of the config of volume {name} is no path without `.`, `..`, `//` and control characters",
+            file.path
+        ));
+    }
+}
+
+/// An image is written by who has the bytes before a host does.
+fn fill(volume: &Volume, wrong: &mut Vec<String>) {
+    let Some(fill) = &volume.fill else { return };
+    let name = &volume.name;
+    let why = match &volume.exporter {
+        Exporter::Qsd { .. } | Exporter::Blk { serves: Serves::File { read_only: false, .. } } => None,
+        Exporter::Blk { serves: Serves::File { read_only: true, .. } } => Some("is read-only: write to it"),
+        Exporter::Blk { serves: Serves::Image { .. } } => {
+            Some("is an instant volume, which has its image already")
+        }
+        // Their bytes are in a process of somebody else's, which shows them on the DPU only by a module of the kernel
+        // (`nbd_start_disk`, `ublk_start_disk`), where there is one.
+        Exporter::Spdk { .. } => Some("has exporter spdk, through which no image is written: take qsd"),
+        Exporter::Snap { .. } => Some("has exporter snap, through which no image is written: take qsd"),
+    };
+    if let Some(why) = why {
+        wrong.push(format!("an image is to be written into volume {name}, which {why}"));
+    }
+    store(name, &fill.store, wrong);
+    config(name, fill.config.as_ref(), wrong);
 }
 
 /// Whether a path from the root of a config drive names a file of it.
@@ -318,6 +348,52 @@ mod tests {
             state["volumes"][0]["encryption"]["key"] = key.into();
             let error = State::check(serde_json::from_value(state.clone()).unwrap()).unwrap_err().to_string();
             assert!(error.contains("key of volume vault") && !error.contains("passpass"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_who_can_write_an_image_is_told_to() {
+        let mut state = golden();
+        state["volumes"] =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-fill.v1.json")).unwrap();
+        State::check(serde_json::from_value(state.clone()).unwrap()).unwrap();
+        let image = &state["volumes"][0]["fill"]["image"].clone();
+        for (place, value, words) in [
+            (
+                "exporter",
+                serde_json::json!({"kind": "spdk", "backend": {"kind": "file", "path": "/a"}}),
+                "exporter spdk, through which no image is written",
+            ),
+            (
+                "exporter",
+                serde_json::json!({"kind": "snap", "backend": {"kind": "file", "path": "/a"}}),
+                "exporter snap, through which no image is written",
+            ),
+            (
+                "exporter",
+                serde_json::json!({"kind": "blk", "serves": {"kind": "file", "path": "/a", "read_only": true}}),
+                "is read-only",
+            ),
+            (
+                "exporter",
+                serde_json::json!({"kind": "blk", "serves": {"kind": "image", "image": image, "store": "/s", "layer": "/l"}}),
+                "is an instant volume",
+            ),
+            (
+                "fill",
+                serde_json::json!({"image": image, "store": "http://server:8080"}),
+                "store `http://server",
+            ),
+            (
+                "fill",
+                serde_json::json!({"image": image, "store": "/s", "config": {"config_drive": [{"path": "../x", "text": ""}]}}),
+                "file `../x` of the config of volume boot",
+            ),
+        ] {
+            let mut bad = state.clone();
+            bad["volumes"][0][place] = value;
+            let error = State::check(serde_json::from_value(bad).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
         }
     }
 

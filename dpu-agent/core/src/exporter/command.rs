@@ -15,6 +15,10 @@ pub const LINK: &str = ".qsd";
 const COUNTERS: &str = ".counters";
 /// Of the file with its limits.
 pub const LIMITS: &str = ".limits";
+/// Of the file with the image that is to be written, and what its OS is told: a config holds a token.
+const FILL: &str = ".fill";
+/// Of the file that is there once that was done.
+pub const FILLED: &str = ".filled";
 /// Of the file with what an instant volume tells its OS: a config holds a token.
 const CONFIG: &str = ".config";
 
@@ -46,14 +50,23 @@ impl std::fmt::Debug for Private {
 
 /// What is run for a volume. `files` is the path of the volume's own files without their extensions.
 pub fn launch(volume: &Volume, files: &str) -> Launch {
-    match &volume.exporter {
+    let mut launch = match &volume.exporter {
         Exporter::Blk { serves } => blk(volume, serves, files),
         Exporter::Qsd { backend } => qsd::launch(volume, backend, files),
         // Nothing is run for these; they are asked.
         Exporter::Spdk { .. } | Exporter::Snap { .. } => {
-            Launch { arguments: Vec::new(), daemon: None, files: Vec::new() }
+            return Launch { arguments: Vec::new(), daemon: None, files: Vec::new() };
         }
+    };
+    if let Some(fill) = &volume.fill {
+        let words = ["--fill", &format!("{files}{FILL}"), "--filled", &format!("{files}{FILLED}")];
+        launch.arguments.extend(words.map(str::to_owned));
+        if volume.encryption.is_some() {
+            launch.arguments.push("--encrypted".to_owned());
+        }
+        launch.files.push(Private { extension: FILL, text: serde_json::json!(fill).to_string() });
     }
+    launch
 }
 
 /// Where the daemon behind a volume meets `billet-blk`.
@@ -161,6 +174,20 @@ mod tests {
             let [Private { extension: CONFIG, text }] = launch.files.as_slice() else { panic!("no file") };
             assert!(text.contains("secretsecret"));
         }
+    }
+
+    #[test]
+    fn an_image_is_written_by_who_serves_the_volume() {
+        let volumes: Vec<Volume> =
+            serde_json::from_str(include_str!("../../../../protocol/src/dpu-fill.v1.json")).unwrap();
+        let launch = launch(&volumes[0], "/var/lib/billet-dpu/exporters/x");
+        let line = launch.arguments.join(" ");
+        assert!(line.ends_with(
+            " --fill /var/lib/billet-dpu/exporters/x.fill --filled /var/lib/billet-dpu/exporters/x.filled --encrypted"
+        ));
+        assert!(!line.contains("secretsecret") && !format!("{launch:?}").contains("secretsecret"));
+        let order = launch.files.iter().find(|file| file.extension == FILL).unwrap();
+        assert_eq!(serde_json::from_str::<protocol::dpu::Fill>(&order.text).ok(), volumes[0].fill);
     }
 
     #[test]

@@ -331,7 +331,54 @@ fn volume(n: usize, disk: usize) -> Volume {
         deadline: None,
         boot: false,
         encryption: None,
+        fill: None,
     }
+}
+
+/// A volume whose image is written before its host has it.
+fn filled(n: usize) -> Volume {
+    let fill = protocol::dpu::Fill {
+        image: "de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65".parse().unwrap(),
+        store: "/store".into(),
+        config: Some(protocol::job::CloudConfig::default()),
+        grow_root: true,
+    };
+    Volume { fill: Some(fill), ..volume(n, n) }
+}
+
+#[test]
+fn who_writes_an_image_goes_on_until_nobody_wants_the_volume() {
+    let of = |volumes: Vec<Volume>, started: &Volume, held| {
+        let exporters = Exporters::from([(
+            started.name.clone(),
+            Started { volume: started.clone(), life: Life::Runs { pid: Some(7), held } },
+        )]);
+        let desired = Desired { volumes, ..golden().desired().clone() };
+        let bus = Bus(BTreeMap::new());
+        let planned = plan(&State::check(desired).unwrap(), None, &exporters, &on(Some(&bus)));
+        (planned.actions.iter().map(ToString::to_string).collect::<Vec<_>>(), planned.problems)
+    };
+    let wanted = filled(1);
+    let nothing = (Vec::new(), Vec::new());
+    assert_eq!(of(vec![wanted.clone()], &wanted, Held::Filling), nothing, "no host is given it yet");
+    let mut told = wanted.clone();
+    told.fill.as_mut().unwrap().config = None;
+    assert_eq!(of(vec![wanted.clone()], &told, Held::Filling), nothing, "its config is on it");
+    // The server knows that it was written: the same exporter serves it.
+    let written = Volume { fill: None, ..wanted.clone() };
+    assert_eq!(of(vec![written.clone()], &told, Held::Connected).0, ["plug volume v1 into the host"]);
+    let stop = "stop the exporter of volume v1 (process 7)".to_owned();
+    assert_eq!(of(Vec::new(), &wanted, Held::Filling), (vec![stop.clone()], Vec::new()), "called off");
+    let mut other = wanted.clone();
+    other.fill.as_mut().unwrap().store = "/elsewhere".into();
+    let anew = of(vec![other], &wanted, Held::Filling);
+    assert_eq!(anew.0, [stop, "start the exporter of volume v1 at /run/s1".to_owned()]);
+    // What a host has had is never written over.
+    let (actions, problems) = of(vec![wanted], &written, Held::Connected);
+    assert!(
+        actions.is_empty() && problems[0].contains("in use with other settings"),
+        "{actions:?} {problems:?}"
+    );
 }
 
 fn chassis() -> impl Strategy<Value = Chassis> {

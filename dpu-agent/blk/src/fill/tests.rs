@@ -1,0 +1,103 @@
+//! An image of a store in a directory, written into a file.
+
+use std::fs;
+use std::path::PathBuf;
+
+use imaging::FileMedium;
+use protocol::job::CloudConfig;
+
+use super::*;
+use crate::open::tests::{Scratch, image, store};
+
+/// Bytes of the image, and of the volume.
+const IMAGE: usize = 8 << 20;
+const SIZE: u64 = 16 << 20;
+
+/// A store with an image, an order, and a volume.
+struct Place {
+    dir: Scratch,
+    order: PathBuf,
+    mark: PathBuf,
+    raw: Vec<u8>,
+}
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let dir = Scratch::new(name);
+        let raw = image(IMAGE);
+        let fill = Fill {
+            image: store(&dir.0, &raw),
+            store: dir.0.display().to_string(),
+            config: Some(CloudConfig { meta_data: "local-hostname: db1\n".into(), ..CloudConfig::default() }),
+            grow_root: true,
+        };
+        let (order, mark) = (dir.0.join("v.fill"), dir.0.join("v.filled"));
+        fs::write(&order, serde_json::to_vec(&fill).unwrap()).unwrap();
+        File::create(dir.0.join("volume")).unwrap().set_len(SIZE).unwrap();
+        Self { dir, order, mark, raw }
+    }
+
+    fn write(&self) -> Result<(), FillError> {
+        let filling = Filling { order: &self.order, mark: &self.mark, encrypted: false };
+        assert!(!filling.is_done().unwrap());
+        let done = filling.write(&FileMedium::open(&self.dir.0.join("volume")).unwrap());
+        assert_eq!(filling.is_done().unwrap(), done.is_ok());
+        done
+    }
+
+    fn volume(&self) -> Vec<u8> {
+        fs::read(self.dir.0.join("volume")).unwrap()
+    }
+
+    /// The files of its chunks.
+    fn chunks(&self) -> Vec<PathBuf> {
+        let dirs = fs::read_dir(self.dir.0.join("chunks")).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> =
+            dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path())).collect();
+        all.sort();
+        all
+    }
+}
+
+#[test]
+fn an_image_is_written_and_the_mark_comes_last() {
+    let place = Place::new("fill");
+    place.write().unwrap();
+    let there = place.volume();
+    let edge = 1 << 20;
+    assert!(there[edge..IMAGE] == place.raw[edge..], "all of the image between the ends");
+    assert!(there[..512] != [0; 512] && there[there.len() - 512..] != [0; 512], "both partition tables");
+    let text = b"local-hostname: db1";
+    assert!(there.windows(text.len()).any(|part| part == text), "the config partition");
+}
+
+#[test]
+fn a_bit_that_flipped_is_refused_and_the_volume_does_not_boot() {
+    let place = Place::new("fill-flipped");
+    let chunk = place.chunks().remove(0);
+    let whole = fs::read(&chunk).unwrap();
+    let mut bad = whole.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 4;
+    fs::write(&chunk, bad).unwrap();
+    let error = place.write().unwrap_err().to_string();
+    assert!(error.contains("came with other bytes 3 times"), "{error}");
+    assert!(place.volume()[..1 << 20].iter().all(|byte| *byte == 0), "it boots");
+    fs::write(&chunk, whole).unwrap();
+    place.write().unwrap();
+}
+
+#[test]
+fn what_is_away_is_waited_for() {
+    let place = Place::new("fill-away");
+    let chunks = place.dir.0.join("chunks");
+    let away = place.dir.0.join("away");
+    fs::rename(&chunks, &away).unwrap();
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| place.write());
+        std::thread::sleep(PAUSE * 2);
+        assert!(!written.is_finished());
+        fs::rename(&away, &chunks).unwrap();
+        written.join().unwrap().unwrap();
+    });
+}
