@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use protocol::dial::Facts;
 use protocol::dpu::{
-    Access, Backend, Chassis, Datapath, Desired, Discard, Encap, EncapKind, Encryption, Exporter,
+    Access, Backend, Chassis, Datapath, Desired, Discard, Encap, EncapKind, Encryption, Exporter, Fill,
     InterfaceName, Name, Observed, PORTS_MAX, PROVISIONING_BRIDGE, Port, STATE_MAX, VERSION, VOLUMES_MAX,
     Volume as Disk, VolumeSeen,
 };
@@ -190,6 +190,8 @@ pub struct HostDisk {
     pub reach: Reach,
     /// How its bytes are encrypted there.
     pub encryption: Option<Encryption>,
+    /// What the DPU is to write on it first.
+    pub fill: Option<Fill>,
 }
 
 /// How a DPU gets at a volume, as it is stored with the volume.
@@ -317,7 +319,7 @@ pub fn desired(
 }
 
 fn disk(disk: &HostDisk) -> Option<Disk> {
-    let HostDisk { volume, reach, encryption } = disk;
+    let HostDisk { volume, reach, encryption, fill } = disk;
     let at = volume.function();
     let exporter = match (reach, at.by) {
         (Reach::Backend(backend), DisksBy::Qsd) => Exporter::Qsd { backend: backend.clone() },
@@ -335,6 +337,7 @@ fn disk(disk: &HostDisk) -> Option<Disk> {
         deadline: None,
         boot: volume.attachment.as_ref().is_some_and(|at| at.boot),
         encryption: encryption.clone(),
+        fill: fill.clone(),
     })
 }
 
@@ -347,6 +350,16 @@ pub fn presents(observed: Option<&Observed>, generation: u64, volume: &Volume) -
         one.name.as_str() == name && one.pid.is_some() && one.plugged != Some(false) && is_whole(one)
     };
     seen.volumes.iter().any(has)
+}
+
+/// Whether a DPU has written the image on a volume that its newest state tells it to, as it says.
+pub fn filled(observed: Option<&Observed>, desired: &Desired, volume: &Volume) -> bool {
+    let name = volume.id.to_string();
+    let is_told = desired.volumes.iter().any(|disk| disk.name.as_str() == name && disk.fill.is_some());
+    let seen = observed.filter(|seen| is_told && seen.generation == Some(desired.generation));
+    let one = seen.and_then(|seen| seen.volumes.iter().find(|one| one.name.as_str() == name));
+    // One that gets at its bytes in another way than the state says has no process.
+    one.is_some_and(|one| one.pid.is_some() && one.instant.as_ref().is_some_and(|seen| seen.adapted))
 }
 
 /// Whether a DPU does not have a volume any more, as it says of the newest state.

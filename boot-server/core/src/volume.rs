@@ -172,17 +172,20 @@ pub enum Imaging {
     Server,
     /// The agent, on the machine, to the disk that its DPU presents.
     Agent,
+    /// The DPU, before it presents the disk, while the machine is off.
+    Dpu,
 }
 
 impl Imaging {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Server, Self::Agent];
+    pub const ALL: [Self; 3] = [Self::Server, Self::Agent, Self::Dpu];
 
     /// As it is written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Agent => "agent",
+            Self::Dpu => "dpu",
         }
     }
 
@@ -352,6 +355,12 @@ impl Volume {
     /// What it takes of a project's quota. Of a GiB that is begun, all.
     pub fn amounts(&self) -> Amounts {
         Amounts { volumes: 1, volume_gib: gib(self.size), ..Amounts::default() }
+    }
+
+    /// The DPU that writes its image, or wrote it: the one that may write to it at all.
+    pub fn filler(&self) -> Option<DpuId> {
+        let fills = matches!(self.source, Source::Os { imaging: Imaging::Dpu, .. });
+        self.presenter().filter(|_| fills)
     }
 
     /// The DPU that is to remove its layer: nobody has the volume any more, and nobody will.

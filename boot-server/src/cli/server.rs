@@ -266,7 +266,8 @@ pub struct CreateArgs {
     /// Size of that volume, such as 20G; the image's smallest disk where it is not given
     #[arg(long, value_name = "SIZE", requires = "boot_volume", value_parser = super::volume::size)]
     volume_size: Option<u64>,
-    /// Who writes the image on that volume: server, or agent (on the machine, which boots the ramdisk for it)
+    /// Who writes the image on that volume: server, agent (on the machine, which boots the ramdisk for it), or dpu (the
+    /// machine's, while it is off)
     #[arg(long, value_name = "WHO", requires = "boot_volume", default_value = "server")]
     imaging: Imaging,
     /// That volume stays when the server is deleted

@@ -284,7 +284,7 @@ pub struct VolumeView {
     pub counters: Option<VolumeCountersView>,
     /// Why it does not go on.
     pub note: Option<String>,
-    /// Of an instant volume: how much of its image is on its DPU.
+    /// Of an instant volume: how much of its image is on its DPU. Of one whose image its DPU writes now: how far that is.
     pub hydration: Option<HydrationView>,
     /// Who asked for it.
     pub created_by: String,
@@ -294,10 +294,10 @@ pub struct VolumeView {
     pub version: i64,
 }
 
-/// How much of its image an instant volume has.
+/// How much of its image an instant volume has, or one whose image its DPU writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HydrationView {
-    /// Percent of the image's chunks.
+    /// Percent of the image's chunks; where it is written, of writing and reading back.
     pub percent: u8,
     /// Bytes of the image's data, as long as its DPU serves the volume.
     pub bytes: Option<u64>,
@@ -305,7 +305,7 @@ pub struct HydrationView {
     pub hydrated: bool,
     /// Why the image store cannot be reached; none while it can.
     pub store_away: Option<String>,
-    /// Chunks that came with wrong bytes: the host gets I/O errors there.
+    /// Chunks that came with wrong bytes, which no host gets.
     pub wrong_chunks: usize,
 }
 

@@ -110,6 +110,8 @@ fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
 pub(super) fn prepared(s: &mut Step<'_>, job: JobId, news: PrepareNews) -> Result<(), Refused> {
     let now = s.now();
     let awaits = |run: &Run| match run.stage {
+        // What is not written is not started.
+        RunStage::Volume if news == PrepareNews::Ready => run.fills().is_none(),
         RunStage::Volume => news != PrepareNews::Clear,
         RunStage::Cross => {
             matches!(news, PrepareNews::Ready | PrepareNews::Clear | PrepareNews::Failed { .. })

@@ -367,6 +367,12 @@ impl Run {
         self.boots_volume() && self.on_volume.imaging == Imaging::Agent && !self.on_volume.written
     }
 
+    /// The volume that the machine's DPU is to write the image on, until it has.
+    pub fn fills(&self) -> Option<VolumeId> {
+        let waits = self.stage == RunStage::Volume && self.on_volume.imaging == Imaging::Dpu;
+        self.volume().filter(|_| waits && !self.on_volume.written)
+    }
+
     /// The job as the agent gets it: it knows a volume by the serial number of the disk.
     pub fn agent_job(&self) -> Job {
         let mut job = self.job.clone();

@@ -756,6 +756,35 @@ fn an_agent_writes_a_volume_and_never_meets_a_network_of_a_project() {
 }
 
 #[test]
+fn a_dpu_writes_a_volume_while_the_machine_is_off() {
+    let by_dpu = || Box::new(DeployOrder { imaging: Imaging::Dpu, ..*volume_order() });
+    let mut story = Story::available();
+    story.is(Event::Verb(Verb::Deploy(by_dpu())));
+    assert_eq!(story.node.state.run().unwrap().fills(), Some(VolumeId(Uuid::from_u128(9))));
+    story.prepared(PrepareNews::Off);
+    assert_eq!(story.stands(), ("deploying/volume".to_owned(), Side::Tenant), "no agent comes");
+    let early = Event::Prepared { job: story.job(), news: PrepareNews::Ready };
+    assert!(step(&story.node, early, &context(story.now, 9)).is_err(), "it is not written yet");
+    story.prepared(PrepareNews::Written);
+    assert_eq!(story.node.state.run().unwrap().fills(), None);
+    story.prepared(PrepareNews::Ready);
+    assert_eq!(story.stands(), ("deploying/first_boot".to_owned(), Side::Tenant));
+    assert_eq!(story.effects, [Effect::PowerCycle], "once");
+    story.is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
+    assert_eq!(story.place(), "active");
+
+    // Its disk is gone from when on the machine is off.
+    story.is(Event::Verb(Verb::Rebuild(by_dpu())));
+    let mut early = story.clone();
+    early.is(Event::Verb(Verb::Abort));
+    assert_eq!(early.place(), "active");
+    story.prepared(PrepareNews::Off).is(Event::Verb(Verb::Abort));
+    assert_eq!(story.place(), "failed during deploying");
+    story.is(Event::Verb(Verb::Retry));
+    assert!(story.node.state.run().unwrap().fills().is_some(), "it was not written");
+}
+
+#[test]
 fn a_running_os_stays_where_it_is_until_the_machine_is_off() {
     let mut story = Story::writing();
     story.reports(2, done()).boots().is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });

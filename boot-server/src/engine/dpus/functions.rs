@@ -66,12 +66,14 @@ pub(in crate::engine) struct NewDisk<'a> {
     pub kind: &'a str,
     /// Its bytes are encrypted on the DPU.
     pub encrypted: bool,
+    /// The DPU is to write its image. Where it has it, whoever can serves it.
+    pub fills: bool,
 }
 
 impl<'a> NewDisk<'a> {
     /// A volume that there is.
     pub fn of(volume: &'a Volume, disk: Disk) -> Self {
-        Self { disk, kind: &volume.kind, encrypted: volume.key.is_some() }
+        Self { disk, kind: &volume.kind, encrypted: volume.key.is_some(), fills: false }
     }
 }
 
@@ -325,6 +327,7 @@ impl Engine {
         let kind = self.backend(disk.kind)?.kind();
         let what = match by {
             DisksBy::Snap if disk.encrypted => "volumes that are encrypted are not served by SNAP",
+            DisksBy::Snap if disk.fills => "images are not written through SNAP (`imaging: dpu`)",
             DisksBy::Snap if kind == Kind::Instant => "instant volumes are not served by SNAP",
             DisksBy::Qsd if kind == Kind::NvmeTcp => {
                 "volumes over NVMe/TCP are not served by qemu-storage-daemon"

@@ -182,7 +182,8 @@ impl Engine {
         for (volume, sealed) in granted {
             let reach = self.open_access(volume.id, &sealed)?;
             let encryption = self.encryption(&volume)?;
-            disks.push(HostDisk { volume, reach, encryption });
+            let fill = node.and_then(|node| self.fill(node, &volume, known));
+            disks.push(HostDisk { volume, reach, encryption, fill });
         }
         let leaving = self.store().read(move |db| volumes::leaving(db, id)).await?;
         let discard = leaving.iter().filter_map(discard).collect();

@@ -10,7 +10,7 @@ use boot_server_core::volume::{
 use protocol::{NodeId, VolumeId};
 use uuid::Uuid;
 
-use super::{VolumeError, bad, check_size, fresh, line};
+use super::{VolumeError, check_size, fresh, line};
 use crate::engine::dpus::NewDisk;
 use crate::engine::{Actor, Engine, EngineError};
 use crate::store::queries::insert_event;
@@ -88,7 +88,7 @@ impl Engine {
         };
         let encrypted = wish.encrypted || self.encrypts(&kind) == Encrypted::Always;
         let server = self.server_of(node).await?.map(|server| server.id);
-        let disk = NewDisk { disk: Disk::Boot, kind: &kind, encrypted };
+        let disk = NewDisk { disk: Disk::Boot, kind: &kind, encrypted, fills: wish.imaging == Imaging::Dpu };
         match self.check_disks(&known, server, &[disk]).await {
             Err(EngineError::Volume(why @ (VolumeError::NoFunction { .. } | VolumeError::Bad { .. }))) => {
                 Ok(Err(why.to_string()))
@@ -108,15 +108,7 @@ impl Engine {
             Some(kind) => kind.clone(),
             None => self.first_type()?,
         };
-        if self.backend(&kind)?.instant().is_some() && wish.imaging == Imaging::Agent {
-            let what =
-                format!("nothing writes the image to a volume of type {kind}: its DPU serves it as it is");
-            return Err(bad(
-                what,
-                "leave out `imaging: agent`, or take another type (`billet volume types`)",
-            )
-            .into());
-        }
+        self.check_imaging(&kind, wish.imaging)?;
         let least = least.saturating_add(AROUND_IMAGE);
         let size = wish.size.unwrap_or_else(|| least.next_multiple_of(SIZE_UNIT));
         check_size(size, least)?;

@@ -1,7 +1,7 @@
 //! Drives volumes: what they need is done in their backends, and what their DPUs say changes their stage.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boot_server_core::dpu::functions::{DiskFunction, allot};
@@ -428,16 +428,14 @@ impl Engine {
             Source::Blank | Source::Snapshot { .. } | Source::Os { imaging: Imaging::Agent, .. } => {
                 return Ok(());
             }
+            Source::Os { imaging: Imaging::Dpu, .. } => {
+                let node = self.node_of(volume).await?;
+                let spec = node.as_ref().and_then(|node| target_spec(node, volume.id));
+                return instant::check_config(spec.and_then(|(config, _)| config).as_ref());
+            }
             Source::Image { image, .. } => plain(*image),
             Source::Os { image, imaging: Imaging::Server, .. } => {
-                let server = volume.server();
-                let node = match server {
-                    Some(server) => {
-                        let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
-                        server.and_then(|server| self.0.nodes.get(server.node))
-                    }
-                    None => None,
-                };
+                let node = self.node_of(volume).await?;
                 // Its server went on without it: it is removed with it.
                 let Some((config, grow_root)) = node.as_ref().and_then(|node| target_spec(node, volume.id))
                 else {
@@ -454,6 +452,13 @@ impl Engine {
         let written = written.map_err(VolumeError::from)?;
         tracing::info!(volume = %volume.id, ?written, "an image was written to a volume and read back");
         Ok(())
+    }
+
+    /// The machine of the server that has a volume.
+    async fn node_of(&self, volume: &Volume) -> Result<Option<Arc<Node>>, EngineError> {
+        let Some(server) = volume.server() else { return Ok(None) };
+        let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
+        Ok(server.and_then(|server| self.0.nodes.get(server.node)))
     }
 
     async fn grant_volume(&self, volume: Volume, id: DpuId) -> Result<(), EngineError> {

@@ -1,4 +1,4 @@
-//! Instant volumes: images under layers on DPUs. Nothing of them is on the server but the row and, until the DPU has it, the config.
+//! Images that come by DPUs. Instant volumes are images under layers on DPUs: nothing of them is on the server but the row and, until the DPU has it, the config.
 //!
 //! ```text
 //!  granted: the config is sealed with the row, the DPU is told ─▶ adapted: the config is forgotten ─▶ hydrated: the image is not needed
@@ -53,19 +53,21 @@ pub(super) fn check_config(config: Option<&CloudConfig>) -> Result<(), EngineErr
         return Ok(());
     }
     let what = format!(
-        "what the OS is told has {octets} octets, at most {CONFIG_MAX} fit for an instant volume: shorten the user data"
+        "what the OS is told has {octets} octets, at most {CONFIG_MAX} fit into what its DPU is told: shorten the user data"
     );
     Err(VolumeError::Backend(BackendError::Refused(what)).into())
 }
 
 impl Engine {
-    /// How much of its image a volume has; `None` of one that is no instant volume.
+    /// How much of its image a volume has; `None` of one that is no instant volume, and that no DPU writes the image of now.
     pub fn hydration(&self, volume: &Volume) -> Option<Hydration> {
-        self.backend(&volume.kind).ok().filter(|backend| backend.instant().is_some())?;
-        let layer = volume.layer.as_ref();
-        let known = layer.and_then(|layer| self.known_dpu(layer.dpu));
+        let is_instant = self.backend(&volume.kind).is_ok_and(|backend| backend.instant().is_some());
+        let known = imager(volume).and_then(|dpu| self.known_dpu(dpu));
         let seen = known.as_ref().and_then(|known| seen_of(known.observed.as_ref()?, volume.id));
-        let hydrated = layer.is_some_and(|layer| layer.hydrated);
+        if !is_instant && seen.is_none_or(|seen| seen.adapted) {
+            return None;
+        }
+        let hydrated = volume.layer.as_ref().is_some_and(|layer| layer.hydrated);
         Some(Hydration {
             percent: if hydrated { 100 } else { seen.map_or(0, |seen| seen.percent) },
             bytes: seen.map(|seen| seen.bytes),
@@ -151,7 +153,7 @@ impl Engine {
     }
 
     /// The provisioning listener, by an address of the DPU's own family.
-    fn store_url(&self, known: &Known) -> String {
+    pub(super) fn store_url(&self, known: &Known) -> String {
         let is_v6 = known.dpu.address.is_some_and(|address| address.is_ipv6());
         let urls = || self.settings().provisioning_urls();
         let alike = urls().find(|url| url.contains('[') == is_v6);
@@ -185,7 +187,7 @@ impl Engine {
         seen: &InstantSeen,
     ) -> Result<(), EngineError> {
         let found = self.store().read(move |db| rows::get(db, id)).await?;
-        let has_it = |volume: &Volume| volume.layer.as_ref().is_some_and(|layer| layer.dpu == dpu);
+        let has_it = |volume: &Volume| imager(volume) == Some(dpu);
         let Some(volume) = found.filter(has_it).filter(|volume| volume.phase != Phase::Deleted) else {
             return Ok(());
         };
@@ -195,7 +197,7 @@ impl Engine {
         for event in said(was, seen).into_iter().map(news) {
             self.write_down(event).await?;
         }
-        if seen.adapted && !was.adapted {
+        if seen.adapted && !was.adapted && volume.layer.is_some() {
             self.forget_config(id).await?;
         }
         if seen.hydrated && !volume.layer.as_ref().is_some_and(|layer| layer.hydrated) {
@@ -245,10 +247,15 @@ impl Engine {
 
     /// Why the DPU of a volume that waits for it cannot serve it.
     pub(super) fn cannot_serve(&self, volume: &Volume) -> Option<String> {
-        let known = self.known_dpu(volume.layer.as_ref()?.dpu)?;
+        let known = self.known_dpu(imager(volume)?)?;
         let seen = seen_of(known.observed.as_ref()?, volume.id)?;
         seen.failure.clone().filter(|_| !seen.adapted).map(|why| cut(&why))
     }
+}
+
+/// The DPU that has the image of a volume come.
+fn imager(volume: &Volume) -> Option<DpuId> {
+    volume.layer.as_ref().map(|layer| layer.dpu).or_else(|| volume.filler())
 }
 
 fn seen_of(observed: &Observed, id: VolumeId) -> Option<&InstantSeen> {
@@ -261,10 +268,7 @@ fn said(was: &InstantSeen, seen: &InstantSeen) -> Vec<(&'static str, Severity, S
     let mut lines = Vec::new();
     for one in seen.wrong.iter().filter(|one| !was.wrong.contains(one)) {
         let (id, why) = (cut(&one.id), cut(&one.reason));
-        let what = format!(
-            "chunk {} ({id}) came with wrong bytes: {why}; its host gets an I/O error there",
-            one.chunk
-        );
+        let what = format!("chunk {} ({id}) came with wrong bytes, which no host gets: {why}", one.chunk);
         lines.push(("volume.chunk_wrong", Severity::Error, what));
     }
     match (&was.away, &seen.away) {

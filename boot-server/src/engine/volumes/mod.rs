@@ -12,6 +12,7 @@
 mod attach;
 mod boot;
 mod drive;
+mod fill;
 mod instant;
 mod keys;
 mod open;

@@ -11,6 +11,12 @@
 //!    ─▶ agent writes ─▶ machine off ─▶ ports plugged ─▶ switched on
 //! ```
 //!
+//! Where the DPU writes it, the machine is off from before that on:
+//!
+//! ```text
+//!  machine off ─▶ the volume before revoked ─▶ empty one granted ─▶ DPU writes, ports plugged ─▶ DPU presents it ─▶ switched on
+//! ```
+//!
 //! Each look does what can be done then, and is done again when something changes.
 
 use std::time::Duration;
@@ -101,7 +107,8 @@ impl Engine {
                 return self.fail_prepare(id, job, "its volume was removed", "reinstall the server").await;
             }
         }
-        if !run.wants_agent() && node.timeline.at(Mark::Written).is_none() {
+        let fills = run.fills().is_some();
+        if !run.wants_agent() && !fills && node.timeline.at(Mark::Written).is_none() {
             // Until that is noted the deploy may be called off with nothing changed: the machine is touched with the next look.
             return self.tell_prepared(id, job, PrepareNews::Written).await;
         }
@@ -135,6 +142,14 @@ impl Engine {
             return self
                 .fail_prepare(id, job, &why, "see the volume's events, then reinstall the server")
                 .await;
+        }
+        if fills {
+            // What it is told next has no image to write, and the machine is switched on when it says that it follows that.
+            return if self.is_filled(volume) {
+                self.tell_prepared(id, job, PrepareNews::Written).await
+            } else {
+                Ok(())
+            };
         }
         let all = volumes.iter().filter(|volume| volume.attachment.is_some());
         let have_all = all

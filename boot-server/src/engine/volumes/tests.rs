@@ -1,6 +1,7 @@
 //! Volumes over a real store and real files, with a DPU that is played here.
 
 mod agent;
+mod fills;
 mod functions;
 mod hosts;
 mod instant;

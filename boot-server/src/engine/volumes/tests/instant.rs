@@ -124,6 +124,9 @@ async fn an_instant_volume_lives_from_its_layer_to_its_end() {
     let by_agent = BootVolume { imaging: Imaging::Agent, ..BootVolume::default() };
     let refused = engine.ensure_boot_volume(&made, &someone(), &by_agent, 1 << 20).await.unwrap_err();
     assert!(refused.to_string().contains("nothing writes the image to a volume of type"), "{refused}");
+    let by_dpu = BootVolume { imaging: Imaging::Dpu, ..BootVolume::default() };
+    let refused = engine.ensure_boot_volume(&made, &someone(), &by_dpu, 1 << 20).await.unwrap_err();
+    assert!(refused.to_string().contains("nothing writes the image to a volume of type"), "{refused}");
     news(&engine, project, &said, volume.id).await;
     let second = reinstall(&engine, project, &said, &made, &volume).await;
 

@@ -295,7 +295,7 @@ async fn a_dpu_is_registered_looked_at_changed_and_removed() {
 async fn servers_are_asked_for_on_volumes() {
     let it = Site::new().await;
     assert_eq!(it.lab.upload("name=tiny&version=1", raw_disk(1)).await.status, 201);
-    let body = "key=k1&name=web&count=1&node=alpha&image=tiny&boot=volume&boot_type=large&boot_size=64M&boot_keep=1&boot_agent=1";
+    let body = "key=k1&name=web&count=1&node=alpha&image=tiny&boot=volume&boot_type=large&boot_size=64M&boot_keep=1&boot_imaging=agent";
     let page = it.form(TOKEN, "/my/red/create/check", body).await;
     assert!(text(&page).contains("No machine with a DPU is free"), "{page:?}");
     dial_in(&it.lab, None, "dpu-1").await;
@@ -309,4 +309,8 @@ async fn servers_are_asked_for_on_volumes() {
     let boot = spec.boot_volume.unwrap();
     assert_eq!((boot.kind.as_deref(), boot.size, boot.keep), (Some("large"), Some(64 << 20), true));
     assert_eq!(boot.imaging, boot_server_core::volume::Imaging::Agent);
+    let asked = it.form(TOKEN, "/my/red/create/check", &body.replace("=agent", "=dpu")).await;
+    assert!(text(&asked).contains("--imaging dpu"), "{asked:?}");
+    let wrong = it.form(TOKEN, "/my/red/create", &body.replace("=agent", "=nobody")).await;
+    assert!(wrong.status == 422 && text(&wrong).contains("one of server, agent, dpu"), "{wrong:?}");
 }

@@ -85,7 +85,7 @@ struct Typed {
     boot_keep: bool,
     boot_encrypted: bool,
     /// The agent writes the image, on the machine.
-    boot_agent: bool,
+    boot_imaging: String,
     /// Each server gets a port on each.
     networks: Vec<String>,
 }
@@ -113,7 +113,7 @@ impl Typed {
             boot_size: plain("boot_size"),
             boot_keep: fields.get("boot_keep") == "1",
             boot_encrypted: fields.get("boot_encrypted") == "1",
-            boot_agent: fields.get("boot_agent") == "1",
+            boot_imaging: plain("boot_imaging"),
             networks: fields.all("networks").map(str::to_owned).collect(),
         }
     }
@@ -128,6 +128,18 @@ impl Typed {
 
     fn has_network(&self, id: &str) -> bool {
         self.networks.iter().any(|network| network == id)
+    }
+
+    /// Who can write the image on a volume, with words for people.
+    fn imagings(&self) -> [(&'static str, &'static str); 3] {
+        Imaging::ALL.map(|who| {
+            let words = match who {
+                Imaging::Server => "the server, straight into the store",
+                Imaging::Agent => "the machine itself, which boots the ramdisk for it",
+                Imaging::Dpu => "the machine's DPU, before the machine is on",
+            };
+            (who.as_str(), words)
+        })
     }
 
     /// Volumes and networks are presented by a DPU.
@@ -155,7 +167,12 @@ impl Typed {
             })?),
         };
         let kind = Some(self.boot_type.clone()).filter(|kind| !kind.is_empty());
-        let imaging = if self.boot_agent { Imaging::Agent } else { Imaging::Server };
+        let imaging = match self.boot_imaging.as_str() {
+            "" => Imaging::default(),
+            text => text.parse().map_err(|known: String| {
+                form::problem("imaging", format!("“{text}” does not write images"), &format!("it is {known}"))
+            })?,
+        };
         let (keep, encrypted) = (self.boot_keep, self.boot_encrypted);
         Ok(Some(BootVolume { kind, size, keep, encrypted, imaging }))
     }
