@@ -29,7 +29,7 @@ const LONG: usize = 8_000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Who writes the first server's image, and the second's.
-const IMAGING: [&str; 2] = ["server", "agent"];
+const IMAGING: [&str; 2] = ["dpu", "agent"];
 /// The first server's address, and the second's.
 const ADDRESSES: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
 /// The guest waits for its data disk, whose checksum it prints.
@@ -83,18 +83,24 @@ impl Story {
         Ok(story)
     }
 
-    /// Two servers: the image of the first is written before its machine is switched on, that of the second by the agent on its machine.
-    fn create(&self) -> Result<()> {
-        let (api, of) = (&self.site.api, &self.of);
-        let began = Instant::now();
-        for (number, node) in self.nodes.iter().enumerate() {
+    /// Two servers: the image of the first is written by its DPU before its machine is switched on, that of the second by the agent on its
+    /// machine. In the middle the DPU's program and the server are killed.
+    fn create(&mut self) -> Result<()> {
+        let (api, of) = (&self.site.api.clone(), &self.of.clone());
+        let mut began = Instant::now();
+        for (number, node) in self.nodes.clone().iter().enumerate() {
             // One of them encrypted.
             let body = json!({
                 "name": format!("web-{number}"), "node": node, "image": "tiny-a",
                 "boot_volume": { "size": BOOT, "encrypted": number == 0, "imaging": IMAGING[number] },
                 "networks": ["web"], "ssh_keys": [self.ssh.public_key()],
             });
-            api.post(&format!("{of}/servers"), &body)?;
+            if IMAGING[number] == "dpu" {
+                self.written_through_kills(&body)?;
+                began = Instant::now();
+            } else {
+                api.post(&format!("{of}/servers"), &body)?;
+            }
         }
         for (number, host) in self.site.hosts.iter().enumerate() {
             self.site.wait_active(&self.of, &format!("web-{number}"))?;
@@ -108,6 +114,33 @@ impl Story {
             ensure!(dpu["volumes"].as_array().context("volumes")?.len() == 1, "{dpu:#}");
         }
         Ok(())
+    }
+
+    /// Asks for the first server. A chunk of its image is missing until its DPU has written the others, and is there again when the DPU's
+    /// program and the server were killed and came back.
+    fn written_through_kills(&mut self, body: &Value) -> Result<()> {
+        let chunks = self.site.rack.server()?.state_dir().join("images/chunks");
+        let dir = fs::read_dir(&chunks)?.next().context("chunks")??.path();
+        let chunk = fs::read_dir(dir)?.next().context("a chunk")??.path();
+        let aside = self.site.rack.dir().join("chunk");
+        fs::rename(&chunk, &aside)?;
+        let api = self.site.api.clone();
+        api.post(&format!("{}/servers", self.of), body)?;
+        let path = format!("{}/volumes", self.of);
+        let half = |volumes: &Value| {
+            let part = &volumes["items"][0]["hydration"];
+            let is_half = part["percent"].as_u64() > Some(10) && part["store_away"].is_string();
+            is_half.then(|| part.clone())
+        };
+        println!("half written: {}", api.wait(&path, SOON, half)?);
+        self.site.dpus.get(0).kill()?;
+        self.site.rack.server()?.kill()?;
+        self.site.dpus.get(0).start_again()?;
+        self.site.rack.server()?.start_again()?;
+        api.wait(&path, SOON, half).context("after the kills")?;
+        let node = api.get(&format!("/api/v1/nodes/{}", self.nodes[0]))?;
+        ensure!(!self.site.hosts[0].lock().is_on(), "its machine is on before it has a disk: {node:#}");
+        Ok(fs::rename(&aside, &chunk)?)
     }
 
     /// The agent worked on the second machine, and not on the first; neither has a disk of its own.

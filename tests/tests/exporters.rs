@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use protocol::agent::Password;
 use protocol::counters::DiskCounters;
-use protocol::dpu::{LUKS_HEADER, Observed, VolumeSeen};
+use protocol::dpu::{Backend as Told, InstantSeen, LUKS_HEADER, Observed, VolumeSeen};
+use protocol::job::CloudConfig;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::exporter::with_script;
 use tests::exports::{Dpu, Target, host, kill_daemon, kill_exporter, with_volume};
 use tests::rack::{Machine, Rack};
+use tests::scenario::add_image;
 use tests::spdk::Service;
-use tests::volumes::new_volume;
+use tests::volumes::{Disk, new_volume, some_image, take_config_guid, written_by_the_server};
 use volume::{Backend, FileBackend, Origin};
 
 const MIB: u64 = 1 << 20;
@@ -147,6 +149,136 @@ echo gone=$n; n=$((n+1)); done"
     );
     rack.passed();
     Ok(())
+}
+
+/// A DPU writes an image into an encrypted volume of a target, before anybody can connect to it. A bit that flipped is refused; in the middle
+/// the agent, the server and the exporter are killed; in the end it is what the server would have written, and is never written again.
+#[test]
+fn a_dpu_writes_an_image_through_the_deaths_of_everything() -> Result<()> {
+    let mut rack = Rack::new("exporters-fill")?;
+    let dir = rack.dir().to_owned();
+    rack.start_server()?;
+    let made = some_image(&dir)?;
+    let image = add_image(&rack.api()?, &dir.join("image.raw"), "some", "1")?;
+    let images = rack.server()?.state_dir().join("images");
+    let key = Password("0123456789abcdefghijklmnopqrstuvwxyzABCDEFG".to_owned());
+    let disk = encrypted(&dir.join("backend"), &key.0, 64 * MIB)?;
+    let _target = Target::start(rack.namespace(), &disk, &dir.join("tgtd.log"))?;
+    let mut dpu = Dpu::start(rack.namespace(), &dir, &[])?;
+    let config = CloudConfig { meta_data: "local-hostname: db1\n# t0ken\n".into(), ..CloudConfig::default() };
+    let mut volume = dpu.volume("boot", &json!({"kind": "qsd", "backend": Target::backend()}));
+    volume["encryption"] = json!({"kind": "luks", "key": key.0});
+    volume["fill"] =
+        json!({"image": image, "store": "http://10.77.0.1:8080", "config": config, "grow_root": true});
+    // 4 MiB of it are noise.
+    let chunk = Chunk::of(&images, &made.raw[8 << 20..12 << 20])?;
+
+    chunk.spoil()?;
+    dpu.wish(std::slice::from_ref(&volume))?;
+    let seen = dpu.reports("a flipped bit is refused", |seen| {
+        image_of(seen).is_some_and(|of| of.failure.is_some() && !of.wrong.is_empty())
+    })?;
+    let of = image_of(&seen).context("a volume")?;
+    ensure!(of.failure.as_deref().is_some_and(|why| why.contains("came with other bytes 3 times")), "{of:?}");
+    ensure!(of.wrong[0].id == chunk.id && !of.adapted && !seen.settled, "{of:?}");
+    ensure!(!dpu.socket("boot").exists(), "it is served");
+
+    // All but one chunk can be had: it stays in the middle.
+    chunk.take_away()?;
+    let is_half = |of: &InstantSeen| of.away.is_some() && (10..50).contains(&of.percent) && !of.adapted;
+    let half = |dpu: &mut Dpu, what: &str, restarts: u32| {
+        dpu.reports(what, |seen| {
+            let [one] = seen.volumes.as_slice() else { return false };
+            let runs = one.pid.is_some() && !one.in_use && one.restarts >= restarts;
+            runs && one.instant.as_deref().is_some_and(is_half)
+        })
+    };
+    let writer = half(&mut dpu, "it is half written", 0)?.volumes[0].pid;
+    dpu.kill()?;
+    rack.server()?.kill()?;
+    fs::remove_file(dir.join("status.json"))?;
+    dpu.start_again()?;
+    rack.server()?.start_again()?;
+    let seen = half(&mut dpu, "it is half written still", 0)?;
+    ensure!(seen.volumes[0].pid == writer, "another one writes");
+    ensure!(!dpu.socket("boot").exists(), "it is served");
+    kill_exporter(&seen.volumes[0])?;
+    let seen = half(&mut dpu, "it is written anew", seen.volumes[0].restarts + 1)?;
+    ensure!(seen.volumes[0].pid != writer, "the one that was killed writes");
+    let began = Instant::now();
+    chunk.put_back()?;
+    let seen = dpu.reports("it is written", |seen| image_of(seen).is_some_and(|of| of.adapted))?;
+    println!("written and read back {:.1} s after the last chunk came", began.elapsed().as_secs_f64());
+    let of = image_of(&seen).context("a volume")?;
+    ensure!((of.percent, of.hydrated, of.bytes) == (100, true, 16 * MIB), "{of:?}");
+    let pid = dpu.served("boot")?.pid;
+    let exporters = dir.join("dpu/exporters");
+    let left = fs::read_to_string(exporters.join("boot.json"))?;
+    ensure!(!left.contains("t0ken") && !exporters.join("boot.fill").exists(), "the config is kept");
+
+    // The server knows: the same exporter goes on, and who comes after it does not write either.
+    let told = volume.as_object_mut().context("a volume")?.remove("fill");
+    dpu.wish(std::slice::from_ref(&volume))?;
+    let seen = dpu.reports("all is as it is to be", |seen| seen.volumes.iter().any(|v| v.pid.is_some()))?;
+    ensure!(told.is_some() && seen.volumes[0].pid == pid, "another one serves it: {seen:?}");
+    kill_exporter(&seen.volumes[0])?;
+    dpu.reports("it is served again", |seen| seen.volumes.iter().any(|v| v.pid.is_some() && v.pid != pid))?;
+    dpu.served("boot")?;
+    ensure!(dpu.log("boot")?.matches("\"image-written\"").count() == 1, "{}", dpu.log("boot")?);
+    dpu.wish(&[])?;
+    dpu.reports("the exporter is gone", |seen| seen.volumes.is_empty())?;
+    ensure!(fs::read_dir(&exporters)?.count() == 0, "files are left");
+
+    let told = Told::File { path: disk.display().to_string() };
+    let found = Disk::of(rack.namespace(), &told)?.opened(&key, &dir)?.bytes(&dir)?;
+    let mut expected = written_by_the_server(&images, &image, config, 64 * MIB, &dir)?;
+    take_config_guid(&mut expected, &found)?;
+    // Behind the image nothing was zeroed: what is there reads as noise.
+    let is_wrong = |at: &usize| {
+        let (there, wanted) = (&found[*at..at + 4096], &expected[*at..at + 4096]);
+        there != wanted && (*at < made.raw.len() || wanted.iter().any(|byte| *byte != 0))
+    };
+    let wrong: Vec<usize> = (0..expected.len()).step_by(4096).filter(is_wrong).collect();
+    ensure!(found.len() == expected.len() && wrong.is_empty(), "other bytes at {wrong:?}");
+    rack.passed();
+    Ok(())
+}
+
+/// What is said of the image of the only volume.
+fn image_of(seen: &Observed) -> Option<&InstantSeen> {
+    seen.volumes.first()?.instant.as_deref()
+}
+
+/// A chunk in the store of a server.
+struct Chunk {
+    id: String,
+    file: PathBuf,
+    whole: Vec<u8>,
+}
+
+impl Chunk {
+    fn of(images: &Path, raw: &[u8]) -> Result<Self> {
+        let id = hex(raw);
+        let file = images.join("chunks").join(&id[..2]).join(format!("{id}.zst"));
+        let whole = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(Self { id, file, whole })
+    }
+
+    /// Flips a bit in it.
+    fn spoil(&self) -> Result<()> {
+        let mut spoilt = self.whole.clone();
+        let middle = spoilt.len() / 2;
+        spoilt[middle] ^= 1;
+        Ok(fs::write(&self.file, spoilt)?)
+    }
+
+    fn take_away(&self) -> Result<()> {
+        Ok(fs::remove_file(&self.file)?)
+    }
+
+    fn put_back(&self) -> Result<()> {
+        Ok(fs::write(&self.file, &self.whole)?)
+    }
 }
 
 /// The file of an encrypted volume of this size, as the server makes one.

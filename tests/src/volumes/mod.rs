@@ -4,6 +4,7 @@
 pub mod ceph;
 pub mod failing;
 pub mod target;
+mod written;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -21,6 +22,8 @@ use uuid::Uuid;
 use volume::Grantee;
 
 use crate::rack::{Namespace, Process, target};
+
+pub use written::{take_config_guid, written_by_the_server};
 
 /// Where services of a namespace are.
 pub const ADDRESS: &str = "10.77.0.1";
