@@ -119,6 +119,16 @@ pub fn serves_alike(wanted: &Volume, started: &Volume) -> bool {
     wanted == started || plain(wanted) == plain(started)
 }
 
+/// Whether `wanted` is what was started, as far as that is remembered: what an image tells its OS is forgotten once it is on the volume, and
+/// who knows that it is does not ask for it any more.
+pub fn is_as_started(wanted: &Volume, started: &Volume) -> bool {
+    let mut wanted = wanted.clone();
+    if let Some(had) = started.fill.as_ref().filter(|had| had.config.is_none()) {
+        wanted.fill.get_or_insert_with(|| had.clone()).config = None;
+    }
+    wanted == *started
+}
+
 /// Whether an exporter that runs for `started` gets at its bytes as one for `wanted` would. Else whoever is to have them was let in anew,
 /// and what runs is let in no more.
 pub fn leads_alike(wanted: &Volume, started: &Volume) -> bool {

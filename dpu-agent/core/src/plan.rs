@@ -18,7 +18,7 @@ use protocol::dpu::{Desired, Name, Volume};
 
 use crate::bus::{Bus, Buses, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Held, Life, claims, has_process, leads_alike, serves_alike};
+use crate::exporter::{Exporters, Held, Life, claims, has_process, is_as_started, leads_alike, serves_alike};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -115,7 +115,7 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
     let mut plugs = Vec::new();
     for (name, started) in exporters {
         let want = wanted.get(name).copied();
-        let is_wanted = want == Some(&started.volume);
+        let is_wanted = want.is_some_and(|want| is_as_started(want, &started.volume));
         let bus = buses.of(&started.volume);
         let found = bus.and_then(|bus| bus.of(name));
         match started.life {

@@ -11,7 +11,7 @@ use crate::open::tests::{Scratch, image, store};
 
 /// Bytes of the image, and of the volume.
 const IMAGE: usize = 8 << 20;
-const SIZE: u64 = 16 << 20;
+const SIZE: u64 = 32 << 20;
 
 /// A store with an image, an order, and a volume.
 struct Place {
@@ -66,7 +66,7 @@ fn an_image_is_written_and_the_mark_comes_last() {
     let there = place.volume();
     let edge = 1 << 20;
     assert!(there[edge..IMAGE] == place.raw[edge..], "all of the image between the ends");
-    assert!(there[..512] != [0; 512] && there[there.len() - 512..] != [0; 512], "both partition tables");
+    assert!(there[512..1024] != [0; 512] && there[there.len() - 512..] != [0; 512], "both partition tables");
     let text = b"local-hostname: db1";
     assert!(there.windows(text.len()).any(|part| part == text), "the config partition");
 }

@@ -367,6 +367,17 @@ fn who_writes_an_image_goes_on_until_nobody_wants_the_volume() {
     // The server knows that it was written: the same exporter serves it.
     let written = Volume { fill: None, ..wanted.clone() };
     assert_eq!(of(vec![written.clone()], &told, Held::Connected).0, ["plug volume v1 into the host"]);
+    // It died soon after: what comes in its place finds that the image is there.
+    for (state, is_same) in
+        [(&wanted, true), (&written, true), (&Volume { boot: true, ..written.clone() }, false)]
+    {
+        let life = Life::Dead { due: true, lived: false };
+        let exporters = Exporters::from([(told.name.clone(), Started { volume: told.clone(), life })]);
+        let desired = Desired { volumes: vec![state.clone()], ..golden().desired().clone() };
+        let planned = plan(&State::check(desired).unwrap(), None, &exporters, &on(None));
+        let same = [Action::Start(told.clone())];
+        assert_eq!(planned.actions == same, is_same, "{:?}", planned.actions);
+    }
     let stop = "stop the exporter of volume v1 (process 7)".to_owned();
     assert_eq!(of(Vec::new(), &wanted, Held::Filling), (vec![stop.clone()], Vec::new()), "called off");
     let mut other = wanted.clone();

@@ -193,7 +193,8 @@ async fn news(engine: &Engine, project: ProjectId, said: &Said, id: VolumeId) {
         store_away: Some("refused".into()),
         wrong_chunks: 1,
     };
-    assert_eq!(engine.hydration(&volume), Some(part));
+    // The event is written before the report is.
+    eventually("it is shown", async || engine.hydration(&volume).as_ref() == Some(&part)).await;
     {
         let mut says = lock(said);
         (says.seen.percent, says.seen.hydrated) = (100, true);
