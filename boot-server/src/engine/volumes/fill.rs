@@ -10,7 +10,7 @@ use boot_server_core::node::Node;
 use boot_server_core::volume::{Imaging, Source, Volume};
 use protocol::dpu::Fill;
 
-use super::{VolumeError, bad};
+use super::bad;
 use crate::engine::dpus::Known;
 use crate::engine::{Engine, EngineError};
 
@@ -34,7 +34,8 @@ impl Engine {
     /// Refuses who cannot write an image on volumes of a type.
     pub(super) fn check_imaging(&self, kind: &str, imaging: Imaging) -> Result<(), EngineError> {
         let backend = self.backend(kind)?;
-        let refused = |what: String, hint: &'static str| Err(VolumeError::from(bad(what, hint)).into());
+        let refused =
+            |what: String, hint: &'static str| -> Result<(), EngineError> { Err(bad(what, hint).into()) };
         match imaging {
             Imaging::Agent | Imaging::Dpu if backend.instant().is_some() => refused(
                 format!("nothing writes the image to a volume of type {kind}: its DPU serves it as it is"),

@@ -170,7 +170,7 @@ impl Typed {
         let imaging = match self.boot_imaging.as_str() {
             "" => Imaging::default(),
             text => text.parse().map_err(|known: String| {
-                form::problem("imaging", format!("“{text}” does not write images"), &format!("it is {known}"))
+                form::problem("imaging", format!("“{text}” does not write images"), format!("it is {known}"))
             })?,
         };
         let (keep, encrypted) = (self.boot_keep, self.boot_encrypted);
