@@ -432,6 +432,14 @@ impl Config {
         Self::parse(&text, &path.display().to_string())
     }
 
+    /// Where the database is.
+    ///
+    /// # Errors
+    /// [`ConfigError::Store`].
+    pub fn location(&self) -> Result<Location, ConfigError> {
+        store::location(&self.store, &self.state_dir)
+    }
+
     /// Parses the text of `file`.
     ///
     /// # Errors
@@ -561,7 +569,7 @@ impl Settings {
         };
         Ok(Self {
             state_dir: config.state_dir.clone(),
-            store: store::location(&config.store, &config.state_dir)?,
+            store: config.location()?,
             interface: name.clone(),
             ipv4: interface.ipv4,
             ipv6,

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod asking;
 pub mod audit;
+pub mod backup;
 pub mod boot_image;
 pub mod check;
 pub mod cli;

@@ -20,6 +20,9 @@ const KEY: &[u8; 2] = b"Ed";
 /// What begins the line of the trusted comment.
 const TRUSTED: &str = "trusted comment: ";
 
+/// BLAKE2b-512 of what is signed.
+pub type Hash = [u8; 64];
+
 /// Why nothing is signed, or a signature does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
@@ -95,8 +98,13 @@ impl Signer {
 
     /// The signature's file for these octets. The comment is signed too; it has one line.
     pub fn sign(&self, octets: &[u8], comment: &str) -> String {
+        self.sign_hash(&Blake2b512::digest(octets).into(), comment)
+    }
+
+    /// As [`Signer::sign`], for octets of which there are too many to have them together.
+    pub fn sign_hash(&self, hash: &Hash, comment: &str) -> String {
         let comment: String = comment.chars().filter(|c| !c.is_control()).collect();
-        let signature = self.pair.sign(&Blake2b512::digest(octets));
+        let signature = self.pair.sign(hash);
         let whole = self.pair.sign(&[signature.as_ref(), comment.as_bytes()].concat());
         let first = [&HASHED[..], &self.id, signature.as_ref()].concat();
         format!(
@@ -113,6 +121,14 @@ impl Signer {
 /// # Errors
 /// [`SignError::Form`], [`SignError::OtherKey`], [`SignError::Broken`].
 pub fn verify(octets: &[u8], signature: &str, public: &str) -> Result<String, SignError> {
+    verify_hash(&Blake2b512::digest(octets).into(), signature, public)
+}
+
+/// As [`verify`], against the hash of octets.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_hash(hash: &Hash, signature: &str, public: &str) -> Result<String, SignError> {
     let decoded = |line: Option<&str>, what| {
         STANDARD.decode(line.unwrap_or_default().trim()).map_err(|_| SignError::Form(what))
     };
@@ -135,7 +151,7 @@ pub fn verify(octets: &[u8], signature: &str, public: &str) -> Result<String, Si
         return Err(SignError::OtherKey);
     }
     let key = UnparsedPublicKey::new(&ED25519, point);
-    let holds = key.verify(&Blake2b512::digest(octets), &first[10..]).is_ok()
+    let holds = key.verify(hash, &first[10..]).is_ok()
         && key.verify(&[&first[10..], comment.as_bytes()].concat(), &whole).is_ok();
     if holds { Ok(comment.to_owned()) } else { Err(SignError::Broken) }
 }

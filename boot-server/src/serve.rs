@@ -300,7 +300,9 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
     })
     .await?
     .with_context(|| format!("cannot open {}", settings.store))?;
-    Ok(Engine::open(settings.clone(), store, images).await?)
+    let engine = Engine::open(settings.clone(), store, images).await?;
+    engine.note_restored().await.context("what was restored from a backup cannot be noted")?;
+    Ok(engine)
 }
 
 /// Makes a directory that nobody else can look into; one that exists stays as it is.

@@ -23,6 +23,12 @@ pub struct BadDate;
 #[serde(try_from = "String", into = "String")]
 pub struct Date(i64);
 
+/// A moment to the minute, such as `2027-03-31 07:05 UTC`.
+pub fn minute(at: Timestamp) -> String {
+    let minutes = at.0 % DAY_MS / 60_000;
+    format!("{} {:02}:{:02} UTC", Date::of(at), minutes / 60, minutes % 60)
+}
+
 impl Date {
     /// The day of a moment.
     pub fn of(at: Timestamp) -> Self {

@@ -4,6 +4,7 @@
 mod again;
 mod approval;
 mod audit;
+mod backup;
 mod baseline;
 mod bmc;
 mod boot;
@@ -190,6 +191,14 @@ pub enum Command {
     /// The database: move it to PostgreSQL, or back
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// The whole state of the site in one file, made while it serves: database, leases, keys, images
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Put a backup back, on an empty machine
+    ///
+    /// All of it is checked before anything is at its place. Unless --as-it-was is given, the server that is started next holds
+    /// all machines under maintenance: since the backup they may have got other owners. See docs/guide/backup.md.
+    Restore(backup::RestoreArgs),
     /// Those who own servers together: projects, their members and tokens
     #[command(subcommand, visible_alias = "projects")]
     Project(project::ProjectCommand),
@@ -368,6 +377,8 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Sla(args) => usage::sla(&connection.client()?, format, args),
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Store(command) => store::run(format, command),
+        Command::Backup(command) => backup::run(format, command),
+        Command::Restore(args) => backup::restore(format, &args),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),
         Command::Project(command) => project::run(&connection.client()?, format, command),

@@ -80,7 +80,8 @@ fn location(place: &str, args: &CopyArgs) -> Result<Location, Failure> {
         .map_err(Failure::Usage)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -154,8 +154,16 @@ impl PasswordFile {
     /// # Errors
     /// Where there is none.
     pub(super) fn read(&self, prompt: &str) -> Result<String, Failure> {
-        self.password_file.as_deref().map_or_else(|| secret(prompt), first_line)
+        password(self.password_file.as_deref(), prompt)
     }
+}
+
+/// A password or passphrase: out of a file, typed at a terminal, or the first line of standard input.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn password(file: Option<&Path>, prompt: &str) -> Result<String, Failure> {
+    file.map_or_else(|| secret(prompt), first_line)
 }
 
 fn first_line(file: &Path) -> Result<String, Failure> {

@@ -2,9 +2,15 @@
 //! and the target is filled in one transaction, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use boot_server_core::dhcp::Lease;
 
 use super::db::{Connection, Kind, ToSql, Value};
-use super::{Location, Store, StoreError, db, migrate};
+use super::{Location, Store, StoreError, db, journal, migrate, queries};
+
+/// How often the lease journal is read, where it is written over meanwhile.
+const JOURNAL_TRIES: u32 = 50;
 
 /// Why a store was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +57,12 @@ pub enum CopyError {
         /// In the target.
         arrived: i64,
     },
+    /// The lease journal.
+    #[error("cannot read the lease journal")]
+    Journal(#[source] std::io::Error),
+    /// The lease journal was written over each time.
+    #[error("the lease journal was written over each time it was read: try again")]
+    Restless,
     /// Tables that need each other.
     #[error("the tables {0} need each other")]
     Circle(String),
@@ -119,6 +131,71 @@ pub fn copy(from: &Location, to: &Location) -> Result<Vec<(String, i64)>, CopyEr
             Err(error)
         }
     }
+}
+
+/// Copies a store, served or not, as it is at one moment, to a new file of SQLite's. Leases that are only in the journal of
+/// the directory so far come with it.
+///
+/// # Errors
+/// [`CopyError`]; what is in the file then is of no use.
+pub fn snapshot(from: &Location, to: &Path, journal: &Path) -> Result<Vec<(String, i64)>, CopyError> {
+    let place = from.to_string();
+    for _ in 0..JOURNAL_TRIES {
+        let before = journal::peek(journal).map_err(CopyError::Journal)?;
+        let copied = Store::read_only(from, |source| {
+            // The first statement says of which moment all that follows is.
+            let found = migrate::noted(source)?;
+            let after = journal::peek(journal).map_err(CopyError::Journal);
+            // What was in the journal is there still, and so nothing of it can be missing here and there.
+            let steady = after.as_ref().is_ok_and(|after| before.keys().all(|turn| after.contains_key(turn)));
+            if steady || after.is_err() {
+                Ok(after.and_then(|leases| take(source, found, from, to, leases)).map(Some))
+            } else {
+                Ok(Ok(None))
+            }
+        });
+        if let Some(counts) = copied.map_err(|error| CopyError::Store { place: place.clone(), error })?? {
+            return Ok(counts);
+        }
+    }
+    Err(CopyError::Restless)
+}
+
+fn take(
+    source: &Connection,
+    found: i64,
+    from: &Location,
+    to: &Path,
+    leases: BTreeMap<u64, Vec<Lease>>,
+) -> Result<Vec<(String, i64)>, CopyError> {
+    let known = migrate::known();
+    if found != known {
+        return Err(CopyError::Version { place: from.to_string(), found, known });
+    }
+    let to = Location::File(to.to_owned());
+    let at = |error| CopyError::Store { place: to.to_string(), error };
+    let target = Store::connect(&to).map_err(at)?;
+    migrate::migrate(&target).map_err(at)?;
+    target.begin().map_err(StoreError::sql("begin")).map_err(at)?;
+    let mut counts = fill(source, &target, &tables()?, from, &to)?;
+    for rows in leases.into_values() {
+        queries::put_leases(&target, &rows).map_err(at)?;
+    }
+    let all = target.query_row("SELECT COUNT(*) FROM leases", [], |row| row.get(0));
+    let all = all.map_err(StoreError::sql("count rows")).map_err(at)?;
+    counts.iter_mut().filter(|(name, _)| name == "leases").for_each(|(_, rows)| *rows = all);
+    target.commit().map_err(StoreError::sql("commit")).map_err(at)?;
+    Ok(counts)
+}
+
+/// How many rows all tables of a store have together.
+///
+/// # Errors
+/// [`CopyError`], also where it is of another version.
+pub fn rows(of: &Location) -> Result<i64, CopyError> {
+    let tables = tables()?;
+    let all = Store::read_only(of, |store| tables.iter().map(|table| count(store, table)).sum());
+    all.map_err(|error| CopyError::Store { place: of.to_string(), error })
 }
 
 fn fill(

@@ -123,6 +123,27 @@ impl Journal {
     }
 }
 
+/// What the journal of a directory holds by turn, oldest first; it may be written meanwhile, and nothing of it is changed.
+///
+/// # Errors
+/// Where a segment cannot be read.
+pub fn peek(dir: &Path) -> io::Result<BTreeMap<u64, Vec<Lease>>> {
+    let mut turns = BTreeMap::new();
+    for name in NAMES {
+        match std::fs::read(dir.join(name)) {
+            Ok(bytes) => {
+                let (turn, rows) = decode(&bytes);
+                if !rows.is_empty() {
+                    turns.insert(turn, rows);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(turns)
+}
+
 /// Puts what the segments hold into the database and wipes them. Returns the highest turn, and the segments.
 async fn take_up(
     dir: &Path,

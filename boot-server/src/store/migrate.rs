@@ -71,12 +71,16 @@ fn apply(connection: &Connection, version: i64, sql: &str) -> Result<(), StoreEr
 
 /// The version of a database's schema; 0 where there is none yet.
 pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
-    let sql = if connection.is_postgres() {
+    if connection.is_postgres() {
         connection.execute_batch(NUMBER).map_err(StoreError::sql("make a table"))?;
-        "SELECT version FROM billet_schema"
-    } else {
-        "PRAGMA user_version"
-    };
+    }
+    noted(connection)
+}
+
+/// As [`version`], of a database that has one and is only read.
+pub(super) fn noted(connection: &Connection) -> Result<i64, StoreError> {
+    let postgres = connection.is_postgres();
+    let sql = if postgres { "SELECT version FROM billet_schema" } else { "PRAGMA user_version" };
     connection.query_row(sql, [], |row| row.get(0)).map_err(StoreError::sql("read the schema version"))
 }
 

@@ -115,6 +115,9 @@ pub enum StoreError {
     /// The connection broke at the commit.
     #[error("the connection to the database broke, and whether the change was stored is not known")]
     Unknown(#[source] db::Error),
+    /// The connection broke while the whole was read.
+    #[error("the connection to the database broke while it was read: try again")]
+    Interrupted,
     /// Another server has taken the database.
     #[error("another billet has taken the database; this one stores nothing any more")]
     Displaced,
@@ -258,8 +261,18 @@ impl Store {
         query: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let connection = Self::reader(&place.into())?;
-        connection.execute_batch("BEGIN").map_err(StoreError::sql("begin to read"))?;
-        query(&connection)
+        let postgres = connection.is_postgres();
+        let begin = if postgres { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
+        connection.execute_batch(begin).map_err(StoreError::sql("begin to read"))?;
+        let found = query(&connection)?;
+        if postgres {
+            // A connection that broke was made anew, and then what was read is of two moments.
+            let level = connection.query_row("SHOW transaction_isolation", [], |row| row.get::<_, String>(0));
+            if level.map_err(StoreError::sql("end to read"))? != "repeatable read" {
+                return Err(StoreError::Interrupted);
+            }
+        }
+        Ok(found)
     }
 
     /// Runs `job` in the writer and answers once it is durable. A job that fails changes nothing; the others of its

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
+use protocol::fault::{Fault, FaultCode};
 use serde::{Deserialize, Serialize};
 
 use super::event::{Refused, Severity};
@@ -277,6 +278,23 @@ pub(super) fn maintenance(
     s.node.maintenance = reason.map(|reason| Maintenance { reason, since, until, by });
 }
 
+/// Since the backup a job may have ended, and a machine may have got what nobody here knows of. So nothing goes on, and
+/// nothing begins, before somebody has looked.
+pub(super) fn restored(s: &mut Step<'_>, of: Timestamp) {
+    let of = crate::dates::minute(of);
+    if s.node.state.run().is_some() || matches!(s.node.state, State::Servicing(_)) {
+        s.fail(Fault::new(
+            FaultCode::Aborted,
+            format!("called off: the site was restored from a backup of {of}"),
+            "look at the machine: the job may have ended after the backup was made; then end its maintenance, and retry",
+        ));
+    }
+    if s.node.maintenance.is_none() && s.node.retired.is_none() {
+        let reason = format!("restored from a backup of {of}: end this when the machine is as it says here");
+        maintenance(s, Some(reason), None, None);
+    }
+}
+
 /// What is due by now.
 pub(super) fn tick(s: &mut Step<'_>) {
     let now = s.now();
@@ -502,6 +520,33 @@ mod tests {
             story.told().last().unwrap(),
             "maintenance.ended: maintenance ended by itself: its time was over"
         );
+    }
+
+    #[test]
+    fn a_restored_site_starts_nothing_by_itself() {
+        let mut story = Story::new(State::Available);
+        story.verb(Verb::Inspect).unwrap();
+        assert!(story.node.state.run().is_some());
+        story.told();
+        story.event(Event::Restored { of: NOW }).unwrap();
+        assert_eq!(story.node.state.name(), StateName::Failed);
+        let told = story.told();
+        assert!(
+            told[0].contains("called off: the site was restored from a backup of 2026-11-27"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].starts_with("maintenance.set: under maintenance: restored from a backup of"),
+            "{told:?}"
+        );
+        assert!(matches!(story.verb(Verb::Retry), Err(Refused::Maintenance { .. })));
+        story.verb(Verb::Maintenance { reason: None, until: None, by: None }).unwrap();
+        story.verb(Verb::Retry).unwrap();
+
+        let mut story = Story::new(State::Active);
+        story.event(Event::Restored { of: NOW }).unwrap();
+        assert_eq!(story.node.state.name(), StateName::Active, "what runs goes on");
+        assert!(matches!(story.verb(Verb::Delete { wipe: Vec::new() }), Err(Refused::Maintenance { .. })));
     }
 
     #[test]

@@ -116,6 +116,12 @@ pub enum Event {
     Tick,
     /// The server started again: waiting starts anew, because nobody could have been heard meanwhile.
     ServerStarted,
+    /// The site was restored from a backup: what was going on then may have ended since, and who has the machine may have
+    /// changed.
+    Restored {
+        /// Of which moment the backup is.
+        of: Timestamp,
+    },
     /// A person or program wants something.
     Verb(Verb),
 }

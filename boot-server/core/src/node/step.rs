@@ -38,6 +38,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::PoweredOff => power::off(&mut s),
         Event::Tick => deadline::tick(&mut s),
         Event::ServerStarted => deadline::server_started(&mut s),
+        Event::Restored { of } => care::restored(&mut s, of),
         Event::Verb(verb) => people::verb(&mut s, verb)?,
     }
     medium::settle(&mut s);

@@ -413,6 +413,7 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ),
         ("tick", Event::Tick),
         ("server started", Event::ServerStarted),
+        ("restored", Event::Restored { of: NOW }),
         ("manage", verb(Verb::Manage)),
         ("inspect", verb(Verb::Inspect)),
         ("provide", verb(Verb::Provide { wipe: vec![] })),
