@@ -195,6 +195,10 @@ impl Agent {
                 problems.extend(self.carry_out(action).await);
             }
             self.look_soon(plan.actions);
+            // With what there was before: what was started since is desired.
+            let desired = self.state.as_ref().map(State::desired);
+            let forgotten = desired.map_or(Ok(()), |desired| self.disks.forget(desired, &exporters));
+            problems.extend(forgotten.err().map(|e| words(&e)));
             problems.extend(self.discard().await);
             self.report(problems).await;
             self.count().await;
@@ -297,7 +301,9 @@ impl Agent {
     async fn carry_out(&mut self, action: &Action) -> Option<String> {
         let now = self.clock.now();
         let done: Result<(), String> = match action {
-            Action::Stop { name, pid } => self.disks.stop(name, *pid).await.map_err(|e| words(&e)),
+            Action::Stop { name, pid, then } => {
+                self.disks.stop(name, *pid, *then).await.map_err(|e| words(&e))
+            }
             Action::Start(volume) => self.disks.start(volume, now).await.map_err(|e| words(&e)),
             Action::Limit(volume) => self.disks.limit(volume).await.map_err(|e| words(&e)),
             Action::Plug(volume) => self.disks.plug(volume, now).await.map_err(|e| words(&e)),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpu_agent_core::bus::{Buses, Found};
-use dpu_agent_core::exporter::{Exporters, Held, Life, Started, leads_alike};
+use dpu_agent_core::exporter::{Exporters, Held, Life, Started, Then, leads_alike};
 use jsonrpc::Address;
 use protocol::Timestamp;
 use protocol::counters::VolumeCounters;
@@ -12,6 +12,7 @@ use protocol::dpu::{Desired, Exporter, Name, Volume, VolumeSeen};
 
 use crate::bus::{BusError, HostBus, Qmp};
 use crate::exporters::{ExporterError, Processes, Programs, Serve};
+use crate::files::FileError;
 use crate::service::{Kind, Service};
 
 /// What serves volumes.
@@ -98,10 +99,18 @@ impl Disks {
     ///
     /// # Errors
     /// [`ExporterError`].
-    pub async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError> {
-        Serve::stop(&mut self.processes, name, pid).await?;
-        self.spdk.stop(name, pid).await?;
-        self.snap.stop(name, pid).await
+    pub async fn stop(&mut self, name: &Name, pid: Option<u32>, then: Then) -> Result<(), ExporterError> {
+        Serve::stop(&mut self.processes, name, pid, then).await?;
+        self.spdk.stop(name, pid, then).await?;
+        self.snap.stop(name, pid, then).await
+    }
+
+    /// Forgets what is remembered of volumes that nobody wants and nobody serves.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn forget(&mut self, desired: &Desired, exporters: &Exporters) -> Result<(), FileError> {
+        self.processes.forget(desired, exporters)
     }
 
     /// Sets the limits of a volume that is served.

@@ -10,14 +10,14 @@
 //!                 <volume>.config   for its eyes: what an instant volume tells its OS
 //!                 <volume>.key      for its eyes: what its bytes are encrypted with
 //!                 <volume>.fill     for its eyes: the image that it writes before it serves
-//!                 <volume>.filled   it did
+//!                 <volume>.filled   it did, which image: stays for as long as anybody wants the volume
 //!                 <volume>.limits   how fast it may be, which it looks at again and again
 //! <socket>.counters                 what it counted
 //! ```
 //!
 //! The lock says whether it lives, from before it runs its first instruction; a process id alone could be another's by now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
@@ -26,13 +26,13 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use dpu_agent_core::exporter::{
-    Attempts, Exporters, FILLED, Held, LIMITS, Life, Record, Started, counters, launch, link,
+    Attempts, Exporters, FILLED, Held, LIMITS, Life, Record, Started, Then, counters, launch, link,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Timestamp;
 use protocol::counters::DiskCounters;
-use protocol::dpu::{Exporter, InstantSeen, Name, STATE_MAX, Serves, VOLUMES_MAX, Volume};
+use protocol::dpu::{Desired, Exporter, InstantSeen, Name, STATE_MAX, Serves, VOLUMES_MAX, Volume};
 
 use crate::files::{self, FileError, failed};
 use crate::layers::{self, Hearing};
@@ -47,6 +47,22 @@ const COUNTERS_MAX: usize = 4 << 10;
 const LOG_MAX: u64 = 1 << 20;
 /// Octets of a log's end that the last event is looked for in.
 const TAIL: u64 = 8 << 10;
+/// What is appended to a volume's name for its files, beside the mark that its image was written. What is half written is among them.
+const FILES: [&str; 11] = [
+    ".json",
+    ".log",
+    ".secret",
+    ".conf",
+    ".config",
+    ".key",
+    ".fill",
+    ".filled.next",
+    ".limits",
+    ".next",
+    LOCK,
+];
+/// Of the file that an exporter locks.
+const LOCK: &str = ".lock";
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(5);
 /// Between two looks at a process that ends.
@@ -120,11 +136,11 @@ pub trait Serve {
     /// [`ExporterError`]; where it could not be served, it counts as dead.
     async fn start(&mut self, volume: &Volume, now: Timestamp) -> Result<(), ExporterError>;
 
-    /// Ends what serves a volume, where it is served, and forgets it.
+    /// Ends what serves a volume, where it is served, and forgets it, but for what is remembered of one that is served anew.
     ///
     /// # Errors
     /// [`ExporterError`]; it is not forgotten then.
-    async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError>;
+    async fn stop(&mut self, name: &Name, pid: Option<u32>, then: Then) -> Result<(), ExporterError>;
 
     /// Sets the limits of a volume that is served, and remembers them.
     ///
@@ -162,6 +178,8 @@ pub struct Processes {
     /// So long after the last connection a volume counts as in use: QEMU comes back after a second.
     quiet: Duration,
     all: BTreeMap<Name, Process>,
+    /// Marks of volumes that had no exporter when it was last looked for them.
+    marks: BTreeSet<Name>,
 }
 
 #[derive(Debug)]
@@ -194,10 +212,11 @@ impl Processes {
         fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
         // Exporters are told of their files, and begin in another directory.
         let dir = fs::canonicalize(&dir).map_err(failed("find", &dir))?;
-        let mut all = BTreeMap::new();
+        let (mut all, mut others) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
             let path = entry.map_err(failed("read", &dir))?.path();
             if path.extension().is_none_or(|kind| kind != "json") {
+                others.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
                 continue;
             }
             let text = files::read(&path, RECORD_MAX)?;
@@ -208,7 +227,58 @@ impl Processes {
                 return Err(ExporterError::Many(dir));
             }
         }
-        Ok(Self { dir, programs: programs.clone(), quiet, all })
+        let mut processes = Self { dir, programs: programs.clone(), quiet, all, marks: BTreeSet::new() };
+        processes.take_up(&others)?;
+        Ok(processes)
+    }
+
+    /// What a start or an end that was cut short left is removed: whoever runs has a record, which is written first and removed once it ended.
+    /// A mark is not: its volume may be wanted.
+    fn take_up(&mut self, files: &[String]) -> Result<(), FileError> {
+        for file in files {
+            let of = |kind: &str| file.strip_suffix(kind)?.parse::<Name>().ok();
+            let known = |name: &Name| self.all.contains_key(name);
+            if FILES.into_iter().chain([FILLED]).filter_map(of).any(|name| known(&name)) {
+                continue;
+            }
+            if let Some(name) = of(FILLED) {
+                self.marks.insert(name);
+                continue;
+            }
+            let mut names = FILES.into_iter().filter_map(of).peekable();
+            if names.peek().is_none() {
+                continue;
+            }
+            if names.any(|name| is_locked(&lock_of(&self.dir, &name))) {
+                tracing::warn!(%file, "a process without a record has this file: it stays");
+                continue;
+            }
+            files::remove(&self.dir.join(file))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was written into volumes that nobody wants and nobody serves.
+    ///
+    /// # Errors
+    /// [`FileError`]; it is tried again the next time.
+    pub fn forget(&mut self, desired: &Desired, exporters: &Exporters) -> Result<(), FileError> {
+        let is_wanted = |name: &Name| desired.volumes.iter().any(|volume| volume.name == *name);
+        let gone = |name: &&Name| !is_wanted(name) && !exporters.contains_key(*name);
+        for name in self.marks.iter().filter(gone).cloned().collect::<Vec<_>>() {
+            self.forget_mark(&name)?;
+        }
+        Ok(())
+    }
+
+    fn forget_mark(&mut self, name: &Name) -> Result<(), FileError> {
+        files::remove(&self.mark_of(name))?;
+        self.marks.remove(name);
+        Ok(())
+    }
+
+    fn mark_of(&self, name: &Name) -> PathBuf {
+        self.dir.join(format!("{name}{FILLED}"))
     }
 
     /// Writes the limits down for the process.
@@ -319,8 +389,11 @@ impl Serve for Processes {
         Ok(())
     }
 
-    async fn stop(&mut self, name: &Name, pid: Option<u32>) -> Result<(), ExporterError> {
-        let Some(process) = self.all.get(name) else { return Ok(()) };
+    async fn stop(&mut self, name: &Name, pid: Option<u32>, then: Then) -> Result<(), ExporterError> {
+        let Some(process) = self.all.get(name) else {
+            // Another service had it last.
+            return if then == Then::Forgotten { Ok(self.forget_mark(name)?) } else { Ok(()) };
+        };
         let lock = lock_of(&self.dir, name);
         if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
             // Where it is gone by now, all the better.
@@ -344,8 +417,13 @@ impl Serve for Processes {
                 files::remove(socket)?;
             }
         }
-        for kind in ["json", "log", "secret", "conf", "config", "key", "fill", "filled", "limits", "lock"] {
-            files::remove(&self.dir.join(format!("{name}.{kind}")))?;
+        // Before the record: without one nobody knows whether the mark is of a volume that is gone.
+        match then {
+            Then::Forgotten => self.forget_mark(name)?,
+            Then::Served => drop(self.marks.insert(name.clone())),
+        }
+        for kind in FILES {
+            files::remove(&self.dir.join(format!("{name}{kind}")))?;
         }
         if let Some(mut child) = self.all.remove(name).and_then(|process| process.child) {
             let _ = child.wait();
@@ -382,7 +460,10 @@ impl Process {
         let log = dir.join(format!("{}.log", record.volume.name));
         let hearing = match (layers::of(&record.volume), &record.volume.fill) {
             (Some(layer), _) => Some(Hearing::new(log, Path::new(layer))),
-            (None, Some(_)) => Some(Hearing::until(log, dir.join(format!("{}{FILLED}", record.volume.name)))),
+            (None, Some(fill)) => {
+                let mark = dir.join(format!("{}{FILLED}", record.volume.name));
+                Some(Hearing::until(log, mark, &fill.image))
+            }
             (None, None) => None,
         };
         Self { record, attempts, lived: false, used: now, pid: None, child: None, hearing }
@@ -410,7 +491,11 @@ impl Process {
     fn look_dead(&mut self, now: Timestamp) -> Life {
         if self.lived {
             tracing::warn!(volume = %self.record.volume.name, "the exporter died");
-            self.attempts.handle_death(now);
+            if self.fills() {
+                self.attempts.handle_unwritten(now);
+            } else {
+                self.attempts.handle_death(now);
+            }
         }
         (self.lived, self.pid) = (false, None);
         Life::Dead { due: self.attempts.due(now), lived: self.attempts.lived() }
@@ -472,7 +557,7 @@ fn spawn(record: &Record, lock: File, log: &Path) -> Result<Child, ExporterError
 }
 
 fn lock_of(dir: &Path, name: &Name) -> PathBuf {
-    dir.join(format!("{name}.lock"))
+    dir.join(format!("{name}{LOCK}"))
 }
 
 /// The lock, or `None` where somebody has it.
@@ -501,7 +586,164 @@ fn pids() -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    /// A directory, with a program that runs until it is ended.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("exporters-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("blk"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+            fs::set_permissions(dir.join("blk"), fs::Permissions::from_mode(0o755)).unwrap();
+            Self(dir)
+        }
+
+        fn load(&self) -> Processes {
+            let programs = Programs { blk: self.0.join("blk"), qsd: self.0.join("qsd") };
+            Processes::load(&self.0, &programs, Duration::ZERO, NOW).unwrap()
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.join("exporters").join(name)
+        }
+
+        fn files(&self) -> Vec<String> {
+            let all = fs::read_dir(self.0.join("exporters")).unwrap();
+            let mut all: Vec<_> =
+                all.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned()).collect();
+            all.sort();
+            all
+        }
+
+        /// A volume of a file, with an image to write.
+        fn volume(&self) -> Volume {
+            let text = include_str!("../../protocol/src/dpu-fill.v1.json");
+            let volumes: Vec<Volume> = serde_json::from_str(text).unwrap();
+            let serves = Serves::File { path: self.0.join("disk").display().to_string(), read_only: false };
+            Volume {
+                socket: self.0.join("v.sock").display().to_string(),
+                exporter: Exporter::Blk { serves },
+                encryption: None,
+                ..volumes[0].clone()
+            }
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn child(processes: &Processes, name: &Name) -> Option<u32> {
+        processes.all[name].child.as_ref().map(Child::id)
+    }
+
+    async fn stop(processes: &mut Processes, name: &Name, then: Then) {
+        let pid = child(processes, name);
+        processes.stop(name, pid, then).await.unwrap();
+    }
+
+    fn state(volumes: Vec<Volume>) -> Desired {
+        let text = include_str!("../../protocol/src/dpu.v1.json");
+        Desired { volumes, ..serde_json::from_str(text).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn that_an_image_was_written_is_forgotten_with_the_volume_and_not_before() {
+        let place = Place::new("mark");
+        let (volume, mut processes) = (place.volume(), place.load());
+        let (name, image) = (volume.name.clone(), volume.fill.as_ref().unwrap().image.to_string());
+        let mark = format!("{name}{FILLED}");
+        processes.start(&volume, NOW).await.unwrap();
+        let seen = processes.look(NOW).await;
+        assert!(matches!(seen[&name].life, Life::Runs { held: Held::Filling, .. }), "{seen:?}");
+        fs::write(place.file(&mark), &image).unwrap();
+        processes.look(NOW).await;
+        let told = fs::read_to_string(place.file(&format!("{name}.json"))).unwrap();
+        assert!(!told.contains("secretsecret") && !place.file(&format!("{name}.fill")).exists());
+        // Other settings; the agent dies in between, twice.
+        stop(&mut processes, &name, Then::Served).await;
+        assert_eq!(place.files(), std::slice::from_ref(&mark));
+        processes.forget(&state(vec![volume.clone()]), &Exporters::new()).unwrap();
+        let mut processes = place.load();
+        assert_eq!(place.files(), std::slice::from_ref(&mark));
+        processes.forget(&state(vec![volume.clone()]), &Exporters::new()).unwrap();
+        let other = Volume { deadline: Some(7), ..volume.clone() };
+        processes.start(&other, NOW).await.unwrap();
+        assert_eq!(fs::read_to_string(place.file(&mark)).unwrap(), image);
+        processes.look(NOW).await;
+        assert!(processes.instant(&name).unwrap().adapted);
+        stop(&mut processes, &name, Then::Served).await;
+        // Another image is not what is on it: its config is not forgotten as if it were.
+        let mut another = volume.clone();
+        another.fill.as_mut().unwrap().image = "ab".repeat(32).parse().unwrap();
+        processes.start(&another, NOW).await.unwrap();
+        processes.look(NOW).await;
+        assert!(!processes.instant(&name).unwrap().adapted && place.file(&format!("{name}.fill")).exists());
+        stop(&mut processes, &name, Then::Forgotten).await;
+        assert!(place.files().is_empty(), "{:?}", place.files());
+        // Nobody wants it any more after it was ended and before it was started.
+        fs::write(place.file(&mark), &image).unwrap();
+        let mut processes = place.load();
+        let served = Started { volume: volume.clone(), life: Life::Dead { due: true, lived: true } };
+        processes.forget(&state(Vec::new()), &Exporters::from([(name.clone(), served)])).unwrap();
+        assert_eq!(place.files(), [mark], "another service has it still");
+        processes.forget(&state(Vec::new()), &Exporters::new()).unwrap();
+        assert!(place.files().is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_without_a_record_go_and_those_of_who_runs_stay() {
+        let place = Place::new("orphans");
+        let (volume, mut processes) = (place.volume(), place.load());
+        let name = volume.name.clone();
+        processes.start(&volume, NOW).await.unwrap();
+        fs::write(place.file(&format!("{name}.filled.next")), "it writes it now").unwrap();
+        let its = place.files();
+        for kind in FILES.iter().filter(|kind| **kind != ".json") {
+            fs::write(place.file(&format!("gone{kind}")), "").unwrap();
+            fs::write(place.file(&format!("runs{kind}")), "").unwrap();
+        }
+        let runs = locked(&place.file("runs.lock")).unwrap().unwrap();
+        fs::write(place.file("gone.filled"), "").unwrap();
+        fs::write(place.file("readme"), "").unwrap();
+        let loaded = place.load();
+        let left: Vec<String> = place.files().into_iter().filter(|file| !file.starts_with("runs.")).collect();
+        let mut expected = [its, vec!["gone.filled".to_owned(), "readme".to_owned()]].concat();
+        expected.sort();
+        assert_eq!(left, expected);
+        assert_eq!(place.files().len() - left.len(), FILES.len() - 1, "a process has them");
+        drop((runs, loaded));
+        let pid = child(&processes, &name);
+        processes.stop(&name, pid, Then::Forgotten).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_dies_before_its_image_is_written_is_started_ever_less_often() {
+        let place = Place::new("backoff");
+        let (volume, mut processes) = (place.volume(), place.load());
+        let name = volume.name.clone();
+        processes.start(&volume, NOW).await.unwrap();
+        let late = NOW.after(Duration::from_hours(1));
+        let pid = child(&processes, &name).unwrap();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+        while is_locked(&lock_of(&processes.dir, &name)) {
+            tokio::time::sleep(LOOK).await;
+        }
+        let life = processes.look(late).await[&name].life;
+        assert_eq!(life, Life::Dead { due: false, lived: false });
+        let life = processes.look(late.after(Duration::from_secs(1))).await[&name].life;
+        assert_eq!(life, Life::Dead { due: true, lived: false });
+        processes.stop(&name, None, Then::Forgotten).await.unwrap();
+    }
 
     #[test]
     fn why_a_volume_is_not_served_is_its_last_event() {

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use dpu_agent_core::instant::hear;
+use protocol::ImageId;
 use protocol::dpu::{Exporter, InstantSeen, Serves, Volume};
 
 /// The files of a layer (`dpu-agent/blk/src/open.rs`), in the order in which they go: without a journal nothing of it counts.
@@ -107,6 +108,8 @@ pub struct Hearing {
     log: PathBuf,
     /// Is there from the moment on when the volume is what it is to be.
     sign: PathBuf,
+    /// What stands in it, where that is to be compared.
+    text: Option<String>,
     read: u64,
     /// The beginning of a line that is not whole yet.
     rest: Vec<u8>,
@@ -116,12 +119,17 @@ pub struct Hearing {
 impl Hearing {
     /// Of the exporter that writes this log and serves this layer.
     pub fn new(log: PathBuf, layer: &Path) -> Self {
-        Self::until(log, layer.join("journal"))
+        Self::with(log, layer.join("journal"), None)
     }
 
-    /// Of the exporter that writes this log, and makes this file once it has written its image.
-    pub fn until(log: PathBuf, sign: PathBuf) -> Self {
-        Self { log, sign, read: 0, rest: Vec::new(), seen: InstantSeen::default() }
+    /// Of the exporter that writes this log, and makes this file once it has written this image. With another image in it the volume is not
+    /// what it is to be.
+    pub fn until(log: PathBuf, sign: PathBuf, image: &ImageId) -> Self {
+        Self::with(log, sign, Some(image.to_string()))
+    }
+
+    fn with(log: PathBuf, sign: PathBuf, text: Option<String>) -> Self {
+        Self { log, sign, text, read: 0, rest: Vec::new(), seen: InstantSeen::default() }
     }
 
     /// What is known.
@@ -131,7 +139,10 @@ impl Hearing {
 
     /// Takes in what was said since the last time. A log that cannot be read says nothing.
     pub fn listen(&mut self) {
-        self.seen.adapted = self.sign.exists();
+        self.seen.adapted = match &self.text {
+            None => self.sign.exists(),
+            Some(text) => fs::read_to_string(&self.sign).is_ok_and(|there| there.trim() == text),
+        };
         let _ = self.read_on();
     }
 
@@ -193,6 +204,20 @@ mod tests {
         std::os::unix::fs::symlink("/", dir.join("link")).unwrap();
         let link = dir.join("link").display().to_string();
         assert!(is_there(&link) && matches!(remove(&link), Err(LayerError::Foreign { .. })));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_mark_of_another_image_is_none() {
+        let dir = scratch("mark");
+        let image = "de67b0497beb204c811a6fa64a6677226f3ec27b75acad02ae5c8b6ee2f4ea65";
+        let mark = dir.join("v.filled");
+        let mut hearing = Hearing::until(dir.join("v.log"), mark.clone(), &image.parse().unwrap());
+        for (text, is_its) in [(image, true), (image.replace('d', "e").as_str(), false), ("", false)] {
+            fs::write(&mark, text).unwrap();
+            hearing.listen();
+            assert_eq!(hearing.seen().adapted, is_its, "{text:?}");
+        }
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dpu_agent_core::bus::{Bus, Found};
 use dpu_agent_core::exporter::rpc::{self, Call};
-use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Started};
+use dpu_agent_core::exporter::{Attempts, Exporters, Held, Life, Started, Then};
 use jsonrpc::{Address, CallError, Client, Dialect, Limits, Options};
 use protocol::Timestamp;
 use protocol::counters::DiskCounters;
@@ -311,7 +311,7 @@ impl Serve for Service {
         self.make(record).await
     }
 
-    async fn stop(&mut self, name: &Name, _pid: Option<u32>) -> Result<(), ExporterError> {
+    async fn stop(&mut self, name: &Name, _pid: Option<u32>, _then: Then) -> Result<(), ExporterError> {
         let Some(record) = self.all.get(name).map(|served| served.record.clone()) else { return Ok(()) };
         self.clear(&record.volume).await?;
         if let Some(vuid) = &record.function {

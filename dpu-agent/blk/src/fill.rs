@@ -5,7 +5,8 @@
 //!             └──────────────┴─ while the image store is away: asked for again and again
 //! ```
 //!
-//! Who is killed begins anew: until the mark is there nobody had the volume, and it does not boot. With it nothing is ever written again.
+//! Who is killed begins anew: until the mark is there nobody had the volume, and it does not boot. With it nothing is ever written again: an
+//! order of another image is refused.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use images::Manifest;
 use imaging::{Chunks, Image, ImagingError, Medium, Progress, Step as Doing, Watch};
-use protocol::ChunkId;
 use protocol::dpu::Fill;
+use protocol::{ChunkId, ImageId};
 use zstd::bulk::Decompressor;
 
 use crate::event::{Event, say};
@@ -28,13 +29,15 @@ use crate::nbd::Command;
 use crate::remote::{Remote, Request, STEP, Step};
 use crate::source::{Source, SourceError};
 
-/// A chunk that comes with other bytes than the image names is fetched again, so often in all: a bit that flipped on the way is another
+/// A chunk or a manifest that comes with other bytes than the image names is fetched again, so often in all: a bit that flipped on the way is another
 /// one the next time, one in the store is not.
 const TRIES: u32 = 3;
 /// Before a chunk or a manifest is asked for again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes that are zeroed by one request to a backend, which has a deadline.
 const ZERO_MAX: u64 = 64 << 20;
+/// Characters of a mark that stand in a message: an id has as many.
+const NAMED_MAX: usize = 64;
 /// Said before the first and last MiB are written.
 const ALMOST: u8 = 99;
 
@@ -61,6 +64,16 @@ pub enum FillError {
         #[source]
         cause: serde_json::Error,
     },
+    /// Another image is on it, and perhaps what a host wrote since.
+    #[error(
+        "image {had} was written into this volume before, and not {image}: nothing is written over it; take the volume out of the state first, or give it another name"
+    )]
+    Another {
+        /// As the mark says.
+        had: String,
+        /// As the order says.
+        image: ImageId,
+    },
     /// The manifest is not the image's.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -81,12 +94,18 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Whether it was done.
+    /// Whether it was done. The order may be gone by then.
     ///
     /// # Errors
-    /// Where that cannot be said: then nothing may be written.
+    /// Where that cannot be said, or another image was written: then nothing may be written.
     pub fn is_done(&self) -> Result<bool, FillError> {
-        self.mark.try_exists().map_err(failed("look at", self.mark))
+        let Some(had) = text(self.mark)? else { return Ok(false) };
+        let Some(order) = self.order()? else { return Ok(true) };
+        if had.trim() == order.image.to_string() {
+            return Ok(true);
+        }
+        let had = had.trim().chars().filter(|c| !c.is_control()).take(NAMED_MAX).collect();
+        Err(FillError::Another { had, image: order.image })
     }
 
     /// Does it.
@@ -94,9 +113,8 @@ impl Filling<'_> {
     /// # Errors
     /// [`FillError`]; the volume does not boot then.
     pub fn write(&self, medium: &dyn Medium) -> Result<(), FillError> {
-        let text = fs::read(self.order).map_err(failed("read", self.order))?;
-        let order: Fill = serde_json::from_slice(&text)
-            .map_err(|cause| FillError::Order { path: self.order.to_owned(), cause })?;
+        let gone = || failed("read", self.order)(io::ErrorKind::NotFound.into());
+        let order = self.order()?.ok_or_else(gone)?;
         let fetch = Fetch::new(Source::new(&order.store));
         let manifest = fetch.manifest(&order)?;
         let image = Image {
@@ -110,6 +128,12 @@ impl Filling<'_> {
         self.put_mark(&order).map_err(failed("make", self.mark))?;
         say(&Event::ImageWritten { bytes: fetch.bytes.load(Ordering::Relaxed), written });
         Ok(())
+    }
+
+    /// The order, where there is one.
+    fn order(&self) -> Result<Option<Fill>, FillError> {
+        let read = text(self.order)?.map(|text| serde_json::from_str(&text)).transpose();
+        read.map_err(|cause| FillError::Order { path: self.order.to_owned(), cause })
     }
 
     /// Durable before it counts.
@@ -138,12 +162,19 @@ impl Fetch {
     }
 
     fn manifest(&self, order: &Fill) -> Result<Manifest, SourceError> {
+        let mut wrong = 0;
         loop {
             match self.source.manifest(order.image) {
-                Err(SourceError::Away { what, why }) => self.note_away(&format!("{what}: {why}")),
-                other => {
+                Ok(manifest) => {
                     self.note_back();
-                    return other;
+                    return Ok(manifest);
+                }
+                Err(SourceError::Away { what, why }) => self.note_away(&format!("{what}: {why}")),
+                Err(error) => {
+                    wrong += 1;
+                    if wrong == TRIES {
+                        return Err(error);
+                    }
                 }
             }
             std::thread::sleep(PAUSE);
@@ -307,6 +338,15 @@ impl Request for Call {
     fn done(&self, is_done: bool) {
         // Where nobody waits any more, nobody is to be told.
         let _ = self.done.send(is_done);
+    }
+}
+
+/// What stands in a file, where there is one.
+fn text(path: &Path) -> Result<Option<String>, FillError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed("read", path)(cause)),
     }
 }
 

@@ -78,6 +78,15 @@ impl Held {
     }
 }
 
+/// What becomes of a volume whose exporter is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nobody wants it any more: nothing of it is remembered.
+    Forgotten,
+    /// It is served anew, with other settings. That an image was written into it is remembered: a host may have worked with it since.
+    Served,
+}
+
 /// All that were started, by volume.
 pub type Exporters = BTreeMap<Name, Started>;
 
@@ -175,6 +184,8 @@ fn places(backend: &Backend) -> Vec<String> {
 pub struct Attempts {
     /// Of the last start.
     started: Option<Timestamp>,
+    /// What the pause is counted from: the last start, or the end of an exporter that did not get to serve.
+    last: Option<Timestamp>,
     /// Starts in a row whose exporter did not live.
     failed: u32,
     /// Starts after the first.
@@ -185,13 +196,19 @@ impl Attempts {
     /// It was started, or the start was tried in vain.
     pub fn handle_start(&mut self, now: Timestamp) {
         self.restarts += u32::from(self.started.is_some());
-        self.started = Some(now);
+        (self.started, self.last) = (Some(now), Some(now));
     }
 
     /// It was seen dead after it had been started.
     pub fn handle_death(&mut self, now: Timestamp) {
         let lived = self.started.is_none_or(|started| now.since(started) >= LIVED);
         self.failed = if lived { 0 } else { self.failed.saturating_add(1) };
+    }
+
+    /// It was seen dead before its image was written: it failed, however long it had worked. No host waits for it.
+    pub fn handle_unwritten(&mut self, now: Timestamp) {
+        self.failed = self.failed.saturating_add(1);
+        self.last = Some(now);
     }
 
     /// It was running when this agent began.
@@ -201,7 +218,7 @@ impl Attempts {
 
     /// Whether it may be started now.
     pub fn due(&self, now: Timestamp) -> bool {
-        self.started.is_none_or(|started| now.since(started) >= self.pause())
+        self.last.is_none_or(|last| now.since(last) >= self.pause())
     }
 
     /// False where the last run ended soon after its start.
@@ -247,5 +264,25 @@ mod tests {
         now = now.after(LIVED);
         attempts.handle_death(now);
         assert!(attempts.due(now), "it had lived");
+    }
+
+    #[test]
+    fn who_dies_while_it_writes_has_failed_however_long_it_worked() {
+        let mut attempts = Attempts::default();
+        let mut now = Timestamp(1_000_000);
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            attempts.handle_start(now);
+            now = now.after(LIVED * 60);
+            attempts.handle_unwritten(now);
+            assert!(!attempts.lived());
+            let pause = Duration::from_secs(pause);
+            assert!(!attempts.due(now.after(pause - Duration::from_millis(1))), "at once, and for ever");
+            now = now.after(pause);
+            assert!(attempts.due(now));
+        }
+        attempts.handle_start(now);
+        now = now.after(LIVED);
+        attempts.handle_death(now);
+        assert!(attempts.lived() && attempts.due(now), "it had served");
     }
 }

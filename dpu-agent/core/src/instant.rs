@@ -49,7 +49,10 @@ fn take(seen: &mut InstantSeen, said: Said) {
     match said {
         // A new process asks the store anew, and begins to count where the layer is.
         Said::Serving => (seen.failure, seen.away) = (None, None),
-        Said::Progress { percent, bytes } => (seen.percent, seen.bytes) = (percent.min(100), bytes),
+        // Whoever comes this far was not kept from it by what an earlier process died of.
+        Said::Progress { percent, bytes } => {
+            (seen.percent, seen.bytes, seen.failure) = (percent.min(100), bytes, None);
+        }
         Said::Hydrated { bytes } => {
             let bytes = if bytes == 0 { seen.bytes } else { bytes };
             (seen.percent, seen.bytes, seen.hydrated) = (100, bytes, true);
@@ -128,6 +131,8 @@ mod tests {
         let why = heard(died).failure.unwrap();
         assert_eq!(why, "cannot open the volume: the image cannot be made to fit: it has no GPT");
         assert_eq!(heard(&format!("{died}\n{{\"event\":\"serving\"}}")).failure, None);
+        let anew = heard(&format!("{died}\n{{\"event\":\"progress\",\"percent\":3}}"));
+        assert_eq!((anew.failure, anew.percent), (None, 3), "it works again");
         let away = heard(
             "Error: cannot begin the layer\n\nCaused by:\n    the image store does not give x: refused\n",
         );

@@ -18,7 +18,9 @@ use protocol::dpu::{Desired, Name, Volume};
 
 use crate::bus::{Bus, Buses, Found};
 use crate::check::{BRIDGE, State};
-use crate::exporter::{Exporters, Held, Life, claims, has_process, is_as_started, leads_alike, serves_alike};
+use crate::exporter::{
+    Exporters, Held, Life, Then, claims, has_process, is_as_started, leads_alike, serves_alike,
+};
 use crate::switch::{Change, Plug, View};
 
 /// One thing to do. Each can be done again without harm.
@@ -30,6 +32,8 @@ pub enum Action {
         name: Name,
         /// Its process.
         pid: Option<u32>,
+        /// What becomes of its volume.
+        then: Then,
     },
     /// Starts an exporter.
     Start(Volume),
@@ -55,10 +59,10 @@ pub struct Plan {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stop { name, pid: Some(pid) } => {
+            Self::Stop { name, pid: Some(pid), .. } => {
                 write!(f, "stop the exporter of volume {name} (process {pid})")
             }
-            Self::Stop { name, pid: None } => write!(f, "forget the exporter of volume {name}"),
+            Self::Stop { name, pid: None, .. } => write!(f, "forget the exporter of volume {name}"),
             Self::Start(volume) => {
                 write!(f, "start the exporter of volume {} at {}", volume.name, volume.socket)
             }
@@ -134,7 +138,8 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
             Life::Runs { pid, held }
                 if is_free(held, bus, found) && (pid.is_some() || !has_process(&started.volume)) =>
             {
-                plan.actions.push(Action::Stop { name: name.clone(), pid });
+                let then = if want.is_some() { Then::Served } else { Then::Forgotten };
+                plan.actions.push(Action::Stop { name: name.clone(), pid, then });
                 starts.extend(want);
             }
             Life::Runs { .. } => {
@@ -148,10 +153,10 @@ fn plan_exporters(desired: &Desired, exporters: &Exporters, buses: &Buses, plan:
             }
             Life::Dead { .. } if want.is_none() && matches!(found, None | Some(Found::Remnant)) => {
                 plan.actions.extend(found.map(|_| Action::Unplug(name.clone())));
-                plan.actions.push(Action::Stop { name: name.clone(), pid: None });
+                plan.actions.push(Action::Stop { name: name.clone(), pid: None, then: Then::Forgotten });
             }
             Life::Dead { lived: false, .. } if want.is_some() && !is_wanted => {
-                plan.actions.push(Action::Stop { name: name.clone(), pid: None });
+                plan.actions.push(Action::Stop { name: name.clone(), pid: None, then: Then::Served });
                 starts.extend(want);
             }
             // As it was, even where it is to be otherwise: whether a host waits for it shows when it runs. A host that still

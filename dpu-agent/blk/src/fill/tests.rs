@@ -87,6 +87,51 @@ fn a_bit_that_flipped_is_refused_and_the_volume_does_not_boot() {
     place.write().unwrap();
 }
 
+/// The mark outlives its order, whose config is forgotten, and whoever asks for another image is told so.
+#[test]
+fn a_volume_that_was_written_is_never_given_another_image() {
+    let place = Place::new("fill-another");
+    place.write().unwrap();
+    let host = b"a host wrote this";
+    let mut there = place.volume();
+    there[3 << 20..(3 << 20) + host.len()].copy_from_slice(host);
+    fs::write(place.dir.0.join("volume"), &there).unwrap();
+    let filling = Filling { order: &place.order, mark: &place.mark, encrypted: false };
+    assert!(filling.is_done().unwrap());
+    let mut order: Fill = serde_json::from_slice(&fs::read(&place.order).unwrap()).unwrap();
+    let image = order.image;
+    order.image = "ab".repeat(32).parse().unwrap();
+    fs::write(&place.order, serde_json::to_vec(&order).unwrap()).unwrap();
+    let error = filling.is_done().unwrap_err().to_string();
+    assert!(error.contains(&format!("image {image} was written")) && error.len() < 300, "{error}");
+    fs::write(&place.mark, "").unwrap();
+    assert!(matches!(filling.is_done(), Err(FillError::Another { .. })), "a mark that names none");
+    fs::write(&place.order, "{").unwrap();
+    assert!(matches!(filling.is_done(), Err(FillError::Order { .. })), "it cannot be told");
+    fs::remove_file(&place.order).unwrap();
+    assert!(filling.is_done().unwrap());
+    assert!(place.volume() == there);
+}
+
+#[test]
+fn a_manifest_that_came_wrong_is_asked_for_again() {
+    let place = Place::new("fill-manifest");
+    let manifest = fs::read_dir(place.dir.0.join("manifests")).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&manifest).unwrap();
+    fs::write(&manifest, b"{}").unwrap();
+    let begun = std::time::Instant::now();
+    assert!(matches!(place.write(), Err(FillError::Source(SourceError::Manifest(_)))));
+    assert!(begun.elapsed() >= PAUSE * (TRIES - 1));
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| place.write());
+        std::thread::sleep(PAUSE / 2);
+        let next = place.dir.0.join("next");
+        fs::write(&next, whole).unwrap();
+        fs::rename(next, &manifest).unwrap();
+        written.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn what_is_away_is_waited_for() {
     let place = Place::new("fill-away");

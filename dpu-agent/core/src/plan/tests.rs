@@ -392,6 +392,41 @@ fn who_writes_an_image_goes_on_until_nobody_wants_the_volume() {
     );
 }
 
+/// Whatever changes of a volume that is served to nobody at the moment: that its image was written is forgotten only with the volume.
+#[test]
+fn what_was_written_is_remembered_as_long_as_anybody_wants_the_volume() {
+    let mut started = filled(1);
+    started.fill.as_mut().unwrap().config = None;
+    let fill = |change: fn(&mut protocol::dpu::Fill)| {
+        let mut volume = filled(1);
+        change(volume.fill.as_mut().unwrap());
+        volume
+    };
+    let others = [
+        Volume { deadline: Some(7), ..filled(1) },
+        Volume { serial: "S".into(), ..filled(1) },
+        Volume { fill: None, boot: true, ..filled(1) },
+        fill(|fill| fill.store = "/elsewhere".into()),
+        fill(|fill| fill.image = "ab".repeat(32).parse().unwrap()),
+    ];
+    let (free, failed) =
+        (Life::Runs { pid: Some(7), held: Held::Free }, Life::Dead { due: true, lived: false });
+    for life in [free, failed] {
+        let exporters = Exporters::from([(started.name.clone(), Started { volume: started.clone(), life })]);
+        let planned = |volumes: Vec<Volume>| {
+            let desired = Desired { volumes, ..golden().desired().clone() };
+            plan(&State::check(desired).unwrap(), None, &exporters, &on(None)).actions
+        };
+        let pid = if life == free { Some(7) } else { None };
+        let stop = |then| Action::Stop { name: started.name.clone(), pid, then };
+        for wanted in &others {
+            let actions = planned(vec![wanted.clone()]);
+            assert_eq!(actions, [stop(Then::Served), Action::Start(wanted.clone())], "{life:?}");
+        }
+        assert_eq!(planned(Vec::new()), [stop(Then::Forgotten)], "{life:?}");
+    }
+}
+
 fn chassis() -> impl Strategy<Value = Chassis> {
     (0..2_u8, prop::bool::ANY, prop::option::of(1400..1402_u16)).prop_map(|(n, vxlan, mtu)| Chassis {
         system_id: format!("dpu-{n}"),
