@@ -245,6 +245,75 @@ fn a_dpu_writes_an_image_through_the_deaths_of_everything() -> Result<()> {
     Ok(())
 }
 
+/// A volume that was written, and that no host has at the moment, is to be otherwise: its bytes stay, whatever changes.
+#[test]
+fn what_a_host_wrote_outlives_every_change_of_the_volume() -> Result<()> {
+    let mut rack = Rack::new("exporters-kept")?;
+    let dir = rack.dir().to_owned();
+    rack.start_server()?;
+    some_image(&dir)?;
+    let image = add_image(&rack.api()?, &dir.join("image.raw"), "some", "1")?;
+    let images = rack.server()?.state_dir().join("images");
+    let disk = dir.join("disk.raw");
+    File::create(&disk)?.set_len(64 * MIB)?;
+    let mut dpu = Dpu::start(rack.namespace(), &dir, &[])?;
+    let backend = json!({"kind": "file", "path": disk});
+    let mut volume = dpu.volume("boot", &json!({"kind": "qsd", "backend": backend}));
+    let config = json!({"meta_data": "local-hostname: db1\n# t0ken\n"});
+    let fill = json!({"image": image, "store": images, "config": config, "grow_root": true});
+    volume["fill"] = fill.clone();
+    dpu.wish(std::slice::from_ref(&volume))?;
+    let is_written = |seen: &Observed| image_of(seen).is_some_and(|of| of.adapted);
+    dpu.reports("it is written", is_written)?;
+    let mut pid = dpu.served("boot")?.pid;
+    File::options().write(true).open(&disk)?.write_all_at(b"a host wrote this", 9 << 20)?;
+    let kept = fs::read(&disk)?;
+
+    for (what, value) in [("deadline", json!(70)), ("serial", json!("ANOTHER")), ("fill", Value::Null)] {
+        volume[what] = value;
+        if what == "serial" {
+            volume["fill"]["store"] = "/elsewhere".into();
+        }
+        dpu.wish(std::slice::from_ref(&volume))?;
+        let is_anew = |seen: &Observed| {
+            seen.volumes.iter().any(|one| one.pid.is_some() && (one.pid != pid) != (what == "fill"))
+        };
+        dpu.reports(&format!("{what} is another"), |seen| is_anew(seen) && is_written(seen))?;
+        pid = dpu.served("boot")?.pid;
+        ensure!(fs::read(&disk)? == kept, "written over, because {what} is another");
+        ensure!(!dpu.log("boot")?.contains("image-written"), "{}", dpu.log("boot")?);
+    }
+
+    // As from a database that was put back to the deploy, which asks for another image.
+    volume["fill"] = fill.clone();
+    volume["fill"]["image"] = "ab".repeat(32).into();
+    dpu.wish(std::slice::from_ref(&volume))?;
+    dpu.reports("another image is refused", |seen| {
+        let why = image_of(seen).filter(|of| !of.adapted).and_then(|of| of.failure.as_deref());
+        why.is_some_and(|why| why.contains("was written into this volume before"))
+    })?;
+    ensure!(!dpu.socket("boot").exists() && fs::read(&disk)? == kept, "it is served, or written over");
+    dpu.kill()?;
+    dpu.start_again()?;
+    volume["fill"] = fill;
+    dpu.wish(std::slice::from_ref(&volume))?;
+    dpu.reports("it is served again", is_written)?;
+    dpu.served("boot")?;
+    ensure!(fs::read(&disk)? == kept, "written over after all");
+    let exporters = dir.join("dpu/exporters");
+    ensure!(!fs::read_to_string(exporters.join("boot.json"))?.contains("t0ken"), "the config is kept");
+    dpu.wish(&[])?;
+    dpu.reports("the exporter is gone", |seen| seen.volumes.is_empty())?;
+    ensure!(fs::read_dir(&exporters)?.count() == 0, "files are left");
+    // The volume of that name was forgotten: this is another one.
+    volume["serial"] = "NEW".into();
+    dpu.wish(std::slice::from_ref(&volume))?;
+    dpu.reports("it is written", is_written)?;
+    ensure!(fs::read(&disk)? != kept, "it was not written");
+    rack.passed();
+    Ok(())
+}
+
 /// What is said of the image of the only volume.
 fn image_of(seen: &Observed) -> Option<&InstantSeen> {
     seen.volumes.first()?.instant.as_deref()
