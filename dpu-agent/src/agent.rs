@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -120,6 +120,11 @@ pub fn follow(address: Address) -> Follower {
     Follower::start(Settings { address, database, wanted, version: Version::Since, lock: None, probe: PROBE })
 }
 
+/// How often the lock is tried, and the pause between.
+const LOCK_TRIES: u32 = 40;
+/// See [`LOCK_TRIES`].
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Takes our directory for ourselves, for as long as the file is open.
 ///
 /// # Errors
@@ -128,8 +133,17 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let path = dir.join("agent.lock");
     let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
-    lock.try_lock().with_context(|| format!("another billet-dpu runs on {}", dir.display()))?;
-    Ok(lock)
+    // One that was killed while it started an exporter leaves the lock to that process until it has become the exporter.
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            tried => {
+                tried?;
+                return Ok(lock);
+            }
+        }
+    }
+    anyhow::bail!("another billet-dpu runs on {}", dir.display());
 }
 
 impl Agent {
