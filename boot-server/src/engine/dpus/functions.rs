@@ -195,7 +195,10 @@ impl Engine {
         let read = move |db: &_| Ok((rows::defaults(db)?, volumes::holding(db, id)?));
         let (defaults, holding) = self.store().read(read).await?;
         let plan = defaults.into_iter().find(|row| row.model == model).and_then(|row| row.plan);
-        match plan.filter(|plan| vanishing(plan, &taken(&holding), &[]).is_empty()) {
+        // One that comes in again may have a host that runs.
+        let ports = self.ports_on(&dpu).await?.into_iter();
+        let ports: Vec<_> = ports.map(|(used, interface)| (used.name, interface)).collect();
+        match plan.filter(|plan| vanishing(plan, &taken(&holding), &ports).is_empty()) {
             Some(plan) => Ok(Dpu { plan: Some(plan), plan_version: 1, ..dpu }),
             None => Ok(dpu),
         }

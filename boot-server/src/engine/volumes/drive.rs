@@ -144,9 +144,12 @@ impl Engine {
         let mut kept = Ok(());
         for volume in self.store().read(rows::living).await?.iter().filter(|volume| volume.holder().is_some())
         {
-            if let Err(error) = self.backend(&volume.kind)?.note_clients(volume.id).await {
-                kept = Err(VolumeError::from(error).into());
-            }
+            // What keeps one is nothing to the others.
+            let noted = match self.backend(&volume.kind) {
+                Ok(backend) => backend.note_clients(volume.id).await.map_err(|e| VolumeError::from(e).into()),
+                Err(error) => Err(error),
+            };
+            kept = kept.and(noted);
         }
         kept
     }
