@@ -1,7 +1,7 @@
 //! The configuration file, and what follows from it and the machine's interfaces. Every option is explained in
 //! `config/billet.toml`; all are optional.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -438,6 +438,11 @@ impl Config {
     /// [`ConfigError::Store`].
     pub fn location(&self) -> Result<Location, ConfigError> {
         store::location(&self.store, &self.state_dir)
+    }
+
+    /// Where each type of volumes is kept.
+    pub fn volume_directories(&self) -> BTreeMap<String, PathBuf> {
+        self.volumes.iter().map(|this| (this.name.clone(), this.place_of(&self.state_dir))).collect()
     }
 
     /// Parses the text of `file`.

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::backup;
 use crate::config::{self, Config, LogFormat, Settings};
 use crate::console::{Consoles, OpenBmc, ssh};
 use crate::engine::Engine;
@@ -220,25 +221,14 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         tasks.spawn(http::run(listener, routes.clone(), stop.clone()));
     }
     tasks.spawn(http::run(operators, people, stop.clone()));
-    let (deadlines, effects, token) = (engine.clone(), engine.clone(), stop.clone());
+    let (deadlines, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { deadlines.run_deadlines(token).await });
-    let token = stop.clone();
-    tasks.spawn(async move { effects.run_effects(token).await });
     let (power, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { power.run_power(token).await });
-    let (idle, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { idle.run_idle(token).await });
     tasks.spawn(webhooks::run(engine.clone(), settings.webhooks.clone(), stop.clone()));
-    let (servers, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { servers.run_servers(token).await });
-    let (volumes, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { volumes.run_volumes(token).await });
-    let (setups, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { setups.run_setups(token).await });
-    let (overlay, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { overlay.run_overlay(token).await });
-    let (fabric, token) = (engine.clone(), stop.clone());
-    tasks.spawn(async move { fabric.run_fabric(token).await });
+    if !engine.is_held() {
+        drive(&engine, &mut tasks, &stop);
+    }
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
     let (audit, token) = (engine.clone(), stop.clone());
@@ -258,6 +248,24 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     engine.store().close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What acts on machines, volumes, DPUs and networks.
+fn drive(engine: &Engine, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    let (effects, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { effects.run_effects(token).await });
+    let (idle, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { idle.run_idle(token).await });
+    let (servers, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { servers.run_servers(token).await });
+    let (volumes, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { volumes.run_volumes(token).await });
+    let (setups, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { setups.run_setups(token).await });
+    let (overlay, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { overlay.run_overlay(token).await });
+    let (fabric, token) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { fabric.run_fabric(token).await });
 }
 
 /// Waits for the stop, or for a task that ends by itself, which none should; then for the others.
@@ -291,6 +299,13 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
             dir.display()
         )
     })?;
+    if backup::restored(dir)?.is_some_and(|note| note.unfinished) {
+        anyhow::bail!(
+            "a restore to {} was not finished: remove that directory, empty the database {}, and restore again",
+            dir.display(),
+            settings.store
+        );
+    }
     // What an operator puts on the kernel's command line is checked here, not when the first machine boots.
     crate::scripts::check_kernel_arguments(&settings.kernel_arguments).context("boot.arguments")?;
     let (database, images) = (settings.store.clone(), settings.images_dir());
@@ -301,7 +316,7 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
     .await?
     .with_context(|| format!("cannot open {}", settings.store))?;
     let engine = Engine::open(settings.clone(), store, images).await?;
-    engine.note_restored().await.context("what was restored from a backup cannot be noted")?;
+    engine.hold_restored().await.context("what was restored from a backup cannot be held")?;
     Ok(engine)
 }
 

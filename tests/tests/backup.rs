@@ -72,8 +72,13 @@ fn walk(site: Site) -> Result<()> {
     held.restore(&file, &key, &[])?;
     let twice = held.restore(&file, &key, &[]).err().context("restored over a site")?.to_string();
     ensure!(twice.contains("is not empty"), "{twice}");
-    let server = held.serve()?;
-    is_held(&server.api()?)
+    let mut server = held.serve()?;
+    is_held(&server.api()?)?;
+    let release = ["backup", "release", "--config"];
+    said(Command::new(binary()?).args(release).arg(held.dir.join("billet.toml")))?;
+    server.stop()?;
+    server.start_again()?;
+    goes_on(&server.api()?)
 }
 
 /// Where a site stands again.
@@ -268,8 +273,21 @@ fn is_held(api: &Api) -> Result<()> {
     let body = json!({ "name": "more", "flavor": "any", "image": "tiny" });
     let said = api.post("/api/v1/projects/alpha/servers", &body).err().context("a held machine was lent")?;
     ensure!(format!("{said:#}").contains("no-capacity"), "{said:#}");
+    let jobs = api.get("/api/v1/events?limit=500")?.to_string();
+    ensure!(jobs.contains("called off: the site was restored"), "{jobs}");
+    Ok(())
+}
+
+/// Somebody has looked.
+fn goes_on(api: &Api) -> Result<()> {
     let node = api.get("/api/v1/nodes?state=available")?["items"][0]["id"].clone();
     let path = format!("/api/v1/nodes/{}/maintenance", node.as_str().context("a node")?);
     api.post(&path, &json!({ "reason": null }))?;
-    api.post("/api/v1/projects/alpha/servers", &body).map(drop)
+    let body = json!({ "name": "more", "flavor": "any", "image": "tiny" });
+    api.post("/api/v1/projects/alpha/servers", &body)?;
+    wait("server that is driven", || {
+        Ok(api.get("/api/v1/nodes?state=deploying")?["items"]
+            .as_array()
+            .is_some_and(|items| items.len() == 1))
+    })
 }

@@ -61,9 +61,10 @@ impl<W: Write> Write for Hashing<W> {
 
 /// A backup that is being written.
 pub struct Writer<'a, W: Write> {
+    /// What it says of itself.
+    pub head: Head,
     sealer: Sealer<Hashing<W>>,
     signer: &'a Signer,
-    created: Timestamp,
 }
 
 impl<'a, W: Write> Writer<'a, W> {
@@ -82,14 +83,14 @@ impl<'a, W: Write> Writer<'a, W> {
         let words = format!("{MAGIC}{}\n", serde_json::to_string(&head).map_err(io::Error::from)?);
         let mut hashing = Hashing { inner, hash: Blake2b512::new() };
         hashing.write_all(words.as_bytes())?;
-        let sealer = Sealer::new(hashing, head.seal, passphrase, words.into_bytes())?;
-        Ok(Self { sealer, signer, created })
+        let sealer = Sealer::new(hashing, head.seal.clone(), passphrase, words.into_bytes())?;
+        Ok(Self { head, sealer, signer })
     }
 
     /// Ends the stream and signs it.
     pub fn finish(self) -> Result<W, BackupError> {
         let Hashing { mut inner, hash } = self.sealer.finish()?;
-        let comment = format!("backup of {}", crate::cli::text::moment(self.created));
+        let comment = format!("backup of {}", crate::cli::text::moment(self.head.created));
         let signature = self.signer.sign_hash(&hash.finalize().into(), &comment);
         inner.write_all(signature.as_bytes())?;
         let length = u32::try_from(signature.len()).map_err(io::Error::other)?;

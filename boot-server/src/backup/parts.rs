@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
 use std::path::{Component, Path, PathBuf};
 
 use images::Manifest;
@@ -19,6 +19,10 @@ const ROWS: &str = "rows";
 const STATE: &str = "state";
 /// Prefix of images.
 const IMAGES: &str = "images";
+/// Prefix of the books of types of volumes: who has which disk of others, and who may write.
+pub const VOLUMES: &str = "volumes";
+/// What those books are.
+const BOOKS: [&str; 2] = ["taken", "grants"];
 /// Not packed from the state directory: what has a part of its own, what is volatile, what volumes hold, and what is made
 /// or fetched again by itself.
 const LEFT_OUT: [&str; 13] = [
@@ -28,7 +32,7 @@ const LEFT_OUT: [&str; 13] = [
     "leases.journal.0",
     "leases.journal.1",
     IMAGES,
-    "volumes",
+    VOLUMES,
     "media",
     "loaders",
     "boot",
@@ -110,6 +114,21 @@ impl<W: Write> Pack<W> {
         Ok(())
     }
 
+    /// The books of a type of volumes.
+    pub fn volumes(&mut self, kind: &str, directory: &Path) -> Result<(), BackupError> {
+        for book in BOOKS {
+            let dir = directory.join(book);
+            for name in sorted(&dir)? {
+                let path = dir.join(&name);
+                if path.is_file() {
+                    self.file(&Path::new(VOLUMES).join(kind).join(book).join(name), &path)?;
+                    self.contents.files += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The image store: chunks first, so that an image is never without one where a reader stops in between.
     pub fn images(&mut self, dir: &Path) -> Result<(), BackupError> {
         if !dir.exists() {
@@ -158,9 +177,12 @@ fn sorted(dir: &Path) -> Result<Vec<std::ffi::OsString>, BackupError> {
     Ok(names)
 }
 
-/// What is in a backup; all of it is read.
-pub fn look(from: impl Read) -> Result<Contents, BackupError> {
-    each(from, |_, entry| {
+/// What is in a backup; all of it is read. Its database is put into a directory.
+pub fn look(from: impl Read, dir: &Path) -> Result<Contents, BackupError> {
+    each(from, |name, entry| {
+        if name == Path::new(DATABASE) {
+            return put(&dir.join(name), entry);
+        }
         io::copy(entry, &mut io::sink())?;
         Ok(())
     })
@@ -168,17 +190,32 @@ pub fn look(from: impl Read) -> Result<Contents, BackupError> {
 
 /// Puts everything below a directory.
 pub fn unpack(from: impl Read, dir: &Path) -> Result<Contents, BackupError> {
-    each(from, |name, entry| {
-        let path = dir.join(name);
-        let write = |cause| BackupError::File { action: "write", path: path.clone(), cause };
-        if let Some(parent) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(write)?;
+    each(from, |name, entry| put(&dir.join(name), entry))
+}
+
+/// A new file; two of one name are no backup of ours.
+fn put(path: &Path, mut from: impl Read) -> Result<(), BackupError> {
+    let write = |cause| BackupError::File { action: "write", path: path.to_owned(), cause };
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(write)?;
+    }
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(write)?;
+    io::copy(&mut from, &mut file).and_then(|_| file.sync_all()).map_err(write)
+}
+
+/// Puts the books of a type of volumes where that type has them. A book that is there is newer.
+pub fn hand_out(from: &Path, directory: &Path) -> Result<(), BackupError> {
+    for book in BOOKS {
+        for name in sorted(&from.join(book))? {
+            let (source, path) = (from.join(book).join(&name), directory.join(book).join(&name));
+            if source != path && !path.exists() {
+                let read = |cause| BackupError::File { action: "read", path: source.clone(), cause };
+                put(&path, File::open(&source).map_err(read)?)?;
+            }
         }
-        // Two of one name are no backup of ours.
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        io::copy(entry, &mut file.map_err(write)?).map_err(write)?;
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// Hands each part to `take`, with the place below the state directory to which it belongs. It was signed and sealed, and
@@ -208,6 +245,12 @@ fn each(
             database = true;
         } else if name.starts_with(IMAGES) {
             contents.images += u64::from(name.starts_with(Path::new(IMAGES).join("manifests")));
+        } else if name.starts_with(VOLUMES) {
+            let book = name.iter().nth(2).and_then(|book| book.to_str());
+            if name.iter().count() != 4 || !book.is_some_and(|book| BOOKS.contains(&book)) {
+                return Err(refused());
+            }
+            contents.files += 1;
         } else if name.starts_with(STATE) && place.components().next().is_some() {
             contents.files += 1;
         } else {
@@ -224,19 +267,29 @@ fn each(
     Ok(contents)
 }
 
-/// Makes everything below a directory durable.
-pub fn sync_tree(dir: &Path) -> Result<(), BackupError> {
-    let sync = |path: &Path| {
-        let synced = File::open(path).and_then(|file| file.sync_all());
+/// Whose files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's number.
+    pub user: u32,
+    /// The group's number.
+    pub group: u32,
+}
+
+/// Gives everything below a directory to its owner, and makes it durable.
+pub fn settle_tree(dir: &Path, owner: Option<Owner>) -> Result<(), BackupError> {
+    let settle = |path: &Path| {
+        let given = owner.map_or(Ok(()), |owner| chown(path, Some(owner.user), Some(owner.group)));
+        let synced = given.and_then(|()| File::open(path)?.sync_all());
         synced.map_err(|cause| BackupError::File { action: "write", path: path.to_owned(), cause })
     };
     for name in sorted(dir)? {
         let path = dir.join(name);
         if path.is_dir() {
-            sync_tree(&path)?;
+            settle_tree(&path, owner)?;
         } else {
-            sync(&path)?;
+            settle(&path)?;
         }
     }
-    sync(dir)
+    settle(dir)
 }

@@ -1,6 +1,5 @@
 //! A site is packed while it is written to, and stands again elsewhere.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use boot_server_core::dhcp::{ClientKey, Lease, LeaseState};
@@ -30,13 +29,20 @@ fn site(dir: &Dir) -> Site {
     for (name, text) in [("secrets.key", "secret"), ("site.key", "site"), ("tls/site-ca.key", "ca")] {
         fs::write(dir.0.join(name), text).unwrap();
     }
-    Site { store: Location::from(&dir.database()), state_dir: dir.0.clone() }
+    let volumes = dir.0.join("volumes/fast");
+    for (name, text) in [("taken/1.json", "unit"), ("grants/1.json", "dpu"), ("volumes/1", "content")] {
+        fs::create_dir_all(volumes.join(name).parent().unwrap()).unwrap();
+        fs::write(volumes.join(name), text).unwrap();
+    }
+    let volumes = BTreeMap::from([("fast".to_owned(), volumes)]);
+    Site { store: Location::from(&dir.database()), state_dir: dir.0.clone(), volumes }
 }
 
-fn empty(dir: &Dir) -> Site {
+fn nowhere(dir: &Dir) -> Site {
     // PostgreSQL's empty database has its name of the path too.
     let state_dir = dir.0.join("state");
-    Site { store: Location::from(&state_dir.join(DATABASE)), state_dir }
+    let volumes = BTreeMap::from([("fast".to_owned(), dir.0.join("other-disk"))]);
+    Site { store: Location::from(&state_dir.join(DATABASE)), state_dir, volumes }
 }
 
 /// What is asked after a restore.
@@ -50,7 +56,7 @@ async fn leases(site: &Site) -> BTreeMap<Ipv4Addr, Lease> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_before_a_backup_is_in_it() {
     let (old, new) = (Dir::new(), Dir::new());
-    let (from, to) = (site(&old), empty(&new));
+    let (from, to) = (site(&old), nowhere(&new));
     let store = Store::open(&from.store).unwrap();
     let journal = Journal::open(&old.0, store.clone()).await.unwrap();
     let file = old.0.with_extension("backup");
@@ -68,7 +74,7 @@ async fn what_was_answered_before_a_backup_is_in_it() {
     let made = making.await.unwrap().unwrap();
     journal.close();
     store.close();
-    assert_eq!((made.created, made.files), (NOW, 4), "keys, with the one that signs");
+    assert_eq!((made.created, made.files), (NOW, 6), "keys, with the one that signs, and books");
     let restored = restore(&file, PASSPHRASE, None, &to, true).unwrap();
     assert_eq!(Summary { size: made.size, ..restored }, made);
     let found = leases(&to).await;
@@ -76,8 +82,11 @@ async fn what_was_answered_before_a_backup_is_in_it() {
     assert!((0..200).all(|n| found[&lease(n, 0).ip] == lease(n, u64::from(n))));
     assert!(found[&lease(200, 0).ip].expires >= Timestamp(199), "never older than what was answered before");
     assert_eq!(fs::read_to_string(to.state_dir.join("tls/site-ca.key")).unwrap(), "ca");
-    assert_eq!(super::restored(&to.state_dir).unwrap(), Some(Restored { of: NOW }));
-    noted(&to.state_dir).unwrap();
+    let book = |name: &str| fs::read_to_string(to.volumes["fast"].join(name)).unwrap();
+    assert_eq!((book("taken/1.json"), book("grants/1.json")), ("unit".into(), "dpu".into()));
+    assert!(!to.volumes["fast"].join("volumes").exists(), "the content of volumes is not in it");
+    assert_eq!(super::restored(&to.state_dir).unwrap(), Some(Restored { of: NOW, unfinished: false }));
+    release(&to.state_dir).unwrap();
     assert_eq!(super::restored(&to.state_dir).unwrap(), None);
     fs::remove_file(file).unwrap();
 }
@@ -87,13 +96,17 @@ fn nothing_is_made_or_restored_where_something_is_wrong() {
     let (old, new) = (Dir::new(), Dir::new());
     let from = site(&old);
     Store::open(&from.store).unwrap().close();
-    let to = empty(&new);
+    let to = nowhere(&new);
     let file = old.0.with_extension("backup");
     let made = create(&from, &file, PASSPHRASE, false, NOW).unwrap();
     let again = create(&from, &file, PASSPHRASE, false, NOW).unwrap_err();
     assert!(matches!(again, BackupError::File { action: "make", .. }), "{again}");
-    let nowhere = create(&to, &new.0.with_extension("backup"), PASSPHRASE, false, NOW).unwrap_err();
-    assert!(matches!(nowhere, BackupError::NoSite(_)), "{nowhere}");
+    let none = create(&to, &new.0.with_extension("backup"), PASSPHRASE, false, NOW).unwrap_err();
+    assert!(matches!(none, BackupError::NoSite(_)), "{none}");
+    let alone = Flock::lock(File::open(&old.0).unwrap(), FlockArg::LockExclusive).unwrap();
+    let busy = create(&from, &new.0.with_extension("backup"), PASSPHRASE, false, NOW).unwrap_err();
+    assert!(matches!(busy, BackupError::Busy), "{busy}");
+    drop(alone);
 
     let key = Signer::open(&old.0.join("signing.key")).unwrap().public();
     assert_eq!(verify(&file, PASSPHRASE, Some(&key)).unwrap(), made);
@@ -152,6 +165,8 @@ fn a_part_that_does_not_belong_there_is_refused() {
         ("state/link", Symlink),
         ("state/link", Link),
         ("state/dir", Directory),
+        ("volumes/fast/volumes/1", Regular),
+        ("volumes/fast/taken", Regular),
     ] {
         let said = parts::unpack(&entry(name, kind)[..], &dir.0).unwrap_err();
         assert!(matches!(said, BackupError::Part(_)), "{name}: {said}");
@@ -160,4 +175,20 @@ fn a_part_that_does_not_belong_there_is_refused() {
     assert!(parts::unpack(&two[..], &dir.0).is_err(), "twice the same");
     let said = parts::unpack(&entry("state/two", Regular)[..], &dir.0).unwrap_err();
     assert!(matches!(said, BackupError::Missing("database")), "{said}");
+}
+
+/// A backup of a former version has the tables of that version.
+#[test]
+fn a_database_of_any_version_is_counted() {
+    let dir = Dir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let path = dir.0.join("old.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(
+        "CREATE TABLE old (a TEXT); INSERT INTO old VALUES ('x'), ('y'); PRAGMA user_version = 3",
+    )
+    .unwrap();
+    drop(old);
+    assert_eq!(copy::rows(&path).unwrap(), 2);
+    assert!(matches!(whole(&path, 3), Err(BackupError::Rows { rows: 3, found: 2 })));
 }

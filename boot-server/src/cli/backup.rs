@@ -10,6 +10,7 @@ use super::output::facts;
 use super::text::{memory, moment};
 use super::{Failure, Format, Show, user};
 use crate::backup::{self, BackupError, Site, Summary};
+use crate::minisign::SignError;
 use crate::serve::{ServeArgs, configuration};
 
 /// What can be done with backups.
@@ -17,13 +18,17 @@ use crate::serve::{ServeArgs, configuration};
 pub enum BackupCommand {
     /// Make one: a new file, sealed by a passphrase, signed by the site
     Create(CreateArgs),
-    /// Read one from end to end, and say what is in it
+    /// Read one from end to end, its database too, and say what is in it
     Verify(FromArgs),
+    /// Let a restored site go on: the next start of its server drives machines, volumes, DPUs and networks again
+    ///
+    /// Look first who has what by now: machines that got owners after the backup was made are free here, and their DPUs are told so.
+    Release(SiteArgs),
 }
 
 /// Where the site is.
 #[derive(Debug, Args)]
-struct SiteArgs {
+pub struct SiteArgs {
     /// Configuration file [default: /etc/billet/billet.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -55,9 +60,9 @@ pub struct FromArgs {
     /// File with the passphrase on its first line, instead of asking
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// The site's public key (its file, or the text itself): who else signed it is refused
-    #[arg(long, value_name = "KEY")]
-    public_key: Option<String>,
+    /// File with the site's public key (`billet usage key`): who else signed it is refused
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
 }
 
 /// Arguments of `billet restore`.
@@ -126,14 +131,16 @@ impl SiteArgs {
         };
         let config = configuration(&args).map_err(|error| Failure::Other(format!("{error:#}")))?;
         let store = config.location().map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(Site { store, state_dir: config.state_dir })
+        Ok(Site { store, volumes: config.volume_directories(), state_dir: config.state_dir })
     }
 }
 
 impl FromArgs {
-    /// The public key: the text of the file, or what was given.
-    fn public(&self) -> Option<String> {
-        self.public_key.as_ref().map(|key| std::fs::read_to_string(key).unwrap_or_else(|_| key.clone()))
+    /// The public key's text.
+    fn public(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.public_key else { return Ok(None) };
+        let text = std::fs::read_to_string(path);
+        text.map(Some).map_err(|e| Failure::Usage(format!("cannot read {}: {e}", path.display())))
     }
 
     fn passphrase(&self) -> Result<String, Failure> {
@@ -145,21 +152,29 @@ pub(super) fn run(format: Format, command: BackupCommand) -> Result<(), Failure>
     match command {
         BackupCommand::Create(args) => {
             let site = args.site.site()?;
-            let passphrase = user::new_password(args.passphrase_file.as_deref())?;
+            let passphrase = user::new_password(args.passphrase_file.as_deref(), "New passphrase: ")?;
             let made =
                 backup::create(&site, &args.file, &passphrase, !args.without_images, crate::engine::now());
             format.print(&Shown::new(&args.file, made.map_err(|error| failure(&error))?))
         }
         BackupCommand::Verify(args) => {
-            let found = backup::verify(&args.file, &args.passphrase()?, args.public().as_deref());
+            let found = backup::verify(&args.file, &args.passphrase()?, args.public()?.as_deref());
             format.print(&Shown::new(&args.file, found.map_err(|error| failure(&error))?))
+        }
+        BackupCommand::Release(args) => {
+            let site = args.site()?;
+            backup::release(&site.state_dir).map_err(|error| Failure::Hinted {
+                message: super::store::chain(&error),
+                hint: "a site that is held has `restored.json` in its state directory".to_owned(),
+            })?;
+            super::output::print("released: restart the server\n")
         }
     }
 }
 
 pub(super) fn restore(format: Format, args: &RestoreArgs) -> Result<(), Failure> {
     let site = args.site.site()?;
-    let (passphrase, public) = (args.from.passphrase()?, args.from.public());
+    let (passphrase, public) = (args.from.passphrase()?, args.from.public()?);
     let done = backup::restore(&args.from.file, &passphrase, public.as_deref(), &site, !args.as_it_was);
     format.print(&Shown::new(&args.from.file, done.map_err(|error| failure(&error))?))
 }
@@ -168,8 +183,11 @@ fn failure(error: &BackupError) -> Failure {
     let hint = match error {
         BackupError::NoSite(_) => "say where the site is: --config, or --state-dir",
         BackupError::NotEmpty(_) => "give another directory with --state-dir, or move away what is there",
-        BackupError::Signature(_) => {
+        BackupError::Signature(SignError::OtherKey | SignError::Broken | SignError::Form(_)) => {
             "get the file again, from a copy; or give the public key of the site that made it"
+        }
+        BackupError::Signature(_) => {
+            "look at signing.key in the state directory; run this as root, or as the server's user"
         }
         BackupError::NoBackup(_) => "get the file again, from a copy",
         BackupError::Copy(crate::store::copy::CopyError::NotEmpty { .. }) => "restore to an empty database",

@@ -73,7 +73,7 @@ pub(super) fn run(client: &Client, format: Format, command: MeCommand) -> Result
         }
         MeCommand::Password { current, new_password_file } => {
             let current = current.read("Your password: ")?;
-            let password = new_password(new_password_file.as_deref())?;
+            let password = new_password(new_password_file.as_deref(), super::user::NEW)?;
             client.put::<_, ()>("me/password", &OwnPasswordRequest { current, password })?;
             super::deploy::line("changed; all other sessions ended")
         }

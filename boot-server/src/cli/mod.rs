@@ -196,8 +196,8 @@ pub enum Command {
     Backup(backup::BackupCommand),
     /// Put a backup back, on an empty machine
     ///
-    /// All of it is checked before anything is at its place. Unless --as-it-was is given, the server that is started next holds
-    /// all machines under maintenance: since the backup they may have got other owners. See docs/guide/backup.md.
+    /// All of it is checked before anything is at its place. Unless --as-it-was is given, the site drives nothing
+    /// before `billet backup release`: since the backup machines and disks may have got other owners. See docs/guide/backup.md.
     Restore(backup::RestoreArgs),
     /// Those who own servers together: projects, their members and tokens
     #[command(subcommand, visible_alias = "projects")]

@@ -105,7 +105,7 @@ pub(super) fn run(client: &Client, format: Format, command: UserCommand) -> Resu
         UserCommand::Show { user } => format.print(&client.get::<UserView>(&path(&user))?),
         UserCommand::Add { name, full_name, role, no_password, password } => {
             let file = password.password_file.as_deref();
-            let password = if no_password { None } else { Some(new_password(file)?) };
+            let password = if no_password { None } else { Some(new_password(file, NEW)?) };
             let request = UserRequest { name, full_name, site_role: role, password };
             format.print(&client.post::<_, UserView>("users", &request)?)
         }
@@ -127,7 +127,7 @@ pub(super) fn run(client: &Client, format: Format, command: UserCommand) -> Resu
             format.print::<UserView>(&changed?)
         }
         UserCommand::Password { user, password } => {
-            let request = PasswordRequest { password: new_password(password.password_file.as_deref())? };
+            let request = PasswordRequest { password: new_password(password.password_file.as_deref(), NEW)? };
             format.print(&client.put::<_, UserView>(&format!("{}/password", path(&user)), &request)?)
         }
         UserCommand::Totp { user, remove: _ } => {
@@ -173,12 +173,15 @@ fn first_line(file: &Path) -> Result<String, Failure> {
     line.ok_or_else(|| Failure::Usage(format!("no password in {}", file.display())))
 }
 
-/// A new password: out of a file, typed twice at a terminal, or the first line of standard input.
-pub(super) fn new_password(file: Option<&Path>) -> Result<String, Failure> {
+/// How a new password is asked for.
+pub(super) const NEW: &str = "New password: ";
+
+/// A new password or passphrase: out of a file, typed twice at a terminal, or the first line of standard input.
+pub(super) fn new_password(file: Option<&Path>, prompt: &str) -> Result<String, Failure> {
     if let Some(file) = file {
         return first_line(file);
     }
-    let first = secret("New password: ")?;
+    let first = secret(prompt)?;
     if io::stdin().is_terminal() && secret("Once more: ")? != first {
         return Err(Failure::Usage("the two are not the same".to_owned()));
     }

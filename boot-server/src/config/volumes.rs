@@ -62,6 +62,16 @@ pub struct VolumeSettings {
     pub place: volume::Settings,
 }
 
+impl VolumeType {
+    /// Its directory: the one that is given, or one below the state directory; layers are on DPUs.
+    pub(super) fn place_of(&self, state_dir: &Path) -> PathBuf {
+        self.directory.clone().unwrap_or_else(|| match self.kind {
+            Kind::Instant => PathBuf::from(LAYERS),
+            _ => state_dir.join("volumes").join(&self.name),
+        })
+    }
+}
+
 /// Checks them.
 ///
 /// # Errors
@@ -88,11 +98,7 @@ pub(super) fn settings(
 fn one(this: &VolumeType, own: IpAddr, state_dir: &Path) -> Result<VolumeSettings, ConfigError> {
     let refuse = |why: String| ConfigError::Volumes(format!("{}: {why}", this.name));
     let mut filled = this.clone();
-    let own_place = || match this.kind {
-        Kind::Instant => PathBuf::from(LAYERS),
-        _ => state_dir.join("volumes").join(&this.name),
-    };
-    let directory = filled.directory.get_or_insert_with(own_place);
+    let directory = filled.directory.insert(this.place_of(state_dir));
     if !directory.is_absolute() {
         return Err(refuse("directory is no absolute path".to_owned()));
     }

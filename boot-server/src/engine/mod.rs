@@ -62,6 +62,7 @@ mod refresh;
 mod registry;
 mod replace;
 mod restarts;
+mod restored;
 mod retention;
 mod sensors;
 pub mod servers;
@@ -77,7 +78,7 @@ mod together;
 pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use boot_server_core::cloud_config::is_hostname;
@@ -156,6 +157,8 @@ struct Inner {
     inventories: Mutex<BTreeMap<NodeId, Option<Arc<Inventory>>>>,
     summaries: pages::Summaries,
     nodes_generation: AtomicU64,
+    /// The site was restored, and nothing is driven.
+    held: AtomicBool,
     manifests: Mutex<BTreeMap<protocol::ImageId, Arc<::images::Manifest>>>,
     sightings: Mutex<Sightings>,
     dhcp_servers: Mutex<dhcp_servers::DhcpServers>,
@@ -354,6 +357,7 @@ impl Engine {
             inventories: Mutex::default(),
             summaries: pages::Summaries::default(),
             nodes_generation: AtomicU64::new(1),
+            held: AtomicBool::new(false),
             manifests: Mutex::default(),
             sightings: Mutex::default(),
             dhcp_servers: Mutex::default(),

@@ -8,7 +8,6 @@ use protocol::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Engine, now};
-use crate::backup::{self, Restored};
 
 /// Looked at this often even if nobody says that a deadline changed: the clock may have been set.
 const LOOK_MAX: Duration = Duration::from_mins(1);
@@ -25,21 +24,6 @@ impl Engine {
         self.start_dpu_workers();
         let nodes = self.0.nodes.all().into_iter().map(|node| node.id).collect();
         self.tell(nodes, &Event::ServerStarted, "the start").await;
-    }
-
-    /// Holds all nodes of a site that was restored from a backup and is served for the first time since.
-    ///
-    /// # Errors
-    /// Where that cannot be stored; nothing may be driven then.
-    pub async fn note_restored(&self) -> anyhow::Result<()> {
-        let dir = &self.0.settings.state_dir;
-        let Some(Restored { of }) = backup::restored(dir)? else { return Ok(()) };
-        let nodes: Vec<NodeId> = self.0.nodes.all().into_iter().map(|node| node.id).collect();
-        tracing::warn!(nodes = nodes.len(), "restored from a backup: all nodes are under maintenance");
-        for id in nodes {
-            self.apply(id, Actor::Server, Event::Restored { of }).await?;
-        }
-        Ok(backup::noted(dir)?)
     }
 
     /// Sends [`Event::Tick`] to every node whose deadline passes, until `stop`.

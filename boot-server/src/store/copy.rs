@@ -12,6 +12,9 @@ use super::{Location, Store, StoreError, db, journal, migrate, queries};
 /// How often the lease journal is read, where it is written over meanwhile.
 const JOURNAL_TRIES: u32 = 50;
 
+/// The tables of a file of SQLite's.
+const TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+
 /// Why a store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -63,6 +66,14 @@ pub enum CopyError {
     /// The lease journal was written over each time.
     #[error("the lease journal was written over each time it was read: try again")]
     Restless,
+    /// The file.
+    #[error("{place} is damaged: {found}")]
+    Damaged {
+        /// Which.
+        place: String,
+        /// What SQLite finds.
+        found: String,
+    },
     /// Tables that need each other.
     #[error("the tables {0} need each other")]
     Circle(String),
@@ -112,7 +123,7 @@ pub fn copy(from: &Location, to: &Location) -> Result<Vec<(String, i64)>, CopyEr
     migrate::migrate(&target).map_err(at(to))?;
     let tables = tables()?;
     for table in &tables {
-        if count(&target, table).map_err(at(to))? != table.seeded {
+        if count(&target, &table.name).map_err(at(to))? != table.seeded {
             return Err(CopyError::NotEmpty { place: to.to_string(), table: table.name.clone() });
         }
     }
@@ -188,14 +199,25 @@ fn take(
     Ok(counts)
 }
 
-/// How many rows all tables of a store have together.
+/// How many rows the tables of a file of SQLite's have together, of whatever version it is. The file is read whole.
 ///
 /// # Errors
-/// [`CopyError`], also where it is of another version.
-pub fn rows(of: &Location) -> Result<i64, CopyError> {
-    let tables = tables()?;
-    let all = Store::read_only(of, |store| tables.iter().map(|table| count(store, table)).sum());
-    all.map_err(|error| CopyError::Store { place: of.to_string(), error })
+/// [`CopyError`], also where it is damaged.
+pub fn rows(of: &Path) -> Result<i64, CopyError> {
+    let place = of.display().to_string();
+    let all = Store::read_only(Location::File(of.to_owned()), |store| {
+        let state: String = store
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(StoreError::sql("check"))?;
+        if state != "ok" {
+            return Ok(Err(state));
+        }
+        let names = store.query_all(TABLES, [], |row| row.get::<_, String>(0));
+        let names = names.map_err(StoreError::sql("list the tables"))?;
+        names.iter().map(|name| count(store, name)).sum::<Result<i64, _>>().map(Ok)
+    });
+    let all = all.map_err(|error| CopyError::Store { place: place.clone(), error })?;
+    all.map_err(|found| CopyError::Damaged { place, found })
 }
 
 fn fill(
@@ -227,8 +249,8 @@ fn fill(
             return Err(failed(to, StoreError::sql("copy a row")(cause)));
         }
         read.map_err(|cause| failed(from, StoreError::sql("read a table")(cause)))?;
-        let sent = count(source, table).map_err(|e| failed(from, e))?;
-        let arrived = count(target, table).map_err(|e| failed(to, e))?;
+        let sent = count(source, &table.name).map_err(|e| failed(from, e))?;
+        let arrived = count(target, &table.name).map_err(|e| failed(to, e))?;
         if sent != arrived {
             return Err(CopyError::Counts { table: table.name.clone(), sent, arrived });
         }
@@ -241,8 +263,8 @@ fn parameters(columns: usize) -> String {
     (1..=columns).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ")
 }
 
-fn count(connection: &Connection, table: &Table) -> Result<i64, StoreError> {
-    let sql = format!("SELECT COUNT(*) FROM \"{}\"", table.name);
+fn count(connection: &Connection, table: &str) -> Result<i64, StoreError> {
+    let sql = format!("SELECT COUNT(*) FROM \"{table}\"");
     connection.query_row(&sql, [], |row| row.get(0)).map_err(StoreError::sql("count rows"))
 }
 
@@ -261,8 +283,7 @@ fn schema() -> db::Result<Schema> {
     for sql in migrate::MIGRATIONS {
         memory.execute_batch(sql)?;
     }
-    let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
-    let names = memory.query_all(names, [], |row| row.get::<_, String>(0))?;
+    let names = memory.query_all(TABLES, [], |row| row.get::<_, String>(0))?;
     let mut tables = BTreeMap::new();
     for name in names {
         let columns = format!("PRAGMA table_info(\"{name}\")");

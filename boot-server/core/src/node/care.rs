@@ -289,9 +289,12 @@ pub(super) fn restored(s: &mut Step<'_>, of: Timestamp) {
             "look at the machine: the job may have ended after the backup was made; then end its maintenance, and retry",
         ));
     }
-    if s.node.maintenance.is_none() && s.node.retired.is_none() {
-        let reason = format!("restored from a backup of {of}: end this when the machine is as it says here");
-        maintenance(s, Some(reason), None, None);
+    let hold = format!("restored from a backup of {of}: end this when the machine is as it says here");
+    let before = s.node.maintenance.as_ref().map(|before| before.reason.clone());
+    // Once; and one that would have ended by itself does not.
+    if before.as_ref().is_none_or(|before| !before.starts_with(&hold)) {
+        let before = before.map(|before| format!("; before: {before}")).unwrap_or_default();
+        maintenance(s, Some(hold + &before), None, None);
     }
 }
 
@@ -544,7 +547,14 @@ mod tests {
         story.verb(Verb::Retry).unwrap();
 
         let mut story = Story::new(State::Active);
+        let until = Some(NOW.after(Duration::from_hours(2)));
+        story.verb(Verb::Maintenance { reason: Some("fan".into()), until, by: None }).unwrap();
         story.event(Event::Restored { of: NOW }).unwrap();
+        story.event(Event::Restored { of: NOW }).unwrap();
+        story.now = NOW.after(Duration::from_hours(3));
+        story.event(Event::Tick).unwrap();
+        let reason = story.node.maintenance.clone().unwrap().reason;
+        assert!(reason.ends_with("as it says here; before: fan"), "once, and it does not end: {reason}");
         assert_eq!(story.node.state.name(), StateName::Active, "what runs goes on");
         assert!(matches!(story.verb(Verb::Delete { wipe: Vec::new() }), Err(Refused::Maintenance { .. })));
     }

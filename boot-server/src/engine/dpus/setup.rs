@@ -288,6 +288,18 @@ impl Engine {
         lock(&self.0.dpus.jobs).get(&id).filter(|row| !row.job.stage.is_over()).cloned()
     }
 
+    /// Ends all jobs, without a look at what their controllers made of them.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(in crate::engine) async fn give_up_setups(&self, why: &str, hint: &str) -> Result<(), EngineError> {
+        let jobs: Vec<JobId> = lock(&self.0.dpus.jobs).keys().copied().collect();
+        for id in jobs {
+            self.tell_setup(id, News::Failed { why: why.to_owned(), hint: hint.to_owned() }).await?;
+        }
+        Ok(())
+    }
+
     /// Takes the news in. What is stored is what counts.
     async fn tell_setup(&self, id: JobId, news: News) -> Result<(), EngineError> {
         let Some(row) = self.open_job(id) else { return Ok(()) };

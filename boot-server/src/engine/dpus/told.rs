@@ -115,6 +115,9 @@ impl Engine {
     /// # Errors
     /// What the store says.
     pub(in crate::engine) async fn compose(&self, id: DpuId) -> Result<(), EngineError> {
+        if self.is_held() {
+            return Ok(());
+        }
         let _turn = self.0.composing.lock().await;
         let Some(known) = self.known_dpu(id).filter(|known| known.dpu.accepted) else { return Ok(()) };
         let node = known.dpu.node.and_then(|node| self.0.nodes.get(node));
