@@ -42,7 +42,7 @@ impl Dpu {
         let remote = format!("--remote=punix:{}", dpu.dir.join("db.sock").display());
         let control = format!("--unixctl={}", dpu.dir.join("ovsdb.ctl").display());
         dpu.spawn("ovsdb", Command::new("ovsdb-server").args([remote, control]).arg(&database));
-        until("the database listens", || dpu.dir.join("db.sock").exists());
+        until("the database listens", || UnixStream::connect(dpu.dir.join("db.sock")).is_ok());
         dpu.vsctl(&["--no-wait", "init"]);
         let control = dpu.dir.join("vswitchd.ctl");
         dpu.switch = dpu.spawn(

@@ -13,6 +13,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -119,7 +120,7 @@ impl Overlay {
                 .arg(file);
             self.start(&format!("ovsdb-{database}"), command)?;
             let socket = self.socket(database);
-            wait("a database listens", || Ok(socket.exists()))?;
+            wait("a database listens", || Ok(UnixStream::connect(&socket).is_ok()))?;
         }
         self.northbound(&["init"])?;
         self.southbound(&["init"])?;
@@ -155,7 +156,7 @@ impl Overlay {
             .arg(format!("--remote=p{remote}"))
             .arg(&database);
         self.start(&format!("ovsdb{n}"), command)?;
-        wait("a chassis' database listens", || Ok(socket.exists()))?;
+        wait("a chassis' database listens", || Ok(UnixStream::connect(&socket).is_ok()))?;
         self.chassis.push(Chassis { namespace, dir: dir.clone() });
         self.vsctl(n, &["--no-wait", "init"])?;
         if let Some(encap) = encap {

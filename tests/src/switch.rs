@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl ManagedSwitch {
             .arg(format!("--remote=punix:{}", socket.display()))
             .arg(self.dir.join("conf.db"));
         self.database = Some(Process::start("ovsdb-server", command, &self.dir.join("ovsdb.log"))?);
-        wait("the switch's database listens", || Ok(socket.exists()))?;
+        wait("the switch's database listens", || Ok(UnixStream::connect(&socket).is_ok()))?;
         self.open_to_managers()
     }
 
