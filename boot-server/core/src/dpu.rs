@@ -362,6 +362,14 @@ pub fn filled(observed: Option<&Observed>, desired: &Desired, volume: &Volume) -
     one.is_some_and(|one| one.pid.is_some() && one.instant.as_ref().is_some_and(|seen| seen.adapted))
 }
 
+/// Why a DPU cannot make a volume what its newest state says, as it says of that one: what an older state failed of may be mended by now.
+pub fn failure<'a>(observed: Option<&'a Observed>, desired: &Desired, volume: &Volume) -> Option<&'a str> {
+    let seen = observed.filter(|seen| seen.generation == Some(desired.generation))?;
+    let name = volume.id.to_string();
+    let one = seen.volumes.iter().find(|one| one.name.as_str() == name)?;
+    one.instant.as_ref().filter(|seen| !seen.adapted)?.failure.as_deref()
+}
+
 /// Whether a DPU does not have a volume any more, as it says of the newest state.
 pub fn withdrew(observed: Option<&Observed>, generation: u64, volume: &Volume) -> bool {
     let Some(seen) = observed.filter(|seen| seen.generation == Some(generation)) else { return false };
@@ -438,6 +446,25 @@ mod tests {
             limits: PortLimits::default(),
         };
         Wanted { ports: (0..count).map(port).collect(), ..Wanted::default() }
+    }
+
+    /// A deploy is tried again: until its DPU speaks of the new state, what it says is of the old one.
+    #[test]
+    fn what_an_older_state_failed_of_is_no_failure_of_the_new_one() {
+        let volume = crate::volume::tests::volume(crate::volume::Phase::Available, None);
+        let golden = include_str!("../../../protocol/src/dpu.v1.json");
+        let desired = Desired { generation: 7, ..serde_json::from_str(golden).unwrap() };
+        let said = |generation: u64, adapted: bool| -> Observed {
+            let instant = serde_json::json!({"percent": 3, "bytes": 0, "hydrated": false, "adapted": adapted, "failure": "no"});
+            let one =
+                serde_json::json!({"name": volume.id, "in_use": false, "restarts": 0, "instant": instant});
+            let seen = serde_json::json!({"version": 1, "generation": generation, "settled": false, "problems": [], "ports": [], "mirrors": [], "volumes": [one]});
+            serde_json::from_value(seen).unwrap()
+        };
+        let of = |seen: &Observed| failure(Some(seen), &desired, &volume).map(str::to_owned);
+        assert_eq!(of(&said(7, false)).as_deref(), Some("no"));
+        assert_eq!((of(&said(6, false)), of(&said(7, true))), (None, None));
+        assert_eq!(failure(None, &desired, &volume), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use boot_server_core::dpu::Reach;
+use boot_server_core::dpu::{self, Reach};
 use boot_server_core::node::Severity;
 use boot_server_core::server::Server;
 use boot_server_core::volume::{Layer, Phase, Source, Volume};
@@ -248,8 +248,7 @@ impl Engine {
     /// Why the DPU of a volume that waits for it cannot serve it.
     pub(super) fn cannot_serve(&self, volume: &Volume) -> Option<String> {
         let known = self.known_dpu(imager(volume)?)?;
-        let seen = seen_of(known.observed.as_ref()?, volume.id)?;
-        seen.failure.clone().filter(|_| !seen.adapted).map(|why| cut(&why))
+        dpu::failure(known.observed.as_ref(), known.desired.as_ref()?, volume).map(cut)
     }
 }
 

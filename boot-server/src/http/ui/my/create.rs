@@ -84,7 +84,7 @@ struct Typed {
     boot_size: String,
     boot_keep: bool,
     boot_encrypted: bool,
-    /// The agent writes the image, on the machine.
+    /// Who writes the image on the volume ([`Imaging`]); empty is who does it unless told otherwise.
     boot_imaging: String,
     /// Each server gets a port on each.
     networks: Vec<String>,
