@@ -312,7 +312,8 @@ impl Engine {
     ) -> Result<Option<String>, EngineError> {
         let plan = dpu.usable();
         let by = plan.map(|plan| plan.disks).unwrap_or_default();
-        match self.check_served(by, &NewDisk::of(volume, volume.disk())) {
+        let fills = self.is_unwritten(volume).await?;
+        match self.check_served(by, &NewDisk { fills, ..NewDisk::of(volume, volume.disk()) }) {
             Ok(()) => {}
             Err(EngineError::Volume(error)) => return Ok(Some(error.to_string())),
             Err(error) => return Err(error),

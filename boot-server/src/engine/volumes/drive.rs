@@ -458,7 +458,7 @@ impl Engine {
     }
 
     /// The machine of the server that has a volume.
-    async fn node_of(&self, volume: &Volume) -> Result<Option<Arc<Node>>, EngineError> {
+    pub(super) async fn node_of(&self, volume: &Volume) -> Result<Option<Arc<Node>>, EngineError> {
         let Some(server) = volume.server() else { return Ok(None) };
         let server = self.store().read(move |db| servers_rows::get(db, server)).await?;
         Ok(server.and_then(|server| self.0.nodes.get(server.node)))

@@ -6,7 +6,7 @@
 //! ```
 
 use boot_server_core::dpu;
-use boot_server_core::node::Node;
+use boot_server_core::node::{Node, Run};
 use boot_server_core::volume::{Imaging, Source, Volume};
 use protocol::dpu::Fill;
 
@@ -21,6 +21,15 @@ impl Engine {
         let Source::Os { image, .. } = &volume.source else { return None };
         let (config, grow_root) = super::drive::target_spec(node, volume.id)?;
         Some(Fill { image: *image, store: self.store_url(known), config, grow_root })
+    }
+
+    /// Whether a DPU is to write an image on a volume, or is at it.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub(in crate::engine) async fn is_unwritten(&self, volume: &Volume) -> Result<bool, EngineError> {
+        let node = self.node_of(volume).await?;
+        Ok(node.is_some_and(|node| node.state.run().and_then(Run::fills) == Some(volume.id)))
     }
 
     /// Whether its DPU has written it, as it says of the newest state.

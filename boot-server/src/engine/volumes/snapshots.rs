@@ -52,6 +52,9 @@ impl Engine {
         if volume.phase != Phase::Available {
             return Err(wrong("snapshot", &volume, "wait until it is available"));
         }
+        if self.is_unwritten(&volume).await? {
+            return Err(wrong("snapshot", &volume, "wait until its DPU has written its image"));
+        }
         let all = self.snapshots(project).await?;
         if all.len() >= SNAPSHOTS_MAX {
             return Err(VolumeError::Full("snapshots").into());

@@ -107,10 +107,15 @@ async fn a_dpu_writes_the_volume_of_a_server() {
     }
     let node = engine.node(&made.node.to_string()).await.unwrap();
     assert!(node.state.run().is_some_and(|run| run.stage == RunStage::Volume && !run.on_volume.written));
+    let id = volume.id.to_string();
+    let half = engine.create_snapshot(project, someone(), &id, "half".into()).await.unwrap_err();
+    assert!(format!("{half:?}").contains("wait until its DPU has written its image"), "{half:?}");
 
     *lock(&said) = InstantSeen { adapted: true, percent: 100, hydrated: true, ..InstantSeen::default() };
     let node = first_boot(&engine, made.node).await;
     assert_eq!(told(&engine, made.node), None, "it is never written again");
+    engine.create_snapshot(project, someone(), &id, "whole".into()).await.unwrap();
+    engine.delete_snapshot(project, someone(), "whole").await.unwrap();
     let [volume] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
     assert_eq!((volume.status(), engine.hydration(&volume)), (Status::InUse, None));
     phones_home(&engine, &node).await;
@@ -138,6 +143,32 @@ async fn a_dpu_that_cannot_write_leaves_nothing() {
     let node = first_boot(&engine, failed.node).await;
     phones_home(&engine, &node).await;
     server(&engine, project, "web", ServerPhase::Active).await;
+    engine.store().close();
+}
+
+/// SNAP came to the DPU after the server: what it cannot do is said before anything of the machine is touched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_served_by_snap_since_is_not_installed_anew_by_its_dpu() {
+    let scratch = Scratch::new();
+    let (engine, project, _dpus, said) = site(&scratch).await;
+    let _driven = driven(&engine).await;
+    *lock(&said) = InstantSeen { adapted: true, ..InstantSeen::default() };
+    engine.create_servers(project, someone(), by_dpu("web"), None).await.unwrap();
+    let made = engine.server(project, "web").await.unwrap();
+    let node = first_boot(&engine, made.node).await;
+    phones_home(&engine, &node).await;
+    server(&engine, project, "web", ServerPhase::Active).await;
+    let dpu = engine.dpu_of(made.node).unwrap().dpu;
+    super::functions::planned_on(&engine, &dpu.name, super::functions::plan(2, 2)).await;
+    let change = crate::engine::servers::Reinstall::default();
+    engine.reinstall_server(project, "web", someone(), change).await.unwrap();
+    let failed = server(&engine, project, "web", ServerPhase::Error).await;
+    assert!(
+        failed.note.as_deref().unwrap_or_default().contains("not written through SNAP"),
+        "{:?}",
+        failed.note
+    );
+    assert_eq!(told(&engine, made.node), None);
     engine.store().close();
 }
 

@@ -6,7 +6,7 @@ use protocol::functions::{DisksBy, Model, Virtio};
 use super::*;
 use crate::engine::DpuUser;
 
-fn plan(pfs: u16, hotplug: u16) -> FunctionPlan {
+pub(super) fn plan(pfs: u16, hotplug: u16) -> FunctionPlan {
     FunctionPlan {
         blk: Virtio { pfs, vfs: 0 },
         hotplug,
@@ -15,11 +15,15 @@ fn plan(pfs: u16, hotplug: u16) -> FunctionPlan {
     }
 }
 
-/// Sets the plan, and waits until the DPU says that it is in force.
 async fn planned(engine: &Engine, plan: FunctionPlan) {
-    engine.set_dpu_functions(someone(), "dpu-1", Some(plan)).await.unwrap();
+    planned_on(engine, "dpu-1", plan).await;
+}
+
+/// Sets the plan, and waits until the DPU says that it is in force.
+pub(super) async fn planned_on(engine: &Engine, dpu: &str, plan: FunctionPlan) {
+    engine.set_dpu_functions(someone(), dpu, Some(plan)).await.unwrap();
     let begun = Instant::now();
-    while engine.dpu("dpu-1").unwrap().dpu.is_pending() {
+    while engine.dpu(dpu).unwrap().dpu.is_pending() {
         assert!(begun.elapsed() < PATIENCE, "the plan is not in force");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
