@@ -116,9 +116,9 @@ async fn a_dpu_writes_the_volume_of_a_server() {
     assert_eq!(told(&engine, made.node), None, "it is never written again");
     // Now it is up to the file system, which must copy a file that is written to.
     match engine.create_snapshot(project, someone(), &id, "whole".into()).await {
-        Ok(_) => drop(engine.delete_snapshot(project, someone(), "whole").await.unwrap()),
+        Ok(_) => engine.delete_snapshot(project, someone(), "whole").await.unwrap(),
         Err(error) => {
-            assert!(format!("{error:?}").contains("cannot copy a file that is written"), "{error:?}")
+            assert!(format!("{error:?}").contains("cannot copy a file that is written"), "{error:?}");
         }
     }
     let [volume] = engine.volumes_of(made.id).await.unwrap().try_into().unwrap();
