@@ -294,7 +294,8 @@ pub fn restore(
     let database = staging.join(DATABASE);
     whole(&database, contents.rows)?;
     Store::open(Location::File(database))?.close();
-    for (name, directory) in &site.volumes {
+    // What is below the state directory comes with it.
+    for (name, directory) in site.volumes.iter().filter(|(_, dir)| !dir.starts_with(&site.state_dir)) {
         parts::hand_out(&staging.join(parts::VOLUMES).join(name), directory)?;
     }
     let server = matches!(site.store, Location::Server(_));

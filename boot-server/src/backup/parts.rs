@@ -209,7 +209,7 @@ pub fn hand_out(from: &Path, directory: &Path) -> Result<(), BackupError> {
     for book in BOOKS {
         for name in sorted(&from.join(book))? {
             let (source, path) = (from.join(book).join(&name), directory.join(book).join(&name));
-            if source != path && !path.exists() {
+            if !path.exists() {
                 let read = |cause| BackupError::File { action: "read", path: source.clone(), cause };
                 put(&path, File::open(&source).map_err(read)?)?;
             }

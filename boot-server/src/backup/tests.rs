@@ -96,7 +96,8 @@ fn nothing_is_made_or_restored_where_something_is_wrong() {
     let (old, new) = (Dir::new(), Dir::new());
     let from = site(&old);
     Store::open(&from.store).unwrap().close();
-    let to = nowhere(&new);
+    let mut to = nowhere(&new);
+    to.volumes.insert("fast".to_owned(), to.state_dir.join("volumes/fast"));
     let file = old.0.with_extension("backup");
     let made = create(&from, &file, PASSPHRASE, false, NOW).unwrap();
     let again = create(&from, &file, PASSPHRASE, false, NOW).unwrap_err();
@@ -135,6 +136,7 @@ fn nothing_is_made_or_restored_where_something_is_wrong() {
     fs::create_dir_all(staging(&to.state_dir).join("state")).unwrap();
     restore(&file, PASSPHRASE, Some(&key), &to, false).unwrap();
     assert_eq!(super::restored(&to.state_dir).unwrap(), None, "it goes on as it was");
+    assert!(to.volumes["fast"].join("taken/1.json").exists(), "books below the state directory come with it");
     let full = restore(&file, PASSPHRASE, None, &to, false).unwrap_err();
     assert!(matches!(full, BackupError::NotEmpty(_)), "{full}");
     fs::remove_file(file).unwrap();
