@@ -8,6 +8,7 @@ use boot_server_core::access::Role;
 use boot_server_core::bmc::health::Verdict;
 use boot_server_core::check::Finding;
 use boot_server_core::deploy::DiskFate;
+use boot_server_core::hardware::installed_memory;
 use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::{
@@ -615,7 +616,7 @@ impl Hardware {
             product,
             cpu: inventory.cpus.first().map(|c| c.model.clone()).unwrap_or_default(),
             cores: inventory.cpus.iter().map(|c| c.cores).sum(),
-            memory_bytes: inventory.memory_bytes,
+            memory_bytes: installed_memory(inventory),
             disks: u32::try_from(inventory.disks.len()).unwrap_or(u32::MAX),
             disk_bytes: inventory.disks.iter().map(|d| d.size_bytes).sum(),
             nics: u32::try_from(inventory.nics.len()).unwrap_or(u32::MAX),

@@ -129,10 +129,15 @@ pub struct CardFact {
     pub name: Option<String>,
 }
 
+/// Bytes of memory that a machine has, as people count them: its modules, of which a kernel never has all for itself.
+pub fn installed_memory(inventory: &Inventory) -> u64 {
+    let modules = inventory.dimms.iter().fold(0_u64, |sum, dimm| sum.saturating_add(dimm.size_bytes));
+    modules.max(inventory.memory_bytes)
+}
+
 impl Hardware {
     /// What the inventory says. Tags come from people: [`Hardware::tagged`].
     pub fn of(inventory: &Inventory) -> Self {
-        let modules: u64 = inventory.dimms.iter().fold(0, |sum, dimm| sum.saturating_add(dimm.size_bytes));
         let sum = |of: fn(&protocol::inventory::Cpu) -> u32| {
             inventory.cpus.iter().fold(0_u32, |sum, cpu| sum.saturating_add(of(cpu)))
         };
@@ -145,7 +150,7 @@ impl Hardware {
             sockets: u32::try_from(inventory.cpus.len()).unwrap_or(u32::MAX),
             cores: sum(|cpu| cpu.cores),
             threads: sum(|cpu| cpu.threads),
-            memory_bytes: modules.max(inventory.memory_bytes),
+            memory_bytes: installed_memory(inventory),
             disks: disks(inventory),
             nics: inventory
                 .nics

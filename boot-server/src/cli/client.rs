@@ -30,7 +30,8 @@ const ANSWER_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connection {
     /// Address of the server
-    #[arg(long, global = true, env = "BILLET_SERVER", value_name = "URL")]
+    // Of its own id: clap hands the value of whatever a subcommand calls `server` up to a global of that id.
+    #[arg(id = "site", long = "server", global = true, env = "BILLET_SERVER", value_name = "URL")]
     pub server: Option<String>,
     /// One of the servers that `billet context` remembers
     #[arg(long, global = true, env = "BILLET_CONTEXT", value_name = "NAME")]

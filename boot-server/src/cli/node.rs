@@ -1,6 +1,7 @@
 //! `billet node …`.
 
 use boot_server_core::deploy::bytes;
+use boot_server_core::hardware::installed_memory;
 use boot_server_core::node::Repeat;
 use boot_server_core::node::place::{Label, Rack, Unit};
 use boot_server_core::plural::count;
@@ -519,7 +520,11 @@ fn hardware(inventory: &Inventory) -> String {
         ("cpu", cpu),
         (
             "memory",
-            Some(format!("{} in {}", memory(inventory.memory_bytes), count(inventory.dimms.len(), "module"))),
+            Some(format!(
+                "{} in {}",
+                memory(installed_memory(inventory)),
+                count(inventory.dimms.len(), "module")
+            )),
         ),
         ("bmc", inventory.bmc.as_ref().and_then(|b| b.address).map(|a| a.to_string())),
         ("tpm", inventory.tpm.as_ref().map(|t| t.version_major.to_string())),

@@ -225,7 +225,7 @@ pub struct Several {
 /// What to make.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
-    /// Name; with --count a pattern such as `web-{n}`
+    /// Name; with --count, `web` makes web-1, web-2 and so on: n in braces says where else the number goes
     name: String,
     /// Image: its name (newest version), name:version, or id
     #[arg(long)]

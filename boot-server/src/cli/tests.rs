@@ -244,6 +244,43 @@ fn failures_have_their_codes() {
     assert_eq!(codes, [1, 2, 3, 1]);
 }
 
+/// Arguments of a command and all below it that take the id or the name of one that is global above them.
+fn eclipsed(command: &clap::Command, path: &str, above: &[(String, Option<String>)]) -> Vec<String> {
+    let name = |arg: &clap::Arg| (arg.get_id().to_string(), arg.get_long().map(str::to_owned));
+    let path = format!("{path} {}", command.get_name());
+    let of_above = |(id, long): &(String, Option<String>)| {
+        above.iter().any(|(global, name)| global == id || (long.is_some() && name == long))
+    };
+    let mut found: Vec<String> =
+        command.get_arguments().map(name).filter(of_above).map(|(id, _)| format!("{path}: {id}")).collect();
+    let globals = command.get_arguments().filter(|arg| arg.is_global_set()).map(name);
+    let above: Vec<_> = above.iter().cloned().chain(globals).collect();
+    for below in command.get_subcommands() {
+        found.extend(eclipsed(below, &path, &above));
+    }
+    found
+}
+
+#[test]
+fn no_argument_takes_the_place_of_a_global_one() {
+    assert_eq!(eclipsed(&Cli::command(), "", &[]), Vec::<String>::new());
+    let clash = clap::Command::new("top")
+        .arg(clap::Arg::new("server").long("server").global(true))
+        .subcommand(clap::Command::new("show").arg(clap::Arg::new("server")));
+    assert_eq!(eclipsed(&clash, "", &[]), [" top show: server"]);
+}
+
+#[test]
+fn a_server_of_a_project_is_not_the_address_of_the_site() {
+    for words in [
+        "billet --server http://s server show web -p acme",
+        "billet server show web -p acme --server http://s",
+    ] {
+        let cli = Cli::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"));
+        assert_eq!(cli.connection.server.as_deref(), Some("http://s"), "{words}");
+    }
+}
+
 #[test]
 fn the_command_line_fits_together() {
     Cli::command().debug_assert();

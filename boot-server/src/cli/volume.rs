@@ -34,8 +34,8 @@ pub enum VolumeCommand {
     /// Volumes of the project
     #[command(visible_alias = "ls")]
     List {
-        /// Only of this server
-        #[arg(long)]
+        /// Only of this server (name or id)
+        #[arg(long = "on", value_name = "SERVER")]
         server: Option<String>,
         #[command(flatten)]
         again: AgainArgs,

@@ -81,7 +81,7 @@ pub struct ServerDetail {
     pub server: ServerView,
     /// Its keys.
     pub ssh_keys: Vec<String>,
-    /// Addresses lent to its ports now.
+    /// Where it is reached: on its networks, floating addresses behind each port's own; without any, what DHCP has lent its machine.
     pub addresses: Vec<ServerAddress>,
     /// The phases of the newest piece of work on it.
     pub timeline: TimelineView,

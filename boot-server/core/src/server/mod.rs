@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::amounts::Amounts;
 use crate::cloud_config::is_hostname;
 use crate::deploy::is_candidate;
+use crate::hardware::installed_memory;
 use crate::volume::Imaging;
 
 pub use follow::{Act, Next, Seen, follow};
@@ -210,7 +211,7 @@ pub fn amounts(inventory: &Inventory) -> Amounts {
     Amounts {
         servers: 1,
         cores: inventory.cpus.iter().map(|cpu| u64::from(cpu.cores)).sum(),
-        memory_mib: inventory.memory_bytes >> 20,
+        memory_mib: installed_memory(inventory) >> 20,
         disks: u64::try_from(disks).unwrap_or(u64::MAX),
         ..Amounts::default()
     }

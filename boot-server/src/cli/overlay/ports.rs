@@ -122,7 +122,7 @@ pub enum PortCommand {
         #[arg(long)]
         network: Option<String>,
         /// Of this server (name or id)
-        #[arg(long)]
+        #[arg(long = "on", value_name = "SERVER")]
         server: Option<String>,
         #[command(flatten)]
         again: AgainArgs,

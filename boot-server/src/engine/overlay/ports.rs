@@ -19,6 +19,7 @@ use super::{
     optional_name, removed, row,
 };
 use crate::store::overlay::{Net, Plug, Row};
+use crate::view::servers::ServerAddress;
 
 /// Ports of a project.
 const PORTS_MAX: usize = 50_000;
@@ -125,6 +126,22 @@ impl Engine {
     /// Ports that a server's machine is plugged into, oldest first.
     pub fn ports_of(&self, server: ServerId) -> Vec<Arc<Row<Plug>>> {
         self.0.overlay.known(|known| known.plugged(server))
+    }
+
+    /// Where a server is reached on its networks: each port's addresses, and behind them the floating ones that lead to it.
+    pub fn addresses_on_networks(&self, server: ServerId) -> Vec<ServerAddress> {
+        self.0.overlay.known(|known| {
+            let mut found = Vec::new();
+            for row in known.plugged(server) {
+                let port = &row.value.port;
+                let leads_here = |to: &(PortId, IpAddr)| to.0 == row.id;
+                let floating = Floating::shelf(known).of(port.project, None).map(|row| &row.value);
+                let floating = floating.filter(|value| value.to.as_ref().is_some_and(leads_here));
+                let all = port.addresses.iter().copied().chain(floating.map(|value| value.address));
+                found.extend(all.map(|address| ServerAddress { mac: port.mac, address }));
+            }
+            found
+        })
     }
 
     /// The same as a DPU has to know them, each with its network's MTU in octets.

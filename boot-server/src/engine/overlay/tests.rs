@@ -203,6 +203,9 @@ async fn ports_go_with_what_hangs_on_them() {
     let wish =
         NewFloating { network: "wan".into(), port: Some(own.id.to_string()), ..NewFloating::default() };
     let floating = engine.create_floating(red, ada(), wish).await.unwrap();
+    let reached: Vec<IpAddr> =
+        engine.addresses_on_networks(server).into_iter().map(|at| at.address).collect();
+    assert_eq!(reached, [ip("10.0.0.2"), floating.value.address, ip("10.0.0.3")]);
     let of_site = engine.networks_of(red, &["wan".to_owned()]).unwrap_err().to_string();
     assert!(of_site.contains("network wan is the site's"), "{of_site}");
     assert_eq!(engine.create_port(red, ada(), port("wan")).await.unwrap_err().to_string(), of_site);

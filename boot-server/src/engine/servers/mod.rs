@@ -291,10 +291,11 @@ impl Engine {
     /// Where the store fails.
     pub async fn server_detail(&self, server: Server) -> Result<ServerDetail, EngineError> {
         let node = self.0.nodes.get(server.node).filter(|_| server.phase != Phase::Deleted);
-        let addresses = match &node {
-            Some(node) => self.addresses(node).await?,
-            None => Vec::new(),
-        };
+        // One on networks of its own is not where its machine was on the provisioning network.
+        let mut addresses = self.addresses_on_networks(server.id);
+        if let Some(node) = node.as_ref().filter(|_| addresses.is_empty()) {
+            addresses = self.addresses(node).await?.into_iter().map(ServerAddress::from).collect();
+        }
         // What was done with the machine before it was this server is not its business.
         let own = node.as_ref().filter(|node| {
             server.phase != Phase::Claimed
@@ -304,7 +305,7 @@ impl Engine {
         Ok(ServerDetail {
             ssh_keys: server.spec.ssh_keys.clone(),
             server: self.server_view(server).await,
-            addresses: addresses.into_iter().map(ServerAddress::from).collect(),
+            addresses,
             timeline: TimelineView::of(&timeline),
         })
     }

@@ -51,7 +51,8 @@ fn print(site: &mut DpuSite, nodes: &[String]) -> Result<()> {
     println!("OVN          ovn-nbctl --db={} show", site.dpus.overlay.northbound_address());
     println!(
         "\nTo try:\n  alias b='target/release/billet --server {url} --token-file {}'\n  b dpu list\n  \
-         b node list\n  b volume --help       (type {VOLUMES}; image tiny-a)\n  b network --help\n",
+         b node list\n  b volume --help       (type {VOLUMES}; image tiny-a)\n  b network --help\n\n\
+         A server whose networks have no router with a way to this server runs unheard: docs/guide/networks.md.\n",
         token.display()
     );
     println!("Ctrl-C ends it.");
