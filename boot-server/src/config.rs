@@ -10,12 +10,14 @@ use boot_server_core::boot_files;
 use boot_server_core::node::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::{Keys, Releases};
 use crate::store::Location;
 
 mod audit;
 mod bmc;
 mod console;
 mod dhcp;
+mod export;
 mod interface;
 mod ipv6;
 mod metadata;
@@ -31,6 +33,7 @@ pub use audit::{ApprovalSettings, Approvals, Audit, AuditSettings};
 pub use bmc::{Bmc, BmcSettings, OwnAccount};
 pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
+pub use export::{Export, ExportSettings};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
@@ -90,6 +93,10 @@ pub struct Config {
     pub switches: Vec<Switch>,
     /// Where images may come from.
     pub images: Images,
+    /// Whose bundles are taken in.
+    pub bundles: Bundles,
+    /// For the other side of a one-way gateway.
+    pub export: Export,
     /// The log.
     pub log: Log,
 }
@@ -231,6 +238,14 @@ pub struct Images {
     pub trusted_hosts: Vec<String>,
 }
 
+/// `[bundles]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "explained in config/billet.toml")]
+pub struct Bundles {
+    pub keys: Vec<String>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -276,6 +291,8 @@ impl Default for Config {
             overlay: None,
             switches: Vec::new(),
             images: Images::default(),
+            bundles: Bundles::default(),
+            export: Export::default(),
             log: Log::default(),
         }
     }
@@ -416,6 +433,9 @@ pub enum ConfigError {
     /// A database that cannot be used.
     #[error("{0}")]
     Store(String),
+    /// Keys that are none.
+    #[error("bundles.keys: {0}")]
+    Bundles(String),
     /// An address range that does not fit the interface.
     #[error("dhcp: {0}")]
     Range(String),
@@ -438,6 +458,23 @@ impl Config {
     /// [`ConfigError::Store`].
     pub fn location(&self) -> Result<Location, ConfigError> {
         store::location(&self.store, &self.state_dir)
+    }
+
+    /// Where kernel and ramdisk are looked for, in order: first what the newest bundle brought.
+    pub fn boot_directories(&self) -> Vec<PathBuf> {
+        let bundle = Releases::current_dir(&self.state_dir).join("boot");
+        let own = match &self.boot.directory {
+            Some(directory) => vec![directory.clone()],
+            None => vec![self.state_dir.join("boot"), PathBuf::from("/usr/share/billet/boot")],
+        };
+        std::iter::once(bundle).chain(own).collect()
+    }
+
+    /// Where boot loaders are looked for, in order: first what the newest bundle brought.
+    pub fn loader_directories(&self) -> Vec<PathBuf> {
+        let bundle = Releases::current_dir(&self.state_dir).join("loaders");
+        let own = self.state_dir.join("loaders");
+        [bundle, own].into_iter().chain(self.boot.loaders.clone()).collect()
     }
 
     /// Where each type of volumes is kept.
@@ -544,6 +581,10 @@ pub struct Settings {
     pub import_dirs: Vec<PathBuf>,
     /// Hosts from which images may be fetched wherever they are.
     pub trusted_hosts: Vec<String>,
+    /// Public keys of those whose bundles are taken in, beside the site's own.
+    pub bundle_keys: Vec<String>,
+    /// For the other side of a one-way gateway, where it is wanted.
+    pub export: Option<ExportSettings>,
 }
 
 impl Settings {
@@ -568,10 +609,6 @@ impl Settings {
         let Some(first) = first else {
             return Err(ConfigError::NoAddress { name: name.clone(), have: have() });
         };
-        let boot = match &config.boot.directory {
-            Some(directory) => vec![directory.clone()],
-            None => vec![config.state_dir.join("boot"), PathBuf::from("/usr/share/billet/boot")],
-        };
         Ok(Self {
             state_dir: config.state_dir.clone(),
             store: config.location()?,
@@ -586,11 +623,8 @@ impl Settings {
                 _ => None,
             },
             tftp: config.tftp.enabled,
-            boot,
-            loaders: [config.state_dir.join("loaders")]
-                .into_iter()
-                .chain(config.boot.loaders.clone())
-                .collect(),
+            boot: config.boot_directories(),
+            loaders: config.loader_directories(),
             secure_boot: config.boot.secure_boot.into(),
             media: config.boot.media.clone().unwrap_or_else(|| config.state_dir.join("media")),
             kernel_arguments: config.boot.arguments.clone(),
@@ -625,6 +659,8 @@ impl Settings {
                 dirs => dirs.to_vec(),
             },
             trusted_hosts: config.images.trusted_hosts.clone(),
+            bundle_keys: bundle_keys(&config.bundles)?,
+            export: ExportSettings::new(&config.export),
         })
     }
 
@@ -668,6 +704,12 @@ impl Settings {
     pub fn operator_token(&self) -> PathBuf {
         self.state_dir.join("operator.token")
     }
+}
+
+/// What is no key is found at start, not when the first bundle comes.
+fn bundle_keys(bundles: &Bundles) -> Result<Vec<String>, ConfigError> {
+    let checked = Keys::new(bundles.keys.iter().map(String::as_str));
+    checked.map(|_| bundles.keys.clone()).map_err(|error| ConfigError::Bundles(error.to_string()))
 }
 
 /// Names of all keys of the file, as `section.key`; for the test that each is explained.

@@ -16,7 +16,17 @@ pub struct Loaders {
 impl Loaders {
     /// The directories of this configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self { directories: settings.loaders.clone() }
+        Self::in_directories(settings.loaders.clone())
+    }
+
+    /// Those of these directories, which are searched in order.
+    pub fn in_directories(directories: Vec<PathBuf>) -> Self {
+        Self { directories }
+    }
+
+    /// Every file of the catalogue that is there, by the name that it has in those directories.
+    pub fn sources(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        CATALOGUE.iter().filter_map(|file| Some((file.source, self.find(file)?)))
     }
 
     /// Where the file that is served by this name lies, if it is there.

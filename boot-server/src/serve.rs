@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::backup;
+use crate::bundle::Releases;
 use crate::config::{self, Config, LogFormat, Settings};
 use crate::console::{Consoles, OpenBmc, ssh};
 use crate::engine::Engine;
@@ -231,6 +232,10 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     }
     let (retention, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { retention.run_retention(token).await });
+    if let Some(export) = settings.export.clone() {
+        let (exports, token) = (engine.clone(), stop.clone());
+        tasks.spawn(async move { exports.run_exports(export, token).await });
+    }
     let (audit, token) = (engine.clone(), stop.clone());
     tasks.spawn(async move { audit.run_audit(token).await });
     // Routes and their document cost several times what stays of them.
@@ -424,6 +429,17 @@ async fn bind_dhcp(
     Ok(())
 }
 
+/// Loaders of the bundle that is served are opened anew each time: another bundle needs no restart.
+fn bundled(settings: &Settings, made: net::tftp::MakeFile) -> net::tftp::MakeFile {
+    let (loaders, bundle) = (Loaders::new(settings), Releases::current_dir(&settings.state_dir));
+    Box::new(move |peer, name| {
+        let path = loaders.path(name).filter(|path| path.starts_with(&bundle));
+        let Some(path) = path else { return made(peer, name) };
+        let opened = net::tftp::open_file(&path).map_err(tftp_server::OpenError::Io);
+        Some(Box::pin(std::future::ready(opened)))
+    })
+}
+
 fn bind_tftp(
     engine: &Engine,
     boot: Arc<BootFiles>,
@@ -437,8 +453,10 @@ fn bind_tftp(
     }
     let scripts = Scripts::new(engine.clone(), boot.clone());
     let made = Grub::new(scripts, boot).by_tftp(settings.provisioning_url());
-    let mut files = net::tftp::BootFiles::new().with_made(made);
-    for (name, path) in Loaders::new(settings).present() {
+    let mut files = net::tftp::BootFiles::new().with_made(bundled(settings, made));
+    let bundle = Releases::current_dir(&settings.state_dir);
+    let own = settings.loaders.iter().filter(|dir| !dir.starts_with(&bundle)).cloned().collect();
+    for (name, path) in Loaders::in_directories(own).present() {
         match net::tftp::open_file(&path) {
             Ok(file) => files = files.with_file(name, file),
             Err(error) => tracing::warn!(path = %path.display(), %error, "boot loader cannot be read"),

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::engine::now;
 
 mod audit;
+mod bundles;
 mod console;
 mod controller;
 pub mod counters;
@@ -46,6 +47,7 @@ pub mod switches;
 mod tenancy;
 
 pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
+pub use bundles::{BundleCheckView, BundleView};
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
 };

@@ -12,6 +12,7 @@ pub mod boot_files;
 pub mod boot_image;
 pub mod boot_request;
 pub mod bucket;
+pub mod bundle;
 pub mod check;
 pub mod cloud_config;
 pub mod console;

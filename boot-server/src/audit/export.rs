@@ -7,7 +7,7 @@ use boot_server_core::audit::chain::Checkpoint;
 use boot_server_core::audit::{Anchor, Broken, Chain, Intact, Line};
 
 use super::signing;
-use crate::store::audit::{self as rows, Found};
+use crate::store::audit::{self as rows, AuditFilter, Found};
 use crate::store::db::Connection;
 use crate::store::{Store, StoreError};
 
@@ -189,6 +189,39 @@ pub fn check_file(path: &Path, heads: &[Anchor]) -> Result<Verdict, CheckError> 
     }
     let check = check.filter(|check| check.chain.has_end());
     check.map(Check::finish).ok_or(CheckError::Beginning)
+}
+
+/// The lines before the entries of an export, behind what these begin; none where no entry has the number `after`. And where the
+/// chain ends.
+pub type Beginning = (Option<(Vec<Line>, i64)>, Anchor);
+
+/// How an export begins: behind the entry `after`, or the oldest that was forgotten.
+///
+/// # Errors
+/// What the database says.
+pub fn beginning(db: &Connection, after: Option<u64>) -> Result<Beginning, StoreError> {
+    let (oldest, head) = (rows::anchor(db, "anchor")?, rows::anchor(db, "head")?);
+    let anchor = match after {
+        None => Some(oldest),
+        Some(number) if number == oldest.number => Some(oldest),
+        Some(number) => {
+            let filter = AuditFilter {
+                after: number.checked_sub(1),
+                before: Some(number.saturating_add(1)),
+                limit: 1,
+                ..AuditFilter::default()
+            };
+            rows::entries(db, &filter)?.into_iter().find_map(|found| match found {
+                Found::Link(link) if link.entry.number == number => Some(link.anchor()),
+                _ => None,
+            })
+        }
+    };
+    let Some(anchor) = anchor else { return Ok((None, head)) };
+    let signed = rows::checkpoints(db)?.into_iter().filter(|it| it.head.number > anchor.number);
+    let mut lines = vec![Line::Anchor(anchor), Line::Head(head)];
+    lines.extend(signed.map(Line::Checkpoint));
+    Ok((Some((lines, i64::try_from(anchor.number).unwrap_or(i64::MAX))), head))
 }
 
 /// The next lines of an export behind `after`, and where to go on; `None` at the end. The caller puts an anchor before the first.

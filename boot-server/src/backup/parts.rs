@@ -25,7 +25,7 @@ pub const VOLUMES: &str = "volumes";
 const BOOKS: [&str; 2] = ["taken", "grants"];
 /// Not packed from the state directory: what has a part of its own, what is volatile, what volumes hold, and what is made
 /// or fetched again by itself.
-const LEFT_OUT: [&str; 13] = [
+const LEFT_OUT: [&str; 15] = [
     DATABASE,
     "billet.db-wal",
     "billet.db-shm",
@@ -37,6 +37,8 @@ const LEFT_OUT: [&str; 13] = [
     "loaders",
     "boot",
     "import",
+    "bundles",
+    "export.tmp",
     SCRATCH,
     RESTORED,
 ];

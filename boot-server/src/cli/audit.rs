@@ -89,7 +89,7 @@ pub struct VerifyArgs {
     key: Option<String>,
 }
 
-fn point(text: &str) -> Result<Timestamp, String> {
+pub(super) fn point(text: &str) -> Result<Timestamp, String> {
     let zoned = text.parse::<jiff::Timestamp>().ok();
     let short = || format!("{}:00Z", text.trim_end_matches('Z')).parse::<jiff::Timestamp>().ok();
     let day = || format!("{text}T00:00:00Z").parse::<jiff::Timestamp>().ok();

@@ -123,13 +123,13 @@ impl Show for Shown {
 }
 
 impl SiteArgs {
+    /// The same as options of the server.
+    pub(super) fn serve(&self) -> ServeArgs {
+        ServeArgs { config: self.config.clone(), state_dir: self.state_dir.clone(), ..ServeArgs::default() }
+    }
+
     fn site(&self) -> Result<Site, Failure> {
-        let args = ServeArgs {
-            config: self.config.clone(),
-            state_dir: self.state_dir.clone(),
-            ..ServeArgs::default()
-        };
-        let config = configuration(&args).map_err(|error| Failure::Other(format!("{error:#}")))?;
+        let config = configuration(&self.serve()).map_err(|error| Failure::Other(format!("{error:#}")))?;
         let store = config.location().map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(Site { store, volumes: config.volume_directories(), state_dir: config.state_dir })
     }

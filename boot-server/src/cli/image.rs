@@ -215,7 +215,7 @@ fn upload(client: &Client, format: Format, args: &AddArgs, name: &str, version: 
         }
     }
     let bar = Bar::new(&format!("{name} {version}"), size);
-    let mut reader = Counted { inner: file, done: 0, total: size, bar: &bar };
+    let mut reader = Counted::new(file, size, &bar);
     let key = uuid::Uuid::new_v4().to_string();
     let added = client.upload::<ImageView>(&path, size, &key, &mut reader);
     bar.end();
@@ -239,11 +239,18 @@ fn today() -> String {
     jiff::Timestamp::now().strftime("%Y%m%d").to_string()
 }
 
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     inner: File,
     done: u64,
     total: u64,
     bar: &'a Bar,
+}
+
+impl<'a> Counted<'a> {
+    /// A file of `total` octets that is sent.
+    pub(super) fn new(inner: File, total: u64, bar: &'a Bar) -> Self {
+        Self { inner, done: 0, total, bar }
+    }
 }
 
 impl Read for Counted<'_> {
@@ -256,10 +263,10 @@ impl Read for Counted<'_> {
 }
 
 /// A bar on a terminal, nothing elsewhere.
-struct Bar(Option<ProgressBar>);
+pub(super) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    fn new(what: &str, total: u64) -> Self {
+    pub(super) fn new(what: &str, total: u64) -> Self {
         Self(io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let template = "{prefix} [{bar:30}] {decimal_bytes} of {decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
@@ -271,7 +278,7 @@ impl Bar {
         }))
     }
 
-    fn set(&self, done: u64, total: Option<u64>) {
+    pub(super) fn set(&self, done: u64, total: Option<u64>) {
         if let Some(bar) = &self.0 {
             if let Some(total) = total {
                 bar.set_length(total);
@@ -280,7 +287,7 @@ impl Bar {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }

@@ -8,6 +8,7 @@ mod backup;
 mod baseline;
 mod bmc;
 mod boot;
+mod bundle;
 mod care;
 mod check;
 mod client;
@@ -18,6 +19,7 @@ mod dpu;
 mod dpu_functions;
 mod dpu_setup;
 mod event;
+mod export;
 mod flavor;
 mod group;
 mod image;
@@ -194,6 +196,15 @@ pub enum Command {
     /// The whole state of the site in one file, made while it serves: database, leases, keys, images
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Events, audit, metrics and usage since a moment, as files in one signed archive: for the other side of a one-way gateway
+    ///
+    /// The server does so by itself where [export] directory is set. See docs/guide/export.md.
+    Export(export::ExportArgs),
+    /// One file with all that a site without a network needs: program, boot files, images, documents
+    ///
+    /// Made and signed on one machine, carried, checked as a whole and taken in on another. See docs/guide/bundles.md.
+    #[command(subcommand, visible_alias = "bundles")]
+    Bundle(bundle::BundleCommand),
     /// Put a backup back, on an empty machine
     ///
     /// All of it is checked before anything is at its place. Unless --as-it-was is given, the site drives nothing
@@ -378,6 +389,8 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Token(command) => token::run(&connection.client()?, format, command),
         Command::Store(command) => store::run(format, command),
         Command::Backup(command) => backup::run(format, command),
+        Command::Export(args) => export::run(&connection.client()?, &args),
+        Command::Bundle(command) => bundle::run(connection, format, command),
         Command::Restore(args) => backup::restore(format, &args),
         Command::Status => format.print(&connection.client()?.get::<crate::view::StatusView>("status")?),
         Command::CheckNetwork(args) => check::run(connection, format, &args),

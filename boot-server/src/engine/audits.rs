@@ -44,6 +44,16 @@ impl Engine {
         Ok(found.into_iter().map(view).collect())
     }
 
+    /// The public key that signs heads of the audit, hexadecimal.
+    pub(super) fn site_public_key(&self) -> String {
+        self.0.site_key.public()
+    }
+
+    /// Signs a head of the audit for whoever gets it; nothing is stored.
+    pub(super) fn site_checkpoint(&self, head: Anchor) -> Checkpoint {
+        self.0.site_key.checkpoint(head, now())
+    }
+
     /// Where the audit begins and ends, and the newest head that was signed.
     ///
     /// # Errors

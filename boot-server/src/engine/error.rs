@@ -13,6 +13,7 @@ use super::pools::PlacingError;
 use super::servers::ServerError;
 use super::volumes::VolumeError;
 use crate::audit::signing::SigningError;
+use crate::bundle::BundleError;
 use crate::power::PowerError;
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
@@ -29,6 +30,12 @@ pub enum EngineError {
     /// No image has this id or name.
     #[error("no image `{0}`")]
     ImageNotFound(String),
+    /// Nothing was exported.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
+    /// A bundle was refused, or the disk failed.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The event does not fit the node as it stands.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -215,6 +222,10 @@ impl EngineError {
     pub fn problem(&self) -> Problem {
         let (status, code, hint) = match self {
             Self::Power(error) => return error.problem(),
+            Self::Bundle(error) => return bundle(error),
+            Self::Export(_) => {
+                (503, "export", "look at the server's log and at the disk of its state directory")
+            }
             Self::Placing(error) => return error.problem(),
             Self::Overlay(error) => return error.problem(),
             Self::Server(error) => error.parts(),
@@ -319,6 +330,26 @@ fn lines(errors: &[ListError]) -> String {
     let more = errors.len().saturating_sub(shown.len());
     let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
     format!("{}{rest}", shown.join("; "))
+}
+
+/// A bundle that was refused, with all that led to it.
+fn bundle(error: &BundleError) -> Problem {
+    let (status, code) = match error {
+        BundleError::Older { .. } | BundleError::Same(_) => (409, "bundle-older"),
+        BundleError::NoBase { .. } => (409, "bundle-base"),
+        BundleError::NotKept(_) => (404, "bundle-not-found"),
+        BundleError::Busy => (503, "bundle-busy"),
+        BundleError::Stopped => (503, "stopping"),
+        BundleError::NoSpace { .. } => (503, "no-space"),
+        _ if error.is_refusal() => (422, "bundle-refused"),
+        _ => (503, "bundle-store"),
+    };
+    Problem {
+        status,
+        code: code.to_owned(),
+        message: crate::ingest::sentence(error),
+        hint: error.hint().to_owned(),
+    }
 }
 
 fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {

@@ -21,6 +21,7 @@ mod bmcs;
 mod boots;
 #[cfg(test)]
 mod boots_tests;
+mod bundles;
 #[cfg(test)]
 mod care_tests;
 mod clock;
@@ -35,6 +36,7 @@ mod enrolments;
 mod error;
 mod evacuate;
 mod expected;
+mod exports;
 pub mod fabric;
 mod groups;
 mod health;
@@ -393,6 +395,7 @@ impl Engine {
             overlay,
             fabric,
         }));
+        engine.finish_bundles().await?;
         engine.reconcile_images().await?;
         Ok(engine)
     }

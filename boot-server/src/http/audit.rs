@@ -31,8 +31,8 @@ pub struct Entered(pub String);
 #[derive(Debug, Clone, Copy)]
 struct Recorded;
 
-/// The one path that takes files of any size: what is sent there stays a stream.
-const UPLOAD: &str = "/api/v1/images/upload";
+/// The paths that take files of any size: what is sent there stays a stream.
+const UPLOADS: [&str; 2] = ["/api/v1/images/upload", "/api/v1/bundles/upload"];
 /// What htmx says of its requests: among them are those of a page that is open and keeps itself up to date.
 const REFRESH: &str = "hx-request";
 /// Refusals that are not written down: without anything to show, or far too often.
@@ -232,7 +232,7 @@ async fn with_body(
     template: Option<&str>,
 ) -> Result<(Parts, Body, Option<Bytes>), ProblemResponse> {
     let (parts, rest) = request.into_parts();
-    if template.is_none_or(|template| template == UPLOAD) {
+    if template.is_none_or(|template| UPLOADS.contains(&template)) {
         return Ok((parts, rest, None));
     }
     let octets = body(rest, JSON_BODY_MAX).await?;

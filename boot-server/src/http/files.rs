@@ -107,14 +107,30 @@ pub struct BootFiles {
 impl BootFiles {
     /// The files of this configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self { boot: settings.boot.clone(), loaders: Loaders::new(settings) }
+        Self::in_directories(settings.boot.clone(), Loaders::new(settings))
+    }
+
+    /// Those of these directories, which are searched in order.
+    pub fn in_directories(boot: Vec<PathBuf>, loaders: Loaders) -> Self {
+        Self { boot, loaders }
+    }
+
+    /// What such machines boot the agent from, as far as it is there: by the name that it has in its directory.
+    pub fn of(&self, processor: Processor) -> Vec<(&'static str, PathBuf)> {
+        let served = SERVED.iter().filter(|served| served.processor == processor);
+        served.filter_map(|served| self.find(served)).collect()
+    }
+
+    fn find(&self, served: &Served) -> Option<(&'static str, PathBuf)> {
+        let candidates =
+            self.boot.iter().flat_map(|dir| served.paths.iter().map(move |path| (*path, dir.join(path))));
+        candidates.into_iter().find(|(_, path)| path.is_file())
     }
 
     /// Where the file of this name lies, if it is one that is served and it is there.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let Some(served) = served_by(name) else { return self.loaders.path(name) };
-        let candidates = self.boot.iter().flat_map(|dir| served.paths.iter().map(move |path| dir.join(path)));
-        candidates.into_iter().find(|p| p.is_file())
+        self.find(served).map(|(_, path)| path)
     }
 
     /// What is missing for a machine to boot the agent, in words.

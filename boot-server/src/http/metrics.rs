@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use super::ProblemResponse;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::view::dpus::DpuView;
 
 /// The one route.
@@ -22,6 +22,15 @@ pub fn router(engine: Engine) -> Router {
 }
 
 async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, ProblemResponse> {
+    let kind = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    Ok(([kind], metrics_text(&engine).await?))
+}
+
+/// The numbers as they are now.
+///
+/// # Errors
+/// Where the store fails.
+pub async fn metrics_text(engine: &Engine) -> Result<String, EngineError> {
     let (mut states, mut powers, mut healths) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for node in engine.nodes().await? {
         *states.entry(node.state.name().as_str()).or_insert(0_u64) += 1;
@@ -61,8 +70,8 @@ async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, Prob
     gauge(&mut text, "billet_bmcs", "Management controllers by how they are.", "state", &bmcs);
     gauge(&mut text, "billet_power", "Nodes with a management controller by power.", "power", &powers);
     gauge(&mut text, "billet_health", "Nodes by health.", "health", &healths);
-    traffic::write(&mut text, &engine, &known_dpus, &all_volumes);
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+    traffic::write(&mut text, engine, &known_dpus, &all_volumes);
+    Ok(text)
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, label: &str, values: &BTreeMap<&str, u64>) {

@@ -43,6 +43,7 @@ pub use files::BootFiles;
 pub use limits::{HEADER_TIMEOUT, body};
 pub(crate) use listen::Peers;
 pub use listen::{Listener, run};
+pub(crate) use metrics::metrics_text;
 pub use problem::ProblemResponse;
 
 use crate::console::Consoles;

@@ -11,7 +11,7 @@ use crate::view::Problem;
 
 /// Opens `path` (taken below the first directory where it is relative). What was opened is checked, not its name, so
 /// nobody can put a link in between.
-pub(super) fn resolve(path: &Path, directories: &[PathBuf]) -> Result<File, Problem> {
+pub(crate) fn resolve(path: &Path, directories: &[PathBuf]) -> Result<File, Problem> {
     let refuse = |message: String| {
         let list = directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ");
         Problem {

@@ -24,7 +24,8 @@ use crate::store::queries::Remembered;
 use crate::view::{IngestView, Problem};
 
 pub use fetch::{Refusal, Vetting};
-pub(crate) use upload::drain;
+pub(crate) use import::resolve;
+pub(crate) use upload::{drain, reader};
 
 /// Images taken in at once: each uses all cores to hash and compress.
 const AT_ONCE: usize = 2;

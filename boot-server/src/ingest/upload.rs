@@ -43,6 +43,12 @@ impl Ingests {
     }
 }
 
+/// A body as a stream that blocks, and what feeds it: to be waited for beside whoever reads.
+pub(crate) fn reader(body: Body) -> (impl Read + Send + 'static, impl Future<Output = ()>) {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    (Pieces { receiver, current: Bytes::new(), ended: false }, feed(body, sender))
+}
+
 /// Takes and forgets a body, within bounds, before it is refused.
 pub(crate) async fn drain(body: Body) {
     // Without a reader from the start.

@@ -87,6 +87,40 @@ impl Writer {
     /// Where the manifest contradicts itself, names a chunk that this writer neither put nor reused, or the disk
     /// fails; then nothing is visible.
     pub fn put_manifest(self, manifest: &Manifest) -> Result<ImageId, StoreError> {
+        let id = self.put_one_of(manifest)?;
+        self.done();
+        Ok(id)
+    }
+
+    /// All images are put: what was brought stays.
+    pub fn done(self) {
+        self.mine().brought.clear();
+    }
+
+    /// As [`Writer::put_manifest`], for one of several images that this writer brings.
+    ///
+    /// # Errors
+    /// As [`Writer::put_manifest`].
+    pub fn put_one_of(&self, manifest: &Manifest) -> Result<ImageId, StoreError> {
+        let id = self.prepare(manifest)?;
+        let path = self.store.manifest_path(id);
+        let (tmp, mut file) = self.store.tmp_file()?;
+        file.write_all(&manifest.canonical())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&tmp, &path))
+            .inspect_err(|_| discard(&tmp))
+            .map_err(StoreError::io("write", &path))?;
+        // A name that might not last must not be seen either.
+        sync_dir(&self.store.root().join("manifests")).inspect_err(|_| discard(&path))?;
+        Ok(id)
+    }
+
+    /// Checks a manifest and makes all that it names durable, so that nothing but a full or broken disk keeps it from being
+    /// put later. It cannot be seen yet.
+    ///
+    /// # Errors
+    /// As [`Writer::put_manifest`].
+    pub fn prepare(&self, manifest: &Manifest) -> Result<ImageId, StoreError> {
         let bytes = manifest.canonical();
         let id = manifest.id();
         let invalid = |cause| StoreError::Manifest { id, cause };
@@ -96,17 +130,6 @@ impl Writer {
         }
         Manifest::parse(&bytes).map_err(invalid)?;
         self.sync_names(id, manifest)?;
-
-        let path = self.store.manifest_path(id);
-        let (tmp, mut file) = self.store.tmp_file()?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&tmp, &path))
-            .inspect_err(|_| discard(&tmp))
-            .map_err(StoreError::io("write", &path))?;
-        // A name that might not last must not be seen either.
-        sync_dir(&self.store.root().join("manifests")).inspect_err(|_| discard(&path))?;
-        self.mine().brought.clear();
         Ok(id)
     }
 

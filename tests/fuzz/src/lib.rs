@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 mod agent;
+mod bundle;
 mod dhcp4;
 mod dhcp6;
 mod input;
@@ -31,6 +32,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "agent_report", run: agent::run },
+    Target { name: "bundle", run: bundle::run },
     Target { name: "dhcp4", run: dhcp4::run },
     Target { name: "dhcp6", run: dhcp6::run },
     Target { name: "ipmi", run: ipmi::run },

@@ -84,6 +84,11 @@ fn agent_report() {
 }
 
 #[test]
+fn bundle() {
+    named("bundle");
+}
+
+#[test]
 fn dhcp4() {
     named("dhcp4");
 }

@@ -20,6 +20,7 @@ mod loaders;
 mod paths;
 mod rack;
 mod ramdisk;
+mod share;
 mod suite;
 mod sys;
 mod tool;
@@ -59,6 +60,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Build the programs of a DPU, static, for its processor.
     Dpu(build::DpuArgs),
+    /// Make the documents that go with the programs and into bundles: guides, quirks, SBOM, licences.
+    Share(share::Args),
     /// Build the programs, the UI's assets and the ramdisk.
     Build,
 }
@@ -78,6 +81,7 @@ fn main() -> Result<()> {
         Verb::Fleet(args) => fleet::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Dpu(args) => build::dpu(&args),
+        Verb::Share(args) => share::run(&args),
         Verb::Build => build::run(),
     }
 }

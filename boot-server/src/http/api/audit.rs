@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use boot_server_core::access::Role;
-use boot_server_core::audit::{Anchor, Kind, Line};
+use boot_server_core::audit::{Kind, Line};
 use protocol::Timestamp;
 
 use super::extract::{Params, bad_query, limit};
@@ -17,7 +17,7 @@ use crate::audit::export;
 use crate::engine::{Engine, EngineError};
 use crate::http::ProblemResponse;
 use crate::http::auth;
-use crate::store::audit::{self as rows, AuditFilter};
+use crate::store::audit::AuditFilter;
 use crate::view::{AuditHead, AuditVerdict, AuditView, Page, Problem};
 
 /// Whoever may see what everybody did.
@@ -152,7 +152,7 @@ pub(super) async fn export(
     api.engine.audit().flush().await;
     let after = query.after;
     let (first, head) =
-        api.engine.store().read(move |db| beginning(db, after)).await.map_err(EngineError::from)?;
+        api.engine.store().read(move |db| export::beginning(db, after)).await.map_err(EngineError::from)?;
     let Some(first) = first else {
         return Err(bad_query("no entry has this number: see `billet audit head`".to_owned()).into());
     };
@@ -174,37 +174,6 @@ pub(super) async fn export(
     let kind = (header::CONTENT_TYPE, "application/x-ndjson");
     let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"billet-audit.ndjson\"");
     Ok(([kind, name], Body::from_stream(body)).into_response())
-}
-
-type Beginning = (Option<(Vec<Line>, i64)>, Anchor);
-
-/// The lines before the entries, and behind what these begin.
-fn beginning(
-    db: &crate::store::db::Connection,
-    after: Option<u64>,
-) -> Result<Beginning, crate::store::StoreError> {
-    let (oldest, head) = (rows::anchor(db, "anchor")?, rows::anchor(db, "head")?);
-    let anchor = match after {
-        None => Some(oldest),
-        Some(number) if number == oldest.number => Some(oldest),
-        Some(number) => {
-            let filter = AuditFilter {
-                after: number.checked_sub(1),
-                before: Some(number.saturating_add(1)),
-                limit: 1,
-                ..AuditFilter::default()
-            };
-            rows::entries(db, &filter)?.into_iter().find_map(|found| match found {
-                rows::Found::Link(link) if link.entry.number == number => Some(link.anchor()),
-                _ => None,
-            })
-        }
-    };
-    let Some(anchor) = anchor else { return Ok((None, head)) };
-    let signed = rows::checkpoints(db)?.into_iter().filter(|it| it.head.number > anchor.number);
-    let mut lines = vec![Line::Anchor(anchor), Line::Head(head)];
-    lines.extend(signed.map(Line::Checkpoint));
-    Ok((Some((lines, i64::try_from(anchor.number).unwrap_or(i64::MAX))), head))
 }
 
 fn text(lines: &[Line]) -> String {

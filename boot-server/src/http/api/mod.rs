@@ -8,6 +8,7 @@ pub mod bmc_requests;
 mod bmcs;
 mod boots;
 mod bulk;
+pub mod bundle_requests;
 mod care;
 mod console;
 mod desk;
@@ -17,6 +18,7 @@ pub mod dpu_requests;
 pub(in crate::http) mod dpu_setup;
 mod dpus;
 mod events;
+mod exports;
 mod extract;
 mod groups;
 mod images;
@@ -256,6 +258,12 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(ingests::upload))
         .routes(routes!(ingests::list))
         .routes(routes!(ingests::show))
+        .routes(routes!(bundle_requests::list))
+        .routes(routes!(bundle_requests::import))
+        .routes(routes!(bundle_requests::upload))
+        .routes(routes!(bundle_requests::verify))
+        .routes(routes!(bundle_requests::switch))
+        .routes(routes!(exports::export))
         .routes(routes!(status::status))
         .routes(routes!(network::check))
         .routes(routes!(console::show, console::configure, console::reset))
