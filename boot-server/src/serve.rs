@@ -92,8 +92,13 @@ pub fn main(args: &ServeArgs) -> ExitCode {
 }
 
 fn start(args: &ServeArgs) -> anyhow::Result<()> {
+    // A setting that means nothing ends it here.
+    let failpoints = failpoint::active();
     let config = configuration(args)?;
     log_to_stderr(&config)?;
+    if let Some(set) = failpoints {
+        tracing::warn!(set, "failpoints are set: this server breaks on purpose");
+    }
     let settings = Settings::new(&config, &config::interfaces()?)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use failpoint::Point;
 use protocol::agent::{Hello, Introduction, Work};
 use protocol::fault::Fault;
 use protocol::inventory::Inventory;
@@ -293,6 +294,7 @@ fn deliver(settings: &Settings, session: &str, feed: &Feed, done: &AtomicBool, l
     let mut backoff = Backoff::default();
     while !(done.load(Ordering::Relaxed) && feed.is_drained()) {
         let Some(batch) = feed.wait_batch(DRAIN_LOOK) else { continue };
+        failpoint::pass(Point::AgentReport);
         match client.report(session, &batch) {
             Ok(reply) => {
                 backoff.reset();

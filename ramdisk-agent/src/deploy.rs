@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use failpoint::Point;
 use images::{Manifest, PartitionTable};
 use protocol::fault::{Fault, FaultCode};
 use protocol::inventory::Disk;
@@ -59,9 +60,11 @@ pub fn write_plan(
     feed: &Feed,
 ) -> Result<Summary, Fault> {
     let target = open(&plan.disk, path)?;
+    target.hit(Point::AgentOpened)?;
     let (mut summary, held) = write::write(manifest, plan, &target, server, feed)?;
     let gpt = manifest.partition_table == PartitionTable::Gpt;
     let sealed = write::seal(spec, gpt, held, &target, feed)?;
+    target.hit(Point::AgentDone)?;
     summary.bytes_written += sealed.bytes;
     summary.bytes_verified += sealed.bytes;
     if let Some(label) = &spec.boot_entry {

@@ -163,6 +163,7 @@ impl Target {
     /// # Errors
     /// Where the device fails.
     pub fn flush(&self) -> Result<(), DeviceError> {
+        self.hit(failpoint::Point::AgentFlush)?;
         self.file.sync_data().map_err(|e| self.failed("flush", 0, e))
     }
 
@@ -177,6 +178,14 @@ impl Target {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A place where a test lets the device fail, or this program die.
+    ///
+    /// # Errors
+    /// What the test wants.
+    pub fn hit(&self, point: failpoint::Point) -> Result<(), DeviceError> {
+        failpoint::hit(point).map_err(|e| self.failed("use", 0, e))
     }
 
     fn failed(&self, what: &'static str, offset: u64, cause: io::Error) -> DeviceError {

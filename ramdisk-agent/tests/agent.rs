@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
@@ -115,6 +116,24 @@ fn says_hello_inspects_reports_and_leaves() {
     assert_eq!(seen.reports[0].body, ReportBody::Stage { stage: Stage::Inspect });
     assert!(matches!(seen.reports.last().unwrap().body, ReportBody::Finished { .. }));
     assert!(seen.reports.iter().zip(1..).all(|(r, n)| r.seq == n));
+}
+
+/// It dies before it could report; booted again it does the job, and the server hears of its end once.
+#[test]
+fn dies_before_its_report_and_does_the_job_again() {
+    let seen = Arc::new(Mutex::new(Seen { known: true, ..Seen::default() }));
+    let url = serve(Task::Inspect, seen.clone());
+    let died = Command::new(env!("CARGO_BIN_EXE_billet-agent"))
+        .args(["run", "--server", &url, "--nonce", "abc"])
+        .env(failpoint::VARIABLE, format!("{}=kill@1", failpoint::Point::AgentReport.name()))
+        .output()
+        .unwrap();
+    assert_eq!(died.status.signal(), Some(6), "{}", String::from_utf8_lossy(&died.stderr));
+    assert!(seen.lock().unwrap().reports.is_empty());
+    assert!(run(&url).status.success());
+    let ends =
+        seen.lock().unwrap().reports.iter().filter(|r| matches!(r.body, ReportBody::Finished { .. })).count();
+    assert_eq!(ends, 1);
 }
 
 #[test]

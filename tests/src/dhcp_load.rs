@@ -54,6 +54,8 @@ pub struct Outcome {
     pub ack: Vec<Duration>,
     /// The addresses given.
     pub addresses: Vec<Ipv4Addr>,
+    /// Who has which.
+    pub lent: Vec<(u32, Ipv4Addr)>,
 }
 
 impl Outcome {
@@ -187,6 +189,7 @@ impl Driver<'_> {
                 }
                 self.outcome.done += 1;
                 self.outcome.addresses.push(reply.address);
+                self.outcome.lent.push((slot.client, reply.address));
                 self.start(place);
             }
             (OFFER, Some(_)) => {}

@@ -4,6 +4,7 @@
 
 pub mod bmc;
 pub mod browser;
+pub mod chaos;
 pub mod dhcp_load;
 pub mod dhcp_wire;
 pub mod dpu;
@@ -13,6 +14,7 @@ pub mod fleet;
 pub mod measured;
 pub mod overlay;
 pub mod pages;
+pub mod powercut;
 pub mod python;
 pub mod rack;
 pub mod scenario;

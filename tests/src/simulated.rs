@@ -94,7 +94,7 @@ impl SimulatedMachine {
         self.send(Method::GET, &format!("/agent/v1/work?wait={seconds}"), &Value::Null)
     }
 
-    /// Reports on a job. Each body is one `ReportBody`.
+    /// Reports on a job. Each body is one `ReportBody`. What was not acknowledged is sent again under the same numbers.
     ///
     /// # Errors
     /// Where the server refuses.
@@ -104,7 +104,11 @@ impl SimulatedMachine {
             self.seq += 1;
             reports.push(json!({ "seq": self.seq, "at": 0, "body": body }));
         }
-        self.send(Method::POST, "/agent/v1/report", &json!({ "job": job, "reports": reports })).map(drop)
+        let sent = self.send(Method::POST, "/agent/v1/report", &json!({ "job": job, "reports": reports }));
+        if sent.is_err() {
+            self.seq -= bodies.len() as u64;
+        }
+        sent.map(drop)
     }
 
     /// Phones home as the OS does, with the token out of the job's vendor data.

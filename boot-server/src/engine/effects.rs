@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use boot_server_core::node::{Effect, Severity};
+use failpoint::Point;
 use protocol::NodeId;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,7 @@ impl Engine {
 
     async fn carry_out(&self, slow: &mut Slow, stop: &CancellationToken) -> Result<(), EngineError> {
         for row in self.0.store.read(queries::open_effects).await? {
+            failpoint::pass(Point::EffectBefore);
             match row.effect {
                 Effect::WakeAgent => {
                     if let Some(slot) = self.0.nodes.slot(row.node) {
@@ -116,6 +118,7 @@ impl Engine {
     }
 
     async fn close(&self, row: EffectRow, event: Option<NewEvent>) -> Result<(), EngineError> {
+        failpoint::pass(Point::EffectAfter);
         let at = now();
         let stored = event.clone();
         let id = self

@@ -662,6 +662,7 @@ impl Engine {
                 rows.iter().map(|event| queries::insert_event(db, event)).collect::<Result<Vec<_>, _>>()
             })
             .await?;
+        failpoint::pass(failpoint::Point::StepStored);
         if let Some(inventory) = &along.inventory {
             self.0.summaries.put(node.id, Some(Hardware::of(inventory)));
             self.keep_inventory(node.id, Some(inventory.clone()));

@@ -115,7 +115,9 @@ async fn report(
     let token = bearer(&headers)?;
     engine.session(token)?;
     let batch = read(agent_body::reports, request, JSON_BODY_MAX).await?;
-    Ok(Json(engine.report(token, batch).await?))
+    let reply = engine.report(token, batch).await?;
+    failpoint::pass(failpoint::Point::ReportStored);
+    Ok(Json(reply))
 }
 
 /// The session token of a request.

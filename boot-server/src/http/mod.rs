@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,11 @@ pub fn operators(
 }
 
 async fn common_headers(request: Request, next: Next) -> Response {
+    let changes = *request.method() != Method::GET;
     let mut response = next.run(request).await;
+    if changes {
+        failpoint::pass(failpoint::Point::AnswerBefore);
+    }
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response

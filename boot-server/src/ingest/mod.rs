@@ -194,6 +194,7 @@ impl Ingests {
         })??;
         let image = manifest.id();
         let engine = &self.0.engine;
+        failpoint::pass(failpoint::Point::ImageListed);
         engine.add_image_row(image, now(), &origin).await.map_err(|e| e.problem())?;
         if let Some(remember) = remember {
             let remember = Remembered { answer: image.to_string(), ..remember };

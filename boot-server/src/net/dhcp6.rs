@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use boot_server_core::dhcp6::{
     self, Answer, Config, Lease, MessageType, Observed, Reply, Server, Silence, limits,
@@ -18,6 +18,7 @@ use tracing::{Level, debug, error, info, warn};
 use super::dhcp::{StoreError, Stored};
 use super::lines::Lines;
 use super::{Interface, NetError};
+use crate::engine::now;
 
 const SERVER_PORT: u16 = 547;
 const CLIENT_PORT: u16 = 546;
@@ -211,11 +212,6 @@ fn listen(interface: &str) -> io::Result<UdpSocket> {
         socket.join_multicast_v6(&group, index)?;
     }
     UdpSocket::from_std(socket.into())
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

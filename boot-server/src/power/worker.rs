@@ -10,6 +10,7 @@ use bmc::{
     Repeat,
 };
 use boot_server_core::bmc::{Breaker, Chance, Drift, Gate, Lockout, Power, reset_allowed, retry_after};
+use failpoint::Point;
 use protocol::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -403,7 +404,10 @@ impl Worker {
 
     async fn do_change(&mut self, change: &Change) -> Result<Reply, PowerError> {
         let bmc = self.made.bmc.clone();
-        self.call("a change", async { change.call(bmc.as_ref()).await }).await
+        failpoint::pass(Point::PowerBefore);
+        let reply = self.call("a change", async { change.call(bmc.as_ref()).await }).await;
+        failpoint::pass(Point::PowerAfter);
+        reply
     }
 
     /// The answer to a change was lost. Where the state says that it was done, it was; where it says that it was not,

@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use boot_server_core::dhcp::Lease;
+use failpoint::{Point, hit};
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError, lock, queries};
@@ -272,8 +273,11 @@ impl Writer {
             self.swap(next);
             record = encode(self.turn, &leases)?;
         }
+        hit(Point::JournalAppend)?;
         self.active.0.write_all_at(&record, self.at)?;
+        hit(Point::JournalWritten)?;
         self.active.0.sync_data()?;
+        hit(Point::JournalDurable)?;
         self.at += record.len() as u64;
         Ok(())
     }
@@ -301,6 +305,7 @@ impl Writer {
 /// where the database is closed: the segment must not be written over, the next start takes it up.
 fn fold(store: &Store, segment: &Segment, rows: Rows) -> bool {
     let rows: Vec<Lease> = rows.into_values().collect();
+    failpoint::pass(Point::JournalFold);
     for part in rows.chunks(FOLD_ROWS) {
         loop {
             let part = part.to_vec();
@@ -313,6 +318,7 @@ fn fold(store: &Store, segment: &Segment, rows: Rows) -> bool {
             std::thread::sleep(RETRY);
         }
     }
+    failpoint::pass(Point::JournalFolded);
     if let Err(error) = segment.clear() {
         tracing::error!(%error, "the lease journal could not be cleared");
     }

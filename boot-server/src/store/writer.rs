@@ -1,5 +1,6 @@
 //! The one thread that writes. Jobs that arrive while a commit is on its way share the next one (group commit).
 
+use failpoint::Point;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
@@ -53,6 +54,7 @@ fn in_savepoint<T>(
 /// Runs until every sender is gone and the queue is empty.
 pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
+        failpoint::pass(Point::StoreBegin);
         let begun = connection.begin();
         let within = || begun.as_ref().map(|()| &connection);
         let mut answers = vec![first(within())];
@@ -62,7 +64,9 @@ pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
                 Err(_) => break,
             }
         }
+        failpoint::pass(Point::StoreCommitBefore);
         let outcome = begun.and_then(|()| connection.commit());
+        failpoint::pass(Point::StoreCommitAfter);
         if let Err(cause) = &outcome {
             tracing::error!(%cause, jobs = answers.len(), "commit failed");
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use failpoint::{Point, hit};
 use protocol::{ChunkId, ImageId};
 
 use super::{Store, StoreError, sync_dir};
@@ -70,8 +71,10 @@ impl Writer {
         }
         let (tmp, mut file) = self.store.tmp_file()?;
         let new = !path.exists();
-        file.write_all(frame)
+        hit(Point::ImageChunk)
+            .and_then(|()| file.write_all(frame))
             .and_then(|()| file.sync_all())
+            .and_then(|()| hit(Point::ImageChunkWritten))
             .and_then(|()| fs::rename(&tmp, &path))
             .inspect_err(|_| discard(&tmp))
             .map_err(StoreError::io("write", &path))?;
@@ -105,13 +108,17 @@ impl Writer {
         let id = self.prepare(manifest)?;
         let path = self.store.manifest_path(id);
         let (tmp, mut file) = self.store.tmp_file()?;
-        file.write_all(&manifest.canonical())
+        hit(Point::ImageManifest)
+            .and_then(|()| file.write_all(&manifest.canonical()))
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&tmp, &path))
             .inspect_err(|_| discard(&tmp))
             .map_err(StoreError::io("write", &path))?;
         // A name that might not last must not be seen either.
-        sync_dir(&self.store.root().join("manifests")).inspect_err(|_| discard(&path))?;
+        hit(Point::ImageManifestPlaced)
+            .map_err(StoreError::io("flush", &path))
+            .and_then(|()| sync_dir(&self.store.root().join("manifests")))
+            .inspect_err(|_| discard(&path))?;
         Ok(id)
     }
 

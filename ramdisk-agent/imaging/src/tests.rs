@@ -106,6 +106,9 @@ fn image() -> (Vec<u8>, Manifest) {
     let mut disk = config.create_from_device(Cursor::new(vec![0; 16 * MIB]), None).unwrap();
     disk.add_partition("root", 12 << 20, gpt::partition_types::LINUX_FS, 0, Some(2048)).unwrap();
     let mut raw = disk.write().unwrap().into_inner();
+    // The crate writes no protective MBR.
+    raw[450] = 0xee;
+    raw[510..512].copy_from_slice(&[0x55, 0xaa]);
     raw[4 * MIB..6 * MIB].iter_mut().zip(0_usize..).for_each(|(byte, at)| *byte = (at % 251) as u8 | 1);
     let chunk = |bytes: &[u8]| {
         chunk::probe(bytes).map(|_| ChunkRef { id: ChunkId(chunk::sha256(bytes)), probe: Probe(0, 0) })
@@ -138,9 +141,9 @@ fn put(disk: &Memory, raw: &Raw, manifest: &Manifest, encrypted: bool) -> Result
     write(disk, &image, &Silent)
 }
 
-/// What a machine looks at when it boots: the first MiB.
+/// What a machine looks at first when it boots: without its first sector a disk has neither boot code nor a table that counts.
 fn boots(disk: &Memory) -> bool {
-    disk.lock()[..MIB].iter().any(|byte| *byte != 0)
+    disk.lock()[..512].iter().any(|byte| *byte != 0)
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! An image into a disk, in the order in which the agent writes one, so that at every moment the disk is either not bootable or
-//! complete:
+//! complete; the first sector decides, which no power cut tears (decision 55):
 //!
 //! ```text
-//!  wipe ends ─▶ chunks (threads) + holes ─▶ flush ─▶ read back ─▶ config partition ─▶ last MiB ─▶ first MiB
+//!  sector 0, ends wiped ─▶ chunks (threads) + holes ─▶ flush ─▶ read back ─▶ config partition ─▶ last MiB ─▶ first MiB ─▶ sector 0
 //! ```
 //!
 //! Blocks.
@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use failpoint::{Point, hit};
 use images::chunk::is_zero;
 use images::{ChunkRef, PartitionTable};
 use protocol::DiskId;
@@ -29,6 +30,8 @@ use crate::{Image, ImagingError, Medium, Progress, Step, Watch, Written};
 const THREADS_MAX: usize = 4;
 /// Longest range that is zeroed at once, in bytes: between two it is looked whether to stop.
 pub const ZERO_MAX: u64 = 1 << 30;
+/// Bytes of the first sector: what a disk writes whole or not at all.
+const FIRST: usize = 512;
 /// Bytes of a block of a hole that is read back.
 const BLOCK: usize = 4096;
 
@@ -80,8 +83,10 @@ struct Piece {
 
 impl Write<'_> {
     fn run(self, plan: &WritePlan) -> Result<Written, ImagingError> {
-        self.put(0, &vec![0; EDGE as usize])?;
+        self.put(0, &[0; FIRST])?;
+        self.put(FIRST as u64, &vec![0; EDGE as usize - FIRST])?;
         self.put(self.edges.tail_start(), &vec![0; EDGE as usize])?;
+        hit(Point::ImagingWiped).map_err(ImagingError::io("wipe"))?;
         let holes = self.holes(plan);
         self.tell(Step::Write, 0);
         self.chunks(&holes)?;
@@ -174,7 +179,9 @@ impl Write<'_> {
         let part = |range: &Range<u64>| &raw[(range.start - offset) as usize..(range.end - offset) as usize];
         if !split.body.is_empty() {
             let bytes = part(&split.body);
-            self.medium.write_at(split.body.start, bytes).map_err(ImagingError::io("write"))?;
+            hit(Point::ImagingChunk)
+                .and_then(|()| self.medium.write_at(split.body.start, bytes))
+                .map_err(ImagingError::io("write"))?;
             let piece = Piece { offset: split.body.start, len: bytes.len(), hash: xxh3_128(bytes) };
             self.written.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
         }
@@ -250,8 +257,11 @@ impl Write<'_> {
             }
         }
         self.check()?;
+        hit(Point::ImagingTail).map_err(ImagingError::io("seal"))?;
         self.put(self.edges.tail_start(), &tail)?;
-        self.put(0, &head)?;
+        self.put(FIRST as u64, &head[FIRST..])?;
+        hit(Point::ImagingFirst).map_err(ImagingError::io("seal"))?;
+        self.put(0, &head[..FIRST])?;
         Ok((bytes, adapted))
     }
 

@@ -1,9 +1,11 @@
 //! Writing an image to a disk. The order is the point: both ends of the disk are zeroed first and written last, and
-//! nothing is written that was not hashed, so that at every instant the disk is either not bootable or complete.
+//! nothing is written that was not hashed, so that at every instant the disk is either not bootable or complete. A power
+//! cut may leave any part of what was not flushed, so one sector, which a disk writes whole or not at all, decides: the
+//! first is zeroed before all else and written after all else (decision 55).
 //!
 //! ```text
-//!  wipe ends ─▶ chunks (workers) + holes ─▶ flush ─▶ read back ─▶ config partition ─▶ last MiB ─▶ first MiB
-//!  └─ not bootable from here ──────────────────────────────────────────────────────────────────┘ bootable
+//!  sector 0, ends wiped ─▶ chunks (workers) + holes ─▶ flush ─▶ read back ─▶ config partition ─▶ last MiB ─▶ first MiB ─▶ sector 0
+//!  └─ not bootable from here ───────────────────────────────────────────────────────────────────────────────────────────┘ bootable
 //! ```
 
 mod seal;
@@ -12,6 +14,7 @@ mod worker;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use failpoint::Point;
 use images::Manifest;
 use protocol::fault::{Fault, FaultCode};
 use protocol::report::{Stage, Summary};
@@ -92,6 +95,7 @@ pub fn write(
     })?;
     feed.stage(Stage::Write, plan.data_chunks, plan.data_bytes);
     wipe_ends(target, edges)?;
+    target.hit(Point::AgentWiped)?;
     let shared = Write {
         manifest,
         target,
@@ -119,6 +123,7 @@ pub fn write(
         written.and(checked)
     })?;
     target.flush()?;
+    target.hit(Point::AgentReadBack)?;
     let written = shared.written.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let holes = plan.holes.iter().map(|r| r.end - r.start).sum();
     let verified = verify::read_back(target, &written, &plan.holes, feed)?;
@@ -134,10 +139,15 @@ pub fn write(
     Ok((summary, shared.held.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)))
 }
 
-/// Zeroes both ends and flushes: from here on no firmware boots the disk, not even by its backup table.
+/// Zeroes both ends, the first sector before the rest, and flushes: from here on no firmware boots the disk, not even by
+/// its backup table.
 fn wipe_ends(target: &Target, edges: Edges) -> Result<(), Fault> {
     let zeros = Buffer::new(EDGE as usize);
-    target.write_at(0, &zeros)?;
+    let sector = target.sector() as usize;
+    target.write_at(0, &zeros[..sector])?;
+    target.flush()?;
+    target.hit(Point::AgentFirstWiped)?;
+    target.write_at(sector as u64, &zeros[sector..])?;
     target.write_at(edges.tail_start(), &zeros)?;
     Ok(target.flush()?)
 }

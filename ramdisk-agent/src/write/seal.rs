@@ -1,6 +1,8 @@
-//! The end of a write: config partition, backup table, and last of all the first MiB. Each is flushed and read back
-//! before the next, so the disk becomes bootable in one step, when everything else on it is right.
+//! The end of a write: config partition, backup table, the first MiB without its first sector, and last of all that
+//! sector. Each is flushed and read back before the next, so the disk becomes bootable by one write that cannot be torn,
+//! when everything else on it is right.
 
+use failpoint::Point;
 use protocol::fault::Fault;
 use protocol::job::{CloudConfig, DeploySpec};
 use protocol::report::Stage;
@@ -36,6 +38,7 @@ pub fn seal(
 ) -> Result<Sealed, Fault> {
     feed.stage(Stage::Customise, 0, 0);
     feed.check_abort()?;
+    target.hit(Point::AgentConfig)?;
     let mut sealed = Sealed::default();
     if gpt {
         let volume = spec.config.as_ref().map(config_volume).transpose()?;
@@ -54,8 +57,19 @@ pub fn seal(
         sealed.esp = new.esp;
     }
     feed.check_abort()?;
+    target.hit(Point::AgentTail)?;
     put(target, target.size() - EDGE, &held.tail)?;
-    put(target, 0, &held.head)?;
+    target.hit(Point::AgentHead)?;
+    let sector = target.sector() as usize;
+    // Copied to where a buffer begins, as a write past the page cache must.
+    let part = |bytes: &[u8]| {
+        let mut part = Buffer::new(bytes.len());
+        part[..bytes.len()].copy_from_slice(bytes);
+        part
+    };
+    put(target, sector as u64, &part(&held.head[sector..])[..EDGE as usize - sector])?;
+    target.hit(Point::AgentFirst)?;
+    put(target, 0, &part(&held.head[..sector])[..sector])?;
     sealed.bytes += 2 * EDGE;
     if let Err(e) = target.reread_partitions() {
         eprintln!("billet: the kernel keeps its old view of the partitions: {e}");
@@ -70,12 +84,12 @@ fn config_volume(config: &CloudConfig) -> Result<Buffer, Fault> {
 }
 
 /// Writes, flushes, reads back, compares.
-fn put(target: &Target, offset: u64, bytes: &Buffer) -> Result<(), Fault> {
+fn put(target: &Target, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
     target.write_at(offset, bytes)?;
     target.flush()?;
     let mut back = Buffer::new(bytes.len());
-    target.read_at(offset, &mut back)?;
-    if back[..] == bytes[..] { Ok(()) } else { Err(crate::verify::differs(target, offset)) }
+    target.read_at(offset, &mut back[..bytes.len()])?;
+    if back[..bytes.len()] == *bytes { Ok(()) } else { Err(crate::verify::differs(target, offset)) }
 }
 
 /// A random version 4 GUID (RFC 9562), as stored in a table.

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use failpoint::Point;
 use images::ChunkRef;
 use images::chunk;
 use images::manifest::PROBE_BLOCK;
@@ -101,7 +102,9 @@ impl Write<'_> {
         }
         let bytes = &raw[(body.start - offset) as usize..(body.end - offset) as usize];
         let hash = xxh3_128(bytes);
+        self.target.hit(Point::AgentChunkWrite)?;
         self.target.write_at(body.start, bytes)?;
+        self.target.hit(Point::AgentChunkWritten)?;
         self.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let piece = Written { offset: body.start, len: bytes.len(), hash };
         self.written.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
@@ -165,7 +168,10 @@ impl Write<'_> {
                 break;
             }
             self.feed.check_abort()?;
-            self.target.zero(hole).inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
+            self.target
+                .hit(Point::AgentHole)
+                .and_then(|()| self.target.zero(hole))
+                .inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
         }
         Ok(())
     }

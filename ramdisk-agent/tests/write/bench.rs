@@ -162,6 +162,11 @@ pub fn write(image: &Image, target: &Path, server: &Server, config: Option<&Path
     command.output().unwrap()
 }
 
+/// As [`write`], with these failpoints.
+pub fn write_with(image: &Image, target: &Path, server: &Server, failpoints: &str) -> Output {
+    command(&image.path, target, &server.url).env(failpoint::VARIABLE, failpoints).output().unwrap()
+}
+
 pub fn start(image: &Image, target: &Path, server: &Server) -> Child {
     command(&image.path, target, &server.url).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }

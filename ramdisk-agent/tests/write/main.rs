@@ -4,11 +4,13 @@
 
 mod bench;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bench::*;
+use failpoint::Point;
 
 const FOREVER: usize = usize::MAX;
 
@@ -152,6 +154,41 @@ fn server_that_goes_away_and_comes_back() {
     });
     assert!(agent.wait().unwrap().success());
     body_is_equal(&image, &target);
+}
+
+/// At each of its failpoints the agent dies, and the device fails: unless all was done, the first sector is zero. Then it is written.
+#[test]
+fn dies_at_every_point_and_goes_on() {
+    let folder = Folder::new("points");
+    let image = image(&folder, 24);
+    let server = serve(image.frames.clone(), FOREVER);
+    // Reports go to a server; here there is none.
+    let points: Vec<_> = Point::ALL
+        .iter()
+        .filter(|p| p.name().starts_with("agent.") && !p.name().contains("report"))
+        .collect();
+    assert!(points.len() > 10, "{points:?}");
+    for point in points {
+        let target = folder.file("disk", 40 * MIB);
+        std::fs::write(&target, noise(5, (40 * MIB) as usize)).unwrap();
+        for action in ["kill", "eio"] {
+            let ended = write_with(&image, &target, &server, &format!("{}={action}@1", point.name()));
+            let what = format!("{} {action}: {}", point.name(), String::from_utf8_lossy(&ended.stderr));
+            assert_eq!(ended.status.signal(), (action == "kill").then_some(6), "{what}");
+            assert!(!ended.status.success(), "{what}");
+            let first = &std::fs::read(&target).unwrap()[..512];
+            match point {
+                // Nothing was written, or all of it.
+                Point::AgentOpened => assert_eq!(first, &noise(5, 512)[..], "{what}"),
+                // The flush behind the first sector's zeros: they are there, or not.
+                Point::AgentFlush => {}
+                Point::AgentDone => body_is_equal(&image, &target),
+                _ => assert_eq!(first, &[0; 512], "{what}"),
+            }
+        }
+        summary(&write(&image, &target, &server, None));
+        body_is_equal(&image, &target);
+    }
 }
 
 #[test]

@@ -218,6 +218,11 @@ impl Machine {
         self.dir.join(format!("disk{index}.raw"))
     }
 
+    /// The log of a disk that has one: what it was told since the last power-on.
+    pub fn disk_log_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("disk{index}.raw.log"))
+    }
+
     /// SHA-256 of a whole disk, holes read as zeros, as lower-case hexadecimal digits.
     ///
     /// # Errors
@@ -356,10 +361,16 @@ impl Drop for Machine {
 
 fn disk_arguments(index: usize, disk: &Disk, boot: usize, file: &Path, args: &mut Arguments) -> Result<()> {
     let file = text(file)?;
-    args.add(&[
-        "-drive",
-        &format!("if=none,id=drive{index},file={file},format=raw,discard=unmap,detect-zeroes=off"),
-    ]);
+    let drive = if disk.logged {
+        File::create(format!("{file}.log"))?;
+        format!(
+            "if=none,id=drive{index},driver=blklogwrites,log-sector-size=512,discard=unmap,file.driver=raw,\
+             file.file.driver=file,file.file.filename={file},log.driver=raw,log.file.driver=file,log.file.filename={file}.log"
+        )
+    } else {
+        format!("if=none,id=drive{index},file={file},format=raw,discard=unmap,detect-zeroes=off")
+    };
+    args.add(&["-drive", &drive]);
     let serial = &disk.serial;
     let device = match disk.bus {
         Bus::Virtio => format!("virtio-blk-pci,drive=drive{index},serial={serial}"),

@@ -35,6 +35,8 @@ pub struct Server {
     operators: Forward,
     namespace_name: String,
     dir: PathBuf,
+    /// What breaks on purpose from the next start on.
+    failpoints: String,
 }
 
 impl Server {
@@ -84,6 +86,7 @@ impl Server {
             operators,
             namespace_name: namespace.name().to_owned(),
             dir: dir.to_owned(),
+            failpoints: String::new(),
         };
         server.start_again()?;
         Ok(server)
@@ -96,6 +99,21 @@ impl Server {
             "state_dir = {state:?}\n\n[provisioning]\ninterface = \"{BRIDGE}\"\n\n[boot]\ndirectory = {boot:?}\n\n\
              [operators]\nlisten = \"127.0.0.1:{OPERATORS_PORT}\"\n\n[log]\nlevel = \"info,boot_server=debug\"\n"
         )
+    }
+
+    /// From the next start on these failpoints are set (crate `failpoint`); none where it is empty.
+    pub fn set_failpoints(&mut self, failpoints: &str) {
+        failpoints.clone_into(&mut self.failpoints);
+    }
+
+    /// True while its process runs.
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::running)
+    }
+
+    /// Its process is gone, by itself: it may be started again.
+    pub fn forget(&mut self) {
+        self.process = None;
     }
 
     /// Its PostgreSQL, where it has one.
@@ -112,6 +130,7 @@ impl Server {
         let mut command = std::process::Command::new("ip");
         command.args(["netns", "exec", &self.namespace_name]).arg(binary()?);
         command.args(["serve", "--config"]).arg(self.dir.join("billet.toml"));
+        command.env(failpoint::VARIABLE, &self.failpoints);
         let mut process = Process::start("billet", command, &self.log())?;
         let end = Instant::now() + START;
         while !self.ready() {

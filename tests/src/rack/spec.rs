@@ -33,22 +33,31 @@ pub struct Disk {
     pub serial: String,
     /// Size in bytes, a multiple of 512.
     pub size: u64,
+    /// Everything that it is told is logged ([`super::Machine::disk_log_path`]), anew at each power-on.
+    pub logged: bool,
 }
 
 impl Disk {
     /// A disk on virtio-blk.
     pub fn virtio(serial: &str, size: u64) -> Self {
-        Self { bus: Bus::Virtio, serial: serial.to_owned(), size }
+        Self { bus: Bus::Virtio, serial: serial.to_owned(), size, logged: false }
     }
 
     /// An NVMe disk.
     pub fn nvme(serial: &str, size: u64) -> Self {
-        Self { bus: Bus::Nvme, serial: serial.to_owned(), size }
+        Self { bus: Bus::Nvme, serial: serial.to_owned(), size, logged: false }
     }
 
     /// A SATA disk.
     pub fn sata(serial: &str, size: u64) -> Self {
-        Self { bus: Bus::Sata, serial: serial.to_owned(), size }
+        Self { bus: Bus::Sata, serial: serial.to_owned(), size, logged: false }
+    }
+
+    /// Logs everything that it is told.
+    #[must_use]
+    pub fn logged(mut self) -> Self {
+        self.logged = true;
+        self
     }
 }
 

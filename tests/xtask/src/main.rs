@@ -8,6 +8,7 @@ mod archive;
 mod bench;
 mod build;
 mod cache;
+mod chaos;
 mod deb;
 mod demo;
 mod deps;
@@ -18,6 +19,7 @@ mod image;
 mod kernel;
 mod loaders;
 mod paths;
+mod powercut;
 mod rack;
 mod ramdisk;
 mod share;
@@ -56,6 +58,10 @@ enum Verb {
     Bench(bench::Args),
     /// Switch on thousands of simulated machines before a real server.
     Fleet(fleet::Args),
+    /// Replay every state that a power cut can leave of a deploy.
+    Powercut(powercut::Args),
+    /// Break everything at random, and look whether anything that was acknowledged is lost.
+    Chaos(chaos::Args),
     /// Fuzz the parsers with libFuzzer, as long as one likes.
     Fuzz(fuzz::Args),
     /// Build the programs of a DPU, static, for its processor.
@@ -79,6 +85,8 @@ fn main() -> Result<()> {
         Verb::Test(args) => suite::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fleet(args) => fleet::run(&args),
+        Verb::Powercut(args) => powercut::run(&args),
+        Verb::Chaos(args) => chaos::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Dpu(args) => build::dpu(&args),
         Verb::Share(args) => share::run(&args),

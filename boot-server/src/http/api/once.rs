@@ -12,6 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use failpoint::Point;
 use http_body_util::BodyExt as _;
 use protocol::limits::JSON_BODY_MAX;
 use serde::{Deserialize, Serialize};
@@ -108,11 +109,13 @@ async fn answer(once: &Once, key: String, request: Request, next: Next) -> Answe
     if once.engine.remember(wanted.clone()).await.is_err() {
         return Err(under_way());
     }
+    failpoint::pass(Point::OnceTaken);
     let response = next.run(Request::from_parts(parts, Body::from(sent))).await;
     if !response.status().is_success() {
         once.engine.forget_answer(&wanted).await?;
         return Ok(response);
     }
+    failpoint::pass(Point::OnceDone);
     keep(&once.engine, wanted, response).await
 }
 

@@ -17,7 +17,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use boot_server_core::dhcp::{
     self, Answer, Config, Destination, Known, Lease, MessageType, Observed, Port, Reply, Silence, limits,
@@ -32,6 +32,7 @@ use tracing::{Level, debug, error, info, warn};
 use super::lines::Lines;
 use super::raw::{Path, RawSender};
 use super::{Interface, NetError, foreign};
+use crate::engine::now;
 use probe::{Held, Listener, Waiting};
 
 const CLIENT_PORT: u16 = 68;
@@ -392,9 +393,4 @@ fn log(lines: &mut Lines, at: Timestamp, interface: &str, answer: &Answer) {
         }
         Err(silence) => debug!(interface, mac, ?message, %silence, "DHCP not answered"),
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -168,7 +168,7 @@ fn quiet_wire(dir: &Path) -> Result<Wire> {
 /// Starts a server and waits until it leases.
 fn start(wire: &Wire, peer: Peer) -> Result<Daemon> {
     let daemon = match peer {
-        Peer::Ours => Daemon::Ours(wire.start()?),
+        Peer::Ours => Daemon::Ours(Box::new(wire.start()?)),
         Peer::Dnsmasq => Daemon::Peer(dnsmasq(wire)?),
         Peer::Kea => Daemon::Peer(kea(wire)?),
     };
@@ -212,7 +212,7 @@ fn kea(wire: &Wire) -> Result<Process> {
 
 /// A running server.
 enum Daemon {
-    Ours(Server),
+    Ours(Box<Server>),
     Peer(Process),
 }
 
