@@ -700,6 +700,26 @@ impl Settings {
         self.state_dir.join("site.key")
     }
 
+    /// The directory of what the ramdisk is told to trust, and of the key that signs images.
+    pub fn trust_dir(&self) -> PathBuf {
+        self.state_dir.join("trust")
+    }
+
+    /// The file with the private part of the key that signs images; not there where that is kept elsewhere.
+    pub fn image_key(&self) -> PathBuf {
+        self.trust_dir().join("site.key")
+    }
+
+    /// The file with the keys that machines are told to trust.
+    pub fn anchor(&self) -> PathBuf {
+        self.trust_dir().join("trust.json")
+    }
+
+    /// The directory of ramdisks as they are served: with what this site adds.
+    pub fn ramdisks_dir(&self) -> PathBuf {
+        self.state_dir.join("ramdisk")
+    }
+
     /// The file with the operators' token.
     pub fn operator_token(&self) -> PathBuf {
         self.state_dir.join("operator.token")

@@ -23,6 +23,7 @@ pub mod net;
 pub mod oidc;
 pub mod power;
 pub mod principal;
+pub mod ramdisks;
 mod scripts;
 pub mod secret;
 pub mod serve;

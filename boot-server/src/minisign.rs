@@ -1,27 +1,19 @@
-//! Detached signatures as minisign has them (Ed25519 over BLAKE2b-512; jedisct1.github.io/minisign, "Signature format"): what the
-//! server signs can be checked by `minisign -V`, and by `billet usage verify`, without the server.
+//! The server's own signatures, in minisign's form ([`images::minisign`]): what it says of itself, such as a report, can be checked by
+//! `minisign -V`, and by `billet usage verify`, without the server. Here is the key's file. Images are signed by another key, the site's
+//! ([`crate::engine`], `trust`).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use blake2::{Blake2b512, Digest as _};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+pub use images::minisign::{Hash, hash};
+use images::minisign::{MinisignError, PublicKey, SecretKey, Signature};
 
 use crate::secret::{self, NoRandomness};
 
-/// Algorithm of a signature over the hash of a file.
-const HASHED: &[u8; 2] = b"ED";
-/// Algorithm of a public key.
-const KEY: &[u8; 2] = b"Ed";
-/// What begins the line of the trusted comment.
-const TRUSTED: &str = "trusted comment: ";
-
-/// BLAKE2b-512 of what is signed.
-pub type Hash = [u8; 64];
+/// What the first line of the public key's file says.
+const TITLE: &str = "Billet's public key for reports";
 
 /// Why nothing is signed, or a signature does not hold.
 #[derive(Debug, thiserror::Error)]
@@ -43,22 +35,13 @@ pub enum SignError {
     /// The system gives no random bytes.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    /// No signature, or no key, of this form.
-    #[error("this is no {0} of minisign's form")]
-    Form(&'static str),
-    /// By another key.
-    #[error("the signature is by another key")]
-    OtherKey,
-    /// The file or the comment was changed, or the key is not that of the signer.
-    #[error("the signature does not hold: the file was changed, or somebody else signed it")]
-    Broken,
+    /// Not of this form, by another key, or broken.
+    #[error(transparent)]
+    Minisign(#[from] MinisignError),
 }
 
 /// A key that signs.
-pub struct Signer {
-    pair: Ed25519KeyPair,
-    id: [u8; 8],
-}
+pub struct Signer(SecretKey);
 
 impl Signer {
     /// Reads the key at `path`; makes one, readable by its owner alone, where there is none.
@@ -70,7 +53,7 @@ impl Signer {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = format!("{}\n", STANDARD.encode(secret::random()?));
+                let text = SecretKey::of_seed(&secret::random()?).to_file("Billet's private key for reports");
                 let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
                 let mut made = made.map_err(file("make"))?;
                 made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).map_err(file("write"))?;
@@ -78,40 +61,22 @@ impl Signer {
             }
             Err(error) => return Err(file("read")(error)),
         };
-        let seed = STANDARD.decode(text.trim()).map_err(|_| SignError::Damaged(path.to_owned()))?;
-        Self::of(&seed).ok_or_else(|| SignError::Damaged(path.to_owned()))
-    }
-
-    fn of(seed: &[u8]) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
-        // Its number follows from it, so that the key is one text.
-        let mut id = [0; 8];
-        id.copy_from_slice(&Blake2b512::digest(pair.public_key().as_ref())[..8]);
-        Some(Self { pair, id })
+        SecretKey::parse(&text).map(Self).map_err(|_| SignError::Damaged(path.to_owned()))
     }
 
     /// The public key's file.
     pub fn public(&self) -> String {
-        let octets = [&KEY[..], &self.id, self.pair.public_key().as_ref()].concat();
-        format!("untrusted comment: Billet's public key for reports\n{}\n", STANDARD.encode(octets))
+        self.0.public().to_file(TITLE)
     }
 
     /// The signature's file for these octets. The comment is signed too; it has one line.
     pub fn sign(&self, octets: &[u8], comment: &str) -> String {
-        self.sign_hash(&Blake2b512::digest(octets).into(), comment)
+        self.0.sign(octets, comment)
     }
 
     /// As [`Signer::sign`], for octets of which there are too many to have them together.
     pub fn sign_hash(&self, hash: &Hash, comment: &str) -> String {
-        let comment: String = comment.chars().filter(|c| !c.is_control()).collect();
-        let signature = self.pair.sign(hash);
-        let whole = self.pair.sign(&[signature.as_ref(), comment.as_bytes()].concat());
-        let first = [&HASHED[..], &self.id, signature.as_ref()].concat();
-        format!(
-            "untrusted comment: signature by Billet\n{}\n{TRUSTED}{comment}\n{}\n",
-            STANDARD.encode(first),
-            STANDARD.encode(whole)
-        )
+        self.0.sign_hash(hash, comment)
     }
 }
 
@@ -119,9 +84,9 @@ impl Signer {
 /// signed with them.
 ///
 /// # Errors
-/// [`SignError::Form`], [`SignError::OtherKey`], [`SignError::Broken`].
+/// [`SignError::Minisign`].
 pub fn verify(octets: &[u8], signature: &str, public: &str) -> Result<String, SignError> {
-    verify_hash(&Blake2b512::digest(octets).into(), signature, public)
+    verify_hash(&hash(octets), signature, public)
 }
 
 /// As [`verify`], against the hash of octets.
@@ -129,60 +94,21 @@ pub fn verify(octets: &[u8], signature: &str, public: &str) -> Result<String, Si
 /// # Errors
 /// As [`verify`].
 pub fn verify_hash(hash: &Hash, signature: &str, public: &str) -> Result<String, SignError> {
-    let decoded = |line: Option<&str>, what| {
-        STANDARD.decode(line.unwrap_or_default().trim()).map_err(|_| SignError::Form(what))
-    };
-    let line = public.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let key = decoded(line, "public key")?;
-    let (Some(KEY), Some(id), Some(point), 42) =
-        (key.get(..2).and_then(|k| k.as_array()), key.get(2..10), key.get(10..), key.len())
-    else {
-        return Err(SignError::Form("public key"));
-    };
-    let mut lines = signature.lines().skip(1);
-    let first = decoded(lines.next(), "signature")?;
-    let comment =
-        lines.next().and_then(|line| line.strip_prefix(TRUSTED)).ok_or(SignError::Form("signature"))?;
-    let whole = decoded(lines.next(), "signature")?;
-    if first.len() != 74 || &first[..2] != HASHED || whole.len() != 64 {
-        return Err(SignError::Form("signature"));
-    }
-    if &first[2..10] != id {
-        return Err(SignError::OtherKey);
-    }
-    let key = UnparsedPublicKey::new(&ED25519, point);
-    let holds = key.verify(hash, &first[10..]).is_ok()
-        && key.verify(&[&first[10..], comment.as_bytes()].concat(), &whole).is_ok();
-    if holds { Ok(comment.to_owned()) } else { Err(SignError::Broken) }
+    let (key, signature): (PublicKey, Signature) = (public.parse()?, signature.parse()?);
+    Ok(signature.verify(&key, hash)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_signed_holds_and_nothing_else() {
-        let signer = Signer::of(&[7; 32]).unwrap();
-        let signature = signer.sign(b"a,b\r\n", "usage.csv");
-        assert_eq!(verify(b"a,b\r\n", &signature, &signer.public()).unwrap(), "usage.csv");
-        let second_line = signer.public().lines().nth(1).unwrap().to_owned();
-        assert!(verify(b"a,b\r\n", &signature, &second_line).is_ok(), "the key alone");
-        assert!(matches!(verify(b"a,c\r\n", &signature, &signer.public()), Err(SignError::Broken)));
-        let comment = signature.replace("usage.csv", "other.csv");
-        assert!(matches!(verify(b"a,b\r\n", &comment, &signer.public()), Err(SignError::Broken)));
-        let other = Signer::of(&[8; 32]).unwrap();
-        assert!(matches!(verify(b"a,b\r\n", &signature, &other.public()), Err(SignError::OtherKey)));
-        for bad in ["", "x\ny\nz\n", &signature[..40]] {
-            assert!(matches!(verify(b"", bad, &signer.public()), Err(SignError::Form(_))), "{bad}");
-        }
-        assert!(matches!(verify(b"", &signature, "AAAA"), Err(SignError::Form(_))));
-    }
-
     /// Checked once with minisign 0.11: it takes this key and this signature.
     #[test]
     fn the_form_is_minisigns() {
-        let signer = Signer::of(&[7; 32]).unwrap();
+        let signer = Signer(SecretKey::of_seed(&[7; 32]));
         insta::assert_snapshot!(format!("{}{}", signer.public(), signer.sign(b"test", "comment")));
+        let broken = verify(b"tesT", &signer.sign(b"test", "comment"), &signer.public());
+        assert!(matches!(broken, Err(SignError::Minisign(MinisignError::Broken))));
     }
 
     #[test]
@@ -194,6 +120,9 @@ mod tests {
         assert_eq!(Signer::open(&path).unwrap().public(), first);
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // As it was written before keys had minisign's form.
+        fs::write(&path, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n").unwrap();
+        assert_eq!(Signer::open(&path).unwrap().0.public(), SecretKey::of_seed(&[7; 32]).public());
         fs::write(&path, "nonsense").unwrap();
         assert!(matches!(Signer::open(&path), Err(SignError::Damaged(_))));
     }

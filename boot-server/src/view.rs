@@ -55,7 +55,7 @@ pub use controller::{
     BmcFound, BmcView, FaultReport, FoundRedfish, ImportView, ImportedLine, PowerView, ScanFound, TroubleView,
 };
 pub use expected::ExpectedView;
-pub use image::{BadChunkView, ImageView, IngestView, VerifyView};
+pub use image::{BadChunkView, ImageView, IngestView, KeyOfSiteView, SignatureView, VerifyView};
 pub use replace::{ExpectedImport, ReplaceView};
 pub use sensors::{MeasuredView, SensorHistory, SensorSeries};
 pub use service::{BaselineDiff, ServiceStepView, ServiceView};

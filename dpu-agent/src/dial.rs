@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use crate::exporters::Programs;
 use crate::facts::{self, Given};
 use crate::files;
+use crate::trust;
 
 /// Seconds that the server may hold a request for the state.
 const WAIT: u32 = 25;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub server: String,
     /// The secret.
     pub secret: Password,
+    /// File with the keys of those whose images are taken.
+    pub trust: PathBuf,
     /// File with a one-time token. It may be gone, once it was used.
     pub token: Option<PathBuf>,
     /// Facts that are given.
@@ -235,6 +238,7 @@ impl Caller {
             let news = match protocol_http::post(&self.http, &url, None, &hello, HELLO_MAX) {
                 Ok(Welcome::Accepted { dpu, name }) => {
                     tracing::info!(server = %self.settings.server, %dpu, %name, %level, "the server knows this DPU");
+                    self.learn_keys();
                     return;
                 }
                 Ok(Welcome::Waiting { why }) => {
@@ -248,6 +252,13 @@ impl Caller {
                 said = news;
             }
             std::thread::sleep(backoff.wait(random()));
+        }
+    }
+
+    /// Without keys no image is taken, and all else goes on.
+    fn learn_keys(&self) {
+        if let Err(e) = trust::learn(&self.http, &self.settings.server, &self.settings.trust) {
+            tracing::warn!(error = %e, "the keys of those whose images are taken are what they were");
         }
     }
 
@@ -272,6 +283,9 @@ impl Caller {
         loop {
             let generation = self.shared.lock().generation;
             let report = Report { generation, observed: None, counters: None };
+            if !self.settings.trust.exists() {
+                self.learn_keys();
+            }
             let asked = Instant::now();
             let offered = match self.exchange(WAIT, &report) {
                 Ok(Orders::Same) => {

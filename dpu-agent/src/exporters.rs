@@ -37,6 +37,7 @@ use protocol::dpu::{Desired, Exporter, InstantSeen, Name, STATE_MAX, Serves, VOL
 use crate::files::{self, FileError, failed};
 use crate::layers::{self, Hearing};
 use crate::sys;
+use crate::trust;
 use crate::unix::{self, Uses};
 
 /// Octets of a record: a volume as the state has it, and a command line of two paths and a URL of the longest kind.
@@ -174,6 +175,8 @@ impl Programs {
 #[derive(Debug)]
 pub struct Processes {
     dir: PathBuf,
+    /// File with the keys of those whose images are taken.
+    trust: PathBuf,
     programs: Programs,
     /// So long after the last connection a volume counts as in use: QEMU comes back after a second.
     quiet: Duration,
@@ -212,6 +215,7 @@ impl Processes {
         fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
         // Exporters are told of their files, and begin in another directory.
         let dir = fs::canonicalize(&dir).map_err(failed("find", &dir))?;
+        let trust = dir.parent().unwrap_or(&dir).join(trust::FILE);
         let (mut all, mut others) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
             let path = entry.map_err(failed("read", &dir))?.path();
@@ -227,7 +231,8 @@ impl Processes {
                 return Err(ExporterError::Many(dir));
             }
         }
-        let mut processes = Self { dir, programs: programs.clone(), quiet, all, marks: BTreeSet::new() };
+        let mut processes =
+            Self { dir, trust, programs: programs.clone(), quiet, all, marks: BTreeSet::new() };
         processes.take_up(&others)?;
         Ok(processes)
     }
@@ -303,6 +308,11 @@ impl Processes {
     }
 }
 
+/// What is fetched of an image is judged by the keys.
+fn wants_image(volume: &Volume) -> bool {
+    volume.fill.is_some() || matches!(&volume.exporter, Exporter::Blk { serves: Serves::Image { .. } })
+}
+
 /// The reason in the last event of `billet-blk`, where that is that the backend is away.
 fn said_away(log: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
@@ -361,6 +371,9 @@ impl Serve for Processes {
         let launch = launch(volume, &own);
         let mut command = vec![self.programs.blk.display().to_string()];
         command.extend(launch.arguments);
+        if wants_image(volume) {
+            command.extend(["--trust".to_owned(), self.trust.display().to_string()]);
+        }
         if let Some(arguments) = launch.daemon {
             command.extend(["--daemon".to_owned(), self.programs.qsd.display().to_string(), "--".to_owned()]);
             command.extend(arguments);

@@ -13,6 +13,7 @@ mod identity;
 mod layers;
 mod service;
 mod sys;
+mod trust;
 mod unix;
 
 use std::path::PathBuf;
@@ -137,6 +138,7 @@ impl SourceArguments {
             (None, Some(server)) => Ok(Source::Server(Box::new(dial::Settings {
                 server,
                 secret: identity::load(&place.dir)?,
+                trust: place.dir.join(trust::FILE),
                 token: self.token_file,
                 given: Given { serial: self.serial, functions: self.function },
                 programs: place.servers.programs.clone(),

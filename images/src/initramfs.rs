@@ -210,6 +210,21 @@ pub fn concatenate(archives: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// A small archive that goes behind a ramdisk's own ([`concatenate`]): what a site gives its agents, such as the keys that it trusts, below
+/// `etc/billet`. Each file is a name and its content; all are readable by everybody.
+///
+/// # Errors
+/// Where a name is none.
+pub fn site(files: &[(&str, &[u8])]) -> Result<Vec<u8>, InitramfsError> {
+    let mut entries = vec![Entry::directory("etc", 0o755), Entry::directory("etc/billet", 0o755)];
+    entries.extend(
+        files
+            .iter()
+            .map(|(name, content)| Entry::file(format!("etc/billet/{name}"), 0o644, content.to_vec())),
+    );
+    write(&entries)
+}
+
 /// All entries of archives that are concatenated and zstd-compressed or not; at most `limit` bytes are decompressed.
 ///
 /// # Errors

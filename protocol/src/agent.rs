@@ -11,6 +11,8 @@
 //! | `GET /agent/v1/work?wait=25` | | [`Work`], held open up to `wait` seconds |
 //! | `POST /agent/v1/report` | [`ReportBatch`](crate::report::ReportBatch) | [`ReportReply`] |
 //! | `GET /images/{image}/manifest` | | canonical manifest JSON |
+//! | `GET /images/{image}/signature` | | signature of the manifest, in minisign's form; 404 where there is none |
+//! | `GET /trust/succession` | | JSON list of texts: by which a key names the one that follows it |
 //! | `GET /chunks/{chunk}` | | one zstd frame |
 //!
 //! An introduction is only needed where the boot loader could not pass a nonce on: a signed unified kernel image carries

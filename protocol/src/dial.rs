@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `POST /dpu/v1/hello` | [`Hello`] | [`Welcome`] |
 //! | `POST /dpu/v1/state?wait=25` | [`Report`] | [`Orders`], held open up to `wait` seconds while there is nothing new |
+//! | `GET /trust/anchor` | | the keys of those whose images are taken here; believed once |
+//! | `GET /trust/succession` | | JSON list of texts: by which a key names the one that follows it |
 //!
 //! Two requests for the state may be under way at once: one that is held, and one with `wait=0` that says what changed. A secret that is
 //! known needs no token, and a token that was used does not harm beside it. A server whose own generation is lower than a report's was put

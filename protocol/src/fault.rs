@@ -43,6 +43,8 @@ pub enum FaultCode {
     Fetch,
     /// The manifest is not valid or is not the one named in the job.
     Manifest,
+    /// Nobody who is trusted vouches for the image: it is not signed, by another key, altered, or older than what is taken.
+    Untrusted,
     /// The image cannot be customised (no GPT, no room for the config partition).
     Customise,
     /// The firmware's boot entries could not be set.

@@ -26,6 +26,7 @@ use crate::fetch::random;
 use crate::init::panic::Current;
 use crate::inspect::lldp::{self, Neighbours};
 use crate::inspect::{self, tree::Tree};
+use crate::trust::Trust;
 use crate::{bmc_account, cli, deploy, sys};
 
 /// Hellos that the server refused, before the machine boots again for a new nonce. More than one, because the answer
@@ -46,6 +47,8 @@ pub struct Settings {
     pub owns_machine: bool,
     /// Device nodes.
     pub dev: PathBuf,
+    /// Whose images are written.
+    pub trust: Trust,
     /// What the switches say.
     pub neighbours: Arc<Neighbours>,
     /// What the panic hook has to know.
@@ -280,7 +283,10 @@ fn perform(
             Ok(Summary::default())
         }
         Task::Clean { disks } => deploy::clean(disks, &local_disks(), &settings.dev, feed),
-        Task::Deploy(spec) => deploy::deploy(spec, &local_disks(), &settings.dev, &settings.server, feed),
+        Task::Deploy(spec) => {
+            let Settings { dev, server, trust, .. } = settings;
+            deploy::deploy(spec, &local_disks(), dev, server, trust, feed)
+        }
     }
 }
 

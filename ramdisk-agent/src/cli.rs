@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use images::Manifest;
+use images::minisign::TEXT_MAX;
 use protocol::fault::Fault;
 use protocol::inventory::{Disk, DiskContent, Transport};
 use protocol::job::{DeploySpec, DiskTarget, Job, Task};
@@ -22,6 +23,7 @@ use crate::inspect::disks::disks;
 use crate::inspect::lldp::Neighbours;
 use crate::inspect::tree::Tree;
 use crate::inspect::{self, nics};
+use crate::trust::{self, Trust};
 use crate::{deploy, fetch, verify};
 
 /// Deploy agent of Billet: inspects a machine and writes verified OS images to its disks.
@@ -54,6 +56,8 @@ enum Command {
         /// One-time nonce.
         #[arg(long)]
         nonce: String,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Show what a deploy job would do, and do nothing.
     Plan(JobArgs),
@@ -71,6 +75,29 @@ enum Output {
     Json,
 }
 
+/// Whose images are taken.
+#[derive(Args)]
+struct TrustArgs {
+    /// File with the keys that are trusted (`trust/trust.json` in the server's state directory); without it, those of the ramdisk.
+    #[arg(long, value_name = "FILE", conflicts_with = "accept_unsigned")]
+    trust: Option<PathBuf>,
+    /// Take the image although nobody vouches for it: whoever answers on the network decides what is written.
+    #[arg(long)]
+    accept_unsigned: bool,
+}
+
+impl TrustArgs {
+    fn trust(&self) -> anyhow::Result<Trust> {
+        let trust = match &self.trust {
+            _ if self.accept_unsigned => Trust::Anybody,
+            Some(path) => Trust::of_file(path).map_err(anyhow::Error::msg)?,
+            None => Trust::of_ramdisk(),
+        };
+        eprintln!("billet: {}", trust.describe());
+        Ok(trust)
+    }
+}
+
 #[derive(Args)]
 struct JobArgs {
     /// Job as JSON (`-` reads standard input).
@@ -79,6 +106,8 @@ struct JobArgs {
     /// Base URL of the provisioning listener, with an address and no name.
     #[arg(long)]
     server: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 #[derive(Args)]
@@ -89,6 +118,9 @@ struct WriteArgs {
     /// Instead of a job: manifest of the image, a file or a URL.
     #[arg(long, requires = "target", requires = "yes_erase")]
     image: Option<String>,
+    /// Signature of that manifest, a file or a URL; without it, the file of the same name with `.minisig` behind it, or beside the URL.
+    #[arg(long, requires = "image")]
+    signature: Option<String>,
     /// Device or plain file to write the image to.
     #[arg(long)]
     target: Option<PathBuf>,
@@ -104,6 +136,8 @@ struct WriteArgs {
     /// Base URL of the provisioning listener, with an address and no name.
     #[arg(long)]
     server: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command that was given.
@@ -113,7 +147,7 @@ struct WriteArgs {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Inspect { root, listen, output } => show_inventory(&root, listen, output),
-        Command::Run { server, nonce } => Ok(work(server, nonce)),
+        Command::Run { server, nonce, trust } => Ok(work(server, nonce, trust.trust()?)),
         Command::Plan(args) => show_plan(&args),
         Command::Write(args) => write(&args),
         Command::Verify(args) => compare(&args),
@@ -134,13 +168,14 @@ fn show_inventory(root: &Path, listen: u64, output: Output) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn work(server: String, nonce: String) -> ExitCode {
+fn work(server: String, nonce: String, trust: Trust) -> ExitCode {
     let neighbours = Arc::new(Neighbours::default());
     let settings = Settings {
         server,
         nonce,
         owns_machine: false,
         dev: PathBuf::from("/dev"),
+        trust,
         neighbours: neighbours.clone(),
         current: Arc::default(),
     };
@@ -153,7 +188,7 @@ fn show_plan(args: &JobArgs) -> anyhow::Result<ExitCode> {
     let job = read_job(&args.job)?;
     let Task::Deploy(spec) = &job.task else { bail!("only a deploy job has a plan") };
     let feed = Feed::new(job.id);
-    let manifest = deploy::manifest(spec, &args.server, &feed)?;
+    let manifest = deploy::manifest(spec, &args.server, &args.trust.trust()?, &feed)?;
     let plan = plan::deploy(spec, &manifest, &local_disks())?;
     println!("{}", serde_json::to_string_pretty(&plan)?);
     Ok(ExitCode::SUCCESS)
@@ -164,9 +199,9 @@ fn write(args: &WriteArgs) -> anyhow::Result<ExitCode> {
     let (feed, result) = match &args.job {
         Some(path) => {
             let job = read_job(path)?;
-            let feed = Feed::new(job.id);
+            let (feed, trust) = (Feed::new(job.id), args.trust.trust()?);
             let result = watch(&feed, || match &job.task {
-                Task::Deploy(spec) => deploy::deploy(spec, &local_disks(), dev, &args.server, &feed),
+                Task::Deploy(spec) => deploy::deploy(spec, &local_disks(), dev, &args.server, &trust, &feed),
                 Task::Clean { disks } => deploy::clean(disks, &local_disks(), dev, &feed),
                 Task::Inspect => Ok(protocol::report::Summary::default()),
             });
@@ -194,7 +229,10 @@ fn write_to(args: &WriteArgs) -> anyhow::Result<(Feed, Result<protocol::report::
         bail!("--image needs --target and --yes-erase");
     };
     let feed = Feed::new(JobId(uuid::Uuid::nil()));
-    let manifest = read_manifest(image)?;
+    let manifest = match read_manifest(image, args)? {
+        Ok(manifest) => manifest,
+        Err(fault) => return Ok((feed, Err(fault))),
+    };
     let disk = disk_at(path)?;
     let named = [Some(path.to_string_lossy().into_owned()), disk.serial.clone()];
     if !named.contains(&Some(confirm.clone())) {
@@ -223,7 +261,7 @@ fn compare(args: &JobArgs) -> anyhow::Result<ExitCode> {
     let job = read_job(&args.job)?;
     let Task::Deploy(spec) = &job.task else { bail!("only a deploy job names an image") };
     let feed = Feed::new(job.id);
-    let manifest = deploy::manifest(spec, &args.server, &feed)?;
+    let manifest = deploy::manifest(spec, &args.server, &args.trust.trust()?, &feed)?;
     let disks = local_disks();
     let disk = plan::find(&spec.target, &disks)?;
     let target = Target::open_read(&Path::new("/dev").join(&disk.name))?;
@@ -293,16 +331,39 @@ fn read_job(path: &Path) -> anyhow::Result<Job> {
     serde_json::from_str(&text).with_context(|| format!("{} is not a job", path.display()))
 }
 
-fn read_manifest(from: &str) -> anyhow::Result<Manifest> {
-    let bytes = if from.starts_with("http://") {
-        let mut bytes = Vec::new();
-        protocol_http::get(&fetch::http_agent(), from, images::manifest::MANIFEST_MAX, &mut bytes)?;
-        bytes
-    } else {
-        std::fs::read(from).with_context(|| format!("read {from}"))?
+/// The manifest that was given, if it is taken.
+fn read_manifest(from: &str, args: &WriteArgs) -> anyhow::Result<Result<Manifest, Fault>> {
+    let trust = args.trust.trust()?;
+    if let Err(fault) = trust.check() {
+        return Ok(Err(fault));
+    }
+    let bytes = read_any(from, images::manifest::MANIFEST_MAX)?;
+    let manifest = match &trust {
+        Trust::Keys(anchor) => {
+            let beside = match from.strip_suffix("/manifest") {
+                Some(base) if from.starts_with("http://") => format!("{base}/signature"),
+                _ => format!("{from}.minisig"),
+            };
+            let signature = read_any(args.signature.as_ref().unwrap_or(&beside), TEXT_MAX);
+            let signature = signature.ok().map(|octets| String::from_utf8_lossy(&octets).into_owned());
+            let id = ImageId(images::chunk::sha256(&bytes));
+            match anchor.judge(id, &bytes, signature.as_deref()) {
+                Ok(vouched) => vouched.manifest,
+                Err(error) => return Ok(Err(trust::refused(id, &error))),
+            }
+        }
+        Trust::Nobody(_) | Trust::Anybody => Manifest::parse(&bytes)?,
     };
-    let manifest = Manifest::parse(&bytes)?;
-    let id: ImageId = manifest.id();
-    eprintln!("billet: image {} {} ({id})", manifest.name, manifest.version);
-    Ok(manifest)
+    eprintln!("billet: image {} {} ({})", manifest.name, manifest.version, manifest.id());
+    Ok(Ok(manifest))
+}
+
+/// A file, or what lies at a URL.
+fn read_any(from: &str, max: usize) -> anyhow::Result<Vec<u8>> {
+    if !from.starts_with("http://") {
+        return std::fs::read(from).with_context(|| format!("read {from}"));
+    }
+    let mut bytes = Vec::new();
+    protocol_http::get(&fetch::http_agent(), from, max, &mut bytes)?;
+    Ok(bytes)
 }

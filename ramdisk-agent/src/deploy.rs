@@ -16,6 +16,7 @@ use crate::device::Target;
 use crate::feed::Feed;
 use crate::fetch::Fetcher;
 use crate::inspect::tree::Tree;
+use crate::trust::Trust;
 use crate::{verify, write};
 
 /// Writes an OS to the one disk that the job names.
@@ -27,10 +28,11 @@ pub fn deploy(
     disks: &[Disk],
     dev: &Path,
     server: &str,
+    trust: &Trust,
     feed: &Feed,
 ) -> Result<Summary, Fault> {
     feed.stage(Stage::Plan, 0, 0);
-    let manifest = manifest(spec, server, feed)?;
+    let manifest = manifest(spec, server, trust, feed)?;
     let plan = plan::deploy(spec, &manifest, disks)?;
     say(&plan, spec, feed);
     feed.check_abort()?;
@@ -40,11 +42,11 @@ pub fn deploy(
 /// The manifest of the job's image.
 ///
 /// # Errors
-/// Where it cannot be had, or is not the one named.
-pub fn manifest(spec: &DeploySpec, server: &str, feed: &Feed) -> Result<Manifest, Fault> {
+/// Where it cannot be had, is not the one named, or nobody who is trusted vouches for it.
+pub fn manifest(spec: &DeploySpec, server: &str, trust: &Trust, feed: &Feed) -> Result<Manifest, Fault> {
     let mut fetcher = Fetcher::new(server)
         .map_err(|e| Fault::new(FaultCode::Agent, format!("start zstd: {e}"), "report the fault"))?;
-    fetcher.manifest(feed, spec.image)
+    fetcher.manifest(feed, spec.image, trust)
 }
 
 /// Carries out a plan on the device at `path`.

@@ -1,5 +1,5 @@
 //! Fetching from the provisioning listener over plain HTTP/1.1 with a kept connection. Manifests and chunks are named
-//! by their hash, so who answers need not be trusted.
+//! by their hash, and a manifest is signed ([`Trust`]), so who answers need not be trusted.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use images::chunk::{self, ChunkError};
 use images::manifest::{CHUNK_SIZE, MANIFEST_MAX, Manifest};
+use images::minisign::TEXT_MAX;
+use images::trust::SUCCESSION_MAX;
 use protocol::fault::{Fault, FaultCode};
 use protocol::{ChunkId, ImageId};
 use protocol_http::{Backoff, HttpError, Waits, get};
 
 use crate::feed::Feed;
+use crate::trust::Trust;
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -114,35 +117,51 @@ impl Fetcher {
         Ok(self.frame.len() as u64)
     }
 
-    /// Fetches the manifest that hashes to `id`; tries again as long as the network is at fault.
+    /// Fetches the manifest that hashes to `id`, and has it judged; tries again as long as the network is at fault.
     ///
     /// # Errors
-    /// [`FaultCode::Manifest`], [`FaultCode::Fetch`], [`FaultCode::Aborted`].
-    pub fn manifest(&mut self, feed: &Feed, id: ImageId) -> Result<Manifest, Fault> {
-        let url = format!("{}/images/{id}/manifest", self.base);
-        let (mut backoff, mut missing) = (Backoff::default(), 0);
+    /// [`FaultCode::Untrusted`], [`FaultCode::Manifest`], [`FaultCode::Fetch`], [`FaultCode::Aborted`].
+    pub fn manifest(&mut self, feed: &Feed, id: ImageId, trust: &Trust) -> Result<Manifest, Fault> {
+        trust.check()?;
+        let bytes = self.whole(feed, &format!("images/{id}/manifest"), MANIFEST_MAX)?;
+        let bytes = bytes.map_err(|error| missing_fault(&format!("image {id}"), &error))?;
+        trust.judge(self, feed, id, &bytes)
+    }
+
+    /// The signature of an image; `None` where the server says that it has none.
+    ///
+    /// # Errors
+    /// [`FaultCode::Aborted`].
+    pub fn signature(&mut self, feed: &Feed, id: ImageId) -> Result<Option<String>, Fault> {
+        let bytes = self.whole(feed, &format!("images/{id}/signature"), TEXT_MAX)?;
+        // What is no text is no signature.
+        Ok(bytes.ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// By which keys of the site named those that followed them; none where the server does not say.
+    pub fn succession(&mut self, feed: &Feed) -> Vec<String> {
+        let bytes = self.whole(feed, "trust/succession", SUCCESSION_MAX * TEXT_MAX);
+        let list = bytes.ok().and_then(Result::ok).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        list.unwrap_or_default()
+    }
+
+    /// What lies at a path; asked for as long as the network is at fault, and some times where the server refuses it.
+    fn whole(&mut self, feed: &Feed, path: &str, max: usize) -> Result<Result<Vec<u8>, FetchError>, Fault> {
+        let url = format!("{}/{path}", self.base);
+        let (mut backoff, mut refused) = (Backoff::default(), 0);
         loop {
             feed.check_abort()?;
             let mut bytes = Vec::new();
-            match get(&self.agent, &url, MANIFEST_MAX, &mut bytes) {
-                Ok(()) => {
-                    return Manifest::parse_as(&bytes, id).map_err(|e| {
-                        Fault::new(
-                            FaultCode::Manifest,
-                            format!("the manifest of image {id} is refused: {e}"),
-                            "add the image again",
-                        )
-                    });
-                }
-                Err(error) => {
-                    let error = FetchError::from(error);
-                    missing += u32::from(error.is_refusal());
-                    if missing >= MISSING_TRIES {
-                        return Err(missing_fault(&format!("image {id}"), &error));
-                    }
-                    wait(feed, &mut backoff, &error)?;
-                }
+            let error = match get(&self.agent, &url, max, &mut bytes) {
+                Ok(()) => return Ok(Ok(bytes)),
+                Err(error) => FetchError::from(error),
+            };
+            let too_large = matches!(error, FetchError::Http(HttpError::TooLarge { .. }));
+            refused += u32::from(error.is_refusal() || too_large);
+            if refused >= MISSING_TRIES {
+                return Ok(Err(error));
             }
+            wait(feed, &mut backoff, &error)?;
         }
     }
 }

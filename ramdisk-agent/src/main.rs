@@ -12,6 +12,7 @@ mod fetch;
 mod init;
 mod inspect;
 mod sys;
+mod trust;
 mod verify;
 mod write;
 

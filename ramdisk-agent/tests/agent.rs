@@ -7,9 +7,13 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use images::minisign::SecretKey;
+use images::trust::{self, Anchor, TrustedKey};
+use images::{Architecture, Manifest, PartitionTable};
 use protocol::agent::{Hello, ReportReply, Welcome, Work};
+use protocol::fault::FaultCode;
 use protocol::inventory::Inventory;
-use protocol::job::{Job, Task};
+use protocol::job::{DeploySpec, DiskTarget, Job, Task};
 use protocol::report::{Report, ReportBatch, ReportBody, Stage};
 use protocol::{DiskId, NodeId, Timestamp};
 
@@ -21,6 +25,8 @@ struct Seen {
     reports: Vec<Report>,
     fail_next: u32,
     known: bool,
+    /// What lies at other paths.
+    files: Vec<(String, String)>,
 }
 
 fn serve(task: Task, seen: Arc<Mutex<Seen>>) -> String {
@@ -67,7 +73,12 @@ fn answer(request: &str, body: &[u8], job: &Job, seen: &mut Seen) -> (&'static s
         return ("401 Unauthorized", String::new());
     }
     let json = |v: serde_json::Value| ("200 OK", v.to_string());
-    match request.split(' ').nth(1).unwrap() {
+    let path = request.split(' ').nth(1).unwrap();
+    if let Some((_, content)) = seen.files.iter().find(|(name, _)| name == path) {
+        return ("200 OK", content.clone());
+    }
+    match path {
+        path if path.starts_with("/images/") => ("404 Not Found", String::new()),
         "/agent/v1/hello" => {
             seen.hello = Some(serde_json::from_slice(body).unwrap());
             let node: NodeId = "67e55044-10b1-426f-9247-bb680e5fe0c9".parse().unwrap();
@@ -98,8 +109,13 @@ fn answer(request: &str, body: &[u8], job: &Job, seen: &mut Seen) -> (&'static s
 }
 
 fn run(url: &str) -> Output {
+    run_with(url, &[])
+}
+
+fn run_with(url: &str, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_billet-agent"))
         .args(["run", "--server", url, "--nonce", "abc"])
+        .args(more)
         .output()
         .unwrap()
 }
@@ -155,4 +171,91 @@ fn unknown_session_ends_the_loop() {
     let output = run(&serve(Task::Inspect, Arc::default()));
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not know this session"));
+}
+
+fn image() -> Manifest {
+    Manifest {
+        format: images::manifest::FORMAT.into(),
+        name: "test".into(),
+        version: "1".into(),
+        architecture: Architecture::X86_64,
+        firmware: [].into(),
+        partition_table: PartitionTable::None,
+        raw_size: 65536,
+        sha256: protocol::Sha256([1; 32]),
+        minimum_disk: 65536,
+        default_user: None,
+        datasource: None,
+        chunk_size: 65536,
+        chunks: vec![None],
+    }
+}
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::of_seed(&[seed; 32])
+}
+
+/// How a deploy fails whose disk is not there, for an agent that trusts key 1: at the disk where the image is taken.
+fn deploy(signature: Option<String>, succession: &[String], with_keys: bool) -> (FaultCode, String) {
+    let image = image();
+    let id = image.id();
+    let mut files = vec![(format!("/images/{id}/manifest"), String::from_utf8(image.canonical()).unwrap())];
+    files.extend(signature.map(|text| (format!("/images/{id}/signature"), text)));
+    files.push(("/trust/succession".into(), serde_json::to_string(succession).unwrap()));
+    let seen = Arc::new(Mutex::new(Seen { known: true, files, ..Seen::default() }));
+    let disk = DiskId::of(None, Some("NO-SUCH-DISK"), None).unwrap();
+    let task = Task::Deploy(Box::new(DeploySpec {
+        image: id,
+        image_name: "test 1".into(),
+        target: DiskTarget { id: disk, size_bytes: 1 << 30 },
+        config: None,
+        grow_root: false,
+        boot_entry: None,
+    }));
+    let trusted = TrustedKey {
+        key: key(1).public(),
+        title: "this site".into(),
+        floors: [("test".to_owned(), 5)].into(),
+    };
+    let path = std::env::temp_dir().join(format!(
+        "billet-trust-{}-{:?}.json",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::write(&path, Anchor::new(vec![trusted]).to_json()).unwrap();
+    let more: &[&str] = if with_keys { &["--trust", path.to_str().unwrap()] } else { &[] };
+    let output = run_with(&serve(task, seen.clone()), more);
+    std::fs::remove_file(&path).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen = seen.lock().unwrap();
+    let Some(ReportBody::Failed { fault }) = seen.reports.last().map(|r| &r.body) else {
+        unreachable!("no fault reported")
+    };
+    (fault.code, fault.message.clone())
+}
+
+#[test]
+fn a_job_whose_image_nobody_vouches_for_fails_with_the_reason() {
+    let signed = |seed, number| Some(trust::sign(&key(seed), &image(), number));
+    assert_eq!(deploy(signed(1, 5), &[], true).0, FaultCode::DiskNotFound, "a good one goes on to the disk");
+    for (signature, with_keys, why) in [
+        (None, true, "is not signed"),
+        (signed(2, 5), true, "which is not trusted here"),
+        (signed(1, 4), true, "none below 5 is taken"),
+        (Some(key(1).sign(b"other", &trust::Statement::of(&image(), 5).to_string())), true, "does not hold"),
+        (signed(1, 5), false, "does not say whose images it may write"),
+    ] {
+        let (code, message) = deploy(signature, &[], with_keys);
+        assert_eq!(code, FaultCode::Untrusted, "{message}");
+        assert!(message.contains(why), "{message}");
+    }
+}
+
+#[test]
+fn a_key_that_the_old_one_named_is_taken_and_not_the_other_way_round() {
+    let next = trust::succession(&key(1), &key(2).public());
+    let signed = |seed| Some(trust::sign(&key(seed), &image(), 5));
+    assert_eq!(deploy(signed(2), &[next], true).0, FaultCode::DiskNotFound);
+    let forged = [trust::succession(&key(3), &key(3).public()), trust::succession(&key(3), &key(1).public())];
+    assert_eq!(deploy(signed(3), &forged, true).0, FaultCode::Untrusted);
 }

@@ -72,6 +72,12 @@ impl Dpu {
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "billet-dpu runs already");
         let program = built("billet-dpu")?;
+        // No server tells this one whose images it takes.
+        let trusted = self.dir.join("state/trust/trust.json");
+        if trusted.exists() {
+            fs::create_dir_all(self.dir.join("dpu"))?;
+            fs::copy(trusted, self.dir.join("dpu/trust.json"))?;
+        }
         let mut command = match &self.namespace {
             Some(namespace) => {
                 let mut command = Command::new("ip");

@@ -24,4 +24,5 @@ pub mod site;
 pub mod spdk;
 pub mod switch;
 pub mod tftp;
+pub mod trust;
 pub mod volumes;

@@ -267,6 +267,7 @@ go sum; echo sum=$(sha256sum < /dev/vda)";
 struct Store {
     image: String,
     chunks: PathBuf,
+    trust: String,
 }
 
 /// A chunk whose file was changed.
@@ -281,12 +282,15 @@ impl Store {
         let file = rack.dir().join("image.raw");
         fs::write(&file, image)?;
         let image = add_image(&rack.api()?, &file, "instant", "1")?;
-        Ok(Self { image, chunks: rack.server()?.state_dir().join("images/chunks") })
+        let state = rack.server()?.state_dir();
+        let trust = state.join("trust/trust.json").to_str().context("path")?.to_owned();
+        Ok(Self { image, chunks: state.join("images/chunks"), trust })
     }
 
     fn arguments<'a>(&'a self, layer: &'a Path, more: &[&'a str]) -> Result<Vec<&'a str>> {
         let layer = layer.to_str().context("path")?;
         let which = ["--image", &self.image, "--store", "http://10.77.0.1:8080", "--layer", layer];
+        let which = [&which[..], &["--trust", &self.trust]].concat();
         Ok([&which[..], more].concat())
     }
 

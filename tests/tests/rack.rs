@@ -230,6 +230,53 @@ fn flipped_bit() -> Result<()> {
     Ok(())
 }
 
+/// What nobody vouches for is refused by the ramdisk, whatever lies in the store: an altered manifest, another key's signature, and none. Nothing is written, and with the store as it was, the same job goes on.
+#[test]
+fn nobody_vouches() -> Result<()> {
+    let mut lab =
+        Lab::new("vouched", Firmware::Uefi, Disk::virtio("OS1", GIB), Disk::virtio("DATA1", 64 * MIB))?;
+    lab.add_tiny("a")?;
+    let node = lab.discover()?;
+    lab.machine.serial().wait_for("images are taken by key", Duration::from_secs(10))?;
+    let image = lab.api.get("/api/v1/images/tiny-a")?;
+    let id = image["id"].as_str().context("an image without an id")?;
+    let manifests = lab.rack.server()?.state_dir().join("images/manifests");
+    let (manifest, signature) =
+        (manifests.join(format!("{id}.json")), manifests.join(format!("{id}.minisig")));
+    let (whole, signed) = (fs::read(&manifest)?, fs::read(&signature)?);
+    let parsed = images::Manifest::parse(&whole)?;
+    let url = format!("/api/v1/nodes/{node}");
+
+    let altered = images::Manifest { minimum_disk: parsed.minimum_disk + 512, ..parsed.clone() };
+    fs::write(&manifest, altered.canonical())?;
+    deploy(&lab.api, &node, "tiny-a", "OS1")?;
+    let failed = |why: &str| -> Result<()> {
+        let seen = lab.api.wait(&url, DEPLOY, |n| (n["state"] == "failed").then(|| n.clone()))?;
+        ensure!(seen["fault"]["code"] == "untrusted", "{seen:#}");
+        ensure!(seen["fault"]["message"].as_str().is_some_and(|m| m.contains(why)), "{why}: {seen:#}");
+        Ok(())
+    };
+    let again = || lab.api.post(&format!("{url}/retry"), &serde_json::json!({}));
+    failed("does not hold")?;
+    fs::write(&manifest, &whole)?;
+
+    let by = |key: u8| images::trust::sign(&tests::trust::key(key), &parsed, u64::MAX / 8);
+    fs::write(&signature, by(9))?;
+    again()?;
+    failed("which is not trusted here")?;
+    fs::remove_file(&signature)?;
+    again()?;
+    failed("is not signed")?;
+    ensure!(is_unbootable(&lab.machine, 0)?, "something was written");
+
+    fs::write(&signature, &signed)?;
+    again()?;
+    wait_state(&lab.api, &node, "active", DEPLOY)?;
+    lab.machine.serial().wait_for("TINY-OS READY", LOCAL_BOOT)?;
+    lab.rack.passed();
+    Ok(())
+}
+
 /// Flips one bit in the middle of the largest stored chunk; returns the chunk's name.
 fn flip_a_bit(state: &Path) -> Result<String> {
     let mut files = Vec::new();

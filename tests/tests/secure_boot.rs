@@ -72,10 +72,17 @@ fn own_key() -> Result<()> {
     std::fs::create_dir_all(&loaders)?;
     let image = loaders.join("uki-x64.efi");
     let boot = artifact("ramdisk/initramfs.zst")?.parent().context("a ramdisk in no directory")?.to_owned();
+    let trust = dir.join("state/trust/trust.json");
     let make = |signature: &[&str]| -> Result<()> {
         let mut command = Command::new(binary()?);
         command.args(["boot", "uki", "--server-url", "http://10.77.0.1:8080", "--boot-dir"]).arg(&boot);
         command.arg("--to").arg(&image).args(signature);
+        // The server makes its key when it is started.
+        if trust.exists() {
+            command.arg("--trust").arg(&trust);
+        } else {
+            command.arg("--no-trust");
+        }
         run(&mut command)
     };
     make(&["--unsigned"])?;

@@ -252,6 +252,7 @@ impl<'a> Begun<'a> {
         let image = ImageSource {
             store: self.image.store.clone(),
             image: self.image.id,
+            anchor: std::sync::Arc::new(tests::trust::anchor()),
             config: Some(CloudConfig {
                 meta_data: "instance-id: i-1\nlocal-hostname: web-1\n".into(),
                 user_data: "#cloud-config\n".into(),
@@ -380,9 +381,24 @@ impl<'a> Begun<'a> {
         let refused = self.write_image(small, CancellationToken::new());
         ensure!(is(&refused, |e| matches!(e, BackendError::Image { .. })), "{refused:?}");
         self.damaged_chunk(volume)?;
+        self.unsigned(volume)?;
         self.write_image(volume, CancellationToken::new())?;
         self.delete(small)?;
         self.delete(volume)
+    }
+
+    /// What nobody vouches for is never written, and the volume does not boot.
+    fn unsigned(&self, volume: VolumeId) -> Result<()> {
+        let (store, id) = (&self.image.store, self.image.id);
+        let good = store.signature(id)?.context("an image without a signature")?;
+        let foreign = images::trust::sign(&tests::trust::key(9), &store.manifest(id)?, 1);
+        store.put_signature(id, &foreign)?;
+        let refused = self.write_image(volume, CancellationToken::new());
+        store.put_signature(id, &good)?;
+        ensure!(is(&refused, |e| matches!(e, BackendError::Image { .. })), "{refused:?}");
+        let (_, disk) = self.let_in(volume, "one")?;
+        disk.io(&["read -P 0 0 1M", "read -P 0 63M 1M"])?;
+        self.revoke(volume)
     }
 
     /// A chunk with one wrong bit is never written, and the volume does not boot.

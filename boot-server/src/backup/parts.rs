@@ -25,7 +25,7 @@ pub const VOLUMES: &str = "volumes";
 const BOOKS: [&str; 2] = ["taken", "grants"];
 /// Not packed from the state directory: what has a part of its own, what is volatile, what volumes hold, and what is made
 /// or fetched again by itself.
-const LEFT_OUT: [&str; 15] = [
+const LEFT_OUT: [&str; 16] = [
     DATABASE,
     "billet.db-wal",
     "billet.db-shm",
@@ -36,6 +36,7 @@ const LEFT_OUT: [&str; 15] = [
     "media",
     "loaders",
     "boot",
+    "ramdisk",
     "import",
     "bundles",
     "export.tmp",
@@ -154,6 +155,9 @@ impl<W: Write> Pack<W> {
                 }
             }
             let name = Path::new(IMAGES).join("manifests").join(format!("{id}.json"));
+            if let Some(signature) = store.signature(id)? {
+                self.append(&name.with_extension("minisig"), signature.len() as u64, signature.as_bytes())?;
+            }
             self.append(&name, bytes.len() as u64, &bytes[..])?;
             self.contents.images += 1;
         }
@@ -246,7 +250,8 @@ fn each(
         if name == Path::new(DATABASE) {
             database = true;
         } else if name.starts_with(IMAGES) {
-            contents.images += u64::from(name.starts_with(Path::new(IMAGES).join("manifests")));
+            let manifest = name.starts_with(Path::new(IMAGES).join("manifests"));
+            contents.images += u64::from(manifest && name.extension().is_some_and(|kind| kind == "json"));
         } else if name.starts_with(VOLUMES) {
             let book = name.iter().nth(2).and_then(|book| book.to_str());
             if name.iter().count() != 4 || !book.is_some_and(|book| BOOKS.contains(&book)) {

@@ -113,7 +113,13 @@ fn nothing_is_made_or_restored_where_something_is_wrong() {
     assert_eq!(verify(&file, PASSPHRASE, Some(&key)).unwrap(), made);
     let other = Signer::open(&old.0.join("other.key")).unwrap().public();
     let said = restore(&file, PASSPHRASE, Some(&other), &to, true).unwrap_err();
-    assert!(matches!(said, BackupError::Signature(SignError::OtherKey)), "{said}");
+    assert!(
+        matches!(
+            said,
+            BackupError::Signature(SignError::Minisign(images::minisign::MinisignError::OtherKey))
+        ),
+        "{said}"
+    );
     let said = restore(&file, "wrong", None, &to, true).unwrap_err();
     assert!(said.to_string().contains("passphrase is wrong"), "{said}");
     assert!(!to.state_dir.exists(), "nothing is at its place");

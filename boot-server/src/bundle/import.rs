@@ -149,7 +149,7 @@ pub fn import(
     releases.commit(&staging.dir, index.number, opened.digest)?;
     // From here on it is what the site has; what fails now is done by the next start.
     for (_, manifest) in &manifests {
-        writer.put_one_of(manifest)?;
+        writer.put_one_of(manifest, None)?;
     }
     writer.done();
     let release = releases.current()?.ok_or(BundleError::NotKept(index.number))?;
@@ -179,7 +179,7 @@ pub fn finish(release: &Release, place: &Place) -> Result<(), BundleError> {
                 return Err(images::StoreError::NoChunk(chunk.id).into());
             }
         }
-        writer.put_one_of(&manifest)?;
+        writer.put_one_of(&manifest, None)?;
     }
     writer.done();
     Releases::new(&place.state_dir).finished(release)

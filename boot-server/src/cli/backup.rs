@@ -183,7 +183,7 @@ fn failure(error: &BackupError) -> Failure {
     let hint = match error {
         BackupError::NoSite(_) => "say where the site is: --config, or --state-dir",
         BackupError::NotEmpty(_) => "give another directory with --state-dir, or move away what is there",
-        BackupError::Signature(SignError::OtherKey | SignError::Broken | SignError::Form(_)) => {
+        BackupError::Signature(SignError::Minisign(_)) => {
             "get the file again, from a copy; or give the public key of the site that made it"
         }
         BackupError::Signature(_) => {

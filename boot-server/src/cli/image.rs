@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use boot_server_core::deploy::bytes;
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use images::manifest::is_name;
-use images::{Architecture, Datasource};
+use images::manifest::{MANIFEST_MAX, is_name};
+use images::{Architecture, Datasource, Manifest};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::{ImageId, Sha256};
 
@@ -18,8 +18,9 @@ use super::Failure;
 use super::again::{AgainArgs, SITE};
 use super::client::{Client, encode};
 use super::output::{Format, Show, facts, table};
+use super::site;
 use super::text::{moment, plain};
-use crate::http::api::requests::IngestRequest;
+use crate::http::api::requests::{IngestRequest, SignatureRequest};
 use crate::view::{ImageView, IngestView, Page, VerifyView};
 
 /// Time between two looks at an ingest of the server.
@@ -51,6 +52,40 @@ pub enum ImageCommand {
         /// Name (newest version), name:version, or id
         image: String,
     },
+    /// Write the manifest of an image to a file, to be signed elsewhere
+    Manifest {
+        /// Name (newest version), name:version, or id
+        image: String,
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Sign a manifest with a key of this machine, asking no server; the signature goes beside it (.minisig)
+    Sign(SignArgs),
+    /// Give an image the signature that it waits for
+    Signature {
+        /// Name (newest version), name:version, or id
+        image: String,
+        /// The signature, as `billet image sign` makes it
+        #[arg(required_unless_present = "by_server")]
+        file: Option<PathBuf>,
+        /// The server signs, with the private part of the site's key that it has
+        #[arg(long, conflicts_with = "file")]
+        by_server: bool,
+    },
+}
+
+/// What to sign, and with what.
+#[derive(Debug, clap::Args)]
+pub struct SignArgs {
+    /// The manifest, as `billet image manifest` writes it
+    file: PathBuf,
+    /// Private key, in minisign's form, without a password
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Number of the image, higher than that of every older one of its name; the time in milliseconds if not given
+    #[arg(long)]
+    number: Option<u64>,
 }
 
 /// What to add.
@@ -113,7 +148,40 @@ pub(super) fn run(client: &Client, format: Format, command: ImageCommand) -> Res
             super::deploy::line(&format!("removed {}", plain(&image)))
         }
         ImageCommand::Verify { image } => verify(client, format, &path(&image)),
+        ImageCommand::Manifest { image, to } => {
+            let octets = client.octets(&format!("{}/manifest", path(&image)), MANIFEST_MAX as u64)?;
+            std::fs::write(&to, octets).map_err(|error| site::cannot("write", &to, &error))?;
+            super::output::print(&format!("{}\n", to.display()))
+        }
+        ImageCommand::Sign(args) => sign(&args),
+        ImageCommand::Signature { image, file, .. } => {
+            let signature = file.as_deref().map(site::read).transpose()?;
+            let request = SignatureRequest { signature };
+            format.print(&client.post::<_, ImageView>(&format!("{}/signature", path(&image)), &request)?)
+        }
     }
+}
+
+/// Signs a manifest; what is in it is said, so that whoever signs sees what.
+pub(super) fn sign(args: &SignArgs) -> Result<(), Failure> {
+    let octets = std::fs::read(&args.file).map_err(|error| site::cannot("read", &args.file, &error))?;
+    let manifest = Manifest::parse(&octets).map_err(|error| Failure::Hinted {
+        message: format!("{}: {error}", args.file.display()),
+        hint: "give the file as `billet image manifest` writes it".to_owned(),
+    })?;
+    let number = args.number.unwrap_or_else(|| crate::engine::now().0);
+    let key = site::private(&args.key)?;
+    let to = args.file.with_added_extension("minisig");
+    let signature = images::trust::sign(&key, &manifest, number);
+    std::fs::write(&to, signature).map_err(|error| site::cannot("write", &to, &error))?;
+    super::output::print(&format!(
+        "{}: {} {} ({}), number {number}, by key {}\n",
+        to.display(),
+        manifest.name,
+        manifest.version,
+        manifest.id(),
+        key.public().id()
+    ))
 }
 
 fn verify(client: &Client, format: Format, path: &str) -> Result<(), Failure> {
@@ -333,11 +401,26 @@ impl Show for Page<ImageView> {
                 bytes(i.data_bytes),
                 bytes(i.minimum_disk),
                 moment(i.added),
+                i.signed.as_ref().map_or_else(|| "NOBODY".to_owned(), |by| by.title.clone()),
                 i.used_by.len().to_string(),
                 short(i.id),
             ]
         });
-        table(&["name", "version", "architecture", "firmware", "data", "disk", "added", "nodes", "id"], rows)
+        table(
+            &[
+                "name",
+                "version",
+                "architecture",
+                "firmware",
+                "data",
+                "disk",
+                "added",
+                "signed by",
+                "nodes",
+                "id",
+            ],
+            rows,
+        )
     }
 
     fn names(&self) -> Vec<String> {
@@ -365,6 +448,11 @@ impl Show for ImageView {
             ("datasource", Some(self.datasource.as_str().to_owned())),
             ("added", Some(moment(self.added))),
             ("origin", Some(self.origin.clone())),
+            (
+                "signed by",
+                self.signed.as_ref().map(|by| format!("{} ({}), number {}", by.title, by.key, by.number)),
+            ),
+            ("NOT DEPLOYABLE", self.unsigned.clone()),
             ("used by", Some(self.used_by.join(", ")).filter(|u| !u.is_empty())),
         ])
     }

@@ -39,6 +39,7 @@ mod power;
 mod project;
 mod server;
 mod service;
+mod site;
 mod status;
 mod store;
 mod switch;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Operating system images: add, list, check, remove
     #[command(subcommand, visible_alias = "images")]
     Image(image::ImageCommand),
+    /// The site: the keys that sign its images
+    #[command(subcommand)]
+    Site(site::SiteCommand),
     /// What machines boot: make and sign the site's own boot image
     #[command(subcommand)]
     Boot(uki::BootCommand),
@@ -362,7 +366,9 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Placement(command) => placement::run(&connection.client()?, format, command),
         Command::Rack(command) => placement::racks(&connection.client()?, format, command),
         Command::Node(command) => node::run(&connection.client()?, format, command),
+        Command::Image(image::ImageCommand::Sign(args)) => image::sign(&args),
         Command::Image(command) => image::run(&connection.client()?, format, command),
+        Command::Site(command) => site::run(|| connection.client(), format, command),
         Command::Event(command) => event::run(&connection.client()?, format, &command),
         Command::Boot(command) => uki::run(command),
         Command::Bmc(command) => bmc::run(&connection.client()?, format, command),

@@ -179,6 +179,12 @@ fn images_events_and_status() {
         added: START,
         origin: "upload".to_owned(),
         used_by: vec!["alpha".to_owned()],
+        signed: Some(SignatureView {
+            key: "EFB568065BCA8E5E".to_owned(),
+            title: "this site".to_owned(),
+            number: 1_764_288_000_000,
+        }),
+        unsigned: None,
     };
     insta::assert_snapshot!("image", image.table());
     insta::assert_snapshot!("images", Page { items: vec![image], next: None }.table());

@@ -41,6 +41,13 @@ pub struct UkiArgs {
     /// Directory with vmlinuz and initramfs
     #[arg(long, value_name = "DIRECTORY", default_value = "/usr/share/billet/boot")]
     boot_dir: PathBuf,
+    /// Keys whose images the machines write; from the server's state directory. The image must be made again when they change, but for a key
+    /// that follows another
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/billet/trust/trust.json")]
+    trust: PathBuf,
+    /// Make it without such keys: its agent inspects machines, and writes no image
+    #[arg(long, conflicts_with = "trust")]
+    no_trust: bool,
     /// Kernel arguments [default: those of a new configuration]
     #[arg(long, value_name = "WORDS")]
     arguments: Option<String>,
@@ -63,7 +70,10 @@ fn make(args: &UkiArgs) -> Result<(), Failure> {
     let cmdline = command_line(&words, &args.server_url)?;
     let stub = read(&args.stub, "install package systemd-boot-efi, or give --stub")?;
     let kernel = read(&args.boot_dir.join("vmlinuz"), "give --boot-dir")?;
-    let initrd = ramdisks(&args.boot_dir)?;
+    let mut initrd = ramdisks(&args.boot_dir)?;
+    if !args.no_trust {
+        initrd.extend(trusted(&args.trust)?);
+    }
     let image = uki::build(
         &stub,
         &[
@@ -115,6 +125,14 @@ fn ramdisks(dir: &Path) -> Result<Vec<u8>, Failure> {
         all.resize(all.len().next_multiple_of(4), 0);
     }
     Ok(all)
+}
+
+/// The archive with the keys that the agent trusts.
+fn trusted(path: &Path) -> Result<Vec<u8>, Failure> {
+    let hint = "start the server once, and give its state directory's `trust/trust.json` by --trust; or give --no-trust";
+    let keys = read(path, hint)?;
+    crate::ramdisks::archive(&keys, path)
+        .map_err(|error| Failure::Hinted { message: crate::ingest::sentence(&error), hint: hint.into() })
 }
 
 fn sign(image: &Path, key: &Path, cert: &Path) -> Result<(), Failure> {

@@ -119,6 +119,10 @@ impl Engine {
             let id = ImageId(image.manifest.id);
             rows.push(ImageRow { id, name, version, added: now(), origin: origin.clone() });
         }
+        // Its index, which a key of the bundles signed, names each of them by its hash.
+        for row in &rows {
+            self.vouch_for(actor.clone(), row).await?;
+        }
         let images = rows.len();
         self.0.store.write(move |db| rows.iter().try_for_each(|row| queries::put_image(db, row))).await?;
         self.announce(Change::Images);

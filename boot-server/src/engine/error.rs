@@ -11,6 +11,7 @@ use super::dpus::DpuError;
 use super::overlay::OverlayError;
 use super::pools::PlacingError;
 use super::servers::ServerError;
+use super::trust::KeyError;
 use super::volumes::VolumeError;
 use crate::audit::signing::SigningError;
 use crate::bundle::BundleError;
@@ -126,6 +127,9 @@ pub enum EngineError {
     /// A decision that does not count.
     #[error(transparent)]
     NotDecided(#[from] NotDecided),
+    /// Keys that sign images, and images that none has signed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The site's signing key.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -231,6 +235,7 @@ impl EngineError {
             Self::Server(error) => error.parts(),
             Self::Dpu(error) => error.parts(),
             Self::Volume(error) => error.parts(),
+            Self::Key(error) => error.parts(),
             Self::Lent { .. } => (
                 409,
                 "node-lent",
@@ -313,6 +318,9 @@ impl EngineError {
             Self::Store(_) => (503, "store", "look at the server's log and at its disk"),
             Self::Images(ImageStoreError::NoImage(_) | ImageStoreError::NoChunk(_)) => {
                 (404, "image-not-found", "it was removed")
+            }
+            Self::Images(ImageStoreError::Untrusted { .. }) => {
+                (409, "image-unsigned", "look at its signature with `billet image show`")
             }
             Self::Images(ImageStoreError::InUse) => (409, "image-store-in-use", "try again later"),
             Self::Images(_) => (503, "image-store", "look at the server's log and at its disk"),

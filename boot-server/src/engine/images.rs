@@ -28,12 +28,20 @@ impl Engine {
         Ok(self.0.store.read(queries::images).await?)
     }
 
-    /// The image with this id, the newest one of this name, or the one of `name:version`.
+    /// The image with this id, the newest one of this name that somebody who is trusted has signed, or the one of `name:version`, to be
+    /// written.
     ///
     /// # Errors
-    /// [`EngineError::ImageNotFound`], or what the image store says.
+    /// [`EngineError::ImageNotFound`], [`EngineError::Key`] where nobody signed it, or what the image store says.
     pub async fn resolve_image(&self, reference: &str) -> Result<(ImageId, Arc<Manifest>), EngineError> {
-        let row = self.image_row(reference).await?;
+        let mut row = self.image_row(reference).await?;
+        if row.name == reference && self.check_signed(&row).is_err() {
+            // One that waits for its signature does not stand in the way of the one before.
+            let rows = self.image_rows().await?;
+            let signed = rows.into_iter().find(|it| it.name == reference && self.check_signed(it).is_ok());
+            row = signed.unwrap_or(row);
+        }
+        self.check_signed(&row)?;
         Ok((row.id, self.manifest(row.id).await?))
     }
 
@@ -80,6 +88,7 @@ impl Engine {
         added: Timestamp,
         origin: &str,
     ) -> Result<ImageRow, EngineError> {
+        self.judge_image(id).await?;
         let manifest = self.manifest(id).await?;
         let row = ImageRow {
             id,
@@ -111,7 +120,7 @@ impl Engine {
         // The list first: what is not listed cannot be asked for, and a crash now leaves an image that the next
         // start lists again.
         let id = row.id;
-        self.0.store.write(move |db| queries::delete_image(db, id)).await?;
+        self.forget_image(&row).await?;
         lock(&self.0.manifests).remove(&id);
         let store = self.0.image_store.clone();
         tokio::task::spawn_blocking(move || {
@@ -154,7 +163,7 @@ impl Engine {
                 self.0.store.write(move |db| queries::delete_image(db, row.id)).await?;
             }
         }
-        Ok(())
+        self.settle_images(&listing).await
     }
 }
 

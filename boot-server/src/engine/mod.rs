@@ -77,6 +77,7 @@ mod switches;
 pub(crate) mod tests;
 mod timers;
 mod together;
+pub mod trust;
 pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -179,6 +180,8 @@ struct Inner {
     vault: Vault,
     audit: Audit,
     site_key: SiteKey,
+    /// Whose images are written.
+    trust: trust::Trust,
     /// What workers find out, until somebody takes it in.
     news: Mutex<Option<tokio::sync::mpsc::Receiver<power::Told>>>,
     bmcs: Mutex<BTreeMap<NodeId, BmcRow>>,
@@ -336,6 +339,7 @@ impl Engine {
         let vault = tokio::task::spawn_blocking(move || Vault::open(&key)).await??;
         let key = settings.site_key();
         let site_key = tokio::task::spawn_blocking(move || SiteKey::open(&key)).await??;
+        let trust = trust::Trust::open(&settings, &store).await?;
         let bmcs = store.read(stored_bmcs).await?.into_iter().map(|row| (row.node, row)).collect();
         let health = health::seed(&store).await?;
         let shelf = pools::Shelf::read(&store).await?;
@@ -375,6 +379,7 @@ impl Engine {
             vault,
             audit: Audit::open(audited),
             site_key,
+            trust,
             news: Mutex::new(Some(news)),
             bmcs: Mutex::new(bmcs),
             accounts: Mutex::default(),

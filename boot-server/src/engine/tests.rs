@@ -108,8 +108,8 @@ pub(crate) async fn discovered(engine: &Engine, n: u8) -> String {
 }
 
 /// An image of one hole, by the name `tiny`.
-pub(crate) async fn image(engine: &Engine) -> protocol::ImageId {
-    let manifest = ::images::Manifest {
+pub(crate) fn tiny() -> ::images::Manifest {
+    ::images::Manifest {
         format: ::images::manifest::FORMAT.into(),
         name: "tiny".into(),
         version: "1".into(),
@@ -123,9 +123,14 @@ pub(crate) async fn image(engine: &Engine) -> protocol::ImageId {
         datasource: None,
         chunk_size: 4 << 20,
         chunks: vec![None],
-    };
-    let id = engine.images().writer().put_manifest(&manifest).unwrap();
+    }
+}
+
+/// The same in the store, signed.
+pub(crate) async fn image(engine: &Engine) -> protocol::ImageId {
+    let id = engine.images().writer().put_manifest(&tiny()).unwrap();
     engine.add_image_row(id, now(), "test").await.unwrap();
+    engine.sign_image(Actor::Server, &id.to_string()).await.unwrap();
     id
 }
 

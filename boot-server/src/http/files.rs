@@ -1,5 +1,6 @@
 //! The files that machines boot: a fixed map from name to path, looked up in the configured directories at each
-//! request, so that a new ramdisk needs no restart. No part of a request ever becomes part of a path.
+//! request, so that a new ramdisk needs no restart. No part of a request ever becomes part of a path. A ramdisk is served with what this site
+//! adds to it ([`Ramdisks`]), on whatever way it goes.
 
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use boot_server_core::node::{Event, Netboot};
 
 use crate::config::Settings;
 use crate::loaders::Loaders;
+use crate::ramdisks::Ramdisks;
 
 /// What the agent is booted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,20 +104,23 @@ pub(crate) fn served(name: &str, by: Netboot) -> Option<Event> {
 pub struct BootFiles {
     boot: Vec<PathBuf>,
     loaders: Loaders,
+    /// None where files are packed, not served.
+    ramdisks: Option<Ramdisks>,
 }
 
 impl BootFiles {
     /// The files of this configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self::in_directories(settings.boot.clone(), Loaders::new(settings))
+        let (loaders, ramdisks) = (Loaders::new(settings), Ramdisks::new(settings));
+        Self { boot: settings.boot.clone(), loaders, ramdisks: Some(ramdisks) }
     }
 
-    /// Those of these directories, which are searched in order.
+    /// Those of these directories, which are searched in order, as they were installed: nothing of this site is added to them.
     pub fn in_directories(boot: Vec<PathBuf>, loaders: Loaders) -> Self {
-        Self { boot, loaders }
+        Self { boot, loaders, ramdisks: None }
     }
 
-    /// What such machines boot the agent from, as far as it is there: by the name that it has in its directory.
+    /// What such machines boot the agent from, as it was installed, as far as it is there: by the name that it has in its directory.
     pub fn of(&self, processor: Processor) -> Vec<(&'static str, PathBuf)> {
         let served = SERVED.iter().filter(|served| served.processor == processor);
         served.filter_map(|served| self.find(served)).collect()
@@ -127,16 +132,22 @@ impl BootFiles {
         candidates.into_iter().find(|(_, path)| path.is_file())
     }
 
-    /// Where the file of this name lies, if it is one that is served and it is there.
+    /// Where the file of this name lies as it is served, if it is one that is served and it is there. A ramdisk is made where it, or what
+    /// is added to it, changed.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let Some(served) = served_by(name) else { return self.loaders.path(name) };
-        self.find(served).map(|(_, path)| path)
+        let (_, found) = self.find(served)?;
+        match &self.ramdisks {
+            Some(ramdisks) if served.part == Part::Initramfs => ramdisks.with_site(served.name, &found),
+            _ => Some(found),
+        }
     }
 
     /// What is missing for a machine to boot the agent, in words.
     pub fn missing(&self, processor: Processor) -> Option<String> {
         let names = [Part::Kernel, Part::Initramfs].map(|part| part.name(processor));
-        let missing: Vec<&str> = names.into_iter().filter(|n| self.path(n).is_none()).collect();
+        let there = |name: &str| served_by(name).is_some_and(|served| self.find(served).is_some());
+        let missing: Vec<&str> = names.into_iter().filter(|name| !there(name)).collect();
         let dirs = self.boot.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" or ");
         (!missing.is_empty()).then(|| format!("{} not found in {dirs}", missing.join(" and ")))
     }

@@ -1,4 +1,5 @@
-//! Manifests and chunks. Both are named by their hash, so they never change and anything may cache them.
+//! Manifests and chunks. Both are named by their hash, so they never change and anything may cache them. And what is signed: whose key an
+//! image is by, and which key followed which.
 
 use std::io::ErrorKind;
 
@@ -19,6 +20,9 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 pub(super) fn router(engine: Engine) -> Router {
     Router::new()
         .route("/images/{image}/manifest", get(manifest))
+        .route("/images/{image}/signature", get(signature))
+        .route("/trust/anchor", get(anchor))
+        .route("/trust/succession", get(succession))
         .route("/chunks/{chunk}", get(chunk))
         .with_state(engine)
 }
@@ -37,6 +41,39 @@ async fn manifest(State(engine): State<Engine>, Path(image): Path<String>, heade
         }
         Err(error) => ProblemResponse::from(error).into_response(),
     }
+}
+
+/// The signature may be another one tomorrow, by another key.
+async fn signature(State(engine): State<Engine>, Path(image): Path<String>) -> Response {
+    let Ok(id) = image.parse::<ImageId>() else { return unknown("image") };
+    let store = engine.images().clone();
+    let text = tokio::task::spawn_blocking(move || store.signature(id)).await;
+    match text.map_err(EngineError::from).and_then(|read| read.map_err(EngineError::from)) {
+        Ok(Some(text)) => {
+            let kind = HeaderValue::from_static("text/plain");
+            let none = HeaderValue::from_static("no-cache");
+            ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, none)], text).into_response()
+        }
+        Ok(None) => {
+            let message = "this image has no signature";
+            ProblemResponse::new(StatusCode::NOT_FOUND, "image-unsigned", message, "give it one")
+                .into_response()
+        }
+        Err(error) => ProblemResponse::from(error).into_response(),
+    }
+}
+
+/// Whose images are taken here, for a DPU that is new. A ramdisk has it behind it, and asks nobody.
+async fn anchor(State(engine): State<Engine>) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    let none = HeaderValue::from_static("no-cache");
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, none)], engine.anchor().to_json()).into_response()
+}
+
+/// By which keys of the site named those that followed them.
+async fn succession(State(engine): State<Engine>) -> Response {
+    let none = HeaderValue::from_static("no-cache");
+    ([(header::CACHE_CONTROL, none)], axum::Json(engine.succession())).into_response()
 }
 
 async fn chunk(State(engine): State<Engine>, Path(chunk): Path<String>, asked: Asked) -> Response {

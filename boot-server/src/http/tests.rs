@@ -145,7 +145,13 @@ async fn boot_scripts_and_files() {
     let kernel = server.get("/boot/files/vmlinuz").await;
     assert_eq!((kernel.status, kernel.text().as_str()), (200, "the kernel"));
     assert_eq!(kernel.header("content-length"), Some("10"));
-    assert_eq!(server.get("/boot/initramfs").await.text(), "the ramdisk");
+    let ramdisk = server.get("/boot/initramfs").await.body;
+    assert!(ramdisk.starts_with(b"the ramdisk\0"), "padded to four");
+    assert_eq!(
+        site_files(&ramdisk[12..]),
+        server.engine.anchor().to_json(),
+        "what the site trusts is behind it"
+    );
     let head = server.ask("HEAD", "/boot/files/vmlinuz", "", "").await;
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("10"), 0));
     let part = server.ask("GET", "/boot/files/vmlinuz", "Range: bytes=4-\r\n", "").await;
@@ -156,6 +162,40 @@ async fn boot_scripts_and_files() {
     // Nobody can be told apart: the script says so instead of booting something.
     let refused = server.get("/boot/ipxe?mac=&uuid=").await;
     assert!(refused.status == 200 && !refused.text().contains("kernel "), "{}", refused.text());
+}
+
+/// What an agent finds behind its ramdisk.
+fn site_files(archive: &[u8]) -> Vec<u8> {
+    let entries = images::initramfs::read(archive, 0).unwrap();
+    let found = entries.into_iter().find(|entry| format!("/{}", entry.path) == images::trust::ANCHOR_PATH);
+    match found.unwrap().kind {
+        images::initramfs::Kind::File(content) => content,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_vouches_for_an_image_is_served_and_is_not_immutable() {
+    let server = Server::start().await;
+    let id = image(&server.engine).await;
+    let signature = server.get(&format!("/images/{id}/signature")).await;
+    assert_eq!((signature.status, signature.header("cache-control")), (200, Some("no-cache")));
+    let manifest = server.get(&format!("/images/{id}/manifest")).await.body;
+    let anchor = server.get("/trust/anchor").await;
+    assert_eq!((anchor.status, anchor.header("cache-control")), (200, Some("no-cache")));
+    let anchor = images::trust::Anchor::parse(&anchor.body).unwrap();
+    assert_eq!(anchor.judge(id, &manifest, Some(&signature.text())).unwrap().statement.name, "tiny");
+    assert_eq!(server.get("/trust/succession").await.text(), "[]");
+    server.engine.rotate_key(crate::engine::Actor::Server).await.unwrap();
+    let steps: Vec<String> = serde_json::from_slice(&server.get("/trust/succession").await.body).unwrap();
+    let mut followed = anchor.clone();
+    assert!(followed.follow(&steps));
+    let signature = server.get(&format!("/images/{id}/signature")).await.text();
+    assert!(anchor.judge(id, &manifest, Some(&signature)).is_err(), "the old key alone");
+    assert!(followed.judge(id, &manifest, Some(&signature)).is_ok());
+    let none = "00".repeat(32);
+    assert_eq!(server.get(&format!("/images/{none}/signature")).await.status, 404);
+    assert_eq!(server.get("/images/..%2f..%2ftrust%2fsite.key/signature").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,12 +181,14 @@ impl Ingests {
         order: Order,
         open: impl FnOnce(&Rules, &mut IngestOptions) -> Result<Source, Problem> + Send + 'static,
     ) -> Result<ImageId, Problem> {
-        let Order { mut options, origin, remember, .. } = order;
+        let Order { mut options, origin, remember, actor } = order;
         let (this, store) = (self.clone(), self.0.engine.images().clone());
         let reading = tokio::task::spawn_blocking(move || {
             let source = open(&this.0.rules, &mut options)?;
             let mut meter = Meter { ingests: &this, id, announced: Instant::now() };
-            images::ingest(&store, source, options, &mut |p| meter.on(p)).map_err(|e| problem_of(&e))
+            let sign = |manifest: &images::Manifest| this.0.engine.sign_manifest(manifest);
+            images::ingest_signed(&store, source, options, &mut |p| meter.on(p), &sign)
+                .map_err(|e| problem_of(&e))
         });
         let manifest = reading.await.map_err(|error| {
             tracing::error!(%error, "ingest broke");
@@ -195,7 +197,8 @@ impl Ingests {
         let image = manifest.id();
         let engine = &self.0.engine;
         failpoint::pass(failpoint::Point::ImageListed);
-        engine.add_image_row(image, now(), &origin).await.map_err(|e| e.problem())?;
+        let row = engine.add_image_row(image, now(), &origin).await.map_err(|e| e.problem())?;
+        engine.note_unsigned(actor, &row).await.map_err(|e| e.problem())?;
         if let Some(remember) = remember {
             let remember = Remembered { answer: image.to_string(), ..remember };
             // The image is there; a key that cannot be stored only means that a repetition reads the file again.

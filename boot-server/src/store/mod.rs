@@ -41,6 +41,7 @@ pub mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
+pub mod trust;
 pub mod usage;
 pub mod volumes;
 mod writer;

@@ -41,6 +41,46 @@ pub struct ImageView {
     pub origin: String,
     /// Nodes that run it.
     pub used_by: Vec<String>,
+    /// Who vouches for it; it can be deployed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignatureView>,
+    /// Why it cannot be deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsigned: Option<String>,
+}
+
+/// A signature that holds, by a key that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignatureView {
+    /// Number of the key, 16 hexadecimal digits.
+    pub key: String,
+    /// Whose it is.
+    pub title: String,
+    /// Grows with every image that the key signs.
+    pub number: u64,
+}
+
+/// A key that signs images, or did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyOfSiteView {
+    /// Its number, 16 hexadecimal digits.
+    pub id: String,
+    /// The public key, as minisign has it.
+    pub key: String,
+    /// `site`, `vendor`, `former` or `forgotten`.
+    pub role: String,
+    /// Whose it is.
+    pub title: String,
+    /// Since when it is known.
+    pub added: Timestamp,
+    /// When another took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Its private part is on the server.
+    pub private_here: bool,
+    /// By which it named the one that followed it, in minisign's form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
 }
 
 /// An ingest on its way or ended.

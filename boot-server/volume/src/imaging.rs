@@ -57,9 +57,10 @@ pub(crate) fn write(
     watched: &Watched,
 ) -> Result<ImageWritten, BackendError> {
     let refuse = |why: String| BackendError::Image { image: image.image, why };
-    let manifest = image.store.manifest(image.image).map_err(|e| refuse(chain(&e)))?;
+    // Judged anew: the store may be a directory that others can write to.
+    let vouched = image.store.vouched(image.image, &image.anchor).map_err(|e| refuse(chain(&e)))?;
     let source = Image {
-        manifest: &manifest,
+        manifest: &vouched.manifest,
         chunks: &Stored(&image.store),
         config: image.config.as_ref(),
         grow_root: image.grow_root,

@@ -80,6 +80,8 @@ pub struct ImageSource {
     pub store: images::Store,
     /// The image.
     pub image: ImageId,
+    /// Keys of those whose images are written.
+    pub anchor: std::sync::Arc<images::trust::Anchor>,
     /// Files of the config partition; `None` leaves the image as it is.
     pub config: Option<CloudConfig>,
     /// Grow the last partition to the end of the volume.

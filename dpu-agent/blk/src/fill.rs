@@ -27,7 +27,7 @@ use zstd::bulk::Decompressor;
 use crate::event::{Event, say};
 use crate::nbd::Command;
 use crate::remote::{Remote, Request, STEP, Step};
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, Whose};
 
 /// A chunk or a manifest that comes with other bytes than the image names is fetched again, so often in all: a bit that flipped on the way is another
 /// one the next time, one in the store is not.
@@ -83,7 +83,7 @@ pub enum FillError {
 }
 
 /// What is to be done, in two files.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Filling<'a> {
     /// Which image, from where ([`Fill`]).
     pub order: &'a Path,
@@ -91,6 +91,8 @@ pub struct Filling<'a> {
     pub mark: &'a Path,
     /// As [`Image::encrypted`].
     pub encrypted: bool,
+    /// Whose images are taken.
+    pub whose: Whose,
 }
 
 impl Filling<'_> {
@@ -115,7 +117,7 @@ impl Filling<'_> {
     pub fn write(&self, medium: &dyn Medium) -> Result<(), FillError> {
         let gone = || failed("read", self.order)(io::ErrorKind::NotFound.into());
         let order = self.order()?.ok_or_else(gone)?;
-        let fetch = Fetch::new(Source::new(&order.store));
+        let fetch = Fetch::new(Source::new(&order.store, self.whose.clone()));
         let manifest = fetch.manifest(&order)?;
         let image = Image {
             manifest: &manifest,

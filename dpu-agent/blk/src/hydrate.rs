@@ -290,12 +290,13 @@ mod tests {
 
     use super::*;
     use crate::instant::tests::{CHUNK_BYTES, new_layer};
+    use crate::source::Whose;
 
     #[test]
     fn who_waits_for_a_chunk_that_is_written_over_goes_on_without_the_store() {
         let (layer, manifest, size) = new_layer();
         let pace = Pace { rate: None, deadline: Duration::from_secs(60) };
-        let nowhere = Source::new("/nonexistent/store");
+        let nowhere = Source::new("/nonexistent/store", Whose::Nobody);
         let volume = InstantVolume::start(layer, vec![0, 2, 3], manifest, size, nowhere, pace).unwrap();
         let range = 2 * CHUNK_BYTES..3 * CHUNK_BYTES;
         assert_eq!(volume.missing(&range), Some(2));
@@ -310,7 +311,7 @@ mod tests {
     fn a_store_that_is_away_for_too_long_is_an_error() {
         let (layer, manifest, size) = new_layer();
         let pace = Pace { rate: None, deadline: Duration::from_millis(50) };
-        let nowhere = Source::new("/nonexistent/store");
+        let nowhere = Source::new("/nonexistent/store", Whose::Nobody);
         let volume = InstantVolume::start(layer, vec![0, 2, 3], manifest, size, nowhere, pace).unwrap();
         let (sender, receiver) = mpsc::channel();
         volume.when_here(0, Box::new(move |here| sender.send(here).unwrap()));

@@ -15,7 +15,7 @@ use dpu_agent_blk::layer::plan::Pace;
 use dpu_agent_blk::open::Instant;
 use dpu_agent_blk::remote::Remote;
 use dpu_agent_blk::serve;
-use dpu_agent_blk::source::Source;
+use dpu_agent_blk::source::{Source, Whose};
 use dpu_agent_blk::volume::{FileVolume, Volume};
 use imaging::{FileMedium, Medium};
 use protocol::ImageId;
@@ -40,6 +40,13 @@ struct Arguments {
     /// a store. Needed until all of the image was fetched.
     #[arg(long, value_name = "URL|DIR", requires = "image", default_value = "")]
     store: String,
+    /// File with the keys of those whose images are taken (`trust/trust.json` in the server's state directory, `trust.json` in
+    /// `billet-dpu`'s). Read when an image is begun; without it none is.
+    #[arg(long, value_name = "FILE", conflicts_with = "accept_unsigned")]
+    trust: Option<PathBuf>,
+    /// Take images although nobody vouches for them: whoever answers on the network decides what the host runs.
+    #[arg(long)]
+    accept_unsigned: bool,
     /// Directory for what is fetched and written.
     #[arg(long, value_name = "DIR", requires = "image")]
     layer: Option<PathBuf>,
@@ -134,7 +141,7 @@ fn device(arguments: &Arguments) -> anyhow::Result<(Device, Option<std::fs::File
 /// Writes the image that the volume is to have, where it does not have it yet.
 fn fill<M: Medium>(arguments: &Arguments, open: impl FnOnce() -> std::io::Result<M>) -> anyhow::Result<()> {
     let (Some(order), Some(mark)) = (&arguments.fill, &arguments.filled) else { return Ok(()) };
-    let filling = Filling { order, mark, encrypted: arguments.encrypted };
+    let filling = Filling { order, mark, encrypted: arguments.encrypted, whose: whose(arguments) };
     if filling.is_done()? {
         return Ok(());
     }
@@ -153,11 +160,19 @@ fn volume(
     let dir = arguments.layer.as_deref().context("--image needs --layer")?;
     let rate = (arguments.rate > 0).then_some(arguments.rate);
     let pace = Pace { rate, deadline };
-    let source = Source::new(&arguments.store);
+    let source = Source::new(&arguments.store, whose(arguments));
     let (config, grow_root) = (arguments.config.as_deref(), arguments.grow_root);
     let instant = Instant { dir, image, size: arguments.size, source, pace, config, grow_root };
     let (volume, lock) = instant.open()?;
     Ok((Arc::new(volume), Some(lock)))
+}
+
+fn whose(arguments: &Arguments) -> Whose {
+    match &arguments.trust {
+        _ if arguments.accept_unsigned => Whose::Anybody,
+        Some(path) => Whose::Keys(path.clone()),
+        None => Whose::Nobody,
+    }
 }
 
 fn serial(text: &str) -> Result<String, String> {

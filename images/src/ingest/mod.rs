@@ -274,6 +274,20 @@ pub fn ingest(
     options: IngestOptions,
     progress: &mut dyn FnMut(IngestProgress) -> ControlFlow<()>,
 ) -> Result<Manifest, IngestError> {
+    ingest_signed(store, source, options, progress, &|_| None)
+}
+
+/// As [`ingest`]; `sign` is asked for the signature of the image before it becomes visible.
+///
+/// # Errors
+/// As [`ingest`].
+pub fn ingest_signed(
+    store: &Store,
+    source: Source,
+    options: IngestOptions,
+    progress: &mut dyn FnMut(IngestProgress) -> ControlFlow<()>,
+    sign: &dyn Fn(&Manifest) -> Option<String>,
+) -> Result<Manifest, IngestError> {
     options.check()?;
     let mut opened = open::open(store, source, &options, progress)?;
     if let Some(size) = opened.disk.size() {
@@ -284,7 +298,7 @@ pub fn ingest(
         .map_err(|e| opened.explain(e, options.expected_size))?;
     opened.check_file(&output, &options)?;
     let manifest = manifest(output, options)?;
-    writer.put_manifest(&manifest)?;
+    writer.put_signed(&manifest, sign(&manifest).as_deref())?;
     Ok(manifest)
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <store>/chunks/ab/<sha256 of raw bytes>.zst   one zstd frame each
 //!         manifests/<sha256 of manifest>.json   canonical bytes
+//!         manifests/<the same>.minisig          signature, if there is one
 //!         tmp/                                  files being written
 //!         lock                                  shared by everybody who has the store open
 //! ```
@@ -31,6 +32,8 @@ pub use writer::Writer;
 
 use crate::chunk::{ChunkError, frame_max};
 use crate::manifest::{CHUNK_SIZE, MANIFEST_MAX, Manifest, ManifestError};
+use crate::minisign::TEXT_MAX;
+use crate::trust::{Anchor, TrustError, Vouched};
 
 /// An image store in a directory. Clones share it.
 #[derive(Debug, Clone)]
@@ -107,6 +110,15 @@ pub enum StoreError {
     /// A chunk could not be made or is not what it should be.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// Its signature is missing, or not good for what it is.
+    #[error("image {id} is refused")]
+    Untrusted {
+        /// The image.
+        id: ImageId,
+        /// Why.
+        #[source]
+        cause: TrustError,
+    },
     /// Somebody else has the store open, so nobody can say which chunks are garbage.
     #[error("another process has the image store open, its garbage stays for now")]
     InUse,
@@ -234,6 +246,40 @@ impl Store {
         read_bounded(file, &path, MANIFEST_MAX as u64)
     }
 
+    /// The signature of an image as it is stored, not checked; `None` where it has none.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn signature(&self, id: ImageId) -> Result<Option<String>, StoreError> {
+        let path = self.signature_path(id);
+        let file = match File::open(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::io("open", &path))?,
+        };
+        let octets = read_bounded(file, &path, TEXT_MAX as u64)?;
+        // What is no text is no signature.
+        Ok(Some(String::from_utf8_lossy(&octets).into_owned()))
+    }
+
+    /// Gives an image this signature, in the place of the one that it had; durable. It is the caller's who checked it. The image need not be
+    /// there yet.
+    ///
+    /// # Errors
+    /// Where the disk is full or broken.
+    pub fn put_signature(&self, id: ImageId, text: &str) -> Result<(), StoreError> {
+        writer::put(self, &self.signature_path(id), text.as_bytes())?;
+        sync_dir(&self.0.root.join("manifests"))
+    }
+
+    /// An image that these keys vouch for. Nothing of the manifest is read before.
+    ///
+    /// # Errors
+    /// [`StoreError::Untrusted`], [`StoreError::NoImage`], or where a file cannot be read.
+    pub fn vouched(&self, id: ImageId, anchor: &Anchor) -> Result<Vouched, StoreError> {
+        let (bytes, signature) = (self.manifest_bytes(id)?, self.signature(id)?);
+        anchor.judge(id, &bytes, signature.as_deref()).map_err(|cause| StoreError::Untrusted { id, cause })
+    }
+
     /// Forgets an image. Its chunks stay until [`Store::collect_garbage`].
     ///
     /// # Errors
@@ -244,6 +290,11 @@ impl Store {
             io::ErrorKind::NotFound => StoreError::NoImage(id),
             _ => StoreError::io("remove", &path)(cause),
         })?;
+        let signature = self.signature_path(id);
+        match fs::remove_file(&signature) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(StoreError::io("remove", &signature))?,
+        }
         sync_dir(&self.0.root.join("manifests"))
     }
 
@@ -254,6 +305,10 @@ impl Store {
 
     fn manifest_path(&self, id: ImageId) -> PathBuf {
         self.0.root.join("manifests").join(format!("{id}.json"))
+    }
+
+    fn signature_path(&self, id: ImageId) -> PathBuf {
+        self.0.root.join("manifests").join(format!("{id}.minisig"))
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<ChunkId, usize>> {

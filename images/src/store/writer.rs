@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
@@ -90,7 +90,15 @@ impl Writer {
     /// Where the manifest contradicts itself, names a chunk that this writer neither put nor reused, or the disk
     /// fails; then nothing is visible.
     pub fn put_manifest(self, manifest: &Manifest) -> Result<ImageId, StoreError> {
-        let id = self.put_one_of(manifest)?;
+        self.put_signed(manifest, None)
+    }
+
+    /// As [`Writer::put_manifest`], with its signature, which is there before the image is: none is ever seen without.
+    ///
+    /// # Errors
+    /// As [`Writer::put_manifest`].
+    pub fn put_signed(self, manifest: &Manifest, signature: Option<&str>) -> Result<ImageId, StoreError> {
+        let id = self.put_one_of(manifest, signature)?;
         self.done();
         Ok(id)
     }
@@ -100,20 +108,18 @@ impl Writer {
         self.mine().brought.clear();
     }
 
-    /// As [`Writer::put_manifest`], for one of several images that this writer brings.
+    /// As [`Writer::put_signed`], for one of several images that this writer brings.
     ///
     /// # Errors
     /// As [`Writer::put_manifest`].
-    pub fn put_one_of(&self, manifest: &Manifest) -> Result<ImageId, StoreError> {
+    pub fn put_one_of(&self, manifest: &Manifest, signature: Option<&str>) -> Result<ImageId, StoreError> {
         let id = self.prepare(manifest)?;
+        if let Some(signature) = signature {
+            self.store.put_signature(id, signature)?;
+        }
         let path = self.store.manifest_path(id);
-        let (tmp, mut file) = self.store.tmp_file()?;
-        hit(Point::ImageManifest)
-            .and_then(|()| file.write_all(&manifest.canonical()))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&tmp, &path))
-            .inspect_err(|_| discard(&tmp))
-            .map_err(StoreError::io("write", &path))?;
+        hit(Point::ImageManifest).map_err(StoreError::io("write", &path))?;
+        put(&self.store, &path, &manifest.canonical())?;
         // A name that might not last must not be seen either.
         hit(Point::ImageManifestPlaced)
             .map_err(StoreError::io("flush", &path))
@@ -196,7 +202,17 @@ impl Store {
     }
 }
 
+/// Puts a file in the place of the one that is there, durable before it has the name.
+pub(super) fn put(store: &Store, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let (tmp, mut file) = store.tmp_file()?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&tmp, path))
+        .inspect_err(|_| discard(&tmp))
+        .map_err(StoreError::io("write", path))
+}
+
 /// Removes a file of ours that did not come to anything; where even that fails, there is nobody to tell.
-fn discard(tmp: &std::path::Path) {
+fn discard(tmp: &Path) {
     let _ = fs::remove_file(tmp);
 }

@@ -18,6 +18,7 @@ use ramdisk_agent_core::cmdline;
 use crate::agent::{self, Leave, Settings};
 use crate::customise::boot_entry;
 use crate::inspect::{self, lldp::Neighbours, tree::Tree};
+use crate::trust::Trust;
 
 /// How long a machine without boot arguments shows why, before it boots again.
 const NO_ARGS_WAIT: Duration = Duration::from_secs(60);
@@ -43,8 +44,10 @@ pub fn run() -> ! {
     // A unified kernel image has the same command line for every machine.
     let Some(nonce) = args.nonce.or_else(|| agent::introduce(&server)) else { go_on_to_disk() };
     let dev = PathBuf::from("/dev");
+    let trust = Trust::of_ramdisk();
+    eprintln!("billet: {}", trust.describe());
     let settings =
-        Settings { server, nonce, owns_machine: true, dev, neighbours: neighbours.clone(), current };
+        Settings { server, nonce, owns_machine: true, dev, trust, neighbours: neighbours.clone(), current };
     let left = agent::run(&settings, &|| {
         drivers.wait(DEVICES_WAIT);
         inspect::collect(Path::new("/"), &neighbours)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bench::*;
 use failpoint::Point;
+use images::Manifest;
 
 const FOREVER: usize = usize::MAX;
 
@@ -215,7 +216,15 @@ fn refuses_without_the_right_confirmation() {
     let image = image(&folder, 16);
     let target = folder.file("disk", 32 * MIB);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_billet-agent"))
-        .args(["write", "--server", "http://127.0.0.1:1", "--yes-erase", "other", "--image"])
+        .args([
+            "write",
+            "--server",
+            "http://127.0.0.1:1",
+            "--yes-erase",
+            "other",
+            "--accept-unsigned",
+            "--image",
+        ])
         .arg(&image.path)
         .arg("--target")
         .arg(&target)
@@ -223,4 +232,50 @@ fn refuses_without_the_right_confirmation() {
         .unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--yes-erase"));
+}
+
+/// What the agent says of this image, and that it neither wrote nor asked for anything of the image.
+fn refusal(folder: &Folder, image: &Image, name: &str) -> String {
+    let target = folder.file(name, 32 * MIB);
+    std::fs::write(&target, noise(3, (32 * MIB) as usize)).unwrap();
+    let server = serve(image.frames.clone(), FOREVER);
+    let output = write(image, &target, &server, None);
+    assert!(!output.status.success(), "{name} was written");
+    assert_eq!(server.asked.load(Ordering::SeqCst), 0, "{name}: something was fetched");
+    assert!(std::fs::read(&target).unwrap() == noise(3, (32 * MIB) as usize), "{name}: the disk changed");
+    let fault: protocol::fault::Fault = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(fault.code, protocol::fault::FaultCode::Untrusted, "{name}: {fault}");
+    fault.message
+}
+
+#[test]
+fn an_image_that_nobody_vouches_for_is_refused_and_nothing_is_written() {
+    let folder = Folder::new("trust");
+    let image = image(&folder, 16);
+    let signature = image.path.with_added_extension("minisig");
+    let good = std::fs::read(&signature).unwrap();
+
+    std::fs::remove_file(&signature).unwrap();
+    assert!(refusal(&folder, &image, "unsigned").contains("is not signed"));
+
+    sign(&image.path, &image.manifest, 2, NUMBER);
+    assert!(refusal(&folder, &image, "foreign").contains("which is not trusted here"));
+
+    sign(&image.path, &image.manifest, 1, NUMBER - 1);
+    assert!(refusal(&folder, &image, "older").contains("none below 7 is taken"));
+
+    std::fs::write(&signature, &good).unwrap();
+    let altered = Manifest { version: "2".into(), ..image.manifest.clone() };
+    std::fs::write(&image.path, altered.canonical()).unwrap();
+    assert!(refusal(&folder, &image, "altered").contains("does not hold"));
+    std::fs::write(&image.path, image.manifest.canonical()).unwrap();
+
+    // Without keys nothing is written, whoever signed it.
+    std::fs::write(folder.0.join("trust.json"), "{}").unwrap();
+    let target = folder.file("no-keys", 32 * MIB);
+    let server = serve(image.frames.clone(), FOREVER);
+    let output = write(&image, &target, &server, None);
+    assert!(!output.status.success());
+    assert_eq!(server.asked.load(Ordering::SeqCst), 0);
+    assert!(ends_are_zero(&target) && std::fs::metadata(&target).unwrap().len() == 32 * MIB);
 }

@@ -18,6 +18,7 @@ mod ipxe;
 mod manifest;
 mod ovsdb;
 mod redfish;
+mod signature;
 mod tftp;
 
 /// One target.
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "manifest", run: manifest::run },
     Target { name: "ovsdb", run: ovsdb::run },
     Target { name: "redfish", run: redfish::run },
+    Target { name: "signature", run: signature::run },
     Target { name: "tftp", run: tftp::run },
 ];
 

@@ -124,6 +124,11 @@ fn redfish() {
 }
 
 #[test]
+fn signature() {
+    named("signature");
+}
+
+#[test]
 fn tftp() {
     named("tftp");
 }

@@ -318,6 +318,7 @@ pub fn some_image(dir: &Path) -> Result<SomeImage> {
     let store = Store::open(dir.join("store"))?;
     let options = IngestOptions::new("some", "1", Architecture::X86_64);
     let source = Source::File(File::open(&path)?);
-    let manifest = images::ingest(&store, source, options, &mut |_| std::ops::ControlFlow::Continue(()))?;
+    let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+    let manifest = images::ingest_signed(&store, source, options, go_on, &crate::trust::signed)?;
     Ok(SomeImage { store, id: manifest.id(), raw: fs::read(&path)? })
 }

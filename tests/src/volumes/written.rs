@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use images::trust::Anchor;
 use protocol::dpu::Backend as Told;
 use protocol::job::CloudConfig;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +25,10 @@ pub fn written_by_the_server(
     dir: &Path,
 ) -> Result<Vec<u8>> {
     let store = images::Store::open(images)?;
-    let source =
-        ImageSource { store, image: image.parse()?, config: Some(config), grow_root: true, key: None };
+    let trusted = images.parent().context("a store in no directory")?.join("trust/trust.json");
+    let anchor = Arc::new(Anchor::parse(&fs::read(trusted)?)?);
+    let (image, config) = (image.parse()?, Some(config));
+    let source = ImageSource { store, image, anchor, config, grow_root: true, key: None };
     let backend = FileBackend::open(&dir.join("volumes"))?;
     let volume = new_volume();
     let told = tokio::runtime::Runtime::new()?.block_on(async {

@@ -423,6 +423,7 @@ impl Engine {
         let plain = |image| ImageSource {
             store: self.0.image_store.clone(),
             image,
+            anchor: self.anchor(),
             config: None,
             grow_root: false,
             key: key.clone(),

@@ -231,6 +231,7 @@ async fn disk_image(engine: &Engine, scratch: &Scratch) {
     });
     let manifest = ingested.await.unwrap();
     engine.add_image_row(manifest.id(), now(), "test").await.unwrap();
+    engine.sign_image(Actor::Server, &manifest.id().to_string()).await.unwrap();
 }
 
 /// Server `web`, which runs from its own machine's disk.

@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use images::store::VerifyReport;
 use protocol::ImageId;
 
 use super::extract::{Input, Named, Params, limit, page};
-use super::requests::{EmptyRequest, PageQuery};
+use super::requests::{EmptyRequest, PageQuery, SignatureRequest};
 use super::verbs::operator;
 use super::{Answer, Api, ProblemResponse};
+use crate::engine::trust::Standing;
 use crate::engine::{Engine, EngineError, ImageRow};
+use crate::http::auth::need;
 use crate::ingest::sentence;
-use crate::view::{BadChunkView, ImageView, Page, Problem, VerifyView};
+use crate::view::{BadChunkView, ImageView, Page, Problem, SignatureView, VerifyView};
+use boot_server_core::access::Role;
 
 /// All images, newest first.
 #[utoipa::path(get, path = "/images", tag = "images", operation_id = "list_images", params(PageQuery),
@@ -97,6 +101,37 @@ pub(super) async fn verify(
     Ok(Json(report_view(&report)))
 }
 
+/// The manifest of an image: what is signed.
+#[utoipa::path(get, path = "/images/{image}/manifest", tag = "images", operation_id = "image_manifest",
+    params(("image" = String, Path, description = "Id, name (newest version), or name:version")),
+    responses((status = 200, description = "Canonical JSON", body = serde_json::Value), (status = 404, body = Problem)))]
+pub(super) async fn manifest(State(api): State<Api>, Named(image): Named) -> Answer<Response> {
+    let row = api.engine.image_row(&image).await?;
+    let octets = api.engine.manifest_octets(row.id).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], octets).into_response())
+}
+
+/// Gives an image the signature that it waits for, or has the server sign it.
+#[utoipa::path(post, path = "/images/{image}/signature", tag = "images", operation_id = "sign_image",
+    params(("image" = String, Path, description = "Id, name (newest version), or name:version")),
+    request_body = SignatureRequest,
+    responses((status = 200, body = ImageView), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn sign(
+    State(api): State<Api>,
+    Named(image): Named,
+    Input(request): Input<SignatureRequest>,
+) -> Answer<Json<ImageView>> {
+    let row = match request.signature {
+        Some(text) => api.engine.give_signature(operator(), &image, text).await?,
+        None => {
+            need(Role::Admin)?;
+            api.engine.sign_image(operator(), &image).await?
+        }
+    };
+    Ok(Json(image_view(&api.engine, &row).await?))
+}
+
 /// Says that the client went away: its request is dropped.
 struct SetOnDrop(Arc<AtomicBool>);
 
@@ -138,6 +173,12 @@ pub async fn image_view(engine: &Engine, row: &ImageRow) -> Result<ImageView, En
     let users = nodes.iter().filter(|node| node.installed.as_ref().is_some_and(|i| i.image == row.id));
     let text = |value: serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
     let word = |value: serde_json::Result<serde_json::Value>| value.map(text).unwrap_or_default();
+    let (signed, unsigned) = match engine.standing_of(row.id) {
+        Standing::Signed { key, title, number } => {
+            (Some(SignatureView { key: key.id().to_string(), title, number }), None)
+        }
+        Standing::Refused(why) => (None, Some(why)),
+    };
     Ok(ImageView {
         id: row.id,
         name: row.name.clone(),
@@ -154,5 +195,7 @@ pub async fn image_view(engine: &Engine, row: &ImageRow) -> Result<ImageView, En
         added: row.added,
         origin: row.origin.clone(),
         used_by: users.map(|node| node.name.clone()).collect(),
+        signed,
+        unsigned,
     })
 }

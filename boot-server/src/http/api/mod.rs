@@ -23,6 +23,7 @@ mod extract;
 mod groups;
 mod images;
 mod ingests;
+mod keys;
 mod machines;
 pub(in crate::http) mod me;
 mod models;
@@ -255,6 +256,12 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(images::list, ingests::add))
         .routes(routes!(images::show, images::remove))
         .routes(routes!(images::verify))
+        .routes(routes!(images::manifest))
+        .routes(routes!(images::sign))
+        .routes(routes!(keys::list, keys::trust))
+        .routes(routes!(keys::distrust))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::import))
         .routes(routes!(ingests::upload))
         .routes(routes!(ingests::list))
         .routes(routes!(ingests::show))

@@ -199,6 +199,52 @@ pub struct RecordingQuery {
     pub cursor: Option<String>,
 }
 
+/// Somebody else's key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustKeyRequest {
+    /// The public key, as minisign has it: its file, or the second line.
+    pub public: String,
+    /// Whose it is, for people.
+    pub title: String,
+}
+
+/// A key for the site.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImportKeyRequest {
+    /// Its private part, as minisign has it, without a password; left out where it stays elsewhere. It is never given back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
+    /// The public key; left out where the private part is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<String>,
+    /// By which the key of now names it, as `billet site key rotate --key` makes it; not needed where the private part of that key is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    /// The key of now is lost: who trusts it must be told of the new one by hand.
+    pub forget: bool,
+}
+
+impl std::fmt::Debug for ImportKeyRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImportKeyRequest")
+            .field("private", &self.private.is_some())
+            .field("public", &self.public)
+            .field("forget", &self.forget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A signature for an image.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignatureRequest {
+    /// Its file, in minisign's form, as `billet image sign` makes it. Left out: the server signs by the site's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
 /// A token to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

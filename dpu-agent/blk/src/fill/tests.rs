@@ -37,8 +37,13 @@ impl Place {
         Self { dir, order, mark, raw }
     }
 
+    fn filling(&self) -> Filling<'_> {
+        let whose = Whose::Keys(self.dir.0.join("trust.json"));
+        Filling { order: &self.order, mark: &self.mark, encrypted: false, whose }
+    }
+
     fn write(&self) -> Result<(), FillError> {
-        let filling = Filling { order: &self.order, mark: &self.mark, encrypted: false };
+        let filling = self.filling();
         assert!(!filling.is_done().unwrap());
         let done = filling.write(&FileMedium::open(&self.dir.0.join("volume")).unwrap());
         assert_eq!(filling.is_done().unwrap(), done.is_ok());
@@ -96,7 +101,7 @@ fn a_volume_that_was_written_is_never_given_another_image() {
     let mut there = place.volume();
     there[3 << 20..(3 << 20) + host.len()].copy_from_slice(host);
     fs::write(place.dir.0.join("volume"), &there).unwrap();
-    let filling = Filling { order: &place.order, mark: &place.mark, encrypted: false };
+    let filling = place.filling();
     assert!(filling.is_done().unwrap());
     let mut order: Fill = serde_json::from_slice(&fs::read(&place.order).unwrap()).unwrap();
     let image = order.image;
@@ -116,11 +121,12 @@ fn a_volume_that_was_written_is_never_given_another_image() {
 #[test]
 fn a_manifest_that_came_wrong_is_asked_for_again() {
     let place = Place::new("fill-manifest");
-    let manifest = fs::read_dir(place.dir.0.join("manifests")).unwrap().next().unwrap().unwrap().path();
+    let order: Fill = serde_json::from_slice(&fs::read(&place.order).unwrap()).unwrap();
+    let manifest = place.dir.0.join(format!("manifests/{}.json", order.image));
     let whole = fs::read(&manifest).unwrap();
     fs::write(&manifest, b"{}").unwrap();
     let begun = std::time::Instant::now();
-    assert!(matches!(place.write(), Err(FillError::Source(SourceError::Manifest(_)))));
+    assert!(matches!(place.write(), Err(FillError::Source(SourceError::Untrusted(_)))));
     assert!(begun.elapsed() >= PAUSE * (TRIES - 1));
     std::thread::scope(|scope| {
         let written = scope.spawn(|| place.write());
@@ -130,6 +136,15 @@ fn a_manifest_that_came_wrong_is_asked_for_again() {
         fs::rename(next, &manifest).unwrap();
         written.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn an_image_that_nobody_vouches_for_is_not_written() {
+    let place = Place::new("fill-unsigned");
+    let order: Fill = serde_json::from_slice(&fs::read(&place.order).unwrap()).unwrap();
+    fs::remove_file(place.dir.0.join(format!("manifests/{}.minisig", order.image))).unwrap();
+    assert!(matches!(place.write(), Err(FillError::Source(SourceError::Untrusted(_)))));
+    assert!(place.volume().iter().all(|byte| *byte == 0), "something was written");
 }
 
 #[test]

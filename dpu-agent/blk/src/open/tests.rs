@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use images::PartitionTable;
+use images::minisign::SecretKey;
+use images::trust::{Anchor, TrustError, TrustedKey};
 use protocol::job::CloudConfig;
 use ramdisk_agent_core::edges::EDGE;
 
 use super::*;
 use crate::layer::map::tests::{CHUNK, manifest_of};
+use crate::source::Whose;
 use crate::volume::Then;
 
 /// All of the image lies in the first MiB, so that nothing is fetched any more when the first write comes.
@@ -62,7 +65,20 @@ pub(crate) fn store(dir: &Path, raw: &[u8]) -> ImageId {
     }
     fs::create_dir_all(dir.join("manifests")).unwrap();
     fs::write(dir.join(format!("manifests/{}.json", manifest.id())), manifest.canonical()).unwrap();
+    sign(dir, &manifest, 1, 5);
+    let key = TrustedKey {
+        key: SecretKey::of_seed(&[1; 32]).public(),
+        title: "tests".into(),
+        floors: [(manifest.name.clone(), 5)].into(),
+    };
+    fs::write(dir.join("trust.json"), Anchor::new(vec![key]).to_json()).unwrap();
     manifest.id()
+}
+
+/// Signs the image by the key of this seed; 1 is trusted, from number 5 on.
+fn sign(dir: &Path, manifest: &Manifest, seed: u8, number: u64) {
+    let signature = images::trust::sign(&SecretKey::of_seed(&[seed; 32]), manifest, number);
+    fs::write(dir.join(format!("manifests/{}.minisig", manifest.id())), signature).unwrap();
 }
 
 fn config() -> CloudConfig {
@@ -121,7 +137,7 @@ fn instant<'a>(dir: &'a Path, image: ImageId, store: &Path, config: Option<&'a P
         dir,
         image,
         size: Some(SIZE),
-        source: Source::new(store.to_str().unwrap()),
+        source: Source::new(store.to_str().unwrap(), Whose::Keys(store.join("trust.json"))),
         pace: Pace { rate: None, deadline: Duration::from_secs(30) },
         config,
         grow_root: config.is_some(),
@@ -256,4 +272,37 @@ fn a_volume_that_cannot_become_what_it_is_to_be_is_not_served() {
     assert!(matches!(away, OpenError::Adapt(AdaptError::Missing(_))), "{away:?}");
     // When the store is there it is served after all.
     instant(&scratch.0.join("d"), id, &scratch.0, Some(&told)).open().unwrap();
+}
+
+/// Whose image is not taken gets no layer; one that a host has is served whoever signed it.
+#[test]
+fn an_image_that_nobody_vouches_for_gets_no_layer() {
+    let scratch = Scratch::new("unsigned");
+    let stored = scratch.0.join("store");
+    let image_id = store(&stored, &image(IMAGE));
+    let layer = scratch.0.join("layer");
+    let open = || instant(&layer, image_id, &stored, None).open();
+    let manifest = fs::read(stored.join(format!("manifests/{image_id}.json"))).unwrap();
+    let manifest = Manifest::parse(&manifest).unwrap();
+    let signature = stored.join(format!("manifests/{image_id}.minisig"));
+    let refused = |what: &str, is: fn(&SourceError) -> bool| {
+        let Err(OpenError::Source(error)) = open() else { unreachable!("{what} was taken") };
+        assert!(is(&error), "{what}: {error:?}");
+        assert!(!layer.join("manifest.json").exists() && !layer.join(JOURNAL).exists(), "{what}");
+    };
+    fs::remove_file(&signature).unwrap();
+    refused("unsigned", |e| matches!(e, SourceError::Untrusted(TrustError::Unsigned)));
+    sign(&stored, &manifest, 2, 5);
+    refused("foreign", |e| matches!(e, SourceError::Untrusted(TrustError::Foreign(_))));
+    sign(&stored, &manifest, 1, 4);
+    refused("older", |e| matches!(e, SourceError::Untrusted(TrustError::Older { .. })));
+    sign(&stored, &manifest, 1, 5);
+    let keys = fs::read(stored.join("trust.json")).unwrap();
+    fs::remove_file(stored.join("trust.json")).unwrap();
+    refused("without keys", |e| matches!(e, SourceError::NoKeys(_)));
+    fs::write(stored.join("trust.json"), keys).unwrap();
+    drop(open().unwrap());
+    fs::remove_file(&signature).unwrap();
+    fs::remove_file(stored.join("trust.json")).unwrap();
+    assert!(open().is_ok(), "a host may have it");
 }

@@ -143,6 +143,7 @@ impl Bench {
         let server = format!("http://{SERVER_ADDRESS}:{PORT}");
         command.args(["write", "--server", &server, "--target", &disk.device, "--yes-erase", &disk.device]);
         command.args(["--image", &format!("{server}/images/{}/manifest", self.image)]);
+        command.arg("--trust").arg(self.dir.join("state/trust/trust.json"));
         let log = File::create(self.dir.join("agent.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let server_before = self.server.process()?.cpu_time()?;

@@ -289,6 +289,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("usage_key", "usage key"),
     ("verify_audit", "audit verify"),
     ("verify_image", "image verify tiny"),
+    ("image_manifest", "image manifest tiny --to {dir}/manifest.json"),
+    ("sign_image", "image signature tiny --by-server"),
+    ("list_site_keys", "site key show"),
+    ("trust_site_key", "site key trust {dir}/vendor.pub --title vendor"),
+    ("distrust_site_key", "site key distrust EFB568065BCA8E5E"),
+    ("rotate_site_key", "site key rotate"),
+    ("import_site_key", "site key import {dir}/vendor.pub --forget"),
 ];
 
 /// Operations without a command that this test could run, and why.
@@ -349,6 +356,7 @@ fn files(lab: &Lab) {
     write("machines.csv", b"name,serial\nlater,SN-LATER\n");
     write("model.toml", b"name = \"r650\"\n");
     write("image.raw", &raw_disk(9));
+    write("vendor.pub", b"RWRejspbBmi174ULzYsWdulwMN5T0R3Ml1xu3vnrvp+6GEGyPb2v4Q5Y\n");
 }
 
 async fn command(lab: &Lab, line: &str) -> Result<(), Failure> {
