@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boot_server_core::boot_files;
-use boot_server_core::node::Policy;
+use boot_server_core::node::{Node, Policy};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Keys, Releases};
@@ -18,6 +18,7 @@ mod bmc;
 mod console;
 mod dhcp;
 mod export;
+mod identity;
 mod interface;
 mod ipv6;
 mod metadata;
@@ -34,6 +35,7 @@ pub use bmc::{Bmc, BmcSettings, OwnAccount};
 pub use console::{Console, ConsoleSettings, SshKey};
 pub use dhcp::{Dhcp, Lending};
 pub use export::{Export, ExportSettings};
+pub use identity::{Identity, IdentitySettings, PoolIdentity};
 pub use interface::{Interface, Network, interfaces};
 pub use ipv6::{Advertise, Dhcp6, Ipv6, Ipv6Settings, Pool6};
 pub use metadata::Metadata;
@@ -73,6 +75,8 @@ pub struct Config {
     pub metadata: Metadata,
     /// What happens to machines that nobody announced.
     pub discovery: Discovery,
+    /// What an agent must have proven.
+    pub identity: Identity,
     /// How long the event list goes back.
     pub events: Events,
     /// Who did what.
@@ -281,6 +285,7 @@ impl Default for Config {
             console: Console::default(),
             metadata: Metadata::default(),
             discovery: Discovery::default(),
+            identity: Identity::default(),
             events: Events::default(),
             audit: Audit::default(),
             approvals: Approvals::default(),
@@ -380,6 +385,12 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong, with the nearest right name where a key is unknown.
         message: String,
+    },
+    /// `[identity]` says what cannot be.
+    #[error("{what}")]
+    Identity {
+        /// What.
+        what: String,
     },
     /// No interface was named.
     #[error(
@@ -553,8 +564,10 @@ pub struct Settings {
     pub console: ConsoleSettings,
     /// What installed OSes may ask for.
     pub metadata: Metadata,
-    /// What the site wants.
+    /// What the site wants; of a node, see [`policy_of`](Self::policy_of).
     pub policy: Policy,
+    /// What an agent must have proven.
+    pub identity: IdentitySettings,
     /// How many unknown machines may become nodes.
     pub new_machines: NewMachines,
     /// A boot script is given only to the address that was lent to its machine, where one was.
@@ -635,7 +648,8 @@ impl Settings {
             },
             console: ConsoleSettings::new(&config.console)?,
             metadata: config.metadata.clone(),
-            policy: Policy { provide_blank: config.discovery.provide_blank },
+            policy: Policy { provide_blank: config.discovery.provide_blank, ..Policy::default() },
+            identity: IdentitySettings::new(&config.identity)?,
             new_machines: NewMachines {
                 burst: config.discovery.burst,
                 per_second: config.discovery.new_per_second,
@@ -662,6 +676,11 @@ impl Settings {
             bundle_keys: bundle_keys(&config.bundles)?,
             export: ExportSettings::new(&config.export),
         })
+    }
+
+    /// What is wanted of machines of this node's pool.
+    pub fn policy_of(&self, node: &Node) -> Policy {
+        Policy { identity: self.identity.of(&node.pool()), ..self.policy }
     }
 
     /// Our addresses on the provisioning interface, IPv4 first; at least one.

@@ -45,6 +45,7 @@ mod service;
 mod status;
 pub mod switches;
 mod tenancy;
+mod trust;
 
 pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
 pub use bundles::{BundleCheckView, BundleView};
@@ -64,6 +65,7 @@ pub use tenancy::{
     EnrolmentView, MeView, MemberView, ProjectRoleView, ProjectView, RecoveryView, SessionCreated,
     SessionView, UserView,
 };
+pub use trust::{ShownTpm, TrustView};
 
 /// A node in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -102,6 +104,9 @@ pub struct NodeView {
     pub papers: Papers,
     /// An agent of the current boot is known.
     pub agent: bool,
+    /// How far it is proven which machine that agent runs on.
+    #[serde(default)]
+    pub trust: TrustView,
     /// What a network boot would get now.
     pub boots: BootKind,
     /// What somebody ordered it to boot; stays as a record once it was used.
@@ -458,7 +463,7 @@ pub struct Page<T> {
 
 impl NodeView {
     /// Every field, for whoever wants some of them.
-    pub const FIELDS: [&'static str; 30] = [
+    pub const FIELDS: [&'static str; 31] = [
         "id",
         "name",
         "state",
@@ -473,6 +478,7 @@ impl NodeView {
         "retired",
         "papers",
         "agent",
+        "trust",
         "boots",
         "boot",
         "job",
@@ -517,6 +523,7 @@ impl NodeView {
             retired: node.retired.clone(),
             papers: node.papers.clone(),
             agent: node.link.session.is_some(),
+            trust: TrustView::of(node),
             boots: required_boot(node, now()).kind(),
             boot: node.boot.as_ref().map(BootOrderView::of),
             job: run.map(JobView::of).or(node.state.service().map(JobView::of_service)),

@@ -8,6 +8,7 @@
 //! | `PUT /agent/v1/inventory` | [`Inventory`](crate::inventory::Inventory) | 204 |
 //! | `POST /agent/v1/bmc-account` | | [`AccountOrder`] |
 //! | `PUT /agent/v1/bmc-account` | [`AccountReport`] | 204 |
+//! | `POST`, `PUT /agent/v1/tpm` | | see [`tpm`](crate::tpm) |
 //! | `GET /agent/v1/work?wait=25` | | [`Work`], held open up to `wait` seconds |
 //! | `POST /agent/v1/report` | [`ReportBatch`](crate::report::ReportBatch) | [`ReportReply`] |
 //! | `GET /images/{image}/manifest` | | canonical manifest JSON |

@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod job;
 pub mod limits;
 pub mod report;
+pub mod tpm;
 
 pub use ids::{
     ChunkId, DiskId, DpuId, FloatingId, GroupId, ImageId, JobId, MacAddr, MirrorId, NetworkId, NodeId,

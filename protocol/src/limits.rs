@@ -18,3 +18,9 @@ pub const REPORTED_STRING_MAX: usize = 512;
 pub const REPORTS_MAX: usize = 256;
 /// User data, in octets: what cloud platforms commonly allow is 16 KiB to 64 KiB.
 pub const USER_DATA_MAX: usize = 64 << 10;
+/// Largest public area, quote or signature of a TPM, in octets: RSA keys of 4,096 bits take 600.
+pub const TPM_STRUCTURE_MAX: usize = 2 << 10;
+/// Largest certificate of a TPM's endorsement key, in octets; they have 1 to 2 KiB.
+pub const TPM_CERTIFICATE_MAX: usize = 4 << 10;
+/// Largest event log of a firmware, in octets; they have tens of KiB, and two digits for each must fit a body.
+pub const TPM_LOG_MAX: usize = 256 << 10;

@@ -27,7 +27,7 @@ use crate::init::panic::Current;
 use crate::inspect::lldp::{self, Neighbours};
 use crate::inspect::{self, tree::Tree};
 use crate::trust::Trust;
-use crate::{bmc_account, cli, deploy, sys};
+use crate::{bmc_account, cli, deploy, sys, tpm};
 
 /// Hellos that the server refused, before the machine boots again for a new nonce. More than one, because the answer
 /// to the first may have been lost, and a server that restores its store may refuse for a moment.
@@ -78,6 +78,7 @@ pub fn run(settings: &Settings, collect: &(dyn Fn() -> Inventory + Sync)) -> Lea
         Ok(_) => {}
         Err(_) => return lost(),
     }
+    tpm::prove(&client, &session, Path::new("/"));
     let again = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| neighbours_later(settings, &session, collect, heard, &again));

@@ -4,6 +4,7 @@ use protocol::agent::{AccountOrder, AccountReport, Hello, Introduction, ReportRe
 use protocol::inventory::Inventory;
 use protocol::limits::JSON_BODY_MAX;
 use protocol::report::ReportBatch;
+use protocol::tpm::{TpmChallenge, TpmKeys, TpmProof};
 use protocol_http::{HttpError, body_of, check};
 use serde::de::DeserializeOwned;
 
@@ -76,6 +77,32 @@ impl Client {
     pub fn account_report(&self, session: &str, report: &AccountReport) -> Result<(), HttpError> {
         let url = self.url("bmc-account");
         let body = body_of(&url, report)?;
+        let request = self.http.put(&url).header("content-type", "application/json");
+        check(&url, request.header("authorization", bearer(session)).send(&body[..]))?;
+        Ok(())
+    }
+
+    /// Shows the keys of the machine's TPM. `None` where the server knows no such thing.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub fn tpm_challenge(&self, session: &str, keys: &TpmKeys) -> Result<Option<TpmChallenge>, HttpError> {
+        let url = self.url("tpm");
+        let body = body_of(&url, keys)?;
+        let request = self.http.post(&url).header("content-type", "application/json");
+        match self.answer(&url, request.header("authorization", bearer(session)).send(&body[..])) {
+            Err(e) if matches!(e.status(), Some(404 | 405)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Answers the challenge.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub fn tpm_proof(&self, session: &str, proof: &TpmProof) -> Result<(), HttpError> {
+        let url = self.url("tpm");
+        let body = body_of(&url, proof)?;
         let request = self.http.put(&url).header("content-type", "application/json");
         check(&url, request.header("authorization", bearer(session)).send(&body[..]))?;
         Ok(())

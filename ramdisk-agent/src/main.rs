@@ -13,6 +13,7 @@ mod init;
 mod inspect;
 mod sys;
 mod trust;
+mod tpm;
 mod verify;
 mod write;
 

@@ -45,6 +45,7 @@ mod store;
 mod switch;
 pub mod text;
 mod token;
+mod trust;
 mod uki;
 mod usage;
 mod user;

@@ -12,6 +12,7 @@ use super::client::{Client, encode};
 use super::node::path;
 use super::output::{Format, Show, facts, print, table};
 use super::text::{memory, moment, plain};
+use super::trust::{self, LearnPcrsArgs};
 use crate::http::api::requests::{AcceptRequest, LearnRequest, ModelRequest};
 use crate::view::{ExpectedView, NodeView, Page};
 
@@ -43,6 +44,8 @@ pub enum ModelCommand {
         #[arg(long)]
         replace: bool,
     },
+    /// Take into a model what a machine measured that booted as it should
+    LearnPcrs(LearnPcrsArgs),
     /// Make a model from a TOML or JSON file, in place of the one of its name
     Put {
         /// The file; `-` for standard input
@@ -85,6 +88,7 @@ pub(super) fn run(client: &Client, format: Format, command: ModelCommand) -> Res
             let request = LearnRequest { name, replace };
             format.print(&client.post::<_, Model>(&path(&node, "/learn"), &request)?)
         }
+        ModelCommand::LearnPcrs(args) => trust::learn_pcrs(client, format, args),
         ModelCommand::Put { file, new } => {
             let model = parse(&read(&file)?)
                 .map_err(|why| Failure::Usage(format!("{} is no model: {why}", file.display())))?;

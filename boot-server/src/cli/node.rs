@@ -26,6 +26,7 @@ use super::service::{
 };
 use super::switch::{CableArgs, cable};
 use super::text::{memory, moment, plain, span};
+use super::trust::{self, ApproveBootArgs, TpmCommand};
 use super::watch::{Goal, WatchArgs, watch};
 use crate::http::api::requests::{EvacuateRequest, PlaceRequest, RenameRequest, WipeRequest};
 use crate::view::servers::ServerView;
@@ -100,6 +101,11 @@ pub enum NodeCommand {
         /// Name or id
         node: String,
     },
+    /// Vouch for the agent that runs on a node now, until it boots again (level T2)
+    ApproveBoot(ApproveBootArgs),
+    /// The TPM of a node, which proves what it booted (level T3)
+    #[command(subcommand)]
+    Tpm(TpmCommand),
     /// Take a machine out of use for good, or back
     Retire(RetireArgs),
     /// Day of purchase and end of warranty
@@ -269,6 +275,8 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Adopt { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/adopt"), &empty)?)
         }
+        NodeCommand::ApproveBoot(args) => trust::approve(client, format, &args),
+        NodeCommand::Tpm(command) => trust::tpm(client, format, command),
         NodeCommand::Retire(args) => retire(client, format, &args),
         NodeCommand::Papers(args) => papers(client, format, &args),
         NodeCommand::Replace(args) => replace(client, format, &args),
@@ -443,6 +451,8 @@ impl Show for NodeView {
             ),
             ("host keys", host_keys(self)),
             ("boots", boots(self)),
+            ("identity", Some(trust::line(&self.trust))),
+            ("TPM", trust::tpm_line(&self.trust)),
             ("agent", Some(if self.agent { "connected" } else { "not connected" }.to_owned())),
             ("uuid", self.uuid.map(|u| u.to_string())),
             ("serial", self.serial.clone()),

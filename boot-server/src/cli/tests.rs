@@ -34,6 +34,7 @@ fn node(name: &str, state: StateName) -> NodeView {
         retired: None,
         papers: Default::default(),
         agent: false,
+        trust: crate::view::TrustView { why: "no agent".into(), boot: 3, ..Default::default() },
         boots: BootKind::LocalDisk,
         boot: None,
         job: None,

@@ -36,8 +36,13 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoSession`], or what the store or the vault says.
     pub async fn account_order(&self, token: &str) -> Result<AccountOrder, EngineError> {
-        let node = self.session(token)?.id;
+        let node = self.session(token)?;
         let Some(wanted) = &self.0.settings.bmc.account else { return Ok(AccountOrder::None) };
+        if !node.may_have_account(self.settings().policy_of(&node).identity) {
+            tracing::info!(node = %node.name, "no account on its controller: its agent has not proven enough");
+            return Ok(AccountOrder::None);
+        }
+        let node = node.id;
         let address = self.inventory(node).await?.and_then(|i| i.bmc.as_ref()?.address);
         let _turn = self.0.bmc_turn.lock().await;
         // Whoever has a controller here has an account there; one without an address can be reached by nobody.

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boot_server_core::deploy::all_blank;
-use boot_server_core::node::{Event, Node, Refused, Severity};
+use boot_server_core::node::{Claim, Event, Match, Node, Refused, Severity};
 use protocol::agent::{Hello, ReportReply, Welcome, Work};
 use protocol::inventory::{Disk, Inventory, Transport};
 use protocol::report::ReportBatch;
 use protocol::{NodeId, Sha256};
 
+use super::alarms::Alarm;
 use super::models::compared;
 use super::{Actor, Along, Engine, EngineError, now};
 use crate::secret;
+
+/// Addresses that an event names.
+const NAMED_MAX: usize = 4;
 
 /// A job or another order that was handed to the agent.
 pub type Handed = Work;
@@ -24,19 +28,43 @@ impl Engine {
     /// [`EngineError::Refused`] with [`Refused::Nonce`] or [`Refused::Protocol`].
     pub async fn hello(&self, mut hello: Hello) -> Result<Welcome, EngineError> {
         let nonce = secret::hash(&hello.nonce);
+        let claim = Claim { uuid: hello.uuid, serial: hello.serial.clone(), macs: hello.macs.clone() };
         let Some(node) = self.0.nodes.with_secret(nonce).filter(|node| has_nonce(node, nonce)) else {
-            return Err(Refused::Nonce { why: "used already or never given" }.into());
+            let why = "used already or never given";
+            let claimed = match self.identify(&claim) {
+                Match::Node(id) => Some(id),
+                Match::Unknown | Match::Conflict { .. } => None,
+            };
+            self.forged(claimed, &claim, why).await;
+            return Err(Refused::Nonce { why }.into());
         };
         // Neither kept nor logged from here on.
         hello.nonce.clear();
         hello.macs = self.own_addresses(node.id, hello.macs).await?;
         let session = secret::token()?;
         let event = Event::Hello { hello: Box::new(hello), nonce, session: secret::hash(&session) };
-        let node = self.apply(node.id, Actor::Agent, event).await?;
+        let node = match self.apply(node.id, Actor::Agent, event).await {
+            Ok(node) => node,
+            Err(error) => {
+                if let EngineError::Refused(Refused::Nonce { why }) = error {
+                    self.forged(Some(node.id), &claim, why).await;
+                }
+                return Err(error);
+            }
+        };
         let first = self.first_seen(&node);
         let seconds = first.map(|first| now().since(first).as_millis() as f64 / 1000.0);
         tracing::info!(node = %node.name, seconds, "agent hello: seconds since the first DHCPDISCOVER");
         Ok(Welcome { node: node.id, name: node.name, session, now: now() })
+    }
+
+    /// A hello that proves nothing is an alarm: somebody replays or guesses, or a machine was cut off while it booted.
+    async fn forged(&self, node: Option<NodeId>, says: &Claim, why: &str) {
+        let macs = says.macs.iter().take(NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let who = if macs.is_empty() { "a machine without an address".to_owned() } else { macs };
+        let message =
+            format!("hello with a boot nonce that is {why}, by what says it is {who}: it got nothing");
+        self.alarm(Alarm::Nonce, node, &message).await;
     }
 
     /// The node whose agent has this session token.
@@ -110,6 +138,8 @@ impl Engine {
                         Ok(_) => return Ok(Work::Job { job }),
                         // It was called off at this very moment: look again.
                         Err(EngineError::Refused(Refused::StaleJob { .. })) => continue,
+                        // What is wanted rose meanwhile: the node says what it waits for.
+                        Err(EngineError::Refused(Refused::Trust { .. })) => {}
                         Err(error) => return Err(error),
                     }
                 }

@@ -259,7 +259,11 @@ impl Engine {
         };
         let nonce = secret::hex()?;
         let hash = secret::hash(&nonce);
-        let event = move |node: &Node| Event::BootRequested { boot: required_boot(node, now()), nonce: hash };
+        let event = move |node: &Node| Event::BootRequested {
+            boot: required_boot(node, now()),
+            nonce: hash,
+            claim: claim.clone(),
+        };
         let node = self.apply_with(id, Actor::Machine, event, Along::default()).await?;
         let seconds = sighting.map(|seen| now().since(seen.first).as_millis() as f64 / 1000.0);
         let name = node.name.clone();
@@ -329,7 +333,7 @@ impl Engine {
         node.identity.macs.iter().filter_map(|mac| sightings.by_mac.get(mac)).map(|s| s.first).max()
     }
 
-    fn identify(&self, claim: &Claim) -> Match {
+    pub(super) fn identify(&self, claim: &Claim) -> Match {
         let nodes = self.0.nodes.like(claim);
         identify(claim, nodes.iter().map(|node| (node.id, &node.identity)))
     }

@@ -112,8 +112,11 @@ impl Engine {
             Ok(planned) => {
                 let target = planned.order.spec.target.id.clone();
                 let rebuild = node.state.name() == StateName::Active;
-                let context =
-                    Context { now: now(), fresh_job: JobId(Uuid::nil()), policy: self.settings().policy };
+                let context = Context {
+                    now: now(),
+                    fresh_job: JobId(Uuid::nil()),
+                    policy: self.settings().policy_of(node),
+                };
                 let refused = step(node, event(planned, rebuild), &context).err().map(EngineError::from);
                 let unfit = self.check_health(node, request.allow_critical).err();
                 (Some(target), refused.or(unfit).map(|error| error.problem()))

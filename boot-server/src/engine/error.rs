@@ -167,6 +167,12 @@ pub enum EngineError {
     /// No model has this name.
     #[error("no model `{0}`")]
     ModelNotFound(String),
+    /// What a TPM sent proves nothing.
+    #[error("the TPM's proof is none: {what}")]
+    NoProof {
+        /// Why.
+        what: String,
+    },
     /// Something said of expected hardware makes no sense.
     #[error("{what}")]
     BadModel {
@@ -259,6 +265,7 @@ impl EngineError {
             Self::Misfit(_) => (409, "misfit", "choose another machine, or mend what is said"),
             Self::ModelNotFound(_) => (404, "model-not-found", "list them with `billet model list`"),
             Self::BadModel { hint, .. } => (422, "bad-model", *hint),
+            Self::NoProof { .. } => (422, "no-proof", "boot the machine's agent again"),
             Self::Network(error) => (422, "bad-network", error.hint()),
             Self::Vault(VaultError::Sealed) => {
                 (409, "sealed", "give the BMC's account anew (`billet bmc set`)")
@@ -373,6 +380,7 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
             (409, "retired", "choose another machine, or take this one back (`billet node retire --off`)")
         }
         Refused::Nonce { .. } => (401, "nonce", "restart the machine, so that it gets a new boot script"),
+        Refused::Trust { hint, .. } => (409, "identity", hint),
         Refused::NoSession => (401, "session", "restart the machine"),
         Refused::StaleJob { .. } => (409, "stale-job", "ask for work again"),
         Refused::StalePhoneHome => (404, "stale-phone-home", "nothing waits for it"),

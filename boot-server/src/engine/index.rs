@@ -105,7 +105,7 @@ fn ticket(node: &Node) -> Option<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    use boot_server_core::node::Nonce;
+    use boot_server_core::node::{Delivery, Nonce};
 
     use super::*;
 
@@ -122,7 +122,13 @@ mod tests {
         let uuid = Uuid::from_u128(7);
         let (a, mut b) = (node(1, MAC, uuid), node(2, MacAddr([2, 0, 0, 0, 0, 2]), uuid));
         let secret = Sha256([7; 32]);
-        b.link.nonce = Some(Nonce { sha256: secret, issued: Timestamp(0), epoch: 1 });
+        b.link.nonce = Some(Nonce {
+            sha256: secret,
+            issued: Timestamp(0),
+            epoch: 1,
+            by: Delivery::Network,
+            made_for: Claim::default(),
+        });
         let mut index = Index::default();
         index.add(&a);
         index.add(&b);

@@ -2,7 +2,7 @@
 
 use bmc::BootDevice;
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{NetworkError, StateName, StaticNetwork};
+use boot_server_core::node::{Level, NetworkError, StateName, StaticNetwork};
 use protocol::inventory::FirmwareMode;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,8 @@ async fn an_image_is_good_for_one_boot() {
         assert!(config.contains(&format!(" '{word}'")), "{word} in {config}");
     }
     site.engine.hello(hello(nonce.clone(), vec![MAC])).await.unwrap();
+    let trust = site.now().await.trust();
+    assert_eq!(trust.level, Level::T2, "{}", trust.why);
     assert!(site.engine.boot_image(&ticket).is_none(), "it was booted");
     site.until("media.ejected").await;
     assert_eq!(site.in_drive(), None);

@@ -12,8 +12,10 @@ mod accounts;
 mod accounts_tests;
 mod addresses;
 mod agents;
+mod alarms;
 mod approvals;
 mod arrivals;
+mod attest;
 mod audits;
 mod baselines;
 mod bmc_events;
@@ -40,6 +42,8 @@ mod exports;
 pub mod fabric;
 mod groups;
 mod health;
+#[cfg(test)]
+mod identity_tests;
 mod idle;
 mod images;
 mod imports;
@@ -95,6 +99,7 @@ use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 pub use agents::Handed;
+pub use alarms::Alarm;
 pub use approvals::{Carried, Carry, Kept, Subject, Wanted};
 pub use bmc_events::PATH as BMC_EVENTS;
 pub use bmcs::BmcChange;
@@ -167,6 +172,9 @@ struct Inner {
     dhcp_servers: Mutex<dhcp_servers::DhcpServers>,
     discoveries: Discoveries,
     strangers: Mutex<strangers::Strangers>,
+    alarms: Mutex<alarms::Alarms>,
+    /// What TPMs were asked, until they answer.
+    challenges: Mutex<BTreeMap<NodeId, attest::Challenge>>,
     changes: broadcast::Sender<Change>,
     /// Some effect waits to be carried out.
     effects: Notify,
@@ -369,6 +377,8 @@ impl Engine {
             dhcp_servers: Mutex::default(),
             discoveries: Discoveries::default(),
             strangers: Mutex::new(strangers),
+            alarms: Mutex::default(),
+            challenges: Mutex::default(),
             changes: broadcast::channel(CHANGES_MAX).0,
             effects: Notify::new(),
             deadlines: Notify::new(),
@@ -576,7 +586,7 @@ impl Engine {
                 && approvals::destroys(verb)
             {
                 // What the machine refuses is refused before anybody is asked.
-                step(&before.node, event.clone(), &self.context())?;
+                step(&before.node, event.clone(), &self.context(&before.node))?;
                 self.check_approved(id)?;
             }
             match self.step(&slot, &actor, event, &along).await {
@@ -594,8 +604,10 @@ impl Engine {
         Ok(())
     }
 
-    fn context(&self) -> Context {
-        Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy }
+    /// What a step of this node may not find out by itself.
+    fn context(&self, node: &Node) -> Context {
+        let policy = self.0.settings.policy_of(node);
+        Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy }
     }
 
     /// One step of one node; the caller holds its turn.
@@ -607,7 +619,7 @@ impl Engine {
         along: &Along,
     ) -> Result<Node, EngineError> {
         let before = slot.row();
-        let context = self.context();
+        let context = self.context(&before.node);
         let takes_away = along.server.is_none() && servers::takes_away(&event);
         let outcome = step(&before.node, event, &context)?;
         let nothing = outcome.node == *before.node

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use boot_server_core::expected::{self, BadModel, Compared, Model};
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, Severity};
+use boot_server_core::node::trust::is_untouched;
+use boot_server_core::node::{Event, EventLog, Node, Severity};
 use futures_util::{StreamExt as _, stream};
 use protocol::NodeId;
 use protocol::inventory::Inventory;
@@ -18,6 +19,9 @@ use crate::view::ExpectedView;
 const MODELS_MAX: usize = 1000;
 /// Machines that are compared at the same time after a model was changed.
 const COMPARED_AT_ONCE: usize = 16;
+/// Registers that are learned unless others are named: firmware, what it loads from cards, loaders and kernel, Secure Boot, and the
+/// ramdisk (Linux measures it into 9).
+const LEARNED: [u8; 5] = [0, 2, 4, 7, 9];
 /// Longest reason, in bytes.
 const REASON_MAX: usize = 1024;
 
@@ -102,8 +106,51 @@ impl Engine {
     ) -> Result<Model, EngineError> {
         let inventory = self.inventory(node.id).await?;
         let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;
-        let model = expected::learn(name, &inventory, node.place.as_ref());
+        let mut model = expected::learn(name, &inventory, node.place.as_ref());
+        // What its TPMs say is learned by itself (`learn_measured`).
+        model.measured =
+            self.models().await?.into_iter().find(|m| m.name == name).and_then(|known| known.measured);
         self.put_model(actor, model, replace).await
+    }
+
+    /// Takes into a model what this node's TPM says that it measured; `add`: beside what is allowed already.
+    ///
+    /// # Errors
+    /// [`EngineError::ModelNotFound`], [`EngineError::BadModel`] where it says nothing that a model could be made of, or as
+    /// [`Engine::put_model`].
+    pub async fn learn_measured(
+        &self,
+        actor: Actor,
+        name: &str,
+        node: &Node,
+        pcrs: &[u8],
+        add: bool,
+        trust_first_tpm: bool,
+    ) -> Result<Model, EngineError> {
+        let mut model = self.model(name).await?;
+        let bad = |what: String, hint| EngineError::BadModel { what, hint };
+        let Some(quoted) = node.link.session.as_ref().and_then(|session| session.tpm.as_ref()) else {
+            let hint = "boot its agent on a machine with a TPM 2.0, then try again";
+            return Err(bad(format!("no quote of a TPM came from {} in this boot", node.name), hint));
+        };
+        if !matches!(quoted.log, EventLog::None | EventLog::Matches { .. }) {
+            let hint = "take another machine: this one's TPM and firmware do not agree on what was measured";
+            return Err(bad(format!("the event log of {} does not lead to its registers", node.name), hint));
+        }
+        let mut measured = model.measured.take().filter(|_| add).unwrap_or_default();
+        measured.trust_first_tpm |= trust_first_tpm;
+        for pcr in if pcrs.is_empty() { &LEARNED } else { pcrs } {
+            let Some(value) = quoted.pcrs.get(pcr).filter(|value| !is_untouched(value)) else {
+                let hint = "say which registers machines of this model measure into (`--pcrs`)";
+                return Err(bad(format!("nothing was measured into PCR {pcr} of {}", node.name), hint));
+            };
+            let allowed = measured.pcrs.entry(*pcr).or_default();
+            if !allowed.contains(value) {
+                allowed.push(*value);
+            }
+        }
+        model.measured = Some(measured);
+        self.put_model(actor, model, true).await
     }
 
     /// Says of which model a node is, and compares it; `None`: its maker and product tell.

@@ -65,6 +65,7 @@ impl Site {
         let event = |node: &Node| Event::BootRequested {
             boot: boot_server_core::node::required_boot(node, now()),
             nonce: protocol::Sha256([5; 32]),
+            claim: Claim::default(),
         };
         engine.apply_with(self.node.id, Actor::Machine, event, Along::default()).await.unwrap();
     }

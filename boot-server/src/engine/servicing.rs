@@ -64,7 +64,7 @@ impl Engine {
         let event = Event::Verb(Verb::Service(order));
         // Whether it fits is known at once; controllers are asked only then.
         let context =
-            Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.settings().policy };
+            Context { now: now(), fresh_job: JobId(Uuid::now_v7()), policy: self.settings().policy_of(node) };
         step(node, event.clone(), &context)?;
         for step in &steps {
             if let ServiceStep::Firmware(firmware) = step {

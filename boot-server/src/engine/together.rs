@@ -83,8 +83,8 @@ impl Engine {
             let (before, version) = (Node::clone(&row.node), row.version);
             let mut outcome = Outcome { node: before.clone(), effects: Vec::new(), notes: Vec::new() };
             for event in events {
-                let context =
-                    Context { now: at, fresh_job: JobId(Uuid::now_v7()), policy: self.0.settings.policy };
+                let policy = self.0.settings.policy_of(&outcome.node);
+                let context = Context { now: at, fresh_job: JobId(Uuid::now_v7()), policy };
                 let next = step(&outcome.node, event.clone(), &context)?;
                 outcome.node = next.node;
                 outcome.effects.extend(next.effects);

@@ -11,6 +11,7 @@ use boot_server_core::agent_body::{self, BodyError};
 use boot_server_core::node::Claim;
 use protocol::agent::{AccountOrder, Introduction, ReportReply, Welcome, Work};
 use protocol::limits::{INVENTORY_BODY_MAX, JSON_BODY_MAX};
+use protocol::tpm::TpmChallenge;
 use serde::Deserialize;
 
 use super::limits::{WAIT_MAX, body};
@@ -28,6 +29,7 @@ pub(super) fn router(engine: Engine) -> Router {
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/inventory", put(inventory))
         .route("/agent/v1/bmc-account", post(account_order).put(account_report))
+        .route("/agent/v1/tpm", post(tpm_keys).put(tpm_proof))
         .route("/agent/v1/work", get(work))
         .route("/agent/v1/report", post(report))
         .with_state(engine)
@@ -85,6 +87,25 @@ async fn account_report(
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn tpm_keys(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    request: Body,
+) -> Answer<Json<TpmChallenge>> {
+    let token = bearer(&headers)?;
+    engine.session(token)?;
+    let keys = read(agent_body::tpm_keys, request, HELLO_BODY_MAX).await?;
+    Ok(Json(engine.challenge(token, keys).await?))
+}
+
+async fn tpm_proof(State(engine): State<Engine>, headers: HeaderMap, request: Body) -> Answer<StatusCode> {
+    let token = bearer(&headers)?;
+    engine.session(token)?;
+    let proof = read(agent_body::tpm_proof, request, JSON_BODY_MAX).await?;
+    engine.prove(token, proof).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// How long whoever asks would wait, in seconds.
 #[derive(Debug, Deserialize)]
 pub(super) struct Patience {
@@ -138,6 +159,7 @@ async fn read<T>(
             BodyError::Json(_) => ("json", "use an agent of the server's version"),
             BodyError::TooManyReports => ("too-many-reports", "send several batches"),
             BodyError::ReportOrder => ("report-order", "send them in order"),
+            BodyError::TooLong => ("too-long", "use an agent of the server's version"),
         };
         ProblemResponse::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.to_string(), hint)
     })

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use super::ProblemResponse;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Alarm, Engine, EngineError};
 use crate::view::dpus::DpuView;
 
 /// The one route.
@@ -70,6 +70,11 @@ pub async fn metrics_text(engine: &Engine) -> Result<String, EngineError> {
     gauge(&mut text, "billet_bmcs", "Management controllers by how they are.", "state", &bmcs);
     gauge(&mut text, "billet_power", "Nodes with a management controller by power.", "power", &powers);
     gauge(&mut text, "billet_health", "Nodes by health.", "health", &healths);
+    text.push_str("# HELP billet_identity_alarms_total Proofs of identity that failed.\n# TYPE billet_identity_alarms_total counter\n");
+    for alarm in Alarm::ALL {
+        let (kind, count) = (alarm.as_str(), engine.alarms(alarm));
+        let _ = writeln!(text, "billet_identity_alarms_total{{kind=\"{kind}\"}} {count}");
+    }
     traffic::write(&mut text, engine, &known_dpus, &all_volumes);
     Ok(text)
 }

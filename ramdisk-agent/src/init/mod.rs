@@ -86,6 +86,7 @@ fn mount_all() {
         ("proc", "/proc", "proc"),
         ("sysfs", "/sys", "sysfs"),
         ("devtmpfs", "/dev", "devtmpfs"),
+        ("securityfs", "/sys/kernel/security", "securityfs"),
         ("tmpfs", "/run", "tmpfs"),
     ];
     for (source, path, kind) in wanted {

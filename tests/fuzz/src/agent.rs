@@ -1,6 +1,8 @@
 //! What an agent sends: a hello, an inventory or reports, and what they do to a node.
 
-use boot_server_core::node::{Boot, Context, Event, Node, Outcome, Policy, StateName, required_boot, step};
+use boot_server_core::node::{
+    Boot, Claim, Context, Event, Node, Outcome, Policy, StateName, required_boot, step,
+};
 use boot_server_core::{agent_body, expected};
 use protocol::limits::{DISKS_MAX, NICS_MAX, PCI_MAX, REPORTED_STRING_MAX, REPORTS_MAX};
 use protocol::{JobId, NodeId, Sha256, Timestamp};
@@ -49,7 +51,7 @@ pub fn run(data: &[u8]) {
         }
         if kind & 8 != 0 {
             let boot = required_boot(&node, now);
-            take(&mut node, Event::BootRequested { boot, nonce: NONCE }, now);
+            take(&mut node, Event::BootRequested { boot, nonce: NONCE, claim: Claim::default() }, now);
         }
     }
 }
@@ -70,6 +72,10 @@ fn take(node: &mut Node, event: Event, now: Timestamp) {
 fn discovered() -> Node {
     let identity = boot_server_core::node::Identity { uuid: None, serial: None, macs: Default::default() };
     let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
-    take(&mut node, Event::BootRequested { boot: Boot::Agent, nonce: NONCE }, STARTED);
+    take(
+        &mut node,
+        Event::BootRequested { boot: Boot::Agent, nonce: NONCE, claim: Claim::default() },
+        STARTED,
+    );
     node
 }

@@ -20,6 +20,7 @@ mod ovsdb;
 mod redfish;
 mod signature;
 mod tftp;
+mod tpm;
 
 /// One target.
 #[derive(Clone, Copy)]
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "redfish", run: redfish::run },
     Target { name: "signature", run: signature::run },
     Target { name: "tftp", run: tftp::run },
+    Target { name: "tpm", run: tpm::run },
 ];
 
 /// Directory of a target's committed inputs.

@@ -29,6 +29,10 @@ const OVMF_CODE_SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 /// Time for QEMU to end when it was told to.
 const QUIT: Duration = Duration::from_secs(10);
 
+/// Looks for the socket of a TPM that is being started, and the pause between.
+const TPM_TRIES: u32 = 200;
+const TPM_PAUSE: Duration = Duration::from_millis(50);
+
 /// A machine, on or off.
 #[derive(Debug)]
 pub struct Machine {
@@ -45,6 +49,8 @@ pub struct Machine {
 struct Running {
     process: Process,
     qmp: Qmp,
+    /// Ends with QEMU.
+    _tpm: Option<Process>,
 }
 
 impl Machine {
@@ -106,6 +112,7 @@ impl Machine {
         ensure!(self.running.is_none(), "{} is on already", self.spec.name);
         let socket = self.dir.join("qmp.sock");
         let _ = fs::remove_file(&socket);
+        let tpm = self.spec.tpm.then(|| self.start_tpm()).transpose()?;
         let mut command = Command::new("ip");
         let behind = self.spec.behind.as_ref();
         let prefix = behind.map_or_else(Vec::new, |behind| behind.prefix.clone());
@@ -121,8 +128,43 @@ impl Machine {
         let said = || fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
         let qmp =
             Qmp::connect(&socket, || process.running()).with_context(|| format!("QEMU says: {}", said()))?;
-        self.running = Some(Running { process, qmp });
+        self.running = Some(Running { process, qmp, _tpm: tpm });
         self.boot_began()
+    }
+
+    /// Its TPM, whose keys and counters outlive it.
+    fn start_tpm(&self) -> Result<Process> {
+        let dir = self.tpm_dir();
+        fs::create_dir_all(&dir)?;
+        let socket = dir.join("socket");
+        let _ = fs::remove_file(&socket);
+        let mut command = Command::new("swtpm");
+        command.args(["socket", "--tpm2", "--flags", "not-need-init", "--tpmstate"]);
+        command.arg(format!("dir={}", text(&dir)?));
+        command.arg("--ctrl").arg(format!("type=unixio,path={}", text(&socket)?));
+        let mut process =
+            Process::start(&format!("TPM of {}", self.spec.name), command, &self.dir.join("tpm.log"))?;
+        for _ in 0..TPM_TRIES {
+            if socket.exists() {
+                return Ok(process);
+            }
+            ensure!(process.running(), "swtpm ended: see tpm.log");
+            std::thread::sleep(TPM_PAUSE);
+        }
+        anyhow::bail!("swtpm does not listen")
+    }
+
+    fn tpm_dir(&self) -> PathBuf {
+        self.dir.join("tpm")
+    }
+
+    /// Puts another TPM on its board.
+    ///
+    /// # Errors
+    /// Where it is on.
+    pub fn swap_tpm(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is on", self.spec.name);
+        fs::remove_dir_all(self.tpm_dir()).context("taking its TPM out")
     }
 
     /// Cuts the power: whatever was under way ends here.
@@ -299,6 +341,11 @@ impl Machine {
             args.0.extend(behind.arguments(spec.memory_mib, &volumes)?);
         }
         self.boot.cdrom_arguments(&mut args.0)?;
+        if spec.tpm {
+            let socket = self.tpm_dir().join("socket");
+            args.add(&["-chardev", &format!("socket,id=tpmchar,path={}", text(&socket)?)]);
+            args.add(&["-tpmdev", "emulator,id=tpm0,chardev=tpmchar", "-device", "tpm-crb,tpmdev=tpm0"]);
+        }
         if spec.bmc {
             args.add(&["-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]);
         }

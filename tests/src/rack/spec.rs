@@ -106,6 +106,7 @@ pub struct MachineSpec {
     pub(super) ipv6: bool,
     pub(super) disk_first: bool,
     pub(super) cdrom: bool,
+    pub(super) tpm: bool,
     pub(super) secure_boot: Option<PathBuf>,
     pub(super) behind: Option<Behind>,
     pub(super) extra: Vec<String>,
@@ -128,6 +129,7 @@ impl MachineSpec {
             ipv6: false,
             disk_first: false,
             cdrom: false,
+            tpm: false,
             secure_boot: None,
             behind: None,
             extra: Vec::new(),
@@ -208,6 +210,13 @@ impl MachineSpec {
     #[must_use]
     pub fn cdrom(mut self) -> Self {
         self.cdrom = true;
+        self
+    }
+
+    /// It has a TPM 2.0 (`swtpm`).
+    #[must_use]
+    pub fn tpm(mut self) -> Self {
+        self.tpm = true;
         self
     }
 

@@ -29,6 +29,9 @@ const PACKAGES: &[&str] = &[
     // management controllers: a simulator and a client that are not ours
     "openipmi",
     "ipmitool",
+    // TPMs of machines
+    "swtpm",
+    "swtpm-tools",
     // ramdisk and images
     "mmdebstrap",
     "dosfstools",

@@ -3,9 +3,14 @@
 
 use protocol::agent::{AccountReport, Hello};
 use protocol::inventory::Inventory;
-use protocol::limits::{NICS_MAX, REPORTED_STRING_MAX, REPORTS_MAX};
+use protocol::limits::{
+    NICS_MAX, REPORTED_STRING_MAX, REPORTS_MAX, TPM_CERTIFICATE_MAX, TPM_LOG_MAX, TPM_STRUCTURE_MAX,
+};
 use protocol::report::{ReportBatch, ReportBody};
+use protocol::tpm::{TpmKeys, TpmProof};
 use serde::de::DeserializeOwned;
+
+use crate::node::trust::PCRS_MAX;
 
 mod bounds;
 
@@ -18,6 +23,9 @@ pub enum BodyError {
     /// More reports than one batch may have.
     #[error("more than {REPORTS_MAX} reports in one batch")]
     TooManyReports,
+    /// A part of what a TPM says is longer than any can be.
+    #[error("a part of what the TPM says is longer than it can be")]
+    TooLong,
     /// Sequence numbers that do not rise.
     #[error("the reports are not in order of their sequence numbers")]
     ReportOrder,
@@ -69,6 +77,30 @@ pub fn reports(bytes: &[u8]) -> Result<ReportBatch, BodyError> {
         }
     }
     Ok(batch)
+}
+
+/// Keys of a TPM.
+///
+/// # Errors
+/// [`BodyError::Json`], [`BodyError::TooLong`].
+pub fn tpm_keys(bytes: &[u8]) -> Result<TpmKeys, BodyError> {
+    let keys: TpmKeys = json(bytes)?;
+    let certificate = keys.certificate.as_ref().map_or(0, |der| der.0.len());
+    let fits = [&keys.ek, &keys.ak].into_iter().all(|area| area.0.len() <= TPM_STRUCTURE_MAX);
+    if fits && certificate <= TPM_CERTIFICATE_MAX { Ok(keys) } else { Err(BodyError::TooLong) }
+}
+
+/// What a TPM answers to a challenge.
+///
+/// # Errors
+/// [`BodyError::Json`], [`BodyError::TooLong`].
+pub fn tpm_proof(bytes: &[u8]) -> Result<TpmProof, BodyError> {
+    let proof: TpmProof = json(bytes)?;
+    let parts = [&proof.opened, &proof.quote, &proof.signature];
+    let fits = parts.into_iter().all(|part| part.0.len() <= TPM_STRUCTURE_MAX)
+        && proof.pcrs.len() <= usize::from(PCRS_MAX)
+        && proof.log.as_ref().is_none_or(|log| log.0.len() <= TPM_LOG_MAX);
+    if fits { Ok(proof) } else { Err(BodyError::TooLong) }
 }
 
 /// What became of an account on the management controller; the reason of a failure is cut.

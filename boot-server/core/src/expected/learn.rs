@@ -46,6 +46,7 @@ pub fn learn(name: &str, inventory: &Inventory, place: Option<&Place>) -> Model 
                 .collect(),
             gpus: gpus(&inventory.pci),
         },
+        measured: None,
         changed: Timestamp::default(),
     }
 }

@@ -17,7 +17,7 @@ use protocol::inventory::{Disk, Inventory, PciDevice, Transport};
 use protocol::limits::{DIMMS_MAX, DISKS_MAX, NICS_MAX};
 use serde::{Deserialize, Serialize};
 
-use crate::node::Place;
+use crate::node::{Measured, Place};
 
 pub use cabling::{BadTemplate, Template};
 pub use compare::compare;
@@ -47,6 +47,9 @@ pub struct Model {
     /// What they are made of.
     #[serde(default)]
     pub expected: Expected,
+    /// What their TPMs say when they booted what they should; `None` leaves them below T3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// When it was last changed; the server sets it.
     #[serde(default)]
     pub changed: Timestamp,
@@ -305,6 +308,8 @@ pub struct Compared {
     pub model: String,
     /// What is not as it says.
     pub differences: Vec<Difference>,
+    /// What it says of TPMs.
+    pub measured: Option<Measured>,
 }
 
 /// The model that is for a machine: the one that it was assigned, else the one for its maker and product.
@@ -324,7 +329,7 @@ pub fn judge(
 ) -> Option<Compared> {
     let model = model_of(models, assigned, inventory)?;
     let differences = compare(&model.expected, inventory, place);
-    Some(Compared { model: model.name.clone(), differences })
+    Some(Compared { model: model.name.clone(), differences, measured: model.measured.clone() })
 }
 
 /// Why something is no model.
@@ -390,6 +395,12 @@ impl Model {
             return bad(what, "give it as `lspci -n` does, such as 10de:2330");
         }
         check_slots(e)?;
+        if let Some(what) = self.measured.as_ref().and_then(Measured::mistake) {
+            return bad(
+                what,
+                "learn them from a machine that booted as it should (`billet model learn-pcrs`)",
+            );
+        }
         let total = |counts: Vec<u32>| counts.into_iter().map(u64::from).sum::<u64>();
         let counted = [
             ("memory modules", total(e.dimms.iter().map(|d| d.count).collect()), DIMMS_MAX),

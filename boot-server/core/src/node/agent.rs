@@ -14,7 +14,7 @@ use super::identity::Claim;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Node, Session, care};
+use super::{Delivery, Node, Session, care, trust};
 use crate::expected::Compared;
 
 /// How long a nonce is good for (DESIGN section 6).
@@ -27,6 +27,7 @@ impl Node {
     pub fn work(&self) -> Work {
         match &self.state {
             State::Inspecting(run) | State::Cleaning(run) | State::Deploying(run) => match run.stage {
+                RunStage::Assign | RunStage::Agent(_) if self.lacks.is_some() => Work::Wait,
                 RunStage::Assign | RunStage::Agent(_) => Work::Job { job: Box::new(run.agent_job()) },
                 // Its own networks are plugged while it is off.
                 RunStage::Restart if run.boots_volume() => Work::PowerOff,
@@ -60,7 +61,8 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
     if hello.protocol != PROTOCOL_VERSION {
         return Err(Refused::Protocol { theirs: hello.protocol, ours: PROTOCOL_VERSION });
     }
-    let since = check_nonce(s, nonce)?;
+    let says = Claim { uuid: hello.uuid, serial: hello.serial.clone(), macs: hello.macs.clone() };
+    let (since, delivered, made_for) = check_nonce(s, nonce, &says)?;
     s.node.link.nonce = None;
     s.node.link.session = Some(Session {
         sha256: session,
@@ -68,12 +70,12 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
         agent_version: hello.agent_version.clone(),
         nonce: Some(nonce),
         used: false,
+        delivered,
+        made_for,
+        approved: None,
+        tpm: None,
     });
-    s.node.identity.learn(&Claim {
-        uuid: hello.uuid,
-        serial: hello.serial.clone(),
-        macs: hello.macs.clone(),
-    });
+    s.node.identity.learn(&says);
     s.mark(Phase::Agent);
     s.info(
         "agent.hello",
@@ -106,9 +108,13 @@ pub(super) fn hello(s: &mut Step<'_>, hello: &Hello, nonce: Sha256, session: Sha
     Ok(())
 }
 
-/// Returns since when the session of this nonce runs. An agent whose welcome was lost (the server was restarted, a
+/// Returns since when the session of this nonce runs, how the nonce came, and for which machine it was made. An agent whose welcome was lost (the server was restarted, a
 /// packet did not arrive) says hello again: that is the same session as long as nothing was done with it.
-fn check_nonce(s: &Step<'_>, nonce: Sha256) -> Result<Timestamp, Refused> {
+fn check_nonce(s: &Step<'_>, nonce: Sha256, says: &Claim) -> Result<(Timestamp, Delivery, Claim), Refused> {
+    let same = |made_for: &Claim| match trust::is_same_machine(made_for, says) {
+        true => Ok(made_for.clone()),
+        false => Err(Refused::Nonce { why: "another machine's" }),
+    };
     if let Some(issued) = &s.node.link.nonce {
         if issued.sha256 != nonce {
             return Err(Refused::Nonce { why: "not the one of this node's newest boot" });
@@ -116,14 +122,14 @@ fn check_nonce(s: &Step<'_>, nonce: Sha256) -> Result<Timestamp, Refused> {
         if issued.epoch != s.node.epoch || s.now().since(issued.issued) > NONCE_LIFETIME {
             return Err(Refused::Nonce { why: "too old: restart the machine" });
         }
-        return Ok(s.now());
+        return Ok((s.now(), issued.by, same(&issued.made_for)?));
     }
     match &s.node.link.session {
         Some(session) if session.nonce == Some(nonce) && !session.used => {
             if s.now().since(session.since) > HELLO_AGAIN {
                 return Err(Refused::Nonce { why: "too old: restart the machine" });
             }
-            Ok(session.since)
+            Ok((session.since, session.delivered, same(&session.made_for)?))
         }
         _ => Err(Refused::Nonce { why: "used already or never given" }),
     }
@@ -180,6 +186,8 @@ fn inspected(s: &mut Step<'_>, disks_blank: bool) {
 pub(super) fn work_taken(s: &mut Step<'_>, job: JobId) -> Result<(), Refused> {
     let now = s.now();
     session(s)?;
+    let task = current(s, job)?.job.task.clone();
+    trust::check(s, &task)?;
     let run = current(s, job)?;
     if run.stage == RunStage::Assign {
         let first = first_stage(&run.job.task);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Refused, Severity};
 use super::state::{State, StateName};
 use super::step::Step;
-use super::{Maintenance, Node};
+use super::{Maintenance, Node, trust};
 use crate::expected::{Compared, Difference};
 use crate::plural::count;
 use crate::refresh::{AHEAD_DAYS, Milestone, Papers};
@@ -115,7 +115,9 @@ fn words(differences: &[Difference]) -> String {
 
 /// Takes in how the machine stands against its model; `None` where none is for it.
 pub(super) fn compared(s: &mut Step<'_>, compared: Option<Compared>) {
-    let Some(Compared { model, differences }) = compared else {
+    s.node.measured = compared.as_ref().and_then(|compared| compared.measured.clone());
+    trust::pin_first(s);
+    let Some(Compared { model, differences, .. }) = compared else {
         s.node.accepted.clear();
         if s.node.quarantine.is_some() {
             end_quarantine(s, "no model is for this machine any more");
@@ -388,7 +390,8 @@ mod tests {
 
         fn compared(&mut self, differences: &[Difference]) -> &mut Self {
             let differences = differences.to_vec();
-            self.event(Event::Compared(Some(Compared { model: "r640".into(), differences }))).unwrap();
+            self.event(Event::Compared(Some(Compared { model: "r640".into(), differences, measured: None })))
+                .unwrap();
             self
         }
 

@@ -51,6 +51,10 @@ pub(super) fn tick(s: &mut Step<'_>) {
             "the boot script was served, but the agent never said hello",
             "look at the machine's console; its NIC or firmware may need a driver that the ramdisk lacks; then retry",
         )),
+        RunStage::Assign if s.node.lacks.is_some() => s.fail(timeout(
+            "nobody approved its boot, nor did its TPM prove it, in time",
+            "look at what its job needs (`billet node show`), then retry, and approve the boot",
+        )),
         RunStage::Assign | RunStage::Agent(_) => {
             // The agent is gone without a restart of the machine: it needs one.
             run.restarts = run.restarts.saturating_add(1);

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::boot::{Boot, Repeat};
 use super::service::{ServiceNews, ServiceOrder};
 use super::state::StateName;
-use super::{Cable, Installed, Netboot, Node, Place, StaticNetwork};
+use super::trust::{Needs, Quoted};
+use super::{Cable, Claim, Installed, Netboot, Node, Place, StaticNetwork};
 use crate::expected::Compared;
 use crate::metadata::hostkey::HostKey;
 use crate::names::{PoolName, Tag};
@@ -38,6 +39,8 @@ pub enum Event {
         boot: Boot,
         /// SHA-256 of the nonce in the script.
         nonce: Sha256,
+        /// What the machine told of itself.
+        claim: Claim,
     },
     /// It asked for the kernel.
     KernelServed,
@@ -73,6 +76,8 @@ pub enum Event {
     },
     /// Its model or its place changed: how it stands against it now.
     Compared(Option<Compared>),
+    /// Its TPM signed what the machine booted, over a nonce of this session; the signature holds.
+    Quoted(Box<Quoted>),
     /// The agent was handed the job.
     WorkTaken {
         /// The job.
@@ -287,6 +292,20 @@ pub enum Verb {
     },
     /// Boot the usual after all.
     ClearBoot,
+    /// Vouch for the agent that runs now.
+    ApproveBoot {
+        /// Number of the boot that was looked at.
+        boot: u64,
+        /// Who says so.
+        by: String,
+    },
+    /// Say that the TPM that it shows is its own.
+    PinTpm {
+        /// SHA-256 of the public area of its endorsement key; `None`: it has none.
+        ek: Option<Sha256>,
+        /// Who says so.
+        by: String,
+    },
 }
 
 impl Verb {
@@ -316,6 +335,8 @@ impl Verb {
             Self::Network { .. } => "network",
             Self::Boot { .. } => "boot",
             Self::ClearBoot => "clear boot",
+            Self::ApproveBoot { .. } => "approve boot",
+            Self::PinTpm { .. } => "pin TPM",
         }
     }
 }
@@ -376,11 +397,13 @@ pub struct Context {
 pub struct Policy {
     /// Offer a discovered machine by itself when no disk of it holds anything.
     pub provide_blank: bool,
+    /// What must be proven before something is handed out.
+    pub identity: Needs,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { provide_blank: true }
+        Self { provide_blank: true, identity: Needs::default() }
     }
 }
 
@@ -469,6 +492,14 @@ pub enum Refused {
     Nonce {
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// What an agent has not proven, or what cannot be vouched for.
+    #[error("{why}")]
+    Trust {
+        /// Why not.
+        why: &'static str,
+        /// What to do.
+        hint: &'static str,
     },
     /// The agent that says it was booted before the newest boot of the machine.
     #[error("the agent's session ended with its boot")]

@@ -19,7 +19,7 @@ pub struct Identity {
 }
 
 /// What a machine says it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Claim {
     /// SMBIOS system UUID.
     pub uuid: Option<Uuid>,

@@ -8,7 +8,7 @@ use super::event::{Effect, PrepareNews, Refused};
 use super::state::{Fallback, Run, RunStage, State};
 use super::step::Step;
 use super::timeline::{Phase, Timeline};
-use super::{Installed, Netboot, Nonce, orders};
+use super::{Claim, Delivery, Installed, Netboot, Nonce, orders};
 use crate::metadata::hostkey::{HostKey, KEYS_MAX};
 use protocol::fault::{Fault, FaultCode};
 use protocol::job::Job;
@@ -55,20 +55,21 @@ pub(super) fn mark_boot(s: &mut Step<'_>, phase: Phase) {
 }
 
 /// iPXE asked for its script: whatever ran on the machine before does not run any more.
-pub(super) fn boot_requested(s: &mut Step<'_>, boot: &Boot, nonce: Sha256) {
+pub(super) fn boot_requested(s: &mut Step<'_>, boot: &Boot, nonce: Sha256, claim: Claim) {
     s.drop_agent();
     orders::served(s, boot, nonce);
     match boot {
         Boot::LocalDisk => boot_local(s),
-        Boot::Agent => boot_agent(s, nonce),
+        Boot::Agent => boot_agent(s, nonce, claim),
         // No agent comes from this boot, whatever script was given out before.
         Boot::Kernel(_) | Boot::Iso(_) | Boot::Iscsi(_) => s.node.link.nonce = None,
     }
 }
 
-fn boot_agent(s: &mut Step<'_>, nonce: Sha256) {
+fn boot_agent(s: &mut Step<'_>, nonce: Sha256, made_for: Claim) {
     s.node.epoch = s.node.epoch.saturating_add(1);
-    s.node.link.nonce = Some(Nonce { sha256: nonce, issued: s.now(), epoch: s.node.epoch });
+    let (issued, epoch) = (s.now(), s.node.epoch);
+    s.node.link.nonce = Some(Nonce { sha256: nonce, issued, epoch, by: Delivery::Network, made_for });
     if matches!(s.node.state, State::Enroll) {
         "discovery".clone_into(&mut s.node.timeline.title);
         s.node.timeline.rewind(Phase::Script);

@@ -12,7 +12,7 @@ use super::agent::NONCE_LIFETIME;
 use super::event::{Effect, Refused};
 use super::state::{RunStage, State};
 use super::step::Step;
-use super::{Netboot, Node, Nonce};
+use super::{Claim, Delivery, Identity, Netboot, Node, Nonce};
 
 /// A boot image that is in the drive, or on its way there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ impl Node {
     /// What its job waits for, in words; `macs` are its ports.
     pub fn waits_for(&self, macs: &str) -> Option<String> {
         let run = self.state.run()?;
+        if let (Some(lack), RunStage::Assign | RunStage::Agent(_)) = (&self.lacks, run.stage) {
+            return Some(lack.words.clone());
+        }
         Some(match (run.stage, self.medium) {
             (RunStage::Kernel, Some(_)) => {
                 "the agent's hello: the machine was switched on with the boot image in its drive".to_owned()
@@ -57,7 +60,10 @@ pub(super) fn made(s: &mut Step<'_>, job: JobId, nonce: Sha256) -> Result<(), Re
     }
     s.drop_agent();
     s.node.epoch = s.node.epoch.saturating_add(1);
-    s.node.link.nonce = Some(Nonce { sha256: nonce, issued: s.now(), epoch: s.node.epoch });
+    let Identity { uuid, macs, .. } = &s.node.identity;
+    let made_for = Claim { uuid: *uuid, serial: None, macs: macs.iter().copied().collect() };
+    let (issued, epoch) = (s.now(), s.node.epoch);
+    s.node.link.nonce = Some(Nonce { sha256: nonce, issued, epoch, by: Delivery::Bmc, made_for });
     s.node.medium = Some(Medium { job });
     Ok(())
 }

@@ -28,6 +28,7 @@ pub mod service;
 pub mod state;
 pub mod step;
 pub mod timeline;
+pub mod trust;
 
 mod agent;
 mod deadline;
@@ -60,6 +61,7 @@ pub use service::{ItemStatus, Service, ServiceNews, ServiceOrder, ServiceStage};
 pub use state::{Failure, OnVolume, PowerStage, PowerStory, Run, RunStage, State, StateName};
 pub use step::step;
 pub use timeline::{Phase, Timeline};
+pub use trust::{Approved, Delivery, EventLog, Lack, Level, Measured, Needs, PinnedTpm, Quoted, Trust};
 
 use crate::metadata::hostkey::HostKey;
 
@@ -130,6 +132,15 @@ pub struct Node {
     /// The boot image in its virtual drive, until it is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Medium>,
+    /// Its TPM, by somebody's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<PinnedTpm>,
+    /// What its model says of what it measures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+    /// What its job waits for, because the agent has not proven enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lack>,
     /// Phases of the newest piece of work.
     #[serde(default)]
     pub timeline: Timeline,
@@ -183,6 +194,12 @@ pub struct Nonce {
     pub issued: Timestamp,
     /// The epoch it is bound to.
     pub epoch: u64,
+    /// How it came to the machine.
+    #[serde(default)]
+    pub by: Delivery,
+    /// The machine that it was made for, as it told of itself or as it is known.
+    #[serde(default)]
+    pub made_for: Claim,
 }
 
 /// A session of the agent.
@@ -200,6 +217,18 @@ pub struct Session {
     /// The agent did something with it.
     #[serde(default)]
     pub used: bool,
+    /// How the nonce came to the machine.
+    #[serde(default)]
+    pub delivered: Delivery,
+    /// The machine that the nonce was made for.
+    #[serde(default)]
+    pub made_for: Claim,
+    /// An operator vouched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
+    /// What its TPM signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<Quoted>,
 }
 
 /// The OS that Billet put on a node.
@@ -250,6 +279,9 @@ impl Node {
             network: None,
             cables: BTreeMap::new(),
             medium: None,
+            tpm: None,
+            measured: None,
+            lacks: None,
             timeline: Timeline::default(),
         }
     }

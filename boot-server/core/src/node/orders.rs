@@ -15,6 +15,7 @@ use super::boot::{Boot, BootOrder, Repeat, pending_order, takes_orders};
 use super::event::{Effect, Refused};
 use super::state::{State, StateName};
 use super::step::Step;
+use super::trust::Level;
 use crate::ipxe::INITRDS_MAX;
 
 /// Somebody orders a boot. It changes nothing on the machine by itself, so maintenance does not forbid it.
@@ -24,6 +25,12 @@ pub(super) fn order(s: &mut Step<'_>, boot: Boot, repeat: Repeat) -> Result<(), 
             "order a boot of",
             "only a manageable, available or active node takes such an order; abort the job, or manage it, first",
         ));
+    }
+    if boot.profile().is_some() && s.context.policy.identity.user_data > Level::T1 {
+        return Err(Refused::Order {
+            why: "an installer's profile goes to whoever boots with this machine's address (T1), and the site gives user data to no less than `identity.user_data`",
+            hint: "deploy an image instead, or lower identity.user_data for its pool",
+        });
     }
     if let Some(refused) = cannot_be(&boot, repeat) {
         return Err(refused);

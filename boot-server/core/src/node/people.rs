@@ -12,7 +12,7 @@ use super::service::Service;
 use super::state::{Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Cable, Node, StaticNetwork, care, orders, service};
+use super::{Cable, Node, StaticNetwork, care, orders, service, trust};
 use crate::names::{PoolName, Tag};
 use crate::plural::count;
 
@@ -34,6 +34,8 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
             | Verb::Model { .. }
             | Verb::Retire { .. }
             | Verb::Papers { .. }
+            | Verb::ApproveBoot { .. }
+            | Verb::PinTpm { .. }
     );
     // Firmware and settings are what maintenance is for.
     let busy = busy && !(matches!(verb, Verb::Retry) && failed_service(&s.node).is_some());
@@ -52,6 +54,8 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
         Verb::Retry => retry(s),
         Verb::Boot { boot, repeat } => orders::order(s, *boot, repeat),
         Verb::ClearBoot => orders::clear(s),
+        Verb::ApproveBoot { boot, by } => trust::approve(s, boot, by),
+        Verb::PinTpm { ek, by } => trust::pin(s, ek, by),
         Verb::Maintenance { reason, until, by } => {
             care::maintenance(s, reason, until, by);
             Ok(())

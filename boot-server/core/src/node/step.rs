@@ -9,7 +9,7 @@ use super::boot::Usual;
 use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
-use super::{Node, agent, care, deadline, machine, medium, orders, people, power, service};
+use super::{Node, agent, care, deadline, machine, medium, orders, people, power, service, trust};
 
 /// Takes `event` in.
 ///
@@ -20,7 +20,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
     match event {
         Event::DhcpSeen { first_seen } => machine::dhcp_seen(&mut s, first_seen),
         Event::LoaderServed { by } => machine::loader_served(&mut s, by),
-        Event::BootRequested { boot, nonce } => machine::boot_requested(&mut s, &boot, nonce),
+        Event::BootRequested { boot, nonce, claim } => machine::boot_requested(&mut s, &boot, nonce, claim),
         Event::KernelServed => machine::mark_boot(&mut s, Phase::Kernel),
         Event::BootBegun { ticket } => orders::begun(&mut s, ticket)?,
         Event::MediumMade { job, nonce } => medium::made(&mut s, job, nonce)?,
@@ -30,6 +30,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
             agent::inventory(&mut s, disks_blank, macs, compared)?;
         }
         Event::Compared(compared) => care::compared(&mut s, compared),
+        Event::Quoted(quoted) => trust::quoted(&mut s, *quoted)?,
         Event::WorkTaken { job } => agent::work_taken(&mut s, job)?,
         Event::Report(batch) => agent::report(&mut s, &batch)?,
         Event::Power { job, bmc, news } => power::power(&mut s, job, bmc, news),
@@ -42,6 +43,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
         Event::Verb(verb) => people::verb(&mut s, verb)?,
     }
     medium::settle(&mut s);
+    trust::settle(&mut s);
     Ok(Outcome { node: s.node, effects: s.effects, notes: s.notes })
 }
 

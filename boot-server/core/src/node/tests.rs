@@ -1,5 +1,7 @@
 //! The life of a node as a whole: every state meets every event once, and whole stories are told.
 
+mod trust;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -94,7 +96,17 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
 fn node(state: State) -> Node {
     let identity = Identity { uuid: None, serial: None, macs: [MacAddr([2, 0, 0, 0, 0, 1])].into() };
     let mut node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, Timestamp(0));
-    let session = Session { sha256: SESSION, since: NOW, agent_version: "1".into(), nonce: None, used: true };
+    let session = Session {
+        sha256: SESSION,
+        since: NOW,
+        agent_version: "1".into(),
+        nonce: None,
+        used: true,
+        delivered: Delivery::Network,
+        made_for: Claim::default(),
+        approved: None,
+        tpm: None,
+    };
     let stage = state.run().map(|r| r.stage);
     let volume = state
         .run()
@@ -102,7 +114,13 @@ fn node(state: State) -> Node {
     match (&state, stage) {
         _ if volume => {}
         (_, Some(RunStage::Kernel)) => {
-            node.link.nonce = Some(Nonce { sha256: NONCE, issued: NOW, epoch: 0 });
+            node.link.nonce = Some(Nonce {
+                sha256: NONCE,
+                issued: NOW,
+                epoch: 0,
+                by: Delivery::Network,
+                made_for: claim(),
+            });
         }
         (_, Some(RunStage::Assign | RunStage::Agent(_) | RunStage::Cross | RunStage::Restart))
         | (State::Manageable | State::Available | State::Failed(_), _) => node.link.session = Some(session),
@@ -289,9 +307,29 @@ fn hello() -> Box<Hello> {
         nonce: String::new(),
         uuid: None,
         serial: None,
-        macs: vec![],
+        macs: claim().macs,
         uptime_ms: 2000,
     })
+}
+
+/// A quote of the TPM with this key, of a machine that booted what it should.
+fn quoted(ek: u8) -> Quoted {
+    let pcrs = [(4, Sha256([0x44; 32])), (7, Sha256([0x77; 32]))].into();
+    let area = protocol::tpm::Octets(vec![ek]);
+    Quoted {
+        ek: Sha256([ek; 32]),
+        certificate: None,
+        ek_public: area.clone(),
+        ak: area,
+        at: NOW,
+        pcrs,
+        log: EventLog::None,
+    }
+}
+
+/// What the machine tells its boot loader.
+fn claim() -> Claim {
+    Claim { uuid: None, serial: None, macs: vec![MacAddr([2, 0, 0, 0, 0, 1])] }
 }
 
 fn batch(job: u128, seq: u64, body: ReportBody) -> Event {
@@ -349,13 +387,17 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("dhcp", Event::DhcpSeen { first_seen: NOW }),
         ("powered off", Event::PoweredOff),
         ("loader", Event::LoaderServed { by: Netboot::Pxe }),
-        ("boot", Event::BootRequested { boot: required_boot(node, NOW), nonce: Sha256([8; 32]) }),
+        (
+            "boot",
+            Event::BootRequested { boot: required_boot(node, NOW), nonce: Sha256([8; 32]), claim: claim() },
+        ),
         ("kernel", Event::KernelServed),
         ("begun, wrong ticket", Event::BootBegun { ticket: WRONG }),
         ("hello", Event::Hello { hello: hello(), nonce: NONCE, session: SESSION }),
         ("hello, wrong nonce", Event::Hello { hello: hello(), nonce: WRONG, session: SESSION }),
         ("inventory, blank", Event::Inventory { disks_blank: true, macs: vec![], compared: None }),
         ("inventory, data", Event::Inventory { disks_blank: false, macs: vec![], compared: None }),
+        ("quoted", Event::Quoted(Box::new(quoted(1)))),
         ("work taken", Event::WorkTaken { job }),
         ("report stage", batch(1, 1, ReportBody::Stage { stage: Stage::Verify })),
         ("report progress", batch(1, 1, ReportBody::Progress(Progress::default()))),
@@ -435,6 +477,8 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("inventory, blank, differs", inventory_with(Some(lacks_memory()))),
         ("order a boot", verb(Verb::Boot { boot: Box::new(kernel()), repeat: Repeat::Once })),
         ("clear boot", verb(Verb::ClearBoot)),
+        ("approve boot", verb(Verb::ApproveBoot { boot: node.epoch, by: "ann".into() })),
+        ("pin TPM", verb(Verb::PinTpm { ek: Some(Sha256([1; 32])), by: "ann".into() })),
         ("network", verb(Verb::Network { network: Some(network()) })),
         ("no network", verb(Verb::Network { network: None })),
     ]
@@ -458,7 +502,7 @@ fn difference(part: PartKind, unheard: bool) -> Difference {
 }
 
 fn lacks_memory() -> Compared {
-    Compared { model: "r640".into(), differences: vec![difference(PartKind::Dimm, false)] }
+    Compared { model: "r640".into(), differences: vec![difference(PartKind::Dimm, false)], measured: None }
 }
 
 fn place(node: &Node) -> String {
@@ -549,6 +593,7 @@ struct Story {
     node: Node,
     now: Timestamp,
     jobs: u128,
+    policy: Policy,
     notes: Vec<String>,
     effects: Vec<Effect>,
 }
@@ -557,7 +602,7 @@ impl Story {
     fn new() -> Self {
         let identity = Identity::default();
         let node = Node::discovered(NodeId(Uuid::from_u128(5)), "n1".into(), identity, NOW);
-        Self { node, now: NOW, jobs: 100, notes: vec![], effects: vec![] }
+        Self { node, now: NOW, jobs: 100, policy: Policy::default(), notes: vec![], effects: vec![] }
     }
 
     fn is(&mut self, event: Event) -> &mut Self {
@@ -568,7 +613,8 @@ impl Story {
     fn try_event(&mut self, event: Event) -> Result<(), Refused> {
         self.now = self.now.after(std::time::Duration::from_secs(1));
         self.jobs += 1;
-        let done = step(&self.node, event, &context(self.now, self.jobs))?;
+        let context = Context { policy: self.policy, ..context(self.now, self.jobs) };
+        let done = step(&self.node, event, &context)?;
         self.node = done.node;
         self.notes.extend(done.notes.into_iter().map(|n| n.kind));
         self.effects.extend(done.effects);
@@ -577,7 +623,7 @@ impl Story {
 
     fn boots(&mut self) -> &mut Self {
         let boot = required_boot(&self.node, self.now);
-        self.is(Event::BootRequested { boot, nonce: NONCE })
+        self.is(Event::BootRequested { boot, nonce: NONCE, claim: claim() })
     }
 
     fn boots_agent(&mut self) -> &mut Self {
@@ -1008,7 +1054,7 @@ fn a_nonce_is_for_one_boot_and_ten_minutes() {
     let hello_now = || Event::Hello { hello: hello(), nonce: NONCE, session: SESSION };
     let mut story = Story::new();
     story.boots();
-    story.is(Event::BootRequested { boot: Boot::Agent, nonce: WRONG });
+    story.is(Event::BootRequested { boot: Boot::Agent, nonce: WRONG, claim: claim() });
     assert!(matches!(story.try_event(hello_now()), Err(Refused::Nonce { .. })), "a newer boot has another");
     let mut story = Story::new();
     story.boots();
@@ -1155,7 +1201,7 @@ fn an_order_for_disk_or_agent_answers_the_same_for_one_boot() {
 
 /// An event as chance gives it: most of them make sense, so that stories go far.
 fn any_event() -> impl Strategy<Value = u8> {
-    0_u8..52
+    0_u8..56
 }
 
 fn chance_event(story: &Story, n: u8) -> Event {
@@ -1164,7 +1210,9 @@ fn chance_event(story: &Story, n: u8) -> Event {
     let report =
         |body| Event::Report(ReportBatch { job: current, reports: vec![Report { seq, at: NOW, body }] });
     match n {
-        0..=3 => Event::BootRequested { boot: required_boot(&story.node, story.now), nonce: NONCE },
+        0..=3 => {
+            Event::BootRequested { boot: required_boot(&story.node, story.now), nonce: NONCE, claim: claim() }
+        }
         4..=6 => Event::Hello { hello: hello(), nonce: NONCE, session: SESSION },
         7..=9 => Event::WorkTaken { job: current },
         10 => report(ReportBody::Stage { stage: Stage::Write }),
@@ -1201,6 +1249,7 @@ fn chance_event(story: &Story, n: u8) -> Event {
         45 => inventory_with(Some(Compared {
             model: "r640".into(),
             differences: vec![difference(PartKind::Cable, true)],
+            measured: None,
         })),
         46 => Event::Verb(Verb::Accept { reason: "known".into(), by: "ann".into() }),
         47 => Event::Verb(Verb::Retire { reason: Some("old".into()), by: "ann".into() }),
@@ -1211,6 +1260,10 @@ fn chance_event(story: &Story, n: u8) -> Event {
             until: Some(story.now.after(std::time::Duration::from_mins(10))),
             by: None,
         }),
+        51 => Event::Quoted(Box::new(quoted(1))),
+        52 => Event::Quoted(Box::new(quoted(2))),
+        53 => Event::Verb(Verb::ApproveBoot { boot: story.node.epoch, by: "ann".into() }),
+        54 => Event::Verb(Verb::PinTpm { ek: Some(Sha256([1; 32])), by: "ann".into() }),
         _ => Event::LoaderServed { by: Netboot::Http },
     }
 }

@@ -46,6 +46,7 @@ mod status;
 mod stream;
 mod switches;
 mod tokens;
+mod trust;
 mod usage;
 pub(in crate::http) mod users;
 mod verbs;
@@ -234,6 +235,9 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(machines::list, machines::import))
         .routes(routes!(machines::remove))
         .routes(routes!(machines::replace))
+        .routes(routes!(trust::approve))
+        .routes(routes!(trust::pin, trust::unpin))
+        .routes(routes!(trust::learn))
         .routes(routes!(care::adopt))
         .routes(routes!(care::retire))
         .routes(routes!(care::evacuate))

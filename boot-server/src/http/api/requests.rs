@@ -59,6 +59,40 @@ pub struct RetireRequest {
     pub reason: Option<String>,
 }
 
+/// A boot that somebody vouches for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveBootRequest {
+    /// Its number, as `trust.boot` of the node says: another boot is not meant.
+    pub boot: u64,
+}
+
+/// The TPM of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinTpmRequest {
+    /// SHA-256 of the public area of its endorsement key, 64 hexadecimal digits; its agent must show it now.
+    #[schema(value_type = String)]
+    pub ek: protocol::Sha256,
+}
+
+/// What machines of a model measure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LearnMeasuredRequest {
+    /// Name or id of a machine that booted as it should, and whose agent is there.
+    pub node: String,
+    /// Which registers; 0, 2, 4, 7 and 9 where none are given.
+    #[serde(default)]
+    pub pcrs: Vec<u8>,
+    /// Beside the values that are allowed already.
+    #[serde(default)]
+    pub add: bool,
+    /// Pin the first TPM that a machine shows to which somebody assigned the model.
+    #[serde(default)]
+    pub trust_first_tpm: bool,
+}
+
 /// Machines that are expected: `csv` or `machines`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -155,6 +155,8 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/machines/{name}/remove", post(machines::remove))
         .route("/nodes/{node}/adopt", post(refresh::adopt))
         .route("/nodes/{node}/retire", post(refresh::retire))
+        .route("/nodes/{node}/approve-boot", post(refresh::approve_boot))
+        .route("/nodes/{node}/tpm", post(refresh::pin_tpm))
         .route("/nodes/{node}/papers", post(refresh::papers))
         .route("/models", get(models::list).post(models::create))
         .route("/models/{name}", get(models::show).post(models::change))

@@ -6,7 +6,8 @@ use axum::response::Response;
 use boot_server_core::bmc::health::Level;
 use boot_server_core::check::Finding;
 use boot_server_core::node::{
-    Accepted, Node, Repeat, Severity, State as NodeState, StateName, check_forget, required_boot,
+    Accepted, Level as Trusted, Node, Repeat, Severity, State as NodeState, StateName, check_forget,
+    required_boot,
 };
 use protocol::Timestamp;
 use protocol::inventory::{Inventory, PciDevice};

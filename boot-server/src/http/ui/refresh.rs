@@ -61,6 +61,32 @@ pub(super) async fn retire(
     act(&ui, &reference, Verb::Retire { reason, by: operator().name().to_owned() }).await
 }
 
+/// Vouches for the boot whose number the page showed.
+pub(super) async fn approve_boot(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    // A number that is none names no boot, and is refused.
+    let boot = Fields(fields).get("boot").parse().unwrap_or(u64::MAX);
+    act(&ui, &reference, Verb::ApproveBoot { boot, by: operator().name().to_owned() }).await
+}
+
+/// Pins the TPM whose fingerprint the page showed.
+pub(super) async fn pin_tpm(
+    State(ui): State<Ui>,
+    Path(reference): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let Ok(ek) = Fields(fields).get("ek").parse() else {
+        let node = ui.engine.node(&reference).await?;
+        let problem =
+            form::problem("tpm", "this is no fingerprint of a TPM".to_owned(), "load the page again");
+        return node::page(&ui, &node, Some(problem)).await;
+    };
+    act(&ui, &reference, Verb::PinTpm { ek: Some(ek), by: operator().name().to_owned() }).await
+}
+
 pub(super) async fn papers(
     State(ui): State<Ui>,
     Path(reference): Path<String>,

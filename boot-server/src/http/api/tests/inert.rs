@@ -200,7 +200,7 @@ async fn machine(lab: &Lab, text: &str) -> String {
         nonce,
         uuid: None,
         serial: Some(text.to_owned()),
-        macs: Vec::new(),
+        macs: vec![MacAddr([0x52, 0x54, 0, 0, 9, 1])],
         uptime_ms: 1,
     };
     let session = lab.engine.hello(hello).await.unwrap().session;
