@@ -12,8 +12,8 @@ use boot_server_core::hardware::installed_memory;
 use boot_server_core::metadata::hostkey::HostKey;
 use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::node::{
-    Boot, BootKind, BootOrder, Node, Place, Quarantine, Repeat, Retired, Severity, StateName, StaticNetwork,
-    required_boot, state::RunStage,
+    Boot, BootKind, BootOrder, Dirty, Node, Place, Quarantine, Repeat, Retired, Severity, StateName,
+    StaticNetwork, required_boot, state::RunStage,
 };
 use boot_server_core::refresh::Papers;
 use protocol::fault::Fault;
@@ -28,6 +28,7 @@ use crate::engine::now;
 
 mod audit;
 mod bundles;
+mod certificate;
 mod console;
 mod controller;
 pub mod counters;
@@ -49,6 +50,7 @@ mod trust;
 
 pub use audit::{ApprovalAsked, AuditHead, AuditVerdict, AuditView};
 pub use bundles::{BundleCheckView, BundleView};
+pub use certificate::CertificateView;
 pub use console::{
     Configured, ConsoleAsks, ConsoleSays, ConsoleSessionView, ConsoleState, ConsoleView, RecordingView,
 };
@@ -93,6 +95,9 @@ pub struct NodeView {
     /// The model that it was assigned, where maker and product do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// It is to be erased before somebody else gets it, and is not offered until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<Dirty>,
     /// It is not as its model says, and is kept out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
@@ -474,6 +479,7 @@ impl NodeView {
         "maintenance_until",
         "maintenance_by",
         "model",
+        "dirty",
         "quarantine",
         "retired",
         "papers",
@@ -519,6 +525,7 @@ impl NodeView {
             maintenance_until: node.maintenance.as_ref().and_then(|m| m.until),
             maintenance_by: node.maintenance.as_ref().and_then(|m| m.by.clone()),
             model: node.model.clone(),
+            dirty: node.dirty.clone(),
             quarantine: node.quarantine.clone(),
             retired: node.retired.clone(),
             papers: node.papers.clone(),

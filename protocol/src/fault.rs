@@ -63,6 +63,8 @@ pub enum FaultCode {
     Service,
     /// A disk that is a volume could not be made, or the DPU could not present it.
     Volume,
+    /// A disk could not be erased, or what was read back says that it was not.
+    Erase,
     /// A kind this build does not know.
     #[serde(other)]
     Other,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::erase::EraseOrder;
 use crate::ids::{DiskId, ImageId, JobId};
 
 /// One piece of work on one node.
@@ -21,10 +22,14 @@ pub struct Job {
 pub enum Task {
     /// Look at the hardware again and send the inventory.
     Inspect,
-    /// Light clean: wipe partition tables and signatures of these disks and read back.
+    /// Wipe partition tables and signatures of these disks and read back, or erase them.
     Clean {
         /// The disks, by name; every other disk is not touched.
         disks: Vec<DiskTarget>,
+        /// All that is on them goes, and each gets a record. An agent from before this was thought of wipes lightly and sends no
+        /// record: the server takes nothing for erased without one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        erase: Option<EraseOrder>,
     },
     /// Write an OS.
     Deploy(Box<DeploySpec>),

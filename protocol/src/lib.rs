@@ -7,6 +7,7 @@ pub mod agent;
 pub mod counters;
 pub mod dial;
 pub mod dpu;
+pub mod erase;
 pub mod fault;
 pub mod functions;
 pub mod ids;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::erase::{EraseRecord, MachineRecord};
 use crate::fault::Fault;
 use crate::ids::{JobId, Timestamp};
 
@@ -41,6 +42,16 @@ pub enum ReportBody {
         /// The line.
         message: String,
     },
+    /// What became of one disk that was to be erased.
+    Disk {
+        /// The record.
+        record: Box<EraseRecord>,
+    },
+    /// What became of the rest of a machine that is cleaned between tenants.
+    Machine {
+        /// The record.
+        record: Box<MachineRecord>,
+    },
     /// The job is done, read back and flushed; the machine reboots next (deploy) or waits (others).
     Finished {
         /// What was done, in numbers.
@@ -63,6 +74,8 @@ pub enum Stage {
     Plan,
     /// Wiping tables and signatures.
     Clean,
+    /// Erasing all that is on the disks.
+    Erase,
     /// Fetching, checking and writing chunks.
     Write,
     /// Reading back.

@@ -27,7 +27,7 @@ use crate::init::panic::Current;
 use crate::inspect::lldp::{self, Neighbours};
 use crate::inspect::{self, tree::Tree};
 use crate::trust::Trust;
-use crate::{bmc_account, cli, deploy, sys, tpm};
+use crate::{bmc_account, cli, deploy, erase, sys, tpm};
 
 /// Hellos that the server refused, before the machine boots again for a new nonce. More than one, because the answer
 /// to the first may have been lost, and a server that restores its store may refuse for a moment.
@@ -283,7 +283,10 @@ fn perform(
             let _ = put_inventory(client, session, collect);
             Ok(Summary::default())
         }
-        Task::Clean { disks } => deploy::clean(disks, &local_disks(), &settings.dev, feed),
+        Task::Clean { disks, erase: None } => deploy::clean(disks, &local_disks(), &settings.dev, feed),
+        Task::Clean { disks, erase: Some(order) } => {
+            erase::erase(disks, order, &local_disks(), &settings.dev, feed)
+        }
         Task::Deploy(spec) => {
             let Settings { dev, server, trust, .. } = settings;
             deploy::deploy(spec, &local_disks(), dev, server, trust, feed)

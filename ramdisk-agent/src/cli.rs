@@ -24,7 +24,7 @@ use crate::inspect::lldp::Neighbours;
 use crate::inspect::tree::Tree;
 use crate::inspect::{self, nics};
 use crate::trust::{self, Trust};
-use crate::{deploy, fetch, verify};
+use crate::{deploy, erase, fetch, verify};
 
 /// Deploy agent of Billet: inspects a machine and writes verified OS images to its disks.
 #[derive(Parser)]
@@ -202,7 +202,10 @@ fn write(args: &WriteArgs) -> anyhow::Result<ExitCode> {
             let (feed, trust) = (Feed::new(job.id), args.trust.trust()?);
             let result = watch(&feed, || match &job.task {
                 Task::Deploy(spec) => deploy::deploy(spec, &local_disks(), dev, &args.server, &trust, &feed),
-                Task::Clean { disks } => deploy::clean(disks, &local_disks(), dev, &feed),
+                Task::Clean { disks, erase: None } => deploy::clean(disks, &local_disks(), dev, &feed),
+                Task::Clean { disks, erase: Some(order) } => {
+                    erase::erase(disks, order, &local_disks(), dev, &feed)
+                }
                 Task::Inspect => Ok(protocol::report::Summary::default()),
             });
             (feed, result)

@@ -108,7 +108,10 @@ pub fn clean(targets: &[DiskTarget], disks: &[Disk], dev: &Path, feed: &Feed) ->
 }
 
 /// Opens the disk and checks that it is still the one that was planned with.
-fn open(disk: &Disk, path: &Path) -> Result<Target, Fault> {
+///
+/// # Errors
+/// Where it is not, or is in use, or write protected.
+pub fn open(disk: &Disk, path: &Path) -> Result<Target, Fault> {
     let target = Target::open(path)?;
     if target.size() != disk.size_bytes || target.sector() != disk.logical_sector {
         return Err(Fault::new(

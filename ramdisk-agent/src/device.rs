@@ -158,6 +158,19 @@ impl Target {
         }
     }
 
+    /// Gives a range back to the device, which guarantees that it reads as zeros.
+    ///
+    /// # Errors
+    /// Where the device guarantees nothing, or fails.
+    pub fn give_back(&self, range: &Range<u64>) -> io::Result<()> {
+        if self.block { sys::block_punch(&self.file, range) } else { sys::file_zero(&self.file, range) }
+    }
+
+    /// The device itself, for commands that are no reads or writes; `None` for a plain file.
+    pub fn device(&self) -> Option<&File> {
+        Some(&self.file).filter(|_| self.block)
+    }
+
     /// Makes what was written durable.
     ///
     /// # Errors

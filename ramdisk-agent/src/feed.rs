@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use protocol::erase::{EraseRecord, MachineRecord};
 use protocol::fault::{Fault, FaultCode};
 use protocol::report::{Progress, ReportBatch, ReportBody, Stage, Summary};
 use protocol::{JobId, Timestamp};
@@ -83,6 +84,18 @@ impl Feed {
         self.report(ReportBody::Note { message });
     }
 
+    /// What became of one disk that was to be erased.
+    pub fn disk(&self, record: EraseRecord) {
+        eprintln!("billet: {}: {:?} by {:?}", record.name, record.result, record.method);
+        self.report(ReportBody::Disk { record: Box::new(record) });
+    }
+
+    /// What became of the rest of the machine.
+    pub fn machine(&self, record: MachineRecord) {
+        eprintln!("billet: {record:?}");
+        self.report(ReportBody::Machine { record: Box::new(record) });
+    }
+
     /// The job is done.
     pub fn finished(&self, summary: Summary) {
         eprintln!("billet: finished: {summary:?}");
@@ -98,6 +111,11 @@ impl Feed {
     fn report(&self, body: ReportBody) {
         lock(&self.outbox).handle_report(now(), body);
         self.changed.notify_all();
+    }
+
+    /// So many more bytes are to be done.
+    pub fn more(&self, bytes: u64) {
+        self.meter.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// So much more was done.
@@ -194,6 +212,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Inspect => "inspect: looking at the hardware",
         Stage::Plan => "plan: checking image and disk",
         Stage::Clean => "clean: wiping tables and signatures",
+        Stage::Erase => "erase: removing all that is on the disks",
         Stage::Write => "write: fetching, checking and writing",
         Stage::Verify => "verify: reading back",
         Stage::Customise => "customise: partition table and config",

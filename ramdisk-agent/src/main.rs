@@ -7,6 +7,7 @@ mod client;
 mod customise;
 mod deploy;
 mod device;
+mod erase;
 mod feed;
 mod fetch;
 mod init;

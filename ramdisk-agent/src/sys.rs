@@ -149,6 +149,145 @@ pub fn file_zero(file: &File, range: &Range<u64>) -> io::Result<()> {
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }).map(drop)
 }
 
+/// `struct nvme_passthru_cmd` of linux/nvme_ioctl.h.
+#[repr(C)]
+#[derive(Default)]
+struct NvmeCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    dwords_2_3: [u32; 2],
+    metadata: u64,
+    addr: u64,
+    metadata_len: u32,
+    data_len: u32,
+    dwords_10_15: [u32; 6],
+    timeout_ms: u32,
+    result: u32,
+}
+
+const NVME_IOCTL_ID: c_ulong = 0x4e40;
+const NVME_IOCTL_ADMIN_CMD: c_ulong = 0xc048_4e41;
+
+/// Number of the namespace that a block device is.
+pub fn nvme_namespace(disk: &File) -> io::Result<u32> {
+    // SAFETY: NVME_IOCTL_ID takes no argument and answers the number.
+    let id = check(unsafe { libc::ioctl(disk.as_raw_fd(), NVME_IOCTL_ID as _) })?;
+    u32::try_from(id).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Sends an admin command with two dwords and reads at most `data`; the drive's status (0: done).
+pub fn nvme_admin(
+    disk: &File,
+    (opcode, namespace, dword10, dword11): (u8, u32, u32, u32),
+    data: &mut [u8],
+    longest: Duration,
+) -> io::Result<u16> {
+    let mut command = NvmeCommand {
+        opcode,
+        namespace,
+        addr: data.as_mut_ptr() as u64,
+        data_len: u32::try_from(data.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        dwords_10_15: [dword10, dword11, 0, 0, 0, 0],
+        timeout_ms: u32::try_from(longest.as_millis()).unwrap_or(u32::MAX),
+        ..NvmeCommand::default()
+    };
+    if data.is_empty() {
+        command.addr = 0;
+    }
+    // SAFETY: the command is a nvme_passthru_cmd whose data pointer and length are those of a live mutable slice.
+    let status = unsafe { ioctl(disk, NVME_IOCTL_ADMIN_CMD, &mut command) }?;
+    u16::try_from(status).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// `struct sg_io_hdr` of scsi/sg.h.
+#[repr(C)]
+struct ScsiHeader {
+    interface: c_int,
+    direction: c_int,
+    command_len: u8,
+    sense_max: u8,
+    vectors: u16,
+    data_len: u32,
+    data: *mut u8,
+    command: *const u8,
+    sense: *mut u8,
+    timeout_ms: u32,
+    flags: u32,
+    id: c_int,
+    user: *mut c_void,
+    status: u8,
+    masked_status: u8,
+    message_status: u8,
+    sense_len: u8,
+    host_status: u16,
+    driver_status: u16,
+    residual: c_int,
+    duration: u32,
+    info: u32,
+}
+
+const SG_IO: c_ulong = 0x2285;
+
+/// Data that go with a SCSI command.
+pub enum ScsiData<'a> {
+    /// None.
+    None,
+    /// From the drive.
+    In(&'a mut [u8]),
+    /// To the drive.
+    Out(&'a mut [u8]),
+}
+
+/// Sends a SCSI command: the status that the drive answers, and its sense data.
+pub fn scsi(disk: &File, command: &[u8], data: ScsiData<'_>, longest: Duration) -> io::Result<(u8, Vec<u8>)> {
+    let bad = || io::Error::from(io::ErrorKind::InvalidInput);
+    let (direction, octets): (c_int, &mut [u8]) = match data {
+        ScsiData::None => (-1, &mut []),
+        ScsiData::Out(octets) => (-2, octets),
+        ScsiData::In(octets) => (-3, octets),
+    };
+    let mut sense = [0; 252];
+    let mut header = ScsiHeader {
+        interface: c_int::from(b'S'),
+        direction,
+        command_len: u8::try_from(command.len()).map_err(|_| bad())?,
+        sense_max: sense.len() as u8,
+        vectors: 0,
+        data_len: u32::try_from(octets.len()).map_err(|_| bad())?,
+        data: octets.as_mut_ptr(),
+        command: command.as_ptr(),
+        sense: sense.as_mut_ptr(),
+        timeout_ms: u32::try_from(longest.as_millis()).unwrap_or(u32::MAX),
+        flags: 0,
+        id: 0,
+        user: std::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        message_status: 0,
+        sense_len: 0,
+        host_status: 0,
+        driver_status: 0,
+        residual: 0,
+        duration: 0,
+        info: 0,
+    };
+    // SAFETY: SG_IO takes a sg_io_hdr; its pointers and lengths are those of live buffers, data and sense exclusively borrowed.
+    unsafe { ioctl(disk, SG_IO, &mut header) }?;
+    if header.host_status != 0 {
+        return Err(io::Error::other(format!("the adapter says {:#x}", header.host_status)));
+    }
+    let sense = sense[..usize::from(header.sense_len).min(sense.len())].to_vec();
+    Ok((header.status, sense))
+}
+
+/// Gives a range of a block device back, which then is guaranteed to read as zeros; fails where the device cannot guarantee it.
+pub fn block_punch(disk: &File, range: &Range<u64>) -> io::Result<()> {
+    // For block devices the kernel issues nothing but commands that leave zeros (blkdev_fallocate, BLKDEV_ZERO_NOFALLBACK).
+    file_zero(disk, range)
+}
+
 const FS_IOC_GETFLAGS: c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: c_ulong = 0x4008_6602;
 const FS_IMMUTABLE_FL: c_int = 0x10;

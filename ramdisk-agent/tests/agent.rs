@@ -156,7 +156,8 @@ fn dies_before_its_report_and_does_the_job_again() {
 fn job_for_a_disk_that_is_not_there_fails_with_the_reason() {
     let seen = Arc::new(Mutex::new(Seen { known: true, ..Seen::default() }));
     let id = DiskId::of(None, Some("NO-SUCH-DISK"), None).unwrap();
-    let task = Task::Clean { disks: vec![protocol::job::DiskTarget { id, size_bytes: 1 << 30 }] };
+    let task =
+        Task::Clean { disks: vec![protocol::job::DiskTarget { id, size_bytes: 1 << 30 }], erase: None };
     assert!(run(&serve(task, seen.clone())).status.success());
     let seen = seen.lock().unwrap();
     let Some(ReportBody::Failed { fault }) = seen.reports.last().map(|r| &r.body) else {

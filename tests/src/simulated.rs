@@ -111,6 +111,17 @@ impl SimulatedMachine {
         sent.map(drop)
     }
 
+    /// Ends a job well: of an erase, each disk gets a record first.
+    ///
+    /// # Errors
+    /// Where the server refuses.
+    pub fn finish(&mut self, work: &Value) -> Result<()> {
+        let job = &work["job"];
+        let mut bodies = erased(job);
+        bodies.push(json!({ "kind": "finished", "summary": {} }));
+        self.report(job["id"].as_str().context("no job")?, &bodies)
+    }
+
     /// Phones home as the OS does, with the token out of the job's vendor data.
     ///
     /// # Errors
@@ -212,4 +223,20 @@ fn percent(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+/// What an agent says of each disk of an erase; nothing of other jobs.
+pub fn erased(job: &Value) -> Vec<Value> {
+    let task = &job["task"];
+    let disks = task["disks"].as_array().filter(|_| !task["erase"].is_null());
+    let record = |disk: &Value| {
+        json!({ "kind": "disk", "record": {
+            "disk": disk["id"], "name": "sda", "model": null, "serial": null, "wwn": null, "firmware": null,
+            "size_bytes": disk["size_bytes"], "transport": "sata", "result": "erased", "method": "overwrite",
+            "grade": "clear", "not_used": [], "began": 0, "ended": 0,
+            "sampled": { "expected": "pattern", "random": 1024, "start": 512, "end": 512, "block_bytes": 4096,
+                "sentinels": 64, "bound_ppm": 4488 },
+        } })
+    };
+    disks.into_iter().flatten().map(record).collect()
 }

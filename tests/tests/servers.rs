@@ -99,9 +99,10 @@ impl Lab {
                 Err(_) if machine.boot_agent().is_ok() => machine.work(0)?,
                 Err(_) => continue,
             };
-            let Some(job) = work["job"]["id"].as_str() else { continue };
-            let finished = json!({ "kind": "finished", "summary": {} });
-            machine.report(job, &[finished])?;
+            if work["job"].is_null() {
+                continue;
+            }
+            machine.finish(&work)?;
             if work["job"]["task"]["kind"] == "deploy" {
                 machine.boot()?;
                 machine.phone_home(&work)?;

@@ -13,6 +13,7 @@ pub mod boot_image;
 pub mod boot_request;
 pub mod bucket;
 pub mod bundle;
+pub mod certificate;
 pub mod check;
 pub mod cloud_config;
 pub mod console;

@@ -35,6 +35,9 @@ pub struct Pool {
     /// What destroys something on its machines needs a second person.
     #[serde(default)]
     pub four_eyes: bool,
+    /// When disks of its machines are erased, and not only wiped.
+    #[serde(default)]
+    pub erase: EraseWhen,
     /// What becomes of a machine that nobody has.
     #[serde(default)]
     pub idle: Idle,
@@ -53,6 +56,20 @@ pub enum Offer {
     All,
     /// To these; to none where the list is empty.
     Projects(BTreeSet<ProjectId>),
+}
+
+/// When disks are erased, and not only wiped of tables and signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EraseWhen {
+    /// When a project gives a server back, and where somebody asks for it.
+    #[default]
+    BetweenTenants,
+    /// The same, and whenever disks of a machine are wiped.
+    Always,
+    /// Where somebody asks for it only: for machines that one tenant has alone.
+    WhenAsked,
 }
 
 /// Power of a machine that is available and that nobody has.
@@ -128,6 +145,7 @@ impl Pool {
             description: String::new(),
             offered: Offer::All,
             four_eyes: false,
+            erase: EraseWhen::BetweenTenants,
             idle: Idle::Keep,
             weights: Weights::default(),
         }

@@ -10,6 +10,7 @@ mod bmc;
 mod boot;
 mod bundle;
 mod care;
+mod certificate;
 mod check;
 mod client;
 mod console;
@@ -151,6 +152,9 @@ pub enum Command {
     /// Who did what, in a chain that shows what was done to it: list, verify, export
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What is certified of erased disks: list, show, save, verify
+    #[command(subcommand, visible_alias = "certificates")]
+    Certificate(certificate::CertificateCommand),
     /// Serial consoles: where they are, who looks, recordings
     #[command(subcommand, visible_alias = "consoles")]
     Console(console::ConsoleCommand),
@@ -378,6 +382,7 @@ pub(crate) fn run(connection: &Connection, format: Format, command: Command) -> 
         Command::Baseline(command) => baseline::run(&connection.client()?, format, command),
         Command::Approval(command) => approval::run(&connection.client()?, format, command),
         Command::Audit(command) => audit::run(connection, format, command),
+        Command::Certificate(command) => certificate::run(connection, format, command),
         Command::Console(command) => console::run(&connection.client()?, format, command),
         Command::Server(args) => server::run(&connection.client()?, format, args),
         Command::Network(args) => overlay::run(&connection.client()?, format, args),

@@ -204,6 +204,13 @@ pub enum NodeCommand {
         #[arg(long)]
         take: bool,
     },
+    /// What is certified of its disks, also of a node that was forgotten
+    Certificates {
+        /// Name or id
+        node: String,
+        #[command(flatten)]
+        again: AgainArgs,
+    },
     /// What happened to a node
     Events {
         /// Name or id
@@ -234,6 +241,9 @@ pub struct WipeArgs {
     /// Disk to wipe, such as serial:S4EV…; again for more
     #[arg(long, value_name = "DISK")]
     wipe: Vec<DiskId>,
+    /// Erase all that is on every fixed disk, as between tenants; each disk gets a certificate
+    #[arg(long, conflicts_with = "wipe")]
+    erase: bool,
     /// The node's name: needed where disks are wiped, asked for otherwise
     #[arg(long, visible_alias = "yes", value_name = "NAME")]
     confirm: Option<String>,
@@ -272,6 +282,9 @@ pub(super) fn run(client: &Client, format: Format, command: NodeCommand) -> Resu
         NodeCommand::Maintenance(args) => maintenance(client, format, &args),
         NodeCommand::Expected { node } => super::model::expected(client, format, &node),
         NodeCommand::Accept { node, reason } => super::model::accept(client, format, &node, reason),
+        NodeCommand::Certificates { node, again } => {
+            super::certificate::list(client, format, Some(&node), None, again)
+        }
         NodeCommand::Adopt { node } => {
             format.print(&client.post::<_, NodeView>(&path(&node, "/adopt"), &empty)?)
         }
@@ -332,11 +345,13 @@ fn job(client: &Client, format: Format, args: &JobArgs, verb: &str) -> Result<()
 }
 
 fn wipe(client: &Client, format: Format, args: &WipeArgs, verb: &str) -> Result<(), Failure> {
-    let destructive = !args.wipe.is_empty() || verb == "delete";
+    let destructive = args.erase || !args.wipe.is_empty() || verb == "delete";
     let mut confirm = args.confirm.clone();
     if destructive && confirm.is_none() {
         let detail: NodeDetail = client.get(&path(&args.node, ""))?;
-        let disks = if args.wipe.is_empty() {
+        let disks = if args.erase {
+            "all that is on every fixed disk".to_owned()
+        } else if args.wipe.is_empty() {
             "the disk that holds its OS".to_owned()
         } else {
             args.wipe.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -344,7 +359,7 @@ fn wipe(client: &Client, format: Format, args: &WipeArgs, verb: &str) -> Result<
         let question = format!("This wipes {} in {}.\n", plain(&disks), plain(&detail.node.name));
         confirm = Some(super::deploy::ask(&question, &detail.node.name)?);
     }
-    let request = WipeRequest { wipe: args.wipe.clone(), confirm };
+    let request = WipeRequest { wipe: args.wipe.clone(), erase: args.erase, confirm };
     let node: NodeView = client.post(&path(&args.node, &format!("/{verb}")), &request)?;
     if args.watch.watch {
         watch(client, format, &node, Goal::Available, &args.watch)

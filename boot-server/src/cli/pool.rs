@@ -2,7 +2,7 @@
 
 use boot_server_core::names::{PoolName, Tag};
 use boot_server_core::plural::count;
-use boot_server_core::pool::{Idle, Offer, Pool};
+use boot_server_core::pool::{EraseWhen, Idle, Offer, Pool};
 use clap::{Args, Subcommand};
 use protocol::ProjectId;
 
@@ -82,6 +82,9 @@ pub struct PoolArgs {
     /// What destroys something on its machines needs a second person
     #[arg(long, value_name = "YES")]
     four_eyes: Option<bool>,
+    /// When disks are erased: between-tenants, always, when-asked
+    #[arg(long, value_name = "WHEN")]
+    erase: Option<String>,
     /// Switch idle machines off after so many minutes; `keep`: leave them on
     #[arg(long, value_name = "MINUTES")]
     idle_off: Option<String>,
@@ -102,6 +105,17 @@ impl PoolArgs {
             pool.offered = Offer::Projects(ids.collect::<Result<_, _>>()?);
         }
         pool.four_eyes = self.four_eyes.unwrap_or(pool.four_eyes);
+        pool.erase = match self.erase.as_deref() {
+            None => pool.erase,
+            Some("between-tenants") => EraseWhen::BetweenTenants,
+            Some("always") => EraseWhen::Always,
+            Some("when-asked") => EraseWhen::WhenAsked,
+            Some(other) => {
+                return Err(Failure::Usage(format!(
+                    "`{other}` is none of between-tenants, always, when-asked"
+                )));
+            }
+        };
         pool.idle = match self.idle_off.as_deref() {
             None => pool.idle,
             Some("keep") => Idle::Keep,

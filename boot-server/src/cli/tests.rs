@@ -30,6 +30,7 @@ fn node(name: &str, state: StateName) -> NodeView {
         maintenance_until: None,
         maintenance_by: None,
         model: None,
+        dirty: None,
         quarantine: None,
         retired: None,
         papers: Default::default(),

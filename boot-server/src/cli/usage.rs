@@ -300,7 +300,7 @@ fn export(client: &Client, period: PeriodArgs, form: FileForm, file: PathBuf) ->
     print(&format!("{}\n{}\n", file.display(), signature_of(&file).display()))
 }
 
-fn verify(file: &std::path::Path, signature: Option<PathBuf>, key: String) -> Result<(), Failure> {
+pub(super) fn verify(file: &std::path::Path, signature: Option<PathBuf>, key: String) -> Result<(), Failure> {
     let read = |path: &std::path::Path| {
         std::fs::read(path)
             .map_err(|error| Failure::Other(format!("cannot read {}: {error}", path.display())))

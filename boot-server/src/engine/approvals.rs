@@ -398,7 +398,7 @@ impl Engine {
 /// True for what may destroy something of a machine. What the server does by itself is not asked about: it follows from what was.
 pub(super) fn destroys(verb: &Verb) -> bool {
     match verb {
-        Verb::Provide { wipe } => !wipe.is_empty(),
+        Verb::Provide { wipe, .. } => !wipe.is_empty(),
         Verb::Deploy(_) | Verb::Rebuild(_) | Verb::Delete { .. } | Verb::Service(_) | Verb::Boot { .. } => {
             true
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use boot_server_core::arrivals;
 use boot_server_core::deploy::DeployRequest;
 use boot_server_core::expected::learn;
-use boot_server_core::node::event::Verb;
+use boot_server_core::node::event::{Cleaning, Verb};
 use boot_server_core::node::{Claim, Event, Node, Refused, StateName};
 use protocol::MacAddr;
 use protocol::inventory::{Dimm, Inventory, Nic};
@@ -83,7 +83,7 @@ async fn a_model_keeps_out_what_differs_and_frees_it() {
     let session = boots(&engine, 1, less).await;
     let node = named(&engine, 1).await;
     assert_eq!(node.state.name(), StateName::Manageable, "its disk is blank, but it is not offered");
-    let verb = Event::Verb(Verb::Provide { wipe: Vec::new() });
+    let verb = Event::Verb(Verb::Provide { wipe: Vec::new(), how: Cleaning::Light });
     let refused = engine.apply(node.id, who(), verb).await;
     assert!(matches!(refused, Err(EngineError::Refused(Refused::Quarantined { .. }))));
     let faults = engine.all_faults().await;

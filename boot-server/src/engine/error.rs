@@ -376,6 +376,11 @@ fn of_refused(refused: &Refused) -> (u16, &'static str, &str) {
             "quarantine",
             "mend it and inspect it again, or accept the difference with a reason (`billet node accept`)",
         ),
+        Refused::Dirty { .. } => (
+            409,
+            "dirty",
+            "erase it (`billet node provide NAME --erase`); a disk that cannot be erased must come out of the machine",
+        ),
         Refused::Retired { .. } => {
             (409, "retired", "choose another machine, or take this one back (`billet node retire --off`)")
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use boot_server_core::deploy::check_firmware;
 use boot_server_core::node::event::{DeployOrder, Verb};
-use boot_server_core::node::{Event, Installed, Node, Severity};
+use boot_server_core::node::{Cleaning, Event, Installed, Node, Severity};
 use boot_server_core::placement::{self, By, Request, Wanted};
 use boot_server_core::server::{Phase, Server, wiped};
 use boot_server_core::volume::{Attachment, Stage, Volume};
@@ -174,11 +174,10 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let order = DeployOrder::resumed(&installed, volume.size);
         let reason = format!("its server {} was evacuated to {}", server.name, new.name);
-        let mut leaving = vec![Event::Verb(Verb::Delete { wipe: Vec::new() })];
-        if self.inventory(old.id).await?.is_none_or(|inventory| !wiped(&inventory).is_empty()) {
-            // Its own disks may hold what the project wrote there, and nobody can wipe them now: it is not offered to others.
-            leaving.push(Event::Verb(Verb::Manage));
-        }
+        // Its own disks may hold what the project wrote there, and nobody can erase them now: it is not offered to others.
+        let owes = self.inventory(old.id).await?.is_none_or(|inventory| !wiped(&inventory).is_empty());
+        let how = if owes { Cleaning::Owed } else { Cleaning::Light };
+        let mut leaving = vec![Event::Verb(Verb::Delete { wipe: Vec::new(), how })];
         let by = Some(actor.name().to_owned());
         leaving.push(Event::Verb(Verb::Maintenance { reason: Some(reason), until: None, by }));
         let coming = vec![Event::Verb(Verb::Deploy(Box::new(order)))];

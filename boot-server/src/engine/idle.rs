@@ -143,7 +143,7 @@ fn is_idle(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use boot_server_core::node::Event;
-    use boot_server_core::node::event::Verb;
+    use boot_server_core::node::event::{Cleaning, Verb};
     use uuid::Uuid;
 
     use super::super::power_tests::Site;
@@ -182,7 +182,7 @@ mod tests {
         let (engine, node) = (&site.engine, site.node.id);
         let operator = || Actor::Operator(String::new());
         if site.now().await.state.name() != StateName::Available {
-            let provide = Event::Verb(Verb::Provide { wipe: vec![] });
+            let provide = Event::Verb(Verb::Provide { wipe: vec![], how: Cleaning::Light });
             engine.apply(node, operator(), provide).await.unwrap();
         }
         engine.switch(node, operator(), PowerAction::On).await.unwrap();
@@ -236,7 +236,7 @@ mod tests {
         let engine = &site.engine;
         let operator = || Actor::Operator(String::new());
         if site.now().await.state.name() != StateName::Available {
-            let provide = Event::Verb(Verb::Provide { wipe: vec![] });
+            let provide = Event::Verb(Verb::Provide { wipe: vec![], how: Cleaning::Light });
             engine.apply(site.node.id, operator(), provide).await.unwrap();
         }
         engine.switch(site.node.id, operator(), PowerAction::On).await.unwrap();

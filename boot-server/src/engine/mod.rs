@@ -26,6 +26,7 @@ mod boots_tests;
 mod bundles;
 #[cfg(test)]
 mod care_tests;
+mod certificates;
 mod clock;
 mod counters;
 mod deploys;
@@ -625,13 +626,15 @@ impl Engine {
         let nothing = outcome.node == *before.node
             && outcome.notes.is_empty()
             && outcome.effects.is_empty()
+            && outcome.records.is_empty()
             && along.inventory.is_none()
             && along.remember.is_none()
             && along.server.is_none();
         if nothing {
             return Ok(outcome.node);
         }
-        let Outcome { node, effects, notes } = outcome;
+        let Outcome { node, effects, notes, records } = outcome;
+        let (signed, unsigned) = self.certify(&node, records, context.now).await?;
         let events: Vec<NewEvent> = notes
             .into_iter()
             .map(|note| {
@@ -639,6 +642,7 @@ impl Engine {
                 NewEvent::new(context.now, actor.name(), kind, severity, message).on(node.id)
             })
             .chain(along.lines.iter().cloned())
+            .chain(unsigned)
             .collect();
         let has_effects = !effects.is_empty();
         let (stored, inventory) = (node.clone(), along.inventory.clone());
@@ -672,6 +676,9 @@ impl Engine {
                 }
                 if let Some(sealed) = &deploy {
                     last_deploys::put(db, stored.id, context.now, sealed)?;
+                }
+                for certificate in &signed {
+                    certificate.store(db)?;
                 }
                 for effect in effects {
                     queries::insert_effect(db, stored.id, effect, context.now)?;

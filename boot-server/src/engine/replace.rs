@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bmc::Secret;
 use boot_server_core::deploy::{DeployRequest, is_candidate};
 use boot_server_core::node::event::Verb;
-use boot_server_core::node::{Event, Node, State, StateName};
+use boot_server_core::node::{Cleaning, Event, Node, State, StateName};
 use boot_server_core::replace;
+use boot_server_core::server::wiped;
 use protocol::NodeId;
 use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
@@ -90,7 +91,12 @@ impl Engine {
             return Err(EngineError::Misfit(reasons));
         };
         let old_name = replace::old_name(&old.name, |name| self.0.nodes.with_name(name).is_some());
-        let wipe = wipe(old, before.as_deref());
+        // What a project had is erased as between tenants.
+        let lent = self.server_of(old.id).await?.is_some();
+        let (wipe, cleaning) = match before.as_deref() {
+            Some(before) if lent => (wiped(before), Cleaning::Between),
+            before => (wipe(old, before), Cleaning::Light),
+        };
         let view = ReplaceView {
             node: old.name.clone(),
             with: new.name.clone(),
@@ -105,7 +111,7 @@ impl Engine {
         if how.dry_run {
             return Ok(view);
         }
-        let old_events = leaving(old, &old_name, new, &actor, how.take_place, wipe);
+        let old_events = leaving(old, &old_name, new, &actor, how.take_place, (wipe, cleaning));
         let mut new_events = vec![Event::Verb(Verb::Rename { name: old.name.clone() })];
         // It is offered as the old one was.
         let tags = new.tags.union(&old.tags).cloned().collect();
@@ -253,7 +259,7 @@ fn leaving(
     new: &Node,
     actor: &Actor,
     gives_place: bool,
-    wipe: Vec<DiskTarget>,
+    (wipe, how): (Vec<DiskTarget>, Cleaning),
 ) -> Vec<Event> {
     let by = actor.name().to_owned();
     let mut verbs = vec![Verb::Rename { name: name.to_owned() }];
@@ -275,7 +281,7 @@ fn leaving(
         _ => false,
     };
     if had_os && !wipe.is_empty() {
-        verbs.push(Verb::Delete { wipe });
+        verbs.push(Verb::Delete { wipe, how });
     }
     verbs.into_iter().map(Event::Verb).collect()
 }

@@ -153,6 +153,31 @@ pub(crate) fn finished() -> ReportBody {
     ReportBody::Finished { summary: Summary::default() }
 }
 
+/// What an agent says of a disk that it erased.
+pub(crate) fn erased(disk: &protocol::job::DiskTarget) -> ReportBody {
+    use protocol::erase::{EraseMethod, EraseRecord, EraseResult, Grade, Sampled};
+    let sampled = Sampled { random: 1024, start: 512, end: 512, sentinels: 64, ..Sampled::default() };
+    ReportBody::Disk {
+        record: Box::new(EraseRecord {
+            disk: Some(disk.id.clone()),
+            name: "sda".into(),
+            model: None,
+            serial: None,
+            wwn: None,
+            firmware: None,
+            size_bytes: disk.size_bytes,
+            transport: protocol::inventory::Transport::Sata,
+            result: EraseResult::Erased,
+            method: Some(EraseMethod::Overwrite),
+            grade: Grade::Clear,
+            not_used: Vec::new(),
+            began: Timestamp(1),
+            ended: Timestamp(2),
+            sampled: Some(sampled),
+        }),
+    }
+}
+
 async fn report(engine: &Engine, session: &str, seq: u64, body: ReportBody) -> protocol::agent::ReportReply {
     let job = only_node(engine).await.state.run().unwrap().job.id;
     let reports = vec![Report { seq, at: Timestamp(0), body }];

@@ -81,7 +81,8 @@ impl Engine {
         for (id, events) in shares {
             let row = slots.get(id).ok_or_else(|| EngineError::NodeNotFound(id.to_string()))?.row();
             let (before, version) = (Node::clone(&row.node), row.version);
-            let mut outcome = Outcome { node: before.clone(), effects: Vec::new(), notes: Vec::new() };
+            let mut outcome =
+                Outcome { node: before.clone(), effects: Vec::new(), notes: Vec::new(), records: Vec::new() };
             for event in events {
                 let policy = self.0.settings.policy_of(&outcome.node);
                 let context = Context { now: at, fresh_job: JobId(Uuid::now_v7()), policy };

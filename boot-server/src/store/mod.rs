@@ -15,6 +15,7 @@ pub mod audit;
 pub mod baselines;
 pub mod bmc_accounts;
 pub mod bmcs;
+pub mod certificates;
 pub mod consoles;
 pub mod copy;
 pub mod credentials;

@@ -31,6 +31,30 @@ pub fn label_of(option: &[u8]) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
+/// True for a load option that leads to a partition of a disk; cut and strange ones do not.
+pub fn leads_to_disk(option: &[u8]) -> bool {
+    // Attributes, length of the path, the label and its end, then nodes of the path (UEFI 2.10, 3.1.3 and 10.2).
+    let Some(text) = option.get(6..) else { return false };
+    let Some(end) = text.as_chunks::<2>().0.iter().position(|unit| *unit == [0, 0]) else { return false };
+    let mut path = text.get(2 * end + 2..).unwrap_or_default();
+    while let [kind, sub, low, high, ..] = path {
+        let len = usize::from(u16::from_le_bytes([*low, *high]));
+        match (kind, sub) {
+            (4, 1) => return true,
+            (0x7f, _) => return false,
+            _ if len < 4 => return false,
+            _ => path = path.get(len..).unwrap_or_default(),
+        }
+    }
+    false
+}
+
+/// The boot order without these; the rest keeps its order.
+pub fn without(old: &[u8], gone: &[u16]) -> Vec<u8> {
+    let old = old.as_chunks::<2>().0.iter().map(|n| u16::from_le_bytes(*n));
+    old.filter(|n| !gone.contains(n)).flat_map(u16::to_le_bytes).collect()
+}
+
 /// The boot order with `entry` right behind `current`, the network entry that this boot came by, and without `gone`; the
 /// rest keeps its order. Network first: without a BMC, a machine that starts its disk first could never be reached
 /// again; what it then boots is the server's decision. Where `current` is not known, `entry` comes first.
@@ -85,6 +109,11 @@ mod tests {
             Entry { number: 15, kind: [0; 16], guid: [7; 16], bytes: 1 << 20..9 << 20, name: String::new() };
         let option = load_option("Billet", &esp);
         assert_eq!(label_of(&option).as_deref(), Some("Billet"));
+        assert!(leads_to_disk(&option) && !leads_to_disk(&option[..20]) && !leads_to_disk(&[]));
+        // A network card: PCI, then its address.
+        let network = [&option[..20], &[1, 1, 6, 0, 0, 3, 3, 11, 4, 0, 0x7f, 0xff, 4, 0]].concat();
+        assert!(!leads_to_disk(&network));
+        assert_eq!(without(&[1, 0, 2, 0, 3, 0], &[2, 9]), [1, 0, 3, 0]);
         assert_eq!(option[..6], [1, 0, 0, 0, 94, 0]);
         let path = &option[6 + 14..];
         assert_eq!(path.len(), 94);
@@ -110,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), first: u16) {
-            let _ = label_of(&bytes);
+            let _ = (label_of(&bytes), leads_to_disk(&bytes), without(&bytes, &[1]));
             let _ = order(&bytes, Some(first), first, &[1]);
         }
     }

@@ -67,6 +67,39 @@ pub fn go_on(tree: &Tree) -> io::Result<String> {
     Ok(format!("the next boot is Boot{next:04X}"))
 }
 
+/// Removes every entry that leads to a partition of a disk, and an order to boot something once: after an erase there is nothing
+/// there. Labels of those that were removed, and of those that were left.
+///
+/// # Errors
+/// Where a variable cannot be removed.
+pub fn remove_of_disks(tree: &Tree) -> io::Result<(Vec<String>, Vec<String>)> {
+    let (mut removed, mut kept, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for name in tree.list(FOLDER) {
+        let Some(number) = name.strip_suffix(&format!("-{GLOBAL}")).and_then(efi::entry_number) else {
+            continue;
+        };
+        let option = tree.bytes(format!("{FOLDER}/{name}")).unwrap_or_default();
+        let option = option.get(4..).unwrap_or_default();
+        let label = efi::label_of(option).unwrap_or_else(|| format!("Boot{number:04X}"));
+        if efi::leads_to_disk(option) {
+            remove(tree, &name)?;
+            gone.push(number);
+            removed.push(label);
+        } else {
+            kept.push(label);
+        }
+    }
+    let next = format!("BootNext-{GLOBAL}");
+    if tree.path(format!("{FOLDER}/{next}")).exists() {
+        remove(tree, &next)?;
+    }
+    if !gone.is_empty() {
+        let order = tree.bytes(format!("{FOLDER}/BootOrder-{GLOBAL}")).unwrap_or_default();
+        write(tree, "BootOrder", &efi::without(order.get(4..).unwrap_or_default(), &gone))?;
+    }
+    Ok((removed, kept))
+}
+
 fn remove(tree: &Tree, name: &str) -> io::Result<()> {
     let path = tree.path(format!("{FOLDER}/{name}"));
     make_mutable(&path)?;

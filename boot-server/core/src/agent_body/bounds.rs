@@ -1,5 +1,6 @@
 //! Cuts what a machine reports to the limits of `protocol::limits`.
 
+use protocol::erase::{EraseRecord, EraseResult, MachineRecord};
 use protocol::inventory::{Disk, DiskContent, Inventory};
 use protocol::limits::{DIMMS_MAX, DISKS_MAX, NICS_MAX, PCI_MAX, REPORTED_STRING_MAX};
 
@@ -7,6 +8,10 @@ use protocol::limits::{DIMMS_MAX, DISKS_MAX, NICS_MAX, PCI_MAX, REPORTED_STRING_
 const CPUS_MAX: usize = 64;
 /// Partitions of one disk that are shown; GPT has room for 128.
 const PARTITIONS_MAX: usize = 128;
+/// Methods that were not used for one disk; there are fewer.
+const NOT_USED_MAX: usize = 32;
+/// Boot entries, and warnings, of a machine that is cleaned.
+const LINES_MAX: usize = 128;
 /// Warnings of one inspection.
 const WARNINGS_MAX: usize = 256;
 
@@ -21,6 +26,28 @@ pub(super) fn cut(text: &mut String) {
 
 fn cut_all<'a>(texts: impl IntoIterator<Item = &'a mut Option<String>>) {
     texts.into_iter().flatten().for_each(cut);
+}
+
+/// Cuts the record of an erase.
+pub(super) fn limit_record(record: &mut EraseRecord) {
+    cut(&mut record.name);
+    let EraseRecord { model, serial, wwn, firmware, .. } = record;
+    cut_all([model, serial, wwn, firmware]);
+    record.not_used.truncate(NOT_USED_MAX);
+    record.not_used.iter_mut().for_each(|not| cut(&mut not.why));
+    match &mut record.result {
+        EraseResult::Erased => {}
+        EraseResult::Failed { why } | EraseResult::Skipped { why } => cut(why),
+    }
+}
+
+/// Cuts what is said of the rest of a machine.
+pub(super) fn limit_machine(record: &mut MachineRecord) {
+    record.tpm.as_mut().map(cut);
+    for list in [&mut record.boot_entries_removed, &mut record.boot_entries_kept, &mut record.warnings] {
+        list.truncate(LINES_MAX);
+        list.iter_mut().for_each(cut);
+    }
 }
 
 /// Cuts lists and strings. Returns what was lost, in words.

@@ -73,6 +73,8 @@ pub fn reports(bytes: &[u8]) -> Result<ReportBatch, BodyError> {
                 bounds::cut(&mut fault.message);
                 bounds::cut(&mut fault.hint);
             }
+            ReportBody::Disk { record } => bounds::limit_record(record),
+            ReportBody::Machine { record } => bounds::limit_machine(record),
             ReportBody::Stage { .. } | ReportBody::Progress(_) | ReportBody::Finished { .. } => {}
         }
     }

@@ -14,7 +14,7 @@ use super::identity::Claim;
 use super::state::{Fallback, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Delivery, Node, Session, care, trust};
+use super::{Delivery, Node, Session, care, erase, trust};
 use crate::expected::Compared;
 
 /// How long a nonce is good for (DESIGN section 6).
@@ -160,7 +160,8 @@ fn inspected(s: &mut Step<'_>, disks_blank: bool) {
     let fallback = run.fallback;
     s.mark(Phase::Done);
     s.info("inspect.finished", "inspected");
-    let blank = disks_blank && s.context.policy.provide_blank;
+    // Edges that are blank say nothing of what is between them.
+    let blank = disks_blank && s.context.policy.provide_blank && s.node.dirty.is_none();
     if s.node.retired.is_some() {
         s.info("node.manageable", "it is retired, and is not offered");
         s.node.state = State::Manageable;
@@ -200,7 +201,8 @@ pub(super) fn work_taken(s: &mut Step<'_>, job: JobId) -> Result<(), Refused> {
 fn first_stage(task: &Task) -> Stage {
     match task {
         Task::Inspect => Stage::Inspect,
-        Task::Clean { .. } => Stage::Clean,
+        Task::Clean { erase: None, .. } => Stage::Clean,
+        Task::Clean { erase: Some(_), .. } => Stage::Erase,
         Task::Deploy(_) => Stage::Plan,
     }
 }
@@ -228,6 +230,8 @@ pub(super) fn report(s: &mut Step<'_>, batch: &ReportBatch) -> Result<(), Refuse
             // A stage that counts nothing (wiping) only says that it goes on.
             ReportBody::Progress(progress) => run.progress = Some(*progress).filter(|p| p.bytes_total > 0),
             ReportBody::Note { message } => s.info("agent.note", message.clone()),
+            ReportBody::Disk { record } => erase::disk(s, (**record).clone()),
+            ReportBody::Machine { record } => erase::machine(s, record),
             ReportBody::Finished { summary } => finished(s, *summary),
             ReportBody::Failed { fault } => failed(s, fault.clone()),
         }
@@ -256,7 +260,7 @@ fn stage_began(s: &mut Step<'_>, stage: Stage) {
     }
     let phase = match stage {
         Stage::Inspect | Stage::Plan => Phase::Plan,
-        Stage::Clean => Phase::Clean,
+        Stage::Clean | Stage::Erase => Phase::Clean,
         Stage::Write => Phase::Write,
         Stage::Verify => Phase::Verify,
         Stage::Customise => Phase::Customise,
@@ -292,8 +296,11 @@ fn finished(s: &mut Step<'_>, done: Summary) {
             }
             s.node.state = State::Deploying(run);
         }
-        State::Cleaning(_) | State::Deleting(_) => {
-            s.info("clean.finished", "wiped and read back");
+        State::Cleaning(run) | State::Deleting(run) => {
+            if let Some(fault) = erase::missing(&run) {
+                return s.fail(fault);
+            }
+            erase::finished(s, &run);
             s.node.installed = None;
             s.mark(Phase::Done);
             if s.node.retired.is_some() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Refused, Severity};
 use super::state::{State, StateName};
 use super::step::Step;
-use super::{Maintenance, Node, trust};
+use super::{Maintenance, Node, erase, trust};
 use crate::expected::{Compared, Difference};
 use crate::plural::count;
 use crate::refresh::{AHEAD_DAYS, Milestone, Papers};
@@ -178,7 +178,7 @@ fn end_quarantine(s: &mut Step<'_>, why: &str) {
     if quarantine.wait_until.is_none() {
         s.info("quarantine.cleared", format!("out of quarantine: {why}"));
     }
-    let free = s.node.maintenance.is_none() && s.node.retired.is_none();
+    let free = s.node.maintenance.is_none() && s.node.retired.is_none() && s.node.dirty.is_none();
     if quarantine.offer && free && matches!(s.node.state, State::Manageable) {
         s.info("node.available", "available: all disks are blank, nothing had to be cleaned");
         s.node.state = State::Available;
@@ -241,6 +241,7 @@ pub(super) fn adopt(s: &mut Step<'_>) -> Result<(), Refused> {
     if !s.is(&[StateName::Manageable]) {
         return Err(s.wrong_state("adopt", "only a manageable node can be adopted: manage it first"));
     }
+    erase::check(s)?;
     s.info(
         "node.adopted",
         "adopted as it is: it runs an OS that Billet did not put there; nothing was written",
@@ -352,7 +353,7 @@ mod tests {
     use protocol::{JobId, MacAddr, NodeId};
     use uuid::Uuid;
 
-    use super::super::event::{Context, Event, Policy, Verb};
+    use super::super::event::{Cleaning, Context, Event, Policy, Verb};
     use super::super::{Identity, step};
     use super::*;
     use crate::expected::PartKind;
@@ -559,7 +560,10 @@ mod tests {
         let reason = story.node.maintenance.clone().unwrap().reason;
         assert!(reason.ends_with("as it says here; before: fan"), "once, and it does not end: {reason}");
         assert_eq!(story.node.state.name(), StateName::Active, "what runs goes on");
-        assert!(matches!(story.verb(Verb::Delete { wipe: Vec::new() }), Err(Refused::Maintenance { .. })));
+        assert!(matches!(
+            story.verb(Verb::Delete { wipe: Vec::new(), how: Cleaning::Light }),
+            Err(Refused::Maintenance { .. })
+        ));
     }
 
     #[test]
@@ -567,7 +571,10 @@ mod tests {
         let mut story = Story::new(State::Available);
         story.verb(Verb::Retire { reason: Some("five years".into()), by: "ann".into() }).unwrap();
         assert_eq!(story.node.state, State::Manageable);
-        assert!(matches!(story.verb(Verb::Provide { wipe: vec![] }), Err(Refused::Retired { .. })));
+        assert!(matches!(
+            story.verb(Verb::Provide { wipe: vec![], how: Cleaning::Light }),
+            Err(Refused::Retired { .. })
+        ));
         story.verb(Verb::Retire { reason: None, by: "ann".into() }).unwrap();
         story.verb(Verb::Adopt).unwrap();
         assert_eq!(story.node.state, State::Active);

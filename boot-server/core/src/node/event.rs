@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use protocol::agent::Hello;
+use protocol::erase::EraseRecord;
 use protocol::fault::Fault;
 use protocol::job::{DeploySpec, DiskTarget};
 use protocol::report::ReportBatch;
@@ -200,6 +201,8 @@ pub enum Verb {
     Provide {
         /// Disks to wipe.
         wipe: Vec<DiskTarget>,
+        /// How.
+        how: Cleaning,
     },
     /// Put an OS on it.
     Deploy(Box<DeployOrder>),
@@ -209,6 +212,8 @@ pub enum Verb {
     Delete {
         /// Disks to wipe.
         wipe: Vec<DiskTarget>,
+        /// How.
+        how: Cleaning,
     },
     /// Change firmware or settings.
     Service(Box<ServiceOrder>),
@@ -306,6 +311,21 @@ pub enum Verb {
         /// Who says so.
         by: String,
     },
+}
+
+/// How disks are cleaned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cleaning {
+    /// Tables and signatures go.
+    #[default]
+    Light,
+    /// All that is on the disks that are named goes.
+    Erase,
+    /// Between tenants: all of the machine. Until that is done it owes it, and is not offered.
+    Between,
+    /// Nothing is done now, but it owes the same.
+    Owed,
 }
 
 impl Verb {
@@ -416,6 +436,17 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// Lines for the event list.
     pub notes: Vec<Note>,
+    /// What became of disks that were to be erased: each gets a certificate.
+    pub records: Vec<Erased>,
+}
+
+/// What became of a disk, and in which job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    /// The job.
+    pub job: JobId,
+    /// The record.
+    pub record: EraseRecord,
 }
 
 /// Something to carry out.
@@ -480,6 +511,12 @@ pub enum Refused {
     Quarantined {
         /// What is not as it should be.
         what: String,
+    },
+    /// Its disks are not erased since a tenant had it.
+    #[error("the node is not clean: {why}")]
+    Dirty {
+        /// Why.
+        why: String,
     },
     /// The node is on its way out.
     #[error("the node is retired: {reason}")]

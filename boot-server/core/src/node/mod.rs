@@ -32,6 +32,7 @@ pub mod trust;
 
 mod agent;
 mod deadline;
+mod erase;
 mod machine;
 mod orders;
 mod people;
@@ -51,7 +52,10 @@ use crate::refresh::{Milestone, Papers};
 pub use boot::{Boot, BootKind, BootOrder, Repeat, Usual, pending_order, required_boot};
 pub use cable::Cable;
 pub use care::{Accepted, Quarantine, Retired};
-pub use event::{Context, Effect, Event, Note, Outcome, Policy, PowerNews, PrepareNews, Refused, Severity};
+pub use event::{
+    Cleaning, Context, Effect, Erased, Event, Note, Outcome, Policy, PowerNews, PrepareNews, Refused,
+    Severity,
+};
 pub use identity::{Claim, Identity, Match};
 pub use medium::Medium;
 pub use network::{HostAddress, NetworkError, StaticNetwork};
@@ -108,6 +112,9 @@ pub struct Node {
     /// Milestones of its age of which somebody was told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Milestone>,
+    /// Set from the moment at which a machine is to be erased between tenants until that was done: it is not offered meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<Dirty>,
     /// The agent's credentials of this boot.
     #[serde(default)]
     pub link: AgentLink,
@@ -172,6 +179,16 @@ pub struct Maintenance {
     /// Who set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+/// What a machine owes before somebody else gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Dirty {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What proves that a request comes from the agent that this server booted on this node. Only hashes are kept.
@@ -271,6 +288,7 @@ impl Node {
             retired: None,
             papers: Papers::default(),
             told: Vec::new(),
+            dirty: None,
             link: AgentLink::default(),
             epoch: 0,
             boot: None,

@@ -7,12 +7,12 @@ use protocol::fault::{Fault, FaultCode};
 use protocol::job::{DiskTarget, Job, Task};
 
 use super::boot::{Repeat, Usual};
-use super::event::{DeployOrder, Effect, Refused, Verb};
+use super::event::{Cleaning, DeployOrder, Effect, Refused, Verb};
 use super::service::Service;
 use super::state::{Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::step::Step;
 use super::timeline::Phase;
-use super::{Cable, Node, StaticNetwork, care, orders, service, trust};
+use super::{Cable, Node, StaticNetwork, care, erase, orders, service, trust};
 use crate::names::{PoolName, Tag};
 use crate::plural::count;
 
@@ -45,10 +45,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
     match verb {
         Verb::Manage => manage(s),
         Verb::Inspect => inspect(s),
-        Verb::Provide { wipe } => provide(s, wipe),
+        Verb::Provide { wipe, how } => provide(s, wipe, how),
         Verb::Deploy(order) => deploy(s, *order),
         Verb::Rebuild(order) => rebuild(s, *order),
-        Verb::Delete { wipe } => delete(s, wipe),
+        Verb::Delete { wipe, how } => delete(s, wipe, how),
         Verb::Service(order) => service::order(s, *order),
         Verb::Abort => abort(s),
         Verb::Retry => retry(s),
@@ -111,6 +111,10 @@ pub(super) fn verb(s: &mut Step<'_>, verb: Verb) -> Result<(), Refused> {
 /// # Errors
 /// [`Refused::WrongState`] or [`Refused::Order`], with what to do first.
 pub fn check_forget(node: &Node) -> Result<(), Refused> {
+    // It would come back as a machine that nobody ever had. One that leaves the site may be forgotten.
+    if let (Some(dirty), None) = (&node.dirty, &node.retired) {
+        return Err(Refused::Dirty { why: format!("{}; retire it before it is forgotten", dirty.why) });
+    }
     let wrong = |hint| Err(Refused::WrongState { verb: "forget", state: node.state.name(), hint });
     match &node.state {
         State::Active => return wrong("somebody's OS runs on it: give it back (delete) first"),
@@ -167,7 +171,7 @@ fn inspect(s: &mut Step<'_>) -> Result<(), Refused> {
     Ok(())
 }
 
-fn provide(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
+fn provide(s: &mut Step<'_>, wipe: Vec<DiskTarget>, how: Cleaning) -> Result<(), Refused> {
     if !s.is(&[StateName::Manageable, StateName::Failed]) {
         return Err(s.wrong_state("provide", "only a manageable or failed node can be made available"));
     }
@@ -175,20 +179,25 @@ fn provide(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
     if wipe.is_empty() || s.node.quarantine.is_some() {
         care::check(s)?;
     }
-    clean(s, wipe, Fallback::Manageable);
+    if wipe.is_empty() {
+        erase::check(s)?;
+    }
+    clean(s, wipe, how, Fallback::Manageable);
     Ok(())
 }
 
 /// Starts cleaning, or, with nothing to wipe, offers the node at once.
-fn clean(s: &mut Step<'_>, wipe: Vec<DiskTarget>, fallback: Fallback) {
+fn clean(s: &mut Step<'_>, wipe: Vec<DiskTarget>, how: Cleaning, fallback: Fallback) {
     if wipe.is_empty() {
         s.info("node.available", "available; no disk was wiped");
         s.node.state = State::Available;
         return;
     }
     s.start_timeline(format!("clean {}", count(wipe.len(), "disk")));
-    s.info("clean.requested", format!("wipe of {}", names(&wipe)));
-    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
+    let erase = erase::order(s, how);
+    let what = if erase.is_some() { "erase" } else { "wipe" };
+    s.info("clean.requested", format!("{what} of {}", names(&wipe)));
+    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe, erase } };
     let run = s.new_run(job, fallback);
     s.node.state = State::Cleaning(run);
 }
@@ -237,7 +246,7 @@ fn put_os(s: &mut Step<'_>, order: DeployOrder, fallback: Fallback, verb: &str) 
     s.node.state = State::Deploying(run);
 }
 
-fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
+fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>, how: Cleaning) -> Result<(), Refused> {
     let active = s.is(&[StateName::Active]);
     let failed_deploy = matches!(&s.node.state, State::Failed(f) if matches!(f.during, StateName::Deploying | StateName::Deleting | StateName::Cleaning));
     let serviced = failed_service(&s.node).is_some_and(|service| service.back == Fallback::Active);
@@ -250,15 +259,21 @@ fn delete(s: &mut Step<'_>, wipe: Vec<DiskTarget>) -> Result<(), Refused> {
         // Its disk was never the machine's: whoever asks takes it away with the DPU, and nothing is left on the machine.
         s.info("node.available", "given back; its disks were volumes, and none of its own was wiped");
         s.node.installed = None;
-        s.node.state = if s.node.retired.is_some() { State::Manageable } else { State::Available };
+        if how == Cleaning::Owed {
+            erase::owe(s);
+        }
+        let kept = s.node.retired.is_some() || s.node.dirty.is_some();
+        s.node.state = if kept { State::Manageable } else { State::Available };
         return Ok(());
     }
     if wipe.is_empty() {
         return Err(s.wrong_state("delete without a disk to wipe", "name the disk that holds the OS"));
     }
-    s.start_timeline(format!("delete, wipe {}", count(wipe.len(), "disk")));
-    s.info("delete.requested", format!("given back; wipe of {}", names(&wipe)));
-    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe } };
+    let erase = erase::order(s, how);
+    let what = if erase.is_some() { "erase" } else { "wipe" };
+    s.start_timeline(format!("delete, {what} {}", count(wipe.len(), "disk")));
+    s.info("delete.requested", format!("given back; {what} of {}", names(&wipe)));
+    let job = Job { id: s.context.fresh_job, task: Task::Clean { disks: wipe, erase } };
     let fallback = if active || serviced { Fallback::Active } else { Fallback::Manageable };
     let run = s.new_run(job, fallback);
     s.node.state = if run.stage == RunStage::Boot { State::Deleting(run) } else { State::Cleaning(run) };

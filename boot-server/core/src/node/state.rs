@@ -121,6 +121,9 @@ pub struct Run {
     /// Deploys onto a volume: how it stands with that.
     #[serde(default, skip_serializing_if = "OnVolume::is_default")]
     pub on_volume: OnVolume,
+    /// Erases: the disks that were erased and read back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erased: Vec<DiskId>,
     /// What became of restarting the machine for this stage; `None` where a person does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerStory>,
@@ -373,7 +376,7 @@ impl Run {
         self.volume().filter(|_| waits && !self.on_volume.written)
     }
 
-    /// The job as the agent gets it: it knows a volume by the serial number of the disk.
+    /// The job as the agent gets it: it knows a volume by the serial number of the disk, and erases no disk twice.
     pub fn agent_job(&self) -> Job {
         let mut job = self.job.clone();
         if let Task::Deploy(spec) = &mut job.task
@@ -381,6 +384,10 @@ impl Run {
             && let Some(disk) = DiskId::of(None, Some(&volume::serial(volume)), None)
         {
             spec.target.id = disk;
+        }
+        if let Task::Clean { disks, erase: Some(order) } = &mut job.task {
+            disks.retain(|disk| !self.erased.contains(&disk.id));
+            order.done.clone_from(&self.erased);
         }
         job
     }
@@ -445,6 +452,7 @@ fn stage_words(stage: Stage) -> &'static str {
         Stage::Inspect => "looking at the hardware",
         Stage::Plan => "checking the disk and the image",
         Stage::Clean => "wiping",
+        Stage::Erase => "erasing",
         Stage::Write => "writing",
         Stage::Verify => "reading back",
         Stage::Customise => "partition table and config",

@@ -6,7 +6,7 @@ use protocol::fault::Fault;
 use protocol::job::Job;
 
 use super::boot::Usual;
-use super::event::{Context, Effect, Event, Note, Outcome, Refused, Severity};
+use super::event::{Context, Effect, Erased, Event, Note, Outcome, Refused, Severity};
 use super::state::{Failure, Fallback, OnVolume, Run, RunStage, State, StateName};
 use super::timeline::{Phase, Timeline};
 use super::{Node, agent, care, deadline, machine, medium, orders, people, power, service, trust};
@@ -16,7 +16,8 @@ use super::{Node, agent, care, deadline, machine, medium, orders, people, power,
 /// # Errors
 /// Where the event does not fit the node as it stands; then nothing has changed.
 pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Refused> {
-    let mut s = Step { node: node.clone(), effects: Vec::new(), notes: Vec::new(), context };
+    let mut s =
+        Step { node: node.clone(), effects: Vec::new(), notes: Vec::new(), records: Vec::new(), context };
     match event {
         Event::DhcpSeen { first_seen } => machine::dhcp_seen(&mut s, first_seen),
         Event::LoaderServed { by } => machine::loader_served(&mut s, by),
@@ -44,7 +45,7 @@ pub fn step(node: &Node, event: Event, context: &Context) -> Result<Outcome, Ref
     }
     medium::settle(&mut s);
     trust::settle(&mut s);
-    Ok(Outcome { node: s.node, effects: s.effects, notes: s.notes })
+    Ok(Outcome { node: s.node, effects: s.effects, notes: s.notes, records: s.records })
 }
 
 /// A step on its way: the node being changed and what follows.
@@ -52,6 +53,7 @@ pub(super) struct Step<'a> {
     pub node: Node,
     pub effects: Vec<Effect>,
     pub notes: Vec<Note>,
+    pub records: Vec<Erased>,
     pub context: &'a Context,
 }
 
@@ -96,6 +98,7 @@ impl Step<'_> {
             crosses: false,
             hostname: None,
             on_volume: OnVolume::default(),
+            erased: Vec::new(),
             power: None,
         };
         self.begin(&mut run);

@@ -14,7 +14,7 @@ use protocol::{DiskId, ImageId, JobId, MacAddr, NodeId, PROTOCOL_VERSION, Sha256
 use uuid::Uuid;
 
 use super::boot::{AGENT_AGAIN, DISK_AGAIN};
-use super::event::{DeployOrder, Verb};
+use super::event::{Cleaning, DeployOrder, Verb};
 use super::service::Item;
 use super::state::Fallback;
 use super::*;
@@ -67,7 +67,7 @@ fn network() -> Box<StaticNetwork> {
 fn task(state: StateName) -> Task {
     match state {
         StateName::Inspecting => Task::Inspect,
-        StateName::Cleaning | StateName::Deleting => Task::Clean { disks: vec![disk()] },
+        StateName::Cleaning | StateName::Deleting => Task::Clean { disks: vec![disk()], erase: None },
         _ => Task::Deploy(Box::new(spec())),
     }
 }
@@ -89,6 +89,7 @@ fn run(state: StateName, stage: RunStage, fallback: Fallback) -> Run {
         crosses: false,
         hostname: deploys.then(|| "web-1".into()),
         on_volume: OnVolume::default(),
+        erased: Vec::new(),
         power: None,
     }
 }
@@ -458,11 +459,11 @@ fn events(node: &Node) -> Vec<(&'static str, Event)> {
         ("restored", Event::Restored { of: NOW }),
         ("manage", verb(Verb::Manage)),
         ("inspect", verb(Verb::Inspect)),
-        ("provide", verb(Verb::Provide { wipe: vec![] })),
-        ("provide, wipe", verb(Verb::Provide { wipe: vec![disk()] })),
+        ("provide", verb(Verb::Provide { wipe: vec![], how: Cleaning::Light })),
+        ("provide, wipe", verb(Verb::Provide { wipe: vec![disk()], how: Cleaning::Light })),
         ("deploy", verb(Verb::Deploy(order()))),
         ("rebuild", verb(Verb::Rebuild(order()))),
-        ("delete", verb(Verb::Delete { wipe: vec![disk()] })),
+        ("delete", verb(Verb::Delete { wipe: vec![disk()], how: Cleaning::Light })),
         ("service", verb(service(bios_step(), RestartPolicy::Never))),
         ("service, firmware", verb(service(firmware_step(), RestartPolicy::Never))),
         ("abort", verb(Verb::Abort)),
@@ -708,7 +709,7 @@ fn a_blank_machine_becomes_a_server_and_is_given_back() {
         .boots()
         .is(Event::PhoneHome { token: TOKEN, host_keys: Vec::new() });
     assert_eq!(story.place(), "active");
-    story.is(Event::Verb(Verb::Delete { wipe: vec![disk()] }));
+    story.is(Event::Verb(Verb::Delete { wipe: vec![disk()], how: Cleaning::Light }));
     assert_eq!(story.place(), "deleting/boot");
     story.boots_agent();
     assert_eq!(story.place(), "cleaning/assign");
@@ -1226,11 +1227,11 @@ fn chance_event(story: &Story, n: u8) -> Event {
         20 => Event::DhcpSeen { first_seen: story.now },
         21 => Event::Verb(Verb::Manage),
         22 => Event::Verb(Verb::Inspect),
-        23 => Event::Verb(Verb::Provide { wipe: vec![disk()] }),
-        24 => Event::Verb(Verb::Provide { wipe: vec![] }),
+        23 => Event::Verb(Verb::Provide { wipe: vec![disk()], how: Cleaning::Light }),
+        24 => Event::Verb(Verb::Provide { wipe: vec![], how: Cleaning::Light }),
         25..=26 => Event::Verb(Verb::Deploy(order())),
         27 => Event::Verb(Verb::Rebuild(order())),
-        28 => Event::Verb(Verb::Delete { wipe: vec![disk()] }),
+        28 => Event::Verb(Verb::Delete { wipe: vec![disk()], how: Cleaning::Light }),
         29 => Event::Verb(Verb::Abort),
         30 => Event::Verb(Verb::Retry),
         31 => Event::KernelServed,

@@ -301,7 +301,7 @@ impl Engine {
         let wipe = inventory.map(|inventory| wiped(&inventory)).unwrap_or_default();
         let next = Server { note: None, version: server.version + 1, ..server.clone() };
         let along = Along { server: Some(next), ..Along::default() };
-        let verb = Event::Verb(Verb::Delete { wipe });
+        let verb = Event::Verb(Verb::Delete { wipe, how: self.between_tenants(node) });
         self.apply_along(node.id, Actor::Server, verb, along).await.map(drop)
     }
 }

@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::engine::BootAnswer;
-use crate::engine::tests::{address, claim, discovered, engine, finished, image, kinds};
+use crate::engine::tests::{address, claim, discovered, engine, erased, finished, image, kinds};
+use crate::minisign::{self, Signer};
+use crate::store::certificates::CertificateFilter;
 use crate::store::servers::ServerFilter;
 use crate::store::tests::Scratch;
 
@@ -140,6 +142,12 @@ pub(in crate::engine) async fn play(engine: &Engine, n: u8, session: &str) {
         panic!("no job")
     };
     let node = engine.node(&format!("node-{n:06x}")).await.unwrap().id;
+    if let Task::Clean { disks, erase: Some(order) } = &job.task {
+        assert!(order.whole, "between tenants");
+        for disk in disks {
+            report(engine, node, session, erased(disk)).await;
+        }
+    }
     report(engine, node, session, finished()).await;
     let Task::Deploy(spec) = &job.task else { return };
     let vendor = &spec.config.as_ref().unwrap().vendor_data;
@@ -185,6 +193,7 @@ async fn a_server_is_made_used_and_given_back() {
     engine.drive_all().await.unwrap();
     let node = engine.node(&web.node.to_string()).await.unwrap();
     assert_eq!((phase(&engine, &web).await, node.state.name()), (Phase::Deleted, StateName::Available));
+    certified(&engine, &node).await;
     let gone = engine.server(project, &web.id.to_string()).await.unwrap();
     assert!(engine.server(project, "web").await.is_err(), "its name is free");
     assert_eq!(engine.quota(project).await.unwrap().used, Amounts::default());
@@ -203,6 +212,50 @@ async fn a_server_is_made_used_and_given_back() {
         let wanted = if kind == "server.created" { 2 } else { 1 };
         assert_eq!(all.iter().filter(|k| *k == kind).count(), wanted, "{kind} in {all:?}");
     }
+}
+
+/// What another program finds: a certificate per disk, signed by the site's key, of this machine.
+async fn certified(engine: &Engine, node: &boot_server_core::node::Node) {
+    let filter =
+        CertificateFilter { node: Some(node.name.clone()), limit: 10, ..CertificateFilter::default() };
+    let rows = engine.certificates(filter).await.unwrap();
+    assert!(!rows.is_empty());
+    let key = Signer::open(&engine.settings().state_dir.join("signing.key")).unwrap().public();
+    for row in rows {
+        let signature = row.signature.unwrap();
+        let comment = minisign::verify(row.body.as_bytes(), &signature, &key).unwrap();
+        assert!(comment.contains(&row.id) && comment.contains("result clear"), "{comment}");
+        let certificate: boot_server_core::certificate::Certificate =
+            serde_json::from_str(&row.body).unwrap();
+        assert_eq!((certificate.machine.id, certificate.disk.size_bytes > 0), (node.id, true));
+        let changed = row.body.replace("\"clear\"", "\"purge\"");
+        assert!(minisign::verify(changed.as_bytes(), &signature, &key).is_err());
+        assert_eq!(engine.certificate(certificate.id).await.unwrap().unwrap().node_name, node.name);
+    }
+}
+
+/// A ramdisk from before erases: it wipes lightly, and says that it is done.
+#[tokio::test]
+async fn a_machine_that_was_not_erased_is_nobodys() {
+    let scratch = Scratch::new();
+    let (engine, project, sessions) = site(&scratch, 1).await;
+    let web = engine.create_servers(project, someone(), wish("web", 1), None).await.unwrap().remove(0);
+    engine.drive_all().await.unwrap();
+    play(&engine, 1, &sessions[0]).await;
+    engine.drive_all().await.unwrap();
+    engine.delete_server(project, "web", someone()).await.unwrap();
+    engine.drive_all().await.unwrap();
+    let session = again(&engine, 1).await;
+    engine.next_work(&session, Duration::ZERO).await.unwrap();
+    report(&engine, web.node, &session, finished()).await;
+    engine.drive_all().await.unwrap();
+    let node = engine.node(&web.node.to_string()).await.unwrap();
+    assert_eq!((node.state.name(), node.dirty.is_some()), (StateName::Failed, true));
+    assert_eq!(phase(&engine, &web).await, Phase::Deleted, "its project has done with it");
+    assert!(engine.create_servers(project, someone(), wish("web", 1), None).await.is_err(), "nobody gets it");
+    let how = boot_server_core::node::Cleaning::Light;
+    let refused = engine.apply(node.id, someone(), Event::Verb(Verb::Provide { wipe: vec![], how })).await;
+    assert_eq!(refused.unwrap_err().problem().code, "dirty");
 }
 
 #[tokio::test]

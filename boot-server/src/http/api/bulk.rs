@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use boot_server_core::node::event::Verb;
+use boot_server_core::node::event::{Cleaning, Verb};
 use boot_server_core::node::{Event, Node};
 use futures_util::{StreamExt as _, stream};
 
@@ -62,7 +62,13 @@ pub(super) async fn act(
                 (BulkVerb::Abort, _) => api.engine.apply(node.id, operator(), event(Verb::Abort)).await,
                 (BulkVerb::Retry, _) => api.engine.apply(node.id, operator(), event(Verb::Retry)).await,
                 (BulkVerb::Provide, _) => {
-                    api.engine.apply(node.id, operator(), event(Verb::Provide { wipe: Vec::new() })).await
+                    api.engine
+                        .apply(
+                            node.id,
+                            operator(),
+                            event(Verb::Provide { wipe: Vec::new(), how: Cleaning::Light }),
+                        )
+                        .await
                 }
                 (BulkVerb::Maintenance, _) => {
                     api.engine

@@ -10,6 +10,7 @@ mod boots;
 mod bulk;
 pub mod bundle_requests;
 mod care;
+mod certificates;
 mod console;
 mod desk;
 mod document;
@@ -166,6 +167,7 @@ type Answer<T> = Result<T, ProblemResponse>;
         (name = "baselines", description = "How machines of a kind are to be set"),
         (name = "bmcs", description = "Management controllers of machines"),
         (name = "pools", description = "Sets and kinds of machines, and who would get which"),
+        (name = "certificates", description = "What is certified of disks that were erased"),
         (name = "images", description = "Operating system images"),
         (name = "events", description = "What happened, and what happens"),
         (name = "approvals", description = "What two people must want"),
@@ -246,6 +248,8 @@ fn parts() -> (Router<Api>, utoipa::openapi::OpenApi, BTreeSet<String>) {
         .routes(routes!(bmcs::list))
         .routes(routes!(bmcs::import))
         .routes(routes!(bmcs::look))
+        .routes(routes!(certificates::list))
+        .routes(routes!(certificates::show))
         .routes(routes!(events::list))
         .routes(routes!(stream::stream))
         .routes(routes!(approvals::list))

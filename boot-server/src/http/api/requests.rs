@@ -27,6 +27,9 @@ pub struct EmptyRequest {}
 pub struct WipeRequest {
     /// The disks. Empty: none for `provide`, the disk with the OS for `delete`.
     pub wipe: Vec<DiskId>,
+    /// Erase all that is on all fixed disks of the machine, as between tenants; `wipe` is then not given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub erase: bool,
     /// The node's name, typed by whoever asks; needed where something is wiped.
     pub confirm: Option<String>,
 }
@@ -599,6 +602,21 @@ pub struct NodeQuery {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// How many, 1 to 1,000; 100 if not given.
+    pub limit: Option<usize>,
+    /// From `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which certificates.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CertificateQuery {
+    /// Of disks of this node: its id, or its name, also then.
+    pub node: Option<String>,
+    /// Of the disk with this serial number.
+    pub serial: Option<String>,
     /// How many, 1 to 1,000; 100 if not given.
     pub limit: Option<usize>,
     /// From `next` of the page before.

@@ -91,8 +91,15 @@ pub(super) async fn provide(
     Input(request): Input<WipeRequest>,
 ) -> Answer<Json<NodeView>> {
     let node = api.engine.node(&node).await?;
-    let wipe = if request.wipe.is_empty() { Vec::new() } else { targets(&api, &node, &request).await? };
-    apply(&api, &node, Verb::Provide { wipe }).await
+    // What it owes is done whatever was asked for.
+    let whole = request.erase || (node.dirty.is_some() && !request.wipe.is_empty());
+    let how = api.engine.cleaning(&node, whole);
+    let wipe = match (whole, request.wipe.is_empty()) {
+        (true, _) => whole_machine(&api, &node, &request).await?,
+        (false, true) => Vec::new(),
+        (false, false) => targets(&api, &node, &request).await?,
+    };
+    apply(&api, &node, Verb::Provide { wipe, how }).await
 }
 
 /// Gives a node back: wipes the disk with its OS (or those that are named), then offers it.
@@ -106,22 +113,43 @@ pub(super) async fn delete(
     Input(mut request): Input<WipeRequest>,
 ) -> Answer<Json<NodeView>> {
     let node = api.engine.node(&node).await?;
+    let whole = request.erase || node.dirty.is_some();
+    let how = api.engine.cleaning(&node, whole);
+    if whole {
+        let wipe = whole_machine(&api, &node, &request).await?;
+        return apply(&api, &node, Verb::Delete { wipe, how }).await;
+    }
     if request.wipe.is_empty() {
         request.wipe.extend(node.os_disks());
     }
     // Nothing to wipe: the state machine says what is missing.
     let wipe = if request.wipe.is_empty() { Vec::new() } else { targets(&api, &node, &request).await? };
-    apply(&api, &node, Verb::Delete { wipe }).await
+    apply(&api, &node, Verb::Delete { wipe, how }).await
+}
+
+/// All fixed disks, which need not be named but must be meant.
+async fn whole_machine(api: &Api, node: &Node, request: &WipeRequest) -> Answer<Vec<DiskTarget>> {
+    if request.confirm.as_deref() != Some(&node.name) {
+        return Err(unconfirmed("this erases every fixed disk", node).into());
+    }
+    if request.erase && !request.wipe.is_empty() {
+        let message = "an erase is of the whole machine: it takes no disks".to_owned();
+        return Err(refuse("erase-whole", message, "leave `wipe` away").into());
+    }
+    Ok(api.engine.whole_machine(node).await?)
+}
+
+fn unconfirmed(what: &str, node: &Node) -> Problem {
+    refuse(
+        "confirm-missing",
+        format!("{what}: `confirm` must be the node's name, {}", node.name),
+        "type the node's name to confirm",
+    )
 }
 
 async fn targets(api: &Api, node: &Node, request: &WipeRequest) -> Answer<Vec<DiskTarget>> {
     if request.confirm.as_deref() != Some(&node.name) {
-        return Err(refuse(
-            "confirm-missing",
-            format!("this wipes a disk: `confirm` must be the node's name, {}", node.name),
-            "type the node's name to confirm",
-        )
-        .into());
+        return Err(unconfirmed("this wipes a disk", node).into());
     }
     let inventory = api.engine.inventory(node.id).await?;
     let inventory = inventory.ok_or_else(|| EngineError::NoInventory(node.name.clone()))?;

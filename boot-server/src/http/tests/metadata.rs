@@ -1,7 +1,7 @@
 //! An installed OS asks for its own data, and others ask for it too.
 
 use boot_server_core::deploy::DeployRequest;
-use boot_server_core::node::{Node, event::Verb};
+use boot_server_core::node::{Cleaning, Node, event::Verb};
 use protocol::Timestamp;
 use protocol::job::DiskTarget;
 use protocol::report::{Report, ReportBatch, ReportBody, Summary};
@@ -173,7 +173,11 @@ async fn the_token_ends_with_the_server_and_with_the_next_os() {
     let wipe = vec![DiskTarget { id: "serial:D1".parse().unwrap(), size_bytes: 4 << 30 }];
     server
         .engine
-        .apply(node.id, who(), boot_server_core::node::Event::Verb(Verb::Delete { wipe }))
+        .apply(
+            node.id,
+            who(),
+            boot_server_core::node::Event::Verb(Verb::Delete { wipe, how: Cleaning::Light }),
+        )
         .await
         .unwrap();
     assert_eq!(server.get(&meta_data(&seed)).await.status, 404, "it was given back");

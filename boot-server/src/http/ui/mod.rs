@@ -6,6 +6,7 @@ mod approvals;
 pub mod assets;
 mod audit;
 mod boot;
+mod certificates;
 mod console;
 mod dashboard;
 mod deploy;
@@ -181,6 +182,7 @@ pub fn router(parts: Parts, known: Arc<Operators>, stop: CancellationToken) -> R
         .route("/nodes/{node}/bmc/identify", post(power::identify))
         .route("/nodes/{node}/preview", post(deploy::preview))
         .route("/nodes/{node}/provide", get(wipe::provide_form).post(wipe::provide))
+        .route("/certificates/{certificate}", get(certificates::show))
         .route("/nodes/{node}/delete", get(wipe::delete_form).post(wipe::delete))
         .route("/images", get(images::list).post(images::add))
         .route("/images/{image}", get(images::show))

@@ -23,7 +23,9 @@ use super::{Refusal, Ui, render};
 use crate::engine::{EventFilter, HistoryQuery, now};
 use crate::view::dpus::DpuView;
 use crate::view::servers::LentView;
-use crate::view::{AddressView, BmcFound, EventView, FaultReport, NodeView, Problem, ServiceView};
+use crate::view::{
+    AddressView, BmcFound, CertificateView, EventView, FaultReport, NodeView, Problem, ServiceView,
+};
 
 /// Newest events on the page; all others are one click away.
 const EVENTS: usize = 60;
@@ -63,6 +65,7 @@ struct NodePage<'a> {
     history: History,
     faults: FaultReport,
     accepted: Vec<Accepted>,
+    certificates: Vec<CertificateView>,
     models: Vec<String>,
     pools: Vec<String>,
     can_adopt: bool,
@@ -188,6 +191,7 @@ async fn page_with(
         history: History::of(ui, node, picked).await,
         faults: ui.engine.faults(node).await,
         accepted: node.accepted.clone(),
+        certificates: super::certificates::of_node(ui, node.id).await?,
         models: ui.engine.models().await?.into_iter().map(|model| model.name).collect(),
         pools: super::pools::names(ui),
         can_adopt: view.state == StateName::Manageable,

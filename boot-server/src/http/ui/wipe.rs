@@ -8,6 +8,7 @@ use axum::response::Response;
 use boot_server_core::deploy::is_candidate;
 use boot_server_core::node::event::Verb;
 use boot_server_core::node::{Event, Node};
+use boot_server_core::server::wiped;
 use protocol::inventory::Inventory;
 use protocol::job::DiskTarget;
 use serde_json::json;
@@ -90,25 +91,33 @@ async fn submit(
     let chosen: BTreeSet<String> = fields.all("wipe").map(str::to_owned).collect();
     let confirm = fields.trimmed("confirm").unwrap_or_default();
     let mut errors = Errors::default();
-    let wipe = match targets(inventory.as_deref(), &chosen) {
+    let whole = fields.trimmed("erase").is_some() || (node.dirty.is_some() && !chosen.is_empty());
+    let found = if whole {
+        // Named or not: between tenants none stays as it is.
+        Ok(inventory.as_deref().map(wiped).unwrap_or_default())
+    } else {
+        targets(inventory.as_deref(), &chosen)
+    };
+    let wipe = match found {
         Ok(wipe) => wipe,
         Err(problem) => {
             errors.disk = Some(problem);
             Vec::new()
         }
     };
-    if act == Act::Delete && chosen.is_empty() {
+    if act == Act::Delete && chosen.is_empty() && !whole {
         errors.disk = Some(form::problem("disk-missing", "Mark the disk that holds the OS", ""));
     }
-    if !chosen.is_empty() && confirm != node.name {
+    if (whole || !chosen.is_empty()) && confirm != node.name {
         errors.confirm = Some(form::not_confirmed(&confirm, &node.name));
     }
     if !errors.is_empty() {
         return page(&ui, &node, act, &chosen, confirm, errors, None).await;
     }
+    let how = ui.engine.cleaning(&node, whole);
     let verb = match act {
-        Act::Provide => Verb::Provide { wipe },
-        Act::Delete => Verb::Delete { wipe },
+        Act::Provide => Verb::Provide { wipe, how },
+        Act::Delete => Verb::Delete { wipe, how },
     };
     match ui.engine.apply(node.id, operator(), Event::Verb(verb)).await {
         Ok(node) => Ok(go(&node::address(&node))),

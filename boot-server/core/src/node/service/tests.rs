@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::node::event::{Context, Event, Outcome, Policy, Verb};
+use crate::node::event::{Cleaning, Context, Event, Outcome, Policy, Verb};
 use crate::node::{Boot, Identity, Node, StateName, required_boot, step};
 use crate::servicing::FirmwareFact;
 
@@ -278,7 +278,7 @@ fn one_job_at_a_time_also_in_maintenance() {
     story.event(order(json!([bios()]), RestartPolicy::Never)).unwrap();
     let second = story.event(order(json!([bios()]), RestartPolicy::Never)).unwrap_err();
     assert!(matches!(second, Refused::WrongState { verb: "service", .. }), "{second}");
-    let wipe = Event::Verb(Verb::Provide { wipe: Vec::new() });
+    let wipe = Event::Verb(Verb::Provide { wipe: Vec::new(), how: Cleaning::Light });
     assert!(story.event(wipe).is_err());
     story.event(Event::Verb(Verb::Abort)).unwrap();
     assert_eq!(story.node.state.name(), StateName::Available);

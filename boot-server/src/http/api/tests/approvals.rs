@@ -97,6 +97,7 @@ async fn what_is_refused_taken_back_or_out_of_date_is_not_done() {
             id: "serial:S1".parse().unwrap(),
             size_bytes: 10_000_000_000,
         }],
+        how: boot_server_core::node::Cleaning::Light,
     };
     let event = boot_server_core::node::Event::Verb(wipe);
     lab.engine.apply(node.id, crate::engine::Actor::Server, event).await.unwrap();
@@ -172,6 +173,7 @@ async fn what_loses_nothing_waits_for_nobody_and_no_way_leads_around() {
             id: "serial:S1".parse().unwrap(),
             size_bytes: 10_000_000_000,
         }],
+        how: boot_server_core::node::Cleaning::Light,
     });
     let refused =
         asked.scope(lab.engine.apply(node.id, crate::engine::Actor::Server, event)).await.unwrap_err();

@@ -49,6 +49,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("upload_bundle", "bundle import {dir}/image.raw"),
     ("verify_bundle", "bundle verify nowhere.bundle --on-server"),
     ("switch_bundle", "bundle switch none"),
+    ("list_certificates", "node certificates alpha"),
+    ("show_certificate", "certificate show UUID"),
     ("list_cables", "node cable alpha"),
     ("list_dpus", "dpu list"),
     ("list_switches", "switch list"),
