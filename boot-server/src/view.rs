@@ -468,7 +468,7 @@ pub struct Page<T> {
 
 impl NodeView {
     /// Every field, for whoever wants some of them.
-    pub const FIELDS: [&'static str; 31] = [
+    pub const FIELDS: [&'static str; 32] = [
         "id",
         "name",
         "state",

@@ -194,7 +194,7 @@ pub struct Sampled {
 
 /// What a sample is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ErasedContent))]
 #[serde(rename_all = "snake_case")]
 pub enum Expected {
     /// Anything but what was there before: the drive does not promise what an erased block reads as.

@@ -13,8 +13,8 @@ mod fetch;
 mod init;
 mod inspect;
 mod sys;
-mod trust;
 mod tpm;
+mod trust;
 mod verify;
 mod write;
 

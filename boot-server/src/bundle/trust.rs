@@ -6,6 +6,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use images::minisign::MinisignError;
 
 use super::{BundleError, io};
 use crate::minisign::{SignError, Signer, verify};
@@ -70,7 +71,7 @@ impl Keys {
         for key in &self.0 {
             match verify(octets, signature, key) {
                 Ok(comment) => return Ok((key.clone(), comment)),
-                Err(SignError::OtherKey) => {}
+                Err(SignError::Minisign(MinisignError::OtherKey)) => {}
                 Err(error) => return Err(BundleError::Signature(error)),
             }
         }

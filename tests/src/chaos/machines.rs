@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{History, Ledger};
 use crate::bmc::MemoryMachine;
 use crate::fleet::rng::Rng;
-use crate::simulated::{SimulatedMachine, inventory};
+use crate::simulated::{SimulatedMachine, erased, inventory};
 
 /// Between two tries of anything.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -146,7 +146,9 @@ impl Player {
             // Somebody, or its own firmware, starts it again; a controller's machine too.
             return Life::Boots;
         }
-        if !self.tell(job, &json!({ "kind": "finished", "summary": {} })) {
+        let mut ended = erased(&work["job"]);
+        ended.push(json!({ "kind": "finished", "summary": {} }));
+        if !ended.iter().all(|body| self.tell(job, body)) {
             return Life::Boots;
         }
         done.clear();

@@ -159,7 +159,9 @@ impl RealAgent {
     fn start(&self, failpoints: &str) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.args(["write", "--server", &self.server, "--image", &self.manifest, "--target"]);
-        command.arg(self.disk()).arg("--yes-erase").arg(self.disk()).env(failpoint::VARIABLE, failpoints);
+        command.arg(self.disk()).arg("--yes-erase").arg(self.disk());
+        command.arg("--trust").arg(self.dir.join("state/trust/trust.json"));
+        command.env(failpoint::VARIABLE, failpoints);
         Process::start("billet-agent", command, &self.dir.join("agent.log"))
     }
 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::node::event::{Context, Event, Policy, Verb};
-use crate::node::{Identity, Node, Outcome, Retired, Session, State, check_forget, step};
+use crate::node::identity::Claim;
+use crate::node::{Delivery, Identity, Node, Outcome, Retired, Session, State, check_forget, step};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -62,6 +63,10 @@ impl Story {
             agent_version: "1".into(),
             nonce: None,
             used: true,
+            delivered: Delivery::default(),
+            made_for: Claim::default(),
+            approved: None,
+            tpm: None,
         });
         let mut story = Self { node, seq: 0 };
         story.is(Event::Verb(Verb::Delete { wipe: vec![target("A"), target("B")], how }));

@@ -12,7 +12,8 @@ use boot_server_core::access::Role;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{Input, Params};
+use super::extract::{Input, Params, page_by_place};
+use super::requests::PageQuery;
 use super::verbs::operator;
 use super::{Answer, Api};
 use crate::asking::carried;
@@ -53,10 +54,13 @@ pub struct BundleUploadQuery {
 
 /// Bundles that were taken in and are kept, newest first.
 #[utoipa::path(get, path = "/bundles", tag = "images", operation_id = "list_bundles",
-    responses((status = 200, body = Page<BundleView>)))]
-pub(super) async fn list(State(api): State<Api>) -> Answer<Json<Page<BundleView>>> {
-    let items = api.engine.bundles().await?.iter().map(BundleView::of).collect();
-    Ok(Json(Page { items, next: None }))
+    params(PageQuery), responses((status = 200, body = Page<BundleView>), (status = 400, body = Problem)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<PageQuery>,
+) -> Answer<Json<Page<BundleView>>> {
+    let all: Vec<BundleView> = api.engine.bundles().await?.iter().map(BundleView::of).collect();
+    Ok(Json(page_by_place(&all, &query)?))
 }
 
 /// Takes a bundle in from a file of the server. Answers when it is done; who goes away does not end it.
@@ -133,7 +137,7 @@ pub(super) async fn switch(
 ) -> Answer<Json<Page<BundleView>>> {
     need(Role::Admin)?;
     api.engine.switch_bundle(request.number, operator()).await?;
-    list(State(api)).await
+    list(State(api), Params(PageQuery::default())).await
 }
 
 fn answer(taken: Result<Release, EngineError>) -> Answer<Json<BundleView>> {

@@ -39,7 +39,12 @@ pub(super) async fn list(
 pub(super) async fn show(State(api): State<Api>, Named(id): Named) -> Answer<Json<CertificateView>> {
     let missing = || {
         let hint = "list them with `billet certificate list`";
-        ProblemResponse::new(StatusCode::NOT_FOUND, "not-found", "no certificate has this id", hint)
+        ProblemResponse::new(
+            StatusCode::NOT_FOUND,
+            "certificate-not-found",
+            "no certificate has this id",
+            hint,
+        )
     };
     let id: Uuid = id.parse().map_err(|_| missing())?;
     let found = api.engine.certificate(id).await?.ok_or_else(missing)?;

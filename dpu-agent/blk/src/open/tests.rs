@@ -267,7 +267,9 @@ fn a_volume_that_cannot_become_what_it_is_to_be_is_not_served() {
     let empty = scratch.0.join("empty");
     fs::create_dir_all(empty.join("manifests")).unwrap();
     let manifest = format!("manifests/{id}.json");
-    fs::copy(scratch.0.join(&manifest), empty.join(&manifest)).unwrap();
+    for file in [manifest, format!("manifests/{id}.minisig"), "trust.json".to_owned()] {
+        fs::copy(scratch.0.join(&file), empty.join(&file)).unwrap();
+    }
     let away = refused("d", SIZE, &empty);
     assert!(matches!(away, OpenError::Adapt(AdaptError::Missing(_))), "{away:?}");
     // When the store is there it is served after all.

@@ -56,7 +56,7 @@ impl Story {
 
 #[test]
 fn user_data_waits_for_an_operator_where_the_site_wants_that() {
-    let mut story = Story::deploys(Level::T1);
+    let story = Story::deploys(Level::T1);
     assert_eq!((story.level(), told(&story.node)), (Level::T1, "the job"), "as ever");
 
     let mut story = Story::deploys(Level::T2);
@@ -120,7 +120,7 @@ fn a_nonce_by_the_machines_own_controller_is_t2() {
     story.is(Event::Verb(Verb::Manage)).is(Event::PoweredOff);
     story.node.link.session = None;
     story.policy = policy(Level::T2);
-    story.is(Event::Verb(Verb::Provide { wipe: vec![disk()] }));
+    story.is(Event::Verb(Verb::Provide { wipe: vec![disk()], how: Cleaning::Light }));
     let job = story.job();
     story.is(Event::MediumMade { job, nonce: NONCE });
     story.is(Event::Power { job, bmc: "10.0.0.9".into(), news: PowerNews::On });
