@@ -62,7 +62,7 @@ pub struct World {
     retries: usize,
     /// Nodes with a controller.
     controlled: Vec<String>,
-    controllers: Vec<RedfishBmc>,
+    pub(super) controllers: Vec<RedfishBmc>,
     runtime: tokio::runtime::Runtime,
     clients: Handle,
     dir: PathBuf,

@@ -226,6 +226,11 @@ impl RedfishBmc {
         self.shared.state().sessions.len()
     }
 
+    /// Ends all sessions, as their time-out does.
+    pub fn end_sessions(&self) {
+        self.shared.state().sessions.clear();
+    }
+
     /// Logins that were refused.
     pub fn logins_refused(&self) -> u32 {
         self.shared.state().logins_refused
