@@ -38,7 +38,7 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 /// For everything to happen that leads to a failpoint.
-const TO_POINT: Duration = Duration::from_secs(90);
+const TO_POINT: Duration = Duration::from_secs(20);
 /// Of a busy host, to come up the first time.
 const SOON: Duration = Duration::from_secs(60);
 
