@@ -134,6 +134,11 @@ fn tftp() {
 }
 
 #[test]
+fn tpm() {
+    named("tpm");
+}
+
+#[test]
 fn every_target_has_its_test_and_its_libfuzzer_program() {
     let here = include_str!("replay.rs");
     for target in TARGETS {
