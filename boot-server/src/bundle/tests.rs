@@ -1,3 +1,5 @@
+//! Bundles that are made, taken in, cut off and forged.
+
 use std::fs;
 use std::io::{self, Cursor, Read};
 use std::ops::ControlFlow;

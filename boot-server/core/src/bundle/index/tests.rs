@@ -1,3 +1,5 @@
+//! Indexes that lie, and those that do not.
+
 use proptest::prelude::*;
 
 use super::*;
